@@ -1,10 +1,12 @@
 //! What an attempt and the attempts of a batch have in common: their context, their end, and their report.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, mpsc};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -12,10 +14,12 @@ use super::assignments::End;
 use super::key::Key;
 use super::registered::RegisteredTask;
 use crate::client::Client;
+use crate::error::Result;
 use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
 use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::convert::{Action, Report, ReportKind};
+use crate::sync::lock;
 use crate::telemetry::{self, AttemptResult, Measurement};
 use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, version_without_retry_delays};
 
@@ -53,13 +57,39 @@ impl Stop {
         self.requested.cancel();
     }
 
+    pub(super) fn is_requested(&self) -> bool {
+        self.requested.is_cancelled()
+    }
+
     pub(super) async fn requested(&self) {
         self.requested.cancelled().await;
     }
 }
 
-/// The version of the engine, if it does not support the delay of a retry that a task chooses.
-pub(super) type RetryDelays = Arc<OnceCell<Option<String>>>;
+/// Whether the engine supports the delay of a retry that a task chooses. It is asked when the first task does so.
+#[derive(Clone, Default)]
+pub(super) struct RetryDelays(Arc<Mutex<Option<Asked>>>);
+
+type Asked = Shared<BoxFuture<'static, Result<Option<String>>>>;
+
+impl RetryDelays {
+    /// The version of the engine, if it does not support them. Attempts that need it at the same time share one call and its failure. After
+    /// a failure, the next attempt asks again.
+    async fn unsupported_version(&self, client: &Client) -> Result<Option<String>> {
+        let asked = {
+            let mut asked = lock(&self.0);
+            match asked.as_ref().filter(|asked| !matches!(asked.peek(), Some(Err(_)))) {
+                Some(asked) => asked.clone(),
+                None => {
+                    let client = client.clone();
+                    let call = async move { version_without_retry_delays(&client).await };
+                    asked.insert(call.boxed().shared()).clone()
+                }
+            }
+        };
+        asked.await
+    }
+}
 
 /// An attempt that is to be run.
 pub(super) struct Attempt {
@@ -78,7 +108,6 @@ pub(super) struct Environment {
     pub(super) output: TaskOutput,
     /// Receives attempts that release their slots.
     pub(super) released: mpsc::UnboundedSender<(TaskId, u32)>,
-    /// Known after the first retry with a delay.
     pub(super) retry_delays: RetryDelays,
 }
 
@@ -106,7 +135,7 @@ impl Environment {
             return JobEnd { key, end: End::Cancelled, report: None };
         }
         // What a shutdown has cut off is not a result of the task: it runs again elsewhere.
-        let Some(result) = result.filter(|_| !attempt.stop.requested.is_cancelled()) else {
+        let Some(result) = result.filter(|_| !attempt.stop.is_requested()) else {
             return JobEnd { key, end: End::Dropped, report: None };
         };
         JobEnd { key, end: End::Finished, report: Some(self.report(attempt, result).await) }
@@ -135,8 +164,7 @@ impl Environment {
 
     /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
     async fn delayed(&self, failed: Report, delay: Duration) -> Report {
-        let found = self.retry_delays.get_or_try_init(|| version_without_retry_delays(&self.client)).await;
-        match found {
+        match self.retry_delays.unsupported_version(&self.client).await {
             Ok(None) => failed.with_retry_after(delay),
             Err(error) => {
                 let text = format!(

@@ -55,6 +55,8 @@ where
     ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
     ///   [`Context::attempt`] only counts the attempts of the task that this worker got. So [`Context::run_many`] starts the children of
     ///   an attempt with a call for each, as in a retry.
+    /// - An attempt of another workflow, whose name differs only in case and which was stored while the worker ran, is refused by other
+    ///   tasks. A batch task runs it, because the engine does not name the workflow of a batch.
     /// - What the code logs with `tracing` is not part of the log of a task: use [`Context::log`] of the items.
     ///
     /// ```

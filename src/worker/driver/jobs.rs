@@ -7,7 +7,7 @@ use tokio::task::{Id, JoinError};
 
 use super::super::assignments::{Effect, End, Event};
 use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays, Stop};
-use super::super::batch_job::BatchJob;
+use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
 use super::Driver;
@@ -34,7 +34,7 @@ pub(super) enum JobKeys {
 #[expect(clippy::large_enum_variant, reason = "nearly all jobs have one attempt, whose end would be allocated")]
 pub(super) enum JobEnds {
     One(JobEnd),
-    Batch(Vec<JobEnd>),
+    Batch(BatchEnds),
 }
 
 impl Driver {
@@ -54,7 +54,7 @@ impl Driver {
                 attempts.push(self.start_attempt(worker, *key, action.with_retry_count(key.retry_count)));
             }
         }
-        let job = BatchJob { environment: self.environment(worker), batch: Arc::new(action), attempts, task };
+        let job = BatchJob { environment: self.environment(worker), batch: action, attempts, task };
         // Boxed, because the futures of all jobs are as large as the largest.
         let job = Box::pin(job.run());
         let id = self.jobs.spawn(async { JobEnds::Batch(job.await) }).id();
@@ -87,7 +87,14 @@ impl Driver {
                 self.keys.remove(&id);
                 match ends {
                     JobEnds::One(end) => self.on_attempt_ended(end),
-                    JobEnds::Batch(ends) => ends.into_iter().for_each(|end| self.on_attempt_ended(end)),
+                    JobEnds::Batch(BatchEnds { ended, failed }) => {
+                        if let Some(failed) = failed {
+                            let ends = failed.ends;
+                            let ends = async { JobEnds::Batch(BatchEnds { ended: ends.await, failed: None }) };
+                            self.keys.insert(self.jobs.spawn(ends).id(), JobKeys::Batch(failed.keys));
+                        }
+                        ended.into_iter().for_each(|end| self.on_attempt_ended(end));
+                    }
                 }
             }
             // Neither is expected: panics are caught inside, and jobs are not aborted. The attempts still have to be counted.

@@ -324,11 +324,12 @@ impl Driver {
     fn on_batch(&mut self, action: Action) {
         let task = self.worker.actions.get(action.name());
         let task_name = task.map(|task| task.definition.name.as_str()).unwrap_or_default();
-        let members = match action.members(task_name) {
+        let (batch_id, size) = (action.batch().to_owned(), action.batch_size());
+        let (action, members) = match action.into_members(task_name) {
             Ok(members) => members,
             Err(error) => {
-                tracing::error!(%error, batch_id = action.batch(), "failed to decode assignment");
-                return (0..action.batch_size()).for_each(|_| self.step(Event::AssignedUnreadable));
+                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode assignment");
+                return (0..size).for_each(|_| self.step(Event::AssignedUnreadable));
             }
         };
         let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));

@@ -417,6 +417,60 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
     assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
 }
 
+/// The response to `GetVersion` of an engine with batches.
+fn engine_version() -> Scripted {
+    Scripted::message(&pb::GetVersionResponse { version: "v0.111.0".into() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn completions_of_a_batch_do_not_wait_for_what_its_failures_need() {
+    // The version is needed for the delays of two retries. It is known at the start, and cannot be read later.
+    let (client, calls) = server(vec![(SECOND, batch("a", &[1, 2, 3]))], |call, count| match call {
+        "GetVersion" if count == 1 => Some(engine_version()),
+        "GetVersion" => Some(Scripted::Hangs),
+        _ => None,
+    });
+    let options = crate::workflow::BatchOptions::new(3);
+    let task: Task<(), ()> = Task::batch("task", options, async |_: Vec<crate::workflow::BatchItem<()>>| {
+        let later = || Err(TaskError::retry_after("later", SECOND));
+        Ok(vec![Ok(()), later(), later()])
+    });
+    let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "1 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    let since = |call: &str| {
+        let times = calls.times(call);
+        times.into_iter().map(|at| at - calls.times("ListenV2")[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(since("SendStepActionEvent"), [SECOND], "the completion");
+    // The starts, and the failures after the timeout of one call.
+    assert_eq!(since("SendBatchActionEvent"), [SECOND, SECOND + client.rpc_timeout()]);
+    assert_eq!(calls.count("GetVersion"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chunks_of_a_batch_are_flushed_at_the_same_time() {
+    let (client, calls) = server(vec![(SECOND, batch("a", &[1, 2, 3]))], |call, _| match call {
+        "GetVersion" => Some(engine_version()),
+        "PutStreamEvent" => Some(Scripted::after(SECOND, Scripted::empty())),
+        _ => None,
+    });
+    let options = crate::workflow::BatchOptions::new(3);
+    let task: Task<(), ()> = Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
+        for item in &items {
+            item.context.put("a").await?;
+        }
+        Ok(items.iter().map(|_| Ok(())).collect())
+    });
+    let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(10 * SECOND).await;
+    running.shutdown().await;
+    let reported = calls.times("SendBatchActionEvent")[1] - calls.times("SendBatchActionEvent")[0];
+    // One second for the calls, and the delay after which the engine has published a chunk.
+    assert_eq!(reported, SECOND + Duration::from_millis(100));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_children_of_a_batch_are_not_started_again() {
     // It may be a retry: the engine does not say which attempts these are.
