@@ -116,7 +116,8 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     let task: Task<(), u32> = Task::new("logs", async |(): (), context: Context| {
         tracing::info!(number = 7, "first");
         context.log("second");
-        let inner = tracing::info_span!("inner", customer = "acme");
+        let inner = tracing::info_span!("inner", customer = "acme", order = tracing::field::Empty);
+        inner.record("order", 8);
         async { tracing::warn!("third") }.instrument(inner.clone()).await;
         tokio::spawn(async { tracing::debug!("fourth") }.instrument(inner)).await?;
         tracing::trace!("too detailed");
@@ -136,6 +137,7 @@ async fn o2_events_of_a_task_become_its_log_lines() {
         [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third"), (LogLevel::Debug, "fourth")];
     assert_eq!(texts, expected);
     assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
+    assert_eq!(found[2].metadata["order"], 8, "recorded later");
 }
 
 /// The kinds of measurements, and a recorder that renders them.
