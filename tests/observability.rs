@@ -108,6 +108,26 @@ async fn o1_spans_and_events_have_names_and_ids() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn failed_heartbeats_do_not_fill_the_log() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let worker = start(&engine.client(), &flaky()).await;
+    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    let count = |text: &str| collected.0.lock().unwrap().iter().filter(|event| event.contains(text)).count();
+    while count("event DEBUG hatchet::worker::heartbeat") < 2 {
+        sleep(SECOND).await;
+    }
+    engine.faults().clear();
+    sleep(60 * SECOND).await;
+    assert!(worker.status().state == hatchet::worker::WorkerState::Connected);
+    assert_eq!(count("heartbeats are accepted again"), 1);
+    let warnings = |text: &&String| text.starts_with("event WARN") && text.contains("message=heartbeat failed");
+    assert_eq!(collected.0.lock().unwrap().iter().filter(warnings).count(), 3);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn o2_events_of_a_task_become_its_log_lines() {
     let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(LogLevel::Debug));
     let _guard = tracing::subscriber::set_default(subscriber);

@@ -22,7 +22,8 @@
 //! | `INFO` | `attempt failed` |
 //! | `INFO` | `worker is shutting down` |
 //! | `INFO` | `the collection has ended` |
-//! | `WARN` | `heartbeat failed` |
+//! | `WARN` | `heartbeat failed` (three times in succession; after that, `heartbeat failed again` with the level `DEBUG`) |
+//! | `INFO` | `heartbeats are accepted again` |
 //! | `WARN` | `stream lost` (after it was lost several times; before that, `stream ended` with the level `DEBUG`) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
 //! | `WARN` | `failed to report results; they are kept and sent again` |

@@ -32,6 +32,34 @@ pub(super) enum Heartbeat {
     Failed(Error),
 }
 
+/// The number of failed heartbeats in succession that are logged as warnings: an outage must not fill the log.
+const MAX_WARNINGS: u32 = 3;
+
+/// How many heartbeats have failed in succession.
+#[derive(Debug, Default)]
+pub(super) struct Failures(u32);
+
+impl Failures {
+    /// Counts and logs a failure.
+    pub(super) fn add(&mut self, worker: WorkerId, error: &Error) {
+        self.0 = self.0.saturating_add(1);
+        let failures = self.0;
+        if failures <= MAX_WARNINGS {
+            tracing::warn!(worker_id = %worker, %error, failures, "heartbeat failed");
+        } else {
+            tracing::debug!(worker_id = %worker, %error, failures, "heartbeat failed again");
+        }
+    }
+
+    /// Logs that the heartbeats do not fail any longer.
+    pub(super) fn end(&mut self, worker: WorkerId) {
+        let failures = std::mem::take(&mut self.0);
+        if failures > 0 {
+            tracing::info!(worker_id = %worker, failures, "heartbeats are accepted again");
+        }
+    }
+}
+
 /// The heartbeats of a worker, which end when this is dropped.
 pub(super) struct Heartbeats {
     early: mpsc::Sender<()>,

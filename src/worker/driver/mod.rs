@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::assignments::{Assignments, Effect, Event, Reported};
 use super::attempt::{RetryDelays, Stop};
 use super::builder::{Labels, Worker};
-use super::heartbeat::{Heartbeat, Heartbeats};
+use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::key::Key;
 use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
@@ -61,6 +61,7 @@ pub(super) struct Driver {
     stream: ReconnectingStream<Action>,
     /// `None` if the engine must not send more assignments, and the worker could not be paused.
     heartbeats: Option<Heartbeats>,
+    heartbeat_failures: Failures,
     registering: Option<Registering>,
     ready: Option<oneshot::Sender<Result<()>>>,
     /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
@@ -139,6 +140,7 @@ impl Driver {
             stream: ReconnectingStream::new(STREAM, MAX_BACKOFF),
             // They start when the stream is requested: an earlier one would not count.
             heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat)),
+            heartbeat_failures: Failures::default(),
             registering: None,
             ready: Some(ready),
             is_failed: false,
@@ -367,6 +369,7 @@ impl Driver {
             Heartbeat::Accepted => {
                 self.is_failed = false;
                 self.refused_at = None;
+                self.heartbeat_failures.end(self.id);
                 self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
                 if let Some(ready) = self.ready.take() {
@@ -391,7 +394,7 @@ impl Driver {
             Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
                 self.is_connected = false;
-                tracing::warn!(%error, "heartbeat failed");
+                self.heartbeat_failures.add(self.id, &error);
                 // Transient errors are waited out.
                 if !error.is_transient() {
                     self.fail(error);
