@@ -299,10 +299,29 @@ impl Worker {
     /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
     /// start is abandoned, and the report is empty.
     ///
+    /// To stop immediately, for example at a second signal, drop the future:
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
+    /// use tokio::signal::ctrl_c;
+    ///
+    /// let second_signal = async {
+    ///     ctrl_c().await?;
+    ///     ctrl_c().await
+    /// };
+    /// tokio::select! {
+    ///     report = worker.run_until(ctrl_c()) => println!("{}", report?),
+    ///     _ = second_signal => println!("stopped; the engine assigns the running attempts again"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`start`](Self::start). [`Unauthenticated`](ErrorKind::Unauthenticated) if the token is revoked,
     /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if the
-    /// client is closed. In these cases the worker shuts down and logs its report.
+    /// client is closed. In these cases the worker shuts down and logs its report. [`Closed`](ErrorKind::Closed) with the message if this
+    /// crate's own background code panicked.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
