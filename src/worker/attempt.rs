@@ -1,6 +1,5 @@
 //! What an attempt and the attempts of a batch have in common: their context, their end, and their report.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::assignments::End;
 use super::key::Key;
@@ -21,7 +19,9 @@ use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::sync::lock;
 use crate::telemetry::{self, AttemptResult, Measurement};
-use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, version_without_retry_delays};
+use crate::workflow::{
+    AttemptContext, Context, Stop, TaskError, TaskOutput, TaskResult, WorkerLabels, version_without_retry_delays,
+};
 
 /// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
@@ -35,35 +35,6 @@ pub(super) struct JobEnd {
     pub(super) end: End,
     /// The report of the end, if it must be reported.
     pub(super) report: Option<Report>,
-}
-
-/// Ends an attempt.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
-    /// Whether the engine has ended the attempt. Otherwise, the worker shuts down.
-    is_cancelled: Arc<AtomicBool>,
-    requested: CancellationToken,
-}
-
-impl Stop {
-    /// Stops the attempt, because the engine has ended it.
-    pub(super) fn cancel(&self) {
-        self.is_cancelled.store(true, Relaxed);
-        self.requested.cancel();
-    }
-
-    /// Stops the attempt, because the worker shuts down.
-    pub(super) fn abandon(&self) {
-        self.requested.cancel();
-    }
-
-    pub(super) fn is_requested(&self) -> bool {
-        self.requested.is_cancelled()
-    }
-
-    pub(super) async fn requested(&self) {
-        self.requested.cancelled().await;
-    }
 }
 
 /// Whether the engine supports the delay of a retry that a task chooses. It is asked when the first task does so.
@@ -103,6 +74,8 @@ pub(super) struct Environment {
     pub(super) client: Client,
     /// The worker's id when the attempt was assigned.
     pub(super) worker: WorkerId,
+    /// The current labels of the worker.
+    pub(super) labels: WorkerLabels,
     pub(super) cancel_grace: Duration,
     /// For log lines and chunks.
     pub(super) output: TaskOutput,
@@ -122,7 +95,8 @@ impl Environment {
             workflow: task.workflow.short_name(),
             retries: task.definition.max_retries(),
             output: self.output.clone(),
-            stopped: attempt.stop.requested.clone(),
+            stop: attempt.stop.clone(),
+            worker_labels: WorkerLabels::clone(&self.labels),
             released: self.released.clone(),
         })
     }
@@ -131,7 +105,7 @@ impl Environment {
     pub(super) async fn end(&self, attempt: &Attempt, result: Option<TaskResult<String>>) -> JobEnd {
         let key = attempt.key;
         // The engine has already ended a cancelled attempt: a second end would corrupt the run.
-        if attempt.stop.is_cancelled.load(Relaxed) {
+        if attempt.stop.is_ended() {
             return JobEnd { key, end: End::Cancelled, report: None };
         }
         // What a shutdown has cut off is not a result of the task: it runs again elsewhere.

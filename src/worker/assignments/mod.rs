@@ -71,6 +71,8 @@ pub(super) enum Effect<A> {
     StartBatch(Vec<Key>, A),
     /// The engine has ended this attempt.
     Cancel(Key),
+    /// A later attempt of the same task was assigned.
+    Replace(Key),
     /// The worker does not wait for this attempt any longer.
     Drop(Key),
     /// The end of this attempt must be reported.
@@ -287,7 +289,7 @@ impl<A> Assignments<A> {
             if self.remove_waiting(|other| other.task == key.task) {
                 self.report.cancelled += 1;
             }
-            self.cancel_running(key.task, |_| true, effects);
+            effects.extend(self.cancel_running(key.task, |_| true).map(Effect::Replace));
             let earlier = Key { retry_count: earlier.retry_count, ..key };
             effects.extend(self.unreported.get(&earlier).copied().map(Effect::Withdraw));
         }
@@ -316,7 +318,8 @@ impl<A> Assignments<A> {
 
     fn cancel(&mut self, key: Key, effects: &mut Vec<Effect<A>>) {
         let key = self.meant(key);
-        if self.cancel_running(key.task, |running| running == key, effects) {
+        if let Some(running) = self.cancel_running(key.task, |running| running == key) {
+            effects.push(Effect::Cancel(running));
         } else if self.unreported.contains(&key) {
             effects.push(Effect::Withdraw(key));
         } else if self.remove_waiting(|other| *other == key) {
@@ -382,11 +385,10 @@ impl<A> Assignments<A> {
     }
 
     /// Cancels the running attempt of a task, if it is meant.
-    fn cancel_running(&mut self, task: TaskId, is_meant: impl Fn(Key) -> bool, effects: &mut Vec<Effect<A>>) -> bool {
-        let Some(running) = self.running.get_mut(&task).filter(|running| is_meant(running.key)) else { return false };
+    fn cancel_running(&mut self, task: TaskId, is_meant: impl Fn(Key) -> bool) -> Option<Key> {
+        let running = self.running.get_mut(&task).filter(|running| is_meant(running.key))?;
         running.is_cancelled = true;
-        effects.push(Effect::Cancel(running.key));
-        true
+        Some(running.key)
     }
 
     fn end(&mut self, key: Key, end: End, effects: &mut Vec<Effect<A>>) {

@@ -61,8 +61,8 @@ fn an_attempt_that_is_delivered_again_does_not_run_again() {
 fn a_newer_attempt_replaces_an_earlier_one() {
     let mut all = Assignments::new(1);
     assigned(&mut all, 1, 0);
-    assert_eq!(assigned(&mut all, 1, 1), [Effect::Cancel(key(1, 0))], "one of a task at a time");
-    assert_eq!(assigned(&mut all, 1, 2), [Effect::Cancel(key(1, 0))], "the waiting one is never started");
+    assert_eq!(assigned(&mut all, 1, 1), [Effect::Replace(key(1, 0))], "one of a task at a time");
+    assert_eq!(assigned(&mut all, 1, 2), [Effect::Replace(key(1, 0))], "the waiting one is never started");
     assert_eq!(assigned(&mut all, 1, 1), [], "an older one that comes late");
     assert_eq!(all.step(Event::Ended(key(1, 0), End::Cancelled)), [Effect::Start(key(1, 2), ())]);
     done(&mut all, key(1, 2), Reported::Completed);
@@ -195,7 +195,7 @@ fn attempts_of_a_batch_are_held_until_they_are_reported() {
 fn a_batch_waits_for_earlier_attempts_of_its_tasks() {
     let mut all = Assignments::new(5);
     batch(&mut all, BATCH, &[1, 2]);
-    assert_eq!(batch(&mut all, "b", &[2, 3]), [Effect::Cancel(key(2, 0))]);
+    assert_eq!(batch(&mut all, "b", &[2, 3]), [Effect::Replace(key(2, 0))]);
     done(&mut all, key(1, 0), Reported::Completed);
     assert_eq!(all.step(Event::Ended(key(2, 0), End::Cancelled)), batch_started(&[key(2, 1), key(3, 0)]));
     all.step(Event::StopAccepting);

@@ -10,6 +10,7 @@ use super::super::key::Key;
 use super::super::ownership::{self, Checked, Held};
 use super::{Driver, MAX_INCOMPLETE_CHECKS};
 use crate::model::attempt_number;
+use crate::workflow::CancelCause;
 
 impl Driver {
     /// Requests a check with the next heartbeat, which is sent soon.
@@ -81,6 +82,7 @@ impl Driver {
             }
             // Not one of an earlier process, whose key a later attempt can have.
             if held.contains(&(*key, batch.clone())) {
+                self.stop_attempt(key, CancelCause::Lost);
                 self.step(Event::Cancelled(*key));
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::{Id, JoinError};
 
 use super::super::assignments::{Effect, End, Event};
-use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays, Stop};
+use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays};
 use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
@@ -14,6 +14,7 @@ use super::Driver;
 use crate::error::Result;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
+use crate::workflow::{Stop, WorkerLabels};
 
 /// An attempt that the engine has assigned to this worker.
 pub(super) struct Assigned {
@@ -65,6 +66,7 @@ impl Driver {
         Environment {
             client: self.worker.client.clone(),
             worker,
+            labels: WorkerLabels::clone(&self.worker.labels),
             cancel_grace: self.worker.cancel_grace,
             output: self.outputs.output(),
             retry_delays: RetryDelays::clone(&self.retry_delays),

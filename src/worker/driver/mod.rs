@@ -18,7 +18,7 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported};
-use super::attempt::{RetryDelays, Stop};
+use super::attempt::RetryDelays;
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
@@ -31,10 +31,11 @@ use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{TaskId, WorkerId, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
-use crate::sync::or_pending;
+use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
+use crate::workflow::{CancelCause, Stop};
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
@@ -350,8 +351,9 @@ impl Driver {
             match effect {
                 Effect::Start(key, assigned) => self.start_job(key, assigned),
                 Effect::StartBatch(keys, assigned) => self.start_batch(keys, assigned),
-                Effect::Cancel(key) => self.stops.get(&key).into_iter().for_each(Stop::cancel),
-                Effect::Drop(key) => self.stops.get(&key).into_iter().for_each(Stop::abandon),
+                Effect::Cancel(key) => self.stop_attempt(&key, CancelCause::Engine),
+                Effect::Replace(key) => self.stop_attempt(&key, CancelCause::Replaced),
+                Effect::Drop(key) => self.stop_attempt(&key, CancelCause::Shutdown),
                 // Its report has just been added to the outbox.
                 Effect::Report(_) => {}
                 Effect::Check => self.request_check(),
@@ -361,6 +363,12 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    fn stop_attempt(&self, key: &Key, cause: CancelCause) {
+        if let Some(stop) = self.stops.get(key) {
+            stop.stop(cause);
         }
     }
 
@@ -434,7 +442,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Pause(is_paused) => self.is_paused = is_paused,
-            Command::AddLabels(labels) => self.worker.labels.extend(labels),
+            Command::AddLabels(labels) => lock(&self.worker.labels).extend(labels),
             Command::LimitShutdown(grace) => {
                 self.worker.grace = grace;
                 if let Phase::Draining(deadlines) = &mut self.phase {

@@ -493,6 +493,44 @@ async fn the_children_of_a_batch_are_not_started_again() {
     assert_eq!((calls.count("BulkTriggerWorkflow"), calls.count("TriggerWorkflow")), (0, 2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn code_knows_why_it_is_cancelled_and_the_current_labels() {
+    let retry = action(pb::ActionType::StartStepRun, 2, 1).encode_to_vec();
+    let assignments = [(1, start(1)), (1, start(2)), (1, start(3)), (2, cancel(1)), (2, retry)];
+    let assignments: Vec<_> = assignments.map(|(seconds, action)| (seconds * SECOND, action)).into();
+    // The stream ends, and the engine ends the attempt of task 3 meanwhile.
+    let (client, _) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(assignments.clone(), Some(14))),
+        call if call.ends_with("03") && call.contains("/workflow-runs/") => Some(run_details(call, "CANCELLED", 0)),
+        _ => None,
+    });
+    let (sender, mut causes) = mpsc::unbounded_channel();
+    let task: Task<(), ()> = Task::with_state("task", sender, async |sender, (): (), context: Context| {
+        assert_eq!(context.cancel_cause(), None);
+        context.cancelled().await;
+        let number = uuid::Uuid::from(context.task_id()).as_bytes()[15];
+        sender.send((number, context.cancel_cause().unwrap(), context.worker_labels().len()))?;
+        Ok(())
+    });
+    let worker = client.worker("worker").slots(3).label("gpu", "a100").shutdown_grace_period(2 * SECOND);
+    let running = worker.register(&task).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(4 * SECOND).await;
+    running.set_labels([("zone", "a")]).await.unwrap();
+    let report = running.shutdown().await;
+    assert_eq!((report.cancelled, report.unfinished), (3, 1), "{report}");
+    let mut found = Vec::new();
+    while let Ok(cause) = causes.try_recv() {
+        found.push(cause);
+    }
+    let expected = [
+        (1, CancelCause::Engine, 1),
+        (2, CancelCause::Replaced, 1),
+        (3, CancelCause::Lost, 1),
+        (2, CancelCause::Shutdown, 2),
+    ];
+    assert_eq!(found, expected);
+}
+
 /// The response of the REST API about a run with one task.
 fn run_details(call: &str, status: &str, retry_count: u32) -> Scripted {
     let id = &call[call.len() - 36..];
