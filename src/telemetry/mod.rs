@@ -13,8 +13,10 @@
 //!
 //! # Events
 //!
-//! All events have a target that begins with `hatchet`. An event about a run has the field `run_id`, one about an attempt also `attempt`,
-//! and one about a worker `worker_id`. An event about an archive has the field `archive`, its URL. The most important events:
+//! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` name what an event is about,
+//! as far as it is known where the event occurs: the worker names itself in the events of its life and of its heartbeats, and the run and
+//! the attempt in those of attempts. The events of calls and streams have the fields `call` and `stream` instead. An event about an archive
+//! has the field `archive`, its URL. The most important events:
 //!
 //! | level | message |
 //! |---|---|

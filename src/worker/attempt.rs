@@ -124,7 +124,7 @@ impl Environment {
                 // The engine cannot store a NUL, and would lose the failure.
                 let text = error.message().replace('\0', "\u{fffd}");
                 let attempt = attempt_number(key.retry_count);
-                tracing::info!(run_id = %key.run, task_name = action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
+                tracing::info!(worker_id = %self.worker, run_id = %key.run, task_id = %key.task, task_name = action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
                 let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
                 match error.retry_delay() {
                     _ if !error.is_retryable() => failed.without_retry(),

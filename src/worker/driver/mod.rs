@@ -260,9 +260,9 @@ impl Driver {
             StreamEvent::Failed(error) => {
                 self.on_stream_lost();
                 if std::mem::replace(&mut self.is_failed, true) {
-                    tracing::debug!(%error, "worker stream still failed");
+                    tracing::debug!(worker_id = %self.id, %error, "worker stream still failed");
                 } else {
-                    tracing::error!(%error, "worker stream failed");
+                    tracing::error!(worker_id = %self.id, %error, "worker stream failed");
                 }
                 self.stream.mark_lost();
                 self.fail(error);
@@ -310,11 +310,11 @@ impl Driver {
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
-                tracing::error!(?kind, run_id = %key.run, "received an assignment of unknown kind");
+                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, "received an assignment of unknown kind");
                 return;
             }
             (Err(error), kind) => {
-                tracing::error!(%error, "failed to decode assignment");
+                tracing::error!(worker_id = %self.id, %error, "failed to decode assignment");
                 if kind != ActionKind::Start {
                     return;
                 }
@@ -435,7 +435,7 @@ impl Driver {
                 self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
             }
             // The next heartbeat is refused again, which triggers the next try.
-            Err(error) => tracing::error!(%error, "failed to register the worker again"),
+            Err(error) => tracing::error!(worker_id = %self.id, %error, "failed to register the worker again"),
         }
     }
 
@@ -494,7 +494,7 @@ impl Driver {
     /// that could not be paused must not send heartbeats, or it would get more assignments.
     fn drain(&mut self, is_paused: bool) {
         if !is_paused {
-            tracing::warn!("failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
+            tracing::warn!(worker_id = %self.id, "failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
             self.heartbeats = None;
         }
         let (grace, cancel_grace) = (self.worker.grace, self.worker.cancel_grace);

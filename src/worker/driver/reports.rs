@@ -58,7 +58,7 @@ impl Driver {
                 }
                 Resolution::Refused(error) => {
                     let attempt = attempt_number(key.retry_count);
-                    tracing::error!(run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
+                    tracing::error!(worker_id = %self.id, run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
                     Reported::Refused
                 }
             };
