@@ -11,6 +11,7 @@ use hatchet::embedded::{Engine, Fault};
 use hatchet::model::LogLevel;
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
 use hatchet::worker::{HealthServer, RunningWorker, TaskLogLayer};
+use hatchet::workflow::{BatchItem, BatchOptions};
 use hatchet::{Client, Context, Task, TaskError};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status, TraceId, TracerProvider as _};
@@ -406,6 +407,23 @@ async fn o3_one_trace_connects_runs_retries_children_and_events() {
     let alone = spans.one("lone");
     assert!(alone.parent_span_is_remote && alone.span_context.trace_id() != many.0);
     worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_batch_is_marked_as_failed() {
+    let spans = Spans::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::batch("together", BatchOptions::new(1), async |items: Vec<BatchItem<()>>| {
+        Ok(items.iter().map(|_| Err(TaskError::new("as planned"))).collect())
+    });
+    let worker = start(&hatchet, &task).await;
+    hatchet.run(&task, &()).outcome().await.unwrap();
+    worker.shutdown().await;
+    assert_eq!(spans.one(telemetry::BATCH_SPAN).status, Status::error("as planned"));
 }
 
 /// The texts in the documentation of `telemetry` are those of the code.

@@ -49,14 +49,13 @@ impl RetryDelays {
     async fn unsupported_version(&self, client: &Client) -> Result<Option<String>> {
         let asked = {
             let mut asked = lock(&self.0);
-            match asked.as_ref().filter(|asked| !matches!(asked.peek(), Some(Err(_)))) {
-                Some(asked) => asked.clone(),
-                None => {
-                    let client = client.clone();
-                    let call = async move { version_without_retry_delays(&client).await };
-                    asked.insert(call.boxed().shared()).clone()
-                }
-            }
+            // Dropped if it has failed.
+            asked.take_if(|asked| matches!(asked.peek(), Some(Err(_))));
+            let call = || {
+                let client = client.clone();
+                async move { version_without_retry_delays(&client).await }.boxed().shared()
+            };
+            asked.get_or_insert_with(call).clone()
         };
         asked.await
     }

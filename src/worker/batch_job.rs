@@ -16,7 +16,7 @@ use super::ownership;
 use super::registered::RegisteredTask;
 use crate::rpc::convert::{Action, ReportKind};
 use crate::telemetry;
-use crate::workflow::{TaskError, TaskResult};
+use crate::workflow::{Context, TaskError, TaskResult};
 
 /// How long the retry counts of failed attempts may take to be found out.
 const RETRY_COUNTS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,7 +74,9 @@ impl BatchJob {
                 async move { environment.end(&attempt, Some(Err(error))).await }
             });
             let mut ends = join_all(reports).await;
-            ends.iter().for_each(|end| measured.end(end));
+            for end in &ends {
+                measured.end(end);
+            }
             add_retry_counts(&environment, batch.batch(), &mut ends).await;
             ends
         });
@@ -106,7 +108,7 @@ impl BatchJob {
         };
         let code = async {
             let ended = code.instrument(span).await;
-            join_all(contexts.iter().map(|context| context.flush_chunks())).await;
+            join_all(contexts.iter().map(Context::flush_chunks)).await;
             ended
         };
         let unwanted = async {

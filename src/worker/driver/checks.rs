@@ -63,7 +63,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn on_checked(&mut self, checked: Checked) {
+    pub(super) fn on_checked(&mut self, checked: &Checked) {
         self.checking = None;
         let is_again = checked.is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
         self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
@@ -72,7 +72,7 @@ impl Driver {
         if checked.is_incomplete && !is_again {
             tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
         }
-        self.on_earlier_checked(&checked, is_again);
+        self.on_earlier_checked(checked, is_again);
         let held: HashSet<Held> = self.assignments.held().collect();
         for (key, batch) in &checked.lost {
             let attempt = attempt_number(key.retry_count);

@@ -95,7 +95,9 @@ impl Driver {
                             let ends = async { JobEnds::Batch(BatchEnds { ended: ends.await, failed: None }) };
                             self.keys.insert(self.jobs.spawn(ends).id(), JobKeys::Batch(failed.keys));
                         }
-                        ended.into_iter().for_each(|end| self.on_attempt_ended(end));
+                        for end in ended {
+                            self.on_attempt_ended(end);
+                        }
                     }
                 }
             }

@@ -195,7 +195,7 @@ impl Driver {
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
                 saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
-                checked = or_pending(self.checking.as_mut()) => self.on_checked(checked),
+                checked = or_pending(self.checking.as_mut()) => self.on_checked(&checked),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 // Before the stream, which may always have a message.
