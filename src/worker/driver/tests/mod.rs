@@ -378,7 +378,8 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
     let running = worker(&client).start().await.unwrap();
     let mut statuses = running.statuses();
     for expected in [1, 0] {
-        while statuses.next().await.unwrap().running != expected {}
+        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
+        timeout(60 * SECOND, is_expected).await.unwrap();
     }
     assert_eq!(calls.count("ListenV2"), 2);
     // With the first heartbeat of the new stream, and after the time that the code has to end.
