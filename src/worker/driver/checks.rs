@@ -77,8 +77,8 @@ impl Driver {
         for (key, batch) in &checked.lost {
             let attempt = attempt_number(key.retry_count);
             tracing::warn!(run_id = %key.run, attempt, worker_id = %self.id, "attempt was ended or reassigned by the engine");
-            if self.recovered.contains_key(key) {
-                self.outbox.withdraw(*key);
+            if self.recovered.contains_key(key) && self.outbox.withdraw(*key) {
+                self.recovered.remove(key);
             }
             // Not one of an earlier process, whose key a later attempt can have.
             if held.contains(&(*key, batch.clone())) {
