@@ -11,6 +11,7 @@ use hatchet::embedded::{Engine, Fault};
 use hatchet::model::LogLevel;
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
 use hatchet::worker::{HealthServer, RunningWorker, TaskLogLayer};
+use hatchet::workflow::{BatchItem, BatchOptions};
 use hatchet::{Client, Context, Task, TaskError};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status, TraceId, TracerProvider as _};
@@ -18,7 +19,7 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Instrument as _, Subscriber, info_span};
@@ -98,13 +99,36 @@ async fn o1_spans_and_events_have_names_and_ids() {
     }
     for event in [
         &["event INFO", "worker is ready", &worker_id][..],
-        &["event INFO", "attempt failed", &id, "attempt=1", "it broke"],
-        &["event WARN", "heartbeat failed"],
+        &["event INFO", "attempt failed", &id, &worker_id, "task_id=", "attempt=1", "it broke"],
+        &["event WARN", "heartbeat failed", &worker_id],
         &["event INFO", "worker is shutting down", &worker_id],
         &["event INFO", "worker stopped", &worker_id, "1 completed, 1 failed attempt"],
     ] {
         assert!(collected.has(event), "{event:?}: {collected:#?}", collected = collected.0.lock().unwrap());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_heartbeats_do_not_fill_the_log() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let worker = start(&engine.client(), &flaky()).await;
+    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    let count = |text: &str| collected.0.lock().unwrap().iter().filter(|event| event.contains(text)).count();
+    let is_damped = async {
+        while count("heartbeat failed again") < 2 {
+            sleep(SECOND).await;
+        }
+    };
+    timeout(3600 * SECOND, is_damped).await.unwrap();
+    engine.faults().clear();
+    sleep(60 * SECOND).await;
+    assert!(worker.status().state == hatchet::worker::WorkerState::Connected);
+    assert_eq!(count("heartbeats are accepted again"), 1);
+    let warnings = |text: &&String| text.starts_with("event WARN") && text.contains("message=heartbeat failed");
+    assert_eq!(collected.0.lock().unwrap().iter().filter(warnings).count(), 3);
+    worker.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +140,8 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     let task: Task<(), u32> = Task::new("logs", async |(): (), context: Context| {
         tracing::info!(number = 7, "first");
         context.log("second");
-        let inner = tracing::info_span!("inner", customer = "acme");
+        let inner = tracing::info_span!("inner", customer = "acme", order = tracing::field::Empty);
+        inner.record("order", 8);
         async { tracing::warn!("third") }.instrument(inner.clone()).await;
         tokio::spawn(async { tracing::debug!("fourth") }.instrument(inner)).await?;
         tracing::trace!("too detailed");
@@ -136,6 +161,7 @@ async fn o2_events_of_a_task_become_its_log_lines() {
         [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third"), (LogLevel::Debug, "fourth")];
     assert_eq!(texts, expected);
     assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
+    assert_eq!(found[2].metadata["order"], 8, "recorded later");
 }
 
 /// The kinds of measurements, and a recorder that renders them.
@@ -414,6 +440,23 @@ async fn o3_one_trace_connects_runs_retries_children_and_events() {
     let alone = spans.one("lone");
     assert!(alone.parent_span_is_remote && alone.span_context.trace_id() != many.0);
     worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_batch_is_marked_as_failed() {
+    let spans = Spans::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::batch("together", BatchOptions::new(1), async |items: Vec<BatchItem<()>>| {
+        Ok(items.iter().map(|_| Err(TaskError::new("as planned"))).collect())
+    });
+    let worker = start(&hatchet, &task).await;
+    hatchet.run(&task, &()).outcome().await.unwrap();
+    worker.shutdown().await;
+    assert_eq!(spans.one(telemetry::BATCH_SPAN).status, Status::error("as planned"));
 }
 
 /// The texts in the documentation of `telemetry` are those of the code.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hatchet::embedded::{Fault, Quirks};
 use hatchet::model::LogLevel;
 use hatchet::testing::{Harness, call};
+use hatchet::workflow::CancelCause;
 use hatchet::{Context, Outcome, RunStatus, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -101,6 +102,12 @@ async fn b5_a_task_can_be_called_alone() {
     });
     let record = call(&waits, &order).cancelled().run().await.unwrap();
     assert_eq!(record.result.unwrap_err().message(), "stopped");
+    let knows: Task<Order, String> = Task::new("knows", async |_: Order, context: Context| {
+        Ok(format!("{:?} {:?}", context.cancel_cause(), context.worker_labels()))
+    });
+    let record = call(&knows, &order).cancelled_because(CancelCause::Shutdown).worker_label("gpu", "a100").run();
+    assert_eq!(record.await.unwrap().result.unwrap(), r#"Some(Shutdown) {"gpu": String("a100")}"#);
+    assert_eq!(call(&knows, &order).run().await.unwrap().result.unwrap(), "None {}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,8 +49,8 @@ use hatchet::worker::{
     WorkerStatus,
 };
 use hatchet::workflow::{
-    BatchItem, BatchOptions, Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter, RateLimit, Sticky,
-    TaskDefaults, WorkflowRef,
+    BatchItem, BatchOptions, CancelCause, Concurrency, ConcurrencyStrategy, Condition, Definition, EventFilter,
+    RateLimit, Sticky, TaskDefaults, WorkflowRef,
 };
 use hatchet::{
     Client, Config, Context, Error, ErrorKind, Outcome, Priority, RunFilter, RunHandle, RunId, RunStatus, Task,
@@ -312,6 +312,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<WorkerReport>();
     data::<UnfinishedTask>();
     data::<WorkerStatus>();
+    data::<CancelCause>();
     data::<WorkerState>();
     plain::<Measurement<'static>>();
     plain::<AttemptResult>();
@@ -411,6 +412,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<BulkReport>();
     shown::<Effect>();
     named::<RunAction>();
+    named::<CancelCause>();
     named::<WorkerState>();
     named::<Priority>();
     named::<TlsStrategy>();

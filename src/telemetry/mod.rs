@@ -13,8 +13,10 @@
 //!
 //! # Events
 //!
-//! All events have a target that begins with `hatchet`. An event about a run has the field `run_id`, one about an attempt also `attempt`,
-//! and one about a worker `worker_id`. An event about an archive has the field `archive`, its URL. The most important events:
+//! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` name what an event is about,
+//! as far as it is known where the event occurs: the worker names itself in the events of its life and of its heartbeats, and the run and
+//! the attempt in those of attempts. The events of calls and streams have the fields `call` and `stream` instead. An event about an archive
+//! has the field `archive`, its URL. The most important events:
 //!
 //! | level | message |
 //! |---|---|
@@ -22,8 +24,10 @@
 //! | `INFO` | `attempt failed` |
 //! | `INFO` | `worker is shutting down` |
 //! | `INFO` | `the collection has ended` |
-//! | `WARN` | `heartbeat failed` |
+//! | `WARN` | `heartbeat failed` (three times in succession; after that, `heartbeat failed again` with the level `DEBUG`) |
+//! | `INFO` | `heartbeats are accepted again` |
 //! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
+//! | `INFO` | `stream recovered` |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
 //! | `WARN` | `failed to report results; they are kept and sent again` |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |

@@ -1,21 +1,21 @@
 //! Calls the code of a task without a worker.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::embedded::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::encode_input;
-use crate::model::{ChunkContent, LogLevel, Payload, RunId};
+use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, RunId};
 use crate::rpc::convert::Action;
 use crate::worker::WorkerBuilder;
 use crate::workflow::{
-    AttemptContext, Context, Definition, Task, TaskContent, TaskMessage, TaskName, TaskOutput, TaskResult,
+    AttemptContext, CancelCause, Context, Definition, Stop, Task, TaskContent, TaskMessage, TaskName, TaskOutput,
+    TaskResult,
 };
 
 /// Prepares a call of the code of a task, without a worker for it. [`Call::run`] makes the call.
@@ -49,7 +49,8 @@ where
         data: Ok(Map::new()),
         errors: BTreeMap::new(),
         metadata: Map::new(),
-        is_cancelled: false,
+        cancel_cause: None,
+        worker_labels: BTreeMap::new(),
         helpers: Vec::new(),
         output: std::marker::PhantomData,
     }
@@ -78,7 +79,8 @@ pub struct Call<O> {
     data: Result<Map<String, Value>>,
     errors: BTreeMap<String, String>,
     metadata: Map<String, Value>,
-    is_cancelled: bool,
+    cancel_cause: Option<CancelCause>,
+    worker_labels: BTreeMap<String, LabelValue>,
     /// The tasks and workflows that the task can start as children.
     helpers: Vec<Definition>,
     output: std::marker::PhantomData<fn() -> O>,
@@ -227,9 +229,20 @@ impl<O> Call<O> {
         self
     }
 
-    /// Marks the attempt as cancelled before the code starts.
-    pub fn cancelled(mut self) -> Self {
-        self.is_cancelled = true;
+    /// Marks the attempt as cancelled by the engine before the code starts.
+    pub fn cancelled(self) -> Self {
+        self.cancelled_because(CancelCause::Engine)
+    }
+
+    /// Marks the attempt as cancelled before the code starts, with what [`Context::cancel_cause`] returns.
+    pub fn cancelled_because(mut self, cause: CancelCause) -> Self {
+        self.cancel_cause = Some(cause);
+        self
+    }
+
+    /// Adds a label to those of the worker; see [`Context::worker_labels`].
+    pub fn worker_label(mut self, key: impl Into<String>, value: impl Into<LabelValue>) -> Self {
+        self.worker_labels.insert(key.into(), value.into());
         self
     }
 
@@ -282,9 +295,9 @@ impl<O: DeserializeOwned> Call<O> {
         let metadata = Value::Object(self.metadata).to_string();
         let action = Action::synthetic(run.id(), &task.name, payload.to_string(), metadata, self.attempt);
         let (output, mut messages) = TaskOutput::new();
-        let stopped = CancellationToken::new();
-        if self.is_cancelled {
-            stopped.cancel();
+        let stop = Stop::default();
+        if let Some(cause) = self.cancel_cause {
+            stop.stop(cause);
         }
         let context = Context::new(AttemptContext {
             client: client.clone(),
@@ -295,7 +308,8 @@ impl<O: DeserializeOwned> Call<O> {
             workflow: self.definition.name.as_str().into(),
             retries: task.max_retries(),
             output,
-            stopped,
+            stop,
+            worker_labels: Arc::new(Mutex::new(self.worker_labels)),
             released: tokio::sync::mpsc::unbounded_channel().0,
         });
         let (mut log, mut chunks) = (Vec::new(), Vec::new());

@@ -1,23 +1,27 @@
 //! What an attempt and the attempts of a batch have in common: their context, their end, and their report.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, mpsc};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::assignments::End;
 use super::key::Key;
 use super::registered::RegisteredTask;
 use crate::client::Client;
+use crate::error::Result;
 use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
 use crate::model::{TaskId, WorkerId, attempt_number};
 use crate::rpc::convert::{Action, Report, ReportKind};
+use crate::sync::lock;
 use crate::telemetry::{self, AttemptResult, Measurement};
-use crate::workflow::{AttemptContext, Context, TaskError, TaskOutput, TaskResult, version_without_retry_delays};
+use crate::workflow::{
+    AttemptContext, Context, Stop, TaskError, TaskOutput, TaskResult, WorkerLabels, version_without_retry_delays,
+};
 
 /// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
 const MAX_ERROR_BYTES: usize = 1 << 20;
@@ -33,33 +37,29 @@ pub(super) struct JobEnd {
     pub(super) report: Option<Report>,
 }
 
-/// Ends an attempt.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
-    /// Whether the engine has ended the attempt. Otherwise, the worker shuts down.
-    is_cancelled: Arc<AtomicBool>,
-    requested: CancellationToken,
+/// Whether the engine supports the delay of a retry that a task chooses. It is asked when the first task does so.
+#[derive(Clone, Default)]
+pub(super) struct RetryDelays(Arc<Mutex<Option<Asked>>>);
+
+type Asked = Shared<BoxFuture<'static, Result<Option<String>>>>;
+
+impl RetryDelays {
+    /// The version of the engine, if it does not support them. Attempts that need it at the same time share one call and its failure. After
+    /// a failure, the next attempt asks again.
+    async fn unsupported_version(&self, client: &Client) -> Result<Option<String>> {
+        let asked = {
+            let mut asked = lock(&self.0);
+            // Dropped if it has failed.
+            asked.take_if(|asked| matches!(asked.peek(), Some(Err(_))));
+            let call = || {
+                let client = client.clone();
+                async move { version_without_retry_delays(&client).await }.boxed().shared()
+            };
+            asked.get_or_insert_with(call).clone()
+        };
+        asked.await
+    }
 }
-
-impl Stop {
-    /// Stops the attempt, because the engine has ended it.
-    pub(super) fn cancel(&self) {
-        self.is_cancelled.store(true, Relaxed);
-        self.requested.cancel();
-    }
-
-    /// Stops the attempt, because the worker shuts down.
-    pub(super) fn abandon(&self) {
-        self.requested.cancel();
-    }
-
-    pub(super) async fn requested(&self) {
-        self.requested.cancelled().await;
-    }
-}
-
-/// The version of the engine, if it does not support the delay of a retry that a task chooses.
-pub(super) type RetryDelays = Arc<OnceCell<Option<String>>>;
 
 /// An attempt that is to be run.
 pub(super) struct Attempt {
@@ -73,12 +73,13 @@ pub(super) struct Environment {
     pub(super) client: Client,
     /// The worker's id when the attempt was assigned.
     pub(super) worker: WorkerId,
+    /// The current labels of the worker.
+    pub(super) labels: WorkerLabels,
     pub(super) cancel_grace: Duration,
     /// For log lines and chunks.
     pub(super) output: TaskOutput,
     /// Receives attempts that release their slots.
     pub(super) released: mpsc::UnboundedSender<(TaskId, u32)>,
-    /// Known after the first retry with a delay.
     pub(super) retry_delays: RetryDelays,
 }
 
@@ -93,7 +94,8 @@ impl Environment {
             workflow: task.workflow.short_name(),
             retries: task.definition.max_retries(),
             output: self.output.clone(),
-            stopped: attempt.stop.requested.clone(),
+            stop: attempt.stop.clone(),
+            worker_labels: WorkerLabels::clone(&self.labels),
             released: self.released.clone(),
         })
     }
@@ -102,11 +104,11 @@ impl Environment {
     pub(super) async fn end(&self, attempt: &Attempt, result: Option<TaskResult<String>>) -> JobEnd {
         let key = attempt.key;
         // The engine has already ended a cancelled attempt: a second end would corrupt the run.
-        if attempt.stop.is_cancelled.load(Relaxed) {
+        if attempt.stop.is_ended() {
             return JobEnd { key, end: End::Cancelled, report: None };
         }
         // What a shutdown has cut off is not a result of the task: it runs again elsewhere.
-        let Some(result) = result.filter(|_| !attempt.stop.requested.is_cancelled()) else {
+        let Some(result) = result.filter(|_| !attempt.stop.is_requested()) else {
             return JobEnd { key, end: End::Dropped, report: None };
         };
         JobEnd { key, end: End::Finished, report: Some(self.report(attempt, result).await) }
@@ -121,7 +123,7 @@ impl Environment {
                 // The engine cannot store a NUL, and would lose the failure.
                 let text = error.message().replace('\0', "\u{fffd}");
                 let attempt = attempt_number(key.retry_count);
-                tracing::info!(run_id = %key.run, task_name = action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
+                tracing::info!(worker_id = %self.worker, run_id = %key.run, task_id = %key.task, task_name = action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
                 let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
                 match error.retry_delay() {
                     _ if !error.is_retryable() => failed.without_retry(),
@@ -135,8 +137,7 @@ impl Environment {
 
     /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
     async fn delayed(&self, failed: Report, delay: Duration) -> Report {
-        let found = self.retry_delays.get_or_try_init(|| version_without_retry_delays(&self.client)).await;
-        match found {
+        match self.retry_delays.unsupported_version(&self.client).await {
             Ok(None) => failed.with_retry_after(delay),
             Err(error) => {
                 let text = format!(

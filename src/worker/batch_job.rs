@@ -1,9 +1,9 @@
 //! The attempts of a batch, from assignment to report.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::iter;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -11,11 +11,12 @@ use tracing::Instrument as _;
 
 use super::attempt::{Attempt, Environment, JobEnd, Measured, unknown_action};
 use super::guard::CatchPanic;
+use super::key::Key;
 use super::ownership;
 use super::registered::RegisteredTask;
 use crate::rpc::convert::{Action, ReportKind};
 use crate::telemetry;
-use crate::workflow::{TaskError, TaskResult};
+use crate::workflow::{Context, TaskError, TaskResult};
 
 /// How long the retry counts of failed attempts may take to be found out.
 const RETRY_COUNTS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -25,26 +26,61 @@ const MAX_CALLS: usize = 8;
 /// A batch, and all that it needs to run.
 pub(super) struct BatchJob {
     pub(super) environment: Environment,
-    pub(super) batch: Arc<Action>,
+    /// The assignment without its payload, which the attempts have.
+    pub(super) batch: Action,
     pub(super) attempts: Vec<Attempt>,
     /// `None` if the worker has no such task.
     pub(super) task: Option<RegisteredTask>,
 }
 
+/// The ends of the attempts of a batch.
+pub(super) struct BatchEnds {
+    pub(super) ended: Vec<JobEnd>,
+    /// The attempts that have failed. Their reports need calls, for which the others do not wait.
+    pub(super) failed: Option<Failed>,
+}
+
+/// Attempts of a batch that have failed.
+pub(super) struct Failed {
+    pub(super) keys: Vec<Key>,
+    pub(super) ends: BoxFuture<'static, Vec<JobEnd>>,
+}
+
 impl BatchJob {
     /// Runs the code once, and returns the end of each attempt.
-    pub(super) async fn run(self) -> Vec<JobEnd> {
-        let Some(first) = self.attempts.first() else { return Vec::new() };
+    pub(super) async fn run(self) -> BatchEnds {
+        let Some(first) = self.attempts.first() else { return BatchEnds { ended: Vec::new(), failed: None } };
         let mut measured = Measured::start(&first.action, self.attempts.len());
         let mut results = self.work().await.into_iter().flatten();
-        let mut ends = Vec::with_capacity(self.attempts.len());
-        for attempt in &self.attempts {
-            let ended = self.environment.end(attempt, results.next()).await;
-            measured.end(&ended);
-            ends.push(ended);
+        let Self { environment, batch, attempts, .. } = self;
+        let (mut ended, mut failed) = (Vec::with_capacity(attempts.len()), Vec::new());
+        for attempt in attempts {
+            match results.next() {
+                Some(Err(error)) if !attempt.stop.is_requested() => failed.push((attempt, error)),
+                result => {
+                    let end = environment.end(&attempt, result).await;
+                    measured.end(&end);
+                    ended.push(end);
+                }
+            }
         }
-        self.add_retry_counts(&mut ends).await;
-        ends
+        if failed.is_empty() {
+            return BatchEnds { ended, failed: None };
+        }
+        let keys = failed.iter().map(|(attempt, _)| attempt.key).collect();
+        let ends = Box::pin(async move {
+            let reports = failed.into_iter().map(|(attempt, error)| {
+                let environment = &environment;
+                async move { environment.end(&attempt, Some(Err(error))).await }
+            });
+            let mut ends = join_all(reports).await;
+            for end in &ends {
+                measured.end(end);
+            }
+            add_retry_counts(&environment, batch.batch(), &mut ends).await;
+            ends
+        });
+        BatchEnds { ended, failed: Some(Failed { keys, ends }) }
     }
 
     /// Runs the code until it ends, or until all attempts must stop. There is a result for each attempt.
@@ -64,10 +100,15 @@ impl BatchJob {
             task.definition.handler.run_batch(attempts, task.has_dependents).await
         });
         let code = async {
-            let ended = code.instrument(span).await;
-            for context in &contexts {
-                context.flush_chunks().await;
+            let ended = code.await;
+            if let Some(error) = failure(&ended) {
+                telemetry::mark_failed(&error);
             }
+            ended
+        };
+        let code = async {
+            let ended = code.instrument(span).await;
+            join_all(contexts.iter().map(Context::flush_chunks)).await;
             ended
         };
         let unwanted = async {
@@ -82,21 +123,49 @@ impl BatchJob {
             () = unwanted => None,
         }
     }
+}
 
-    /// Adds the retry counts to the reports of failures. A failure that is sent again without one, because the response to it was lost,
-    /// would fail the next attempt, too.
-    async fn add_retry_counts(&self, ends: &mut [JobEnd]) {
-        let is_failure =
-            |end: &&mut JobEnd| end.report.as_ref().is_some_and(|report| report.kind == ReportKind::Failed);
-        let failures = ends.iter_mut().filter(is_failure);
-        let rpc = self.environment.client.rpc();
-        let found = iter(failures).for_each_concurrent(MAX_CALLS, |end| async move {
-            let retry_count = ownership::retry_count_in_batch(rpc, end.key.task, self.batch.batch()).await;
-            if let Ok(Some(retry_count)) = retry_count {
-                end.report = end.report.take().map(|report| report.with_retry_count(retry_count));
-            }
-        });
-        // They are sent without it, as other SDKs do.
-        drop(timeout(RETRY_COUNTS_TIMEOUT, found).await);
+/// Why a batch has failed, or some of its attempts.
+fn failure(ended: &Result<Vec<TaskResult<String>>, String>) -> Option<String> {
+    let results = match ended {
+        Ok(results) => results,
+        Err(panic) => return Some(panic.clone()),
+    };
+    let mut errors = results.iter().filter_map(|result| result.as_ref().err());
+    let first = errors.next()?;
+    match errors.count() + 1 {
+        count if count == results.len() => Some(first.message().to_owned()),
+        count => Some(format!("{count} of {} attempts failed, the first with: {}", results.len(), first.message())),
+    }
+}
+
+/// Adds the retry counts to the reports of failures. A failure that is sent again without one, because the response to it was lost,
+/// would fail the next attempt, too.
+async fn add_retry_counts(environment: &Environment, batch: &str, ends: &mut [JobEnd]) {
+    let is_failure = |end: &&mut JobEnd| end.report.as_ref().is_some_and(|report| report.kind == ReportKind::Failed);
+    let failures = ends.iter_mut().filter(is_failure);
+    let rpc = environment.client.rpc();
+    let found = iter(failures).for_each_concurrent(MAX_CALLS, |end| async move {
+        let retry_count = ownership::retry_count_in_batch(rpc, end.key.task, batch).await;
+        if let Ok(Some(retry_count)) = retry_count {
+            end.report = end.report.take().map(|report| report.with_retry_count(retry_count));
+        }
+    });
+    // They are sent without it, as other SDKs do.
+    drop(timeout(RETRY_COUNTS_TIMEOUT, found).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failure_of_a_batch_names_the_number_of_its_failed_attempts() {
+        let failed = |text| Err(TaskError::new(text));
+        assert_eq!(failure(&Ok(vec![Ok("1".into())])), None);
+        assert_eq!(failure(&Err("panicked".into())).as_deref(), Some("panicked"));
+        assert_eq!(failure(&Ok(vec![failed("a"), failed("a")])).as_deref(), Some("a"));
+        let some = failure(&Ok(vec![Ok("1".into()), failed("a"), failed("b")]));
+        assert_eq!(some.as_deref(), Some("2 of 3 attempts failed, the first with: a"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -22,8 +22,9 @@ use crate::model::name::{ACCEPTED, is_name};
 use crate::model::{LabelValue, WorkerId};
 use crate::rpc::convert::NewWorker;
 use crate::runtime::{self, Needs};
+use crate::sync::lock;
 use crate::time::MAX_DURATION;
-use crate::workflow::{Definition, check_engine};
+use crate::workflow::{Definition, WorkerLabels, check_engine};
 
 const MAX_SLOTS: u32 = 100_000;
 const MAX_OUTBOX_REPORTS: usize = 1_000_000;
@@ -217,7 +218,7 @@ impl WorkerBuilder {
                 client: self.client,
                 name: self.name,
                 slots: self.slots,
-                labels: self.labels,
+                labels: Arc::new(Mutex::new(self.labels)),
                 outbox: self.outbox,
                 journal: self.journal,
                 batch_reports: self.batch_reports,
@@ -248,7 +249,7 @@ pub struct Worker {
     pub(super) client: Client,
     pub(super) name: String,
     slots: BTreeMap<String, u32>,
-    pub(super) labels: Labels,
+    pub(super) labels: WorkerLabels,
     pub(super) outbox: Limits,
     journal: Option<PathBuf>,
     pub(super) batch_reports: bool,
@@ -299,10 +300,29 @@ impl Worker {
     /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
     /// start is abandoned, and the report is empty.
     ///
+    /// To stop immediately, for example at a second signal, drop the future:
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
+    /// use tokio::signal::ctrl_c;
+    ///
+    /// let second_signal = async {
+    ///     ctrl_c().await?;
+    ///     ctrl_c().await
+    /// };
+    /// tokio::select! {
+    ///     report = worker.run_until(ctrl_c()) => println!("{}", report?),
+    ///     _ = second_signal => println!("stopped; the engine assigns the running attempts again"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`start`](Self::start). [`Unauthenticated`](ErrorKind::Unauthenticated) if the token is revoked,
     /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if the
-    /// client is closed. In these cases the worker shuts down and logs its report.
+    /// client is closed. In these cases the worker shuts down and logs its report. [`Closed`](ErrorKind::Closed) with the message if this
+    /// crate's own background code panicked.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
@@ -329,7 +349,7 @@ impl Worker {
             name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
             slots: self.slots.iter().map(|(kind, units)| (kind.clone(), units.cast_signed())).collect(),
-            labels: self.labels.clone(),
+            labels: lock(&self.labels).clone(),
         };
         let rpc = self.client.rpc().clone();
         async move { rpc.dispatcher.register(worker).await }

@@ -56,12 +56,17 @@ impl<F: Future> Drop for CatchPanic<F> {
     }
 }
 
-/// The message of a panic. Its payload may panic when it is dropped.
+/// The message of a panic of a task.
 fn message(panic: Box<dyn Any + Send>) -> String {
+    describe("the task", panic)
+}
+
+/// The message of a panic of `what`. Its payload may panic when it is dropped.
+pub(super) fn describe(what: &str, panic: Box<dyn Any + Send>) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = match text {
-        Some(text) => format!("the task panicked: {}", cut(text.to_owned(), MAX_MESSAGE_BYTES)),
-        None => "the task panicked".into(),
+        Some(text) => format!("{what} panicked: {}", cut(text.to_owned(), MAX_MESSAGE_BYTES)),
+        None => format!("{what} panicked"),
     };
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
         // Each payload may panic with another one, without end.

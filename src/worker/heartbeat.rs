@@ -32,9 +32,37 @@ pub(super) enum Heartbeat {
     Failed(Error),
 }
 
+/// The number of failed heartbeats in succession that are logged as warnings: an outage must not fill the log.
+const MAX_WARNINGS: u32 = 3;
+
+/// How many heartbeats have failed in succession.
+#[derive(Debug, Default)]
+pub(super) struct Failures(u32);
+
+impl Failures {
+    /// Counts and logs a failure.
+    pub(super) fn add(&mut self, worker: WorkerId, error: &Error) {
+        self.0 = self.0.saturating_add(1);
+        let failures = self.0;
+        if failures <= MAX_WARNINGS {
+            tracing::warn!(worker_id = %worker, %error, failures, "heartbeat failed");
+        } else {
+            tracing::debug!(worker_id = %worker, %error, failures, "heartbeat failed again");
+        }
+    }
+
+    /// Logs that the heartbeats do not fail any longer.
+    pub(super) fn end(&mut self, worker: WorkerId) {
+        let failures = std::mem::take(&mut self.0);
+        if failures > 0 {
+            tracing::info!(worker_id = %worker, failures, "heartbeats are accepted again");
+        }
+    }
+}
+
 /// The heartbeats of a worker, which end when this is dropped.
 pub(super) struct Heartbeats {
-    stream_opened: mpsc::Sender<()>,
+    early: mpsc::Sender<()>,
     results: mpsc::Receiver<Heartbeat>,
     task: JoinHandle<()>,
     thread: Option<HeartbeatThread>,
@@ -42,12 +70,12 @@ pub(super) struct Heartbeats {
 
 impl Heartbeats {
     pub(super) fn start(client: &Client, worker: WorkerId, last: &LastHeartbeat) -> Self {
-        let (stream_opened, is_opened) = mpsc::channel(1);
+        let (early, requests) = mpsc::channel(1);
         let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
         last.set();
         let thread = HeartbeatThread::start(client.config(), &client.clock(), worker, last.clone());
-        let task = tokio::spawn(send(client.clone(), worker, is_opened, sender, last.clone()));
-        Self { stream_opened, results, task, thread }
+        let task = tokio::spawn(send(client.clone(), worker, requests, sender, last.clone()));
+        Self { early, results, task, thread }
     }
 
     /// Ends the heartbeats, and waits until their thread has ended.
@@ -58,10 +86,11 @@ impl Heartbeats {
         }
     }
 
-    /// Requests early heartbeats, because a stream is being opened. The first call starts the heartbeats.
-    pub(super) fn stream_opened(&self) {
+    /// Requests early heartbeats, because a stream is being opened, or because the worker must know whether it is connected. The first call
+    /// starts the heartbeats.
+    pub(super) fn request_early(&self) {
         // The channel is full if the previous request has not been handled yet. One is enough.
-        let _ = self.stream_opened.try_send(());
+        let _ = self.early.try_send(());
     }
 
     /// Returns the next result. Cancel safe.
@@ -79,11 +108,11 @@ impl Drop for Heartbeats {
 async fn send(
     client: Client,
     worker: WorkerId,
-    mut opened: mpsc::Receiver<()>,
+    mut requests: mpsc::Receiver<()>,
     results: mpsc::Sender<Heartbeat>,
     last: LastHeartbeat,
 ) {
-    if opened.recv().await.is_none() {
+    if requests.recv().await.is_none() {
         return;
     }
     let (clock, mut idle) = (client.clock(), false);
@@ -95,7 +124,7 @@ async fn send(
         next += interval.unwrap_or(PERIOD);
         tokio::select! {
             biased;
-            Some(()) = opened.recv() => {
+            Some(()) = requests.recv() => {
                 early = EARLY_INTERVALS.into_iter();
                 next = Instant::now();
                 continue;

@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id};
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
@@ -21,8 +21,9 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 /// A layer for `tracing-subscriber` that writes the events of a task to its log in Hatchet.
 ///
 /// An event belongs to a task if it occurs in the span of its attempt, or in a span below it. That includes code which the task
-/// has spawned in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans become the metadata of the
-/// line. Truncation and queueing are those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
+/// has spawned in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans below that of the attempt become
+/// the metadata of the line, including those that were set with `Span::record` before the event. If several have the same name, the event
+/// and the inner spans take precedence. Truncation and queueing are those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
 /// (`hatchet`, `h2`, `hyper`, `rustls`, `tonic`, `tower`) are ignored.
 ///
 /// ```
@@ -84,6 +85,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
         span.extensions_mut().replace(SpanFields(fields.fields));
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: LayerContext<'_, S>) {
+        let Some(span) = context.span(id) else { return };
+        // Before the extensions are locked: this is user code.
+        let mut recorded = Fields::default();
+        values.record(&mut recorded);
+        if let Some(SpanFields(fields)) = span.extensions_mut().get_mut() {
+            fields.extend(recorded.fields);
+        }
     }
 
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {

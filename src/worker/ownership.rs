@@ -1,6 +1,6 @@
 //! Whether attempts still belong to the worker, after a time in which the engine could not notify it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,24 +29,29 @@ pub(super) type Held = (Key, Option<Arc<str>>);
 #[derive(Debug, Default)]
 pub(super) struct Checked {
     /// The attempts that it has ended, or assigned again.
-    pub(super) lost: Vec<Key>,
+    pub(super) lost: HashSet<Held>,
+    /// The retry counts of attempts of batches, as far as it has stored them.
+    pub(super) retry_counts: HashMap<Held, u32>,
     /// Whether it could not be asked about some attempts, and can be asked again.
     pub(super) is_incomplete: bool,
 }
 
 /// Asks the engine about attempts. Only REST reports the retry count of a task.
-pub(super) async fn check(rpc: Rpc, attempts: Vec<Held>) -> Checked {
+pub(super) async fn check(rpc: Rpc, attempts: HashSet<Held>) -> Checked {
     let mut by_run: HashMap<RunId, Vec<Held>> = HashMap::new();
     for held in attempts {
         by_run.entry(held.0.run).or_default().push(held);
     }
     let mut unanswered = by_run.len();
-    let checks = iter(by_run).map(|(run, attempts)| lost_of_run(&rpc, run, attempts));
+    let checks = iter(by_run).map(|(run, attempts)| check_run(&rpc, run, attempts));
     let mut checks = pin!(checks.buffer_unordered(MAX_CALLS).take_until(sleep(TIMEOUT)));
     let mut checked = Checked::default();
     while let Some(answer) = checks.next().await {
         match answer {
-            Ok(lost) => checked.lost.extend(lost),
+            Ok(of_run) => {
+                checked.lost.extend(of_run.lost);
+                checked.retry_counts.extend(of_run.retry_counts);
+            }
             // It will be the same if it is asked again, for example for a client without REST.
             Err(error) if !error.is_transient() => {}
             Err(error) => {
@@ -60,20 +65,25 @@ pub(super) async fn check(rpc: Rpc, attempts: Vec<Held>) -> Checked {
     checked
 }
 
-async fn lost_of_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Vec<Key>> {
+async fn check_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Checked> {
     let run = rpc.rest.run(run).await?;
-    let mut lost = Vec::new();
-    for (key, batch) in attempts {
+    let mut checked = Checked::default();
+    for held in attempts {
+        let (key, batch) = &held;
         let Some(task) = run.tasks.iter().find(|task| task.task_external_id == key.task) else { continue };
         let retry_count = match batch {
             None => Some(key.retry_count),
-            Some(batch) => retry_count_in_batch(rpc, key.task, &batch).await?,
+            Some(batch) => {
+                let found = retry_count_in_batch(rpc, key.task, batch).await?;
+                checked.retry_counts.extend(found.map(|retry_count| (held.clone(), retry_count)));
+                found
+            }
         };
         if retry_count.is_some_and(|retry_count| is_over(task, retry_count)) {
-            lost.push(key);
+            checked.lost.insert(held);
         }
     }
-    Ok(lost)
+    Ok(checked)
 }
 
 fn is_over(task: &RestTask, retry_count: u32) -> bool {

@@ -1,5 +1,6 @@
 //! The handle of a running worker.
 
+use std::any::Any;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -8,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
 use super::driver::{Command, Driver, Handles};
+use super::guard::describe;
 use super::heartbeat_thread::LastHeartbeat;
 use super::outbox::Recovered;
 use super::report::WorkerReport;
@@ -169,20 +171,39 @@ impl RunningWorker {
     ///
     /// # Errors
     /// The reason why the worker cannot continue, as from [`stopped`](Self::stopped). In this case the worker shuts down and logs its
-    /// report.
+    /// report. [`Closed`](ErrorKind::Closed) with the message if this crate's own background code panicked.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
-    pub async fn run_until(self, stop: impl Future) -> Result<WorkerReport> {
+    pub async fn run_until(mut self, stop: impl Future) -> Result<WorkerReport> {
         let failure = tokio::select! {
             biased;
             _ = stop => None,
             ended = self.stopped() => ended.err(),
         };
-        let report = self.shutdown().await;
+        let report = match self.ended().await {
+            Ok(report) => report,
+            Err(panic) => {
+                let text = describe("the background task of the worker", panic);
+                tracing::error!(worker_id = %self.id(), error = text, "worker stopped after a panic");
+                return Err(Error::new(ErrorKind::Closed, text));
+            }
+        };
         let Some(failure) = failure else { return Ok(report) };
-        tracing::error!(%report, error = %failure, "worker stopped after a fatal error");
+        tracing::error!(worker_id = %self.id(), %report, error = %failure, "worker stopped after a fatal error");
         Err(failure)
+    }
+
+    /// Stops the worker, and waits for its report. An error is the payload of a panic of its background task.
+    async fn ended(&mut self) -> std::result::Result<WorkerReport, Box<dyn Any + Send>> {
+        self.handle.stop.cancel();
+        let Some(task) = self.task.as_mut() else { return Ok(WorkerReport::default()) };
+        match task.await {
+            Ok(report) => Ok(report),
+            Err(error) if error.is_panic() => Err(error.into_panic()),
+            // Its runtime was shut down.
+            Err(_) => Ok(WorkerReport::default()),
+        }
     }
 
     /// Pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
@@ -277,15 +298,10 @@ impl RunningWorker {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown(mut self) -> WorkerReport {
-        self.handle.stop.cancel();
-        match self.task.as_mut() {
-            Some(task) => match task.await {
-                Ok(report) => report,
-                // The task is not expected to panic. If it did, the report would be wrong.
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => WorkerReport::default(),
-            },
-            None => WorkerReport::default(),
+        match self.ended().await {
+            Ok(report) => report,
+            // The task is not expected to panic. If it did, the report would be wrong.
+            Err(panic) => std::panic::resume_unwind(panic),
         }
     }
 }
@@ -295,5 +311,33 @@ impl Drop for RunningWorker {
         if let Some(task) = &self.task {
             task.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scripted::{Scripted, client};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_background_task_is_an_error() {
+        let (client, _) = client(|_, _| Scripted::empty());
+        let id = uuid::Uuid::from_u128(1).into();
+        let (publisher, life) = watch::channel(Life { status: WorkerStatus::starting(id, 1), failure: None });
+        let handle = Handle {
+            client,
+            stop: CancellationToken::new(),
+            commands: mpsc::unbounded_channel().0,
+            life,
+            last_heartbeat: LastHeartbeat::now(),
+        };
+        let task = tokio::spawn(async move {
+            let _publisher = publisher;
+            std::panic::panic_any("as planned")
+        });
+        let worker = RunningWorker { handle: Box::new(handle), task: Some(task) };
+        let error = worker.run_until(std::future::pending::<()>()).await.unwrap_err();
+        let expected = "the background task of the worker panicked: as planned";
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Closed, expected));
     }
 }

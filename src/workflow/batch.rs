@@ -53,7 +53,10 @@ where
     /// - If the execution [timeout](Self::timeout) of one attempt passes, the engine ends all attempts of the batch.
     /// - The worker gets less information about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
     ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
-    ///   [`Context::attempt`] counts only the attempts of the task that were assigned to this worker.
+    ///   [`Context::attempt`] counts only the attempts of the task that were assigned to this worker. Therefore, [`Context::run_many`] starts
+    ///   the children of an attempt with a call for each, as in a retry.
+    /// - Runs of another workflow whose name differs only in case, and which was stored while the worker ran, are refused by other tasks. A
+    ///   batch task runs them, because the engine does not name the workflow of a batch.
     /// - What the code logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
     ///
     /// ```

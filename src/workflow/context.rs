@@ -8,17 +8,18 @@ use std::sync::{Arc, Mutex};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use super::output::TaskOutput;
+use super::stop::{CancelCause, Stop};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{
-    Priority, RunId, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId, attempt_number, metadata, parse_id,
-    trigger,
+    LabelValue, Priority, RunId, TaskId, Trigger, WorkerId, WorkflowId, WorkflowVersionId, attempt_number, metadata,
+    parse_id, trigger,
 };
-use crate::rpc::convert::Action;
+use crate::rpc::convert::{Action, ActionKind};
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
+use crate::sync::lock;
 
 /// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs. It is cheap
 /// to clone.
@@ -48,6 +49,9 @@ struct Inner {
     lost_lines: AtomicU64,
 }
 
+/// The labels of a worker, which can change.
+pub(crate) type WorkerLabels = Arc<Mutex<BTreeMap<String, LabelValue>>>;
+
 /// What the worker knows about an attempt.
 pub(crate) struct AttemptContext {
     pub(crate) client: Client,
@@ -59,8 +63,9 @@ pub(crate) struct AttemptContext {
     pub(crate) workflow: Arc<str>,
     pub(crate) retries: u32,
     pub(crate) output: TaskOutput,
-    /// Cancelled when the attempt must stop.
-    pub(crate) stopped: CancellationToken,
+    /// Requests that the attempt stops.
+    pub(crate) stop: Stop,
+    pub(crate) worker_labels: WorkerLabels,
     /// Receives the task and the retry count of an attempt that has released its slot.
     pub(crate) released: mpsc::UnboundedSender<(TaskId, u32)>,
 }
@@ -133,6 +138,20 @@ impl Context {
     /// Returns the id of the worker that runs this attempt.
     pub fn worker_id(&self) -> WorkerId {
         self.0.attempt.worker
+    }
+
+    /// Returns the current labels of the worker that runs this attempt. They include those that
+    /// [`set_labels`](crate::worker::RunningWorker::set_labels) has added or changed.
+    ///
+    /// ```
+    /// use hatchet::{Context, Task};
+    ///
+    /// let render: Task<(), bool> = Task::new("render", async |(): (), context: Context| {
+    ///     Ok(context.worker_labels().get("gpu") == Some(&"a100".into()))
+    /// });
+    /// ```
+    pub fn worker_labels(&self) -> BTreeMap<String, LabelValue> {
+        lock(&self.0.attempt.worker_labels).clone()
     }
 
     /// Returns the priority of the run, or `None` if this version of the crate does not know it.
@@ -258,7 +277,9 @@ impl Context {
 
     fn parent(&self) -> Parent {
         let next = Arc::clone(&self.0.next_child);
-        Parent { run: self.run_id(), task: self.task_id(), next, again: self.attempt() > 1 }
+        // The number of an attempt of a batch is a guess: another worker may have run earlier ones.
+        let again = self.attempt() > 1 || self.action().kind() == ActionKind::StartBatch;
+        Parent { run: self.run_id(), task: self.task_id(), next, again }
     }
 
     /// Returns the client of the worker. Runs that are started through it, and not through the context, are not children.
@@ -283,12 +304,31 @@ impl Context {
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
     pub async fn cancelled(&self) {
-        self.0.attempt.stopped.cancelled().await;
+        self.0.attempt.stop.requested().await;
     }
 
     /// Returns whether the attempt must stop, for code between awaits.
     pub fn is_cancelled(&self) -> bool {
-        self.0.attempt.stopped.is_cancelled()
+        self.0.attempt.stop.is_requested()
+    }
+
+    /// Returns why the attempt must stop, or `None` while it need not stop.
+    ///
+    /// ```
+    /// use hatchet::workflow::CancelCause;
+    /// use hatchet::{Context, Task};
+    ///
+    /// let import: Task<(), ()> = Task::new("import", async |(): (), context: Context| {
+    ///     context.cancelled().await;
+    ///     match context.cancel_cause() {
+    ///         Some(CancelCause::Shutdown) => {} // keep what is done: another worker continues
+    ///         _ => {}                           // remove it
+    ///     }
+    ///     Ok(())
+    /// });
+    /// ```
+    pub fn cancel_cause(&self) -> Option<CancelCause> {
+        self.0.attempt.stop.cause()
     }
 }
 

@@ -22,8 +22,8 @@ pub type TaskResult<O> = Result<O, TaskError>;
 
 /// The error of a task. Any error type converts to it with `?`. Its message includes the messages of the causes.
 ///
-/// It does not implement [`Error`](std::error::Error), so that every error type can convert to it with `?`. Strings and boxed errors
-/// convert with `.map_err(TaskError::new)`.
+/// It does not implement [`Error`](std::error::Error), so that every error type can convert to it with `?`. Errors of the crate `anyhow` and
+/// boxed errors convert with `.map_err(TaskError::from_boxed)`, and strings with `.map_err(TaskError::new)`.
 ///
 /// ```
 /// use hatchet::{Context, Task, TaskError};
@@ -48,9 +48,40 @@ pub struct TaskError {
 impl TaskError {
     /// Creates an error after which the task is retried, if it has retries left.
     ///
-    /// The message is formatted with `{:#}`, so that an error of the crate `anyhow` includes its causes.
+    /// The message is formatted with `{:#}`. For an error, use [`from_boxed`](Self::from_boxed) or `?`: most error types do not write their
+    /// causes.
     pub fn new(message: impl fmt::Display) -> Self {
         Self { message: format!("{message:#}"), retry: true, delay: None }
+    }
+
+    /// Creates an error after which the task is retried, from an error that `?` does not convert because it does not implement
+    /// [`Error`](std::error::Error), such as `Box<dyn Error + Send + Sync>` or an error of the crate `anyhow`. As with `?`, the message includes
+    /// those of its causes.
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use hatchet::{Context, Task, TaskError};
+    ///
+    /// fn parse(text: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
+    ///     Ok(text.parse()?)
+    /// }
+    ///
+    /// let task: Task<(), u32> = Task::new("parse", async |(): (), _: Context| {
+    ///     let number = parse("7").map_err(TaskError::from_boxed)?;
+    ///     // A retry would fail, too.
+    ///     parse("8").map_err(|error| TaskError::non_retryable(TaskError::from_boxed(error)))
+    /// });
+    /// ```
+    pub fn from_boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::of(&*error.into())
+    }
+
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        let chain = || std::iter::successors(Some(error), |&error| error.source());
+        let message = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        let is_permanent =
+            |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(Error::is_deterministic);
+        Self { message, retry: !chain().any(is_permanent), delay: None }
     }
 
     /// Creates an error after which the task is retried after a delay, if it has retries left. The delay replaces the
@@ -105,11 +136,7 @@ impl<E: StdError + 'static> From<E> for TaskError {
     /// The error is retried, unless it or one of its causes is an error of this crate that each attempt would get again, such as that of
     /// [`Context::output_of`](crate::Context::output_of) for a task that is not a parent.
     fn from(error: E) -> Self {
-        let chain = || std::iter::successors(Some(&error as &(dyn StdError + 'static)), |&error| error.source());
-        let message = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        let is_permanent =
-            |error: &(dyn StdError + 'static)| error.downcast_ref::<Error>().is_some_and(Error::is_deterministic);
-        Self { message, retry: !chain().any(is_permanent), delay: None }
+        Self::of(&error)
     }
 }
 
@@ -242,6 +269,19 @@ mod tests {
     fn the_message_of_an_error_includes_its_causes() {
         let cause = crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner");
         assert_eq!(TaskError::from(cause).message(), "outer: inner");
+    }
+
+    #[test]
+    fn the_message_of_a_boxed_error_includes_its_causes() {
+        let error = || crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner").deterministic();
+        let boxed: Box<dyn StdError + Send + Sync> = error().into();
+        let boxed = TaskError::from_boxed(boxed);
+        assert_eq!((boxed.message(), boxed.is_retryable()), ("outer: inner", false));
+        let anyhow = anyhow::Error::new(error()).context("outermost");
+        let anyhow = TaskError::from_boxed(anyhow);
+        assert_eq!((anyhow.message(), anyhow.is_retryable()), ("outermost: outer: inner", false));
+        assert_eq!(TaskError::new(anyhow::anyhow!("inner").context("outer")).message(), "outer: inner");
+        assert_eq!(TaskError::from_boxed("a string").message(), "a string");
     }
 
     #[test]

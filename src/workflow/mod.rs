@@ -21,11 +21,11 @@ mod probe;
 #[cfg(feature = "schemars")]
 mod schema;
 mod sticky;
+mod stop;
 mod task;
 mod triggers;
 mod variants;
 
-pub(crate) use context::AttemptContext;
 mod workflow_options;
 
 pub use crate::model::batch::BatchOptions;
@@ -35,7 +35,9 @@ pub use crate::model::event_filter::EventFilter;
 pub use crate::model::rate_limit::RateLimit;
 pub use crate::model::task_name::TaskName;
 pub use batch::BatchItem;
+pub(crate) use context::AttemptContext;
 pub use context::Context;
+pub(crate) use context::WorkerLabels;
 #[cfg(feature = "tracing-subscriber")]
 pub(crate) use current::current_context;
 pub(crate) use current::in_context;
@@ -48,6 +50,8 @@ pub use handler::{TaskError, TaskResult};
 pub(crate) use output::{TaskContent, TaskMessage, TaskOutput};
 pub use parents::Parents;
 pub use sticky::Sticky;
+pub use stop::CancelCause;
+pub(crate) use stop::Stop;
 pub use task::Task;
 
 pub use crate::run::{Runnable, WorkflowRef};

@@ -98,10 +98,11 @@ impl Action {
         }
     }
 
-    /// The attempts of a batch, by their tasks, as if each had been assigned alone. The engine sends neither their retry counts nor
-    /// their metadata. `task_name`: the name of the task.
-    pub(crate) fn members(&self, task_name: &str) -> Result<BTreeMap<TaskId, Self>> {
-        let members: BTreeMap<TaskId, Member<'_>> = serde_json::from_str(&self.0.action_payload)
+    /// The assignment of a batch without its payload, and the attempts in it, by their tasks, as if each had been assigned alone. The
+    /// engine sends neither their retry counts nor their metadata. `task_name`: the name of the task.
+    pub(crate) fn into_members(mut self, task_name: &str) -> Result<(Self, BTreeMap<TaskId, Self>)> {
+        let payload = std::mem::take(&mut self.0.action_payload);
+        let members: BTreeMap<TaskId, Member<'_>> = serde_json::from_str(&payload)
             .map_err(|error| Error::new(ErrorKind::Decode, "failed to parse a batch").with_source(error))?;
         let member = |(task, member): (TaskId, Member<'_>)| {
             let action = pb::AssignedAction {
@@ -116,7 +117,8 @@ impl Action {
             };
             (task, Self(action))
         };
-        Ok(members.into_iter().map(member).collect())
+        let members = members.into_iter().map(member).collect();
+        Ok((self, members))
     }
 
     /// The same attempt with a retry count that the engine did not send.
@@ -275,6 +277,11 @@ impl Report {
         self
     }
 
+    /// The retry count of the attempt, if it is known.
+    pub(crate) fn retry_count(&self) -> Option<u32> {
+        self.event.retry_count.and_then(|count| u32::try_from(count).ok())
+    }
+
     /// The output, or the error message.
     pub(crate) fn text(&self) -> &str {
         &self.event.event_payload
@@ -353,6 +360,21 @@ mod tests {
         let action = |action_type| Action::from(pb::AssignedAction { action_type, ..Default::default() });
         assert_eq!(action(pb::ActionType::StartStepRun as i32).kind(), ActionKind::Start);
         assert_eq!(action(77).kind(), ActionKind::Unknown(77));
+    }
+
+    #[test]
+    fn the_assignment_of_a_batch_does_not_keep_the_payloads_of_its_attempts() {
+        let id = "00000000-0000-4000-8001-000000000001";
+        let batch = Action::from(pb::AssignedAction {
+            action_payload: format!(r#"{{"{id}":{{"workflow_run_id":"{id}","payload":{{"input":7}}}}}}"#),
+            action_id: "task:task".into(),
+            batch_id: Some("b".into()),
+            ..Default::default()
+        });
+        let (batch, members) = batch.into_members("task").unwrap();
+        assert_eq!((batch.payload(), batch.batch(), batch.name()), ("", "b", "task:task"));
+        let members: Vec<_> = members.values().map(|member| (member.payload(), member.run(), member.batch())).collect();
+        assert_eq!(members, [(r#"{"input":7}"#, id, "b")]);
     }
 
     #[test]

@@ -71,12 +71,16 @@ pub(super) enum Effect<A> {
     StartBatch(Vec<Key>, A),
     /// The engine has ended this attempt.
     Cancel(Key),
+    /// A later attempt of the same task was assigned.
+    Replace(Key),
     /// The worker does not wait for this attempt any longer.
     Drop(Key),
     /// The end of this attempt must be reported.
     Report(Key),
     /// The engine has ended this attempt, whose report has not been accepted yet.
     Withdraw(Key),
+    /// The engine may have ended an attempt that was just assigned: it must be asked.
+    Check,
 }
 
 /// The attempts that are assigned to a worker. Each is started at most once, at most one of a task and at most as many as there are
@@ -229,11 +233,17 @@ impl<A> Assignments<A> {
         (self.running.len(), self.queued, self.unreported.len())
     }
 
-    /// The attempts that run or wait, with the ids of their batches.
-    pub(super) fn current(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
+    /// The attempts that run or wait, with the ids of their batches, and those of batches whose report has not been accepted yet: reports
+    /// of others name the attempt, so that the engine ignores them if it is over.
+    pub(super) fn held(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
         let waiting = self.waiting.iter().flat_map(|(unit, _)| unit.keys()).copied();
         let keys = self.running.values().map(|running| running.key).chain(waiting);
-        keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())))
+        let current = keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())));
+        let of_batch = |key: &Key| {
+            let newest = self.newest.get(&key.task).filter(|newest| newest.retry_count == key.retry_count);
+            Some((*key, Some(newest?.batch.clone()?)))
+        };
+        current.chain(self.unreported.iter().filter_map(of_batch))
     }
 
     /// Whether no attempt runs, waits, or is to be reported.
@@ -279,7 +289,7 @@ impl<A> Assignments<A> {
             if self.remove_waiting(|other| other.task == key.task) {
                 self.report.cancelled += 1;
             }
-            self.cancel_running(key.task, |_| true, effects);
+            effects.extend(self.cancel_running(key.task, |_| true).map(Effect::Replace));
             let earlier = Key { retry_count: earlier.retry_count, ..key };
             effects.extend(self.unreported.get(&earlier).copied().map(Effect::Withdraw));
         }
@@ -287,6 +297,9 @@ impl<A> Assignments<A> {
         if was_cancelled.is_some() {
             self.report.cancelled += 1;
         } else if self.accepting {
+            if batch.is_some() && self.take_later_cancellations(key) {
+                effects.push(Effect::Check);
+            }
             return true;
         } else {
             self.add_unfinished(key, false);
@@ -295,9 +308,18 @@ impl<A> Assignments<A> {
         false
     }
 
+    /// Whether an attempt of the same task with a greater retry count was cancelled before it was assigned. It may be this one, of which only
+    /// the least retry count is known, or one before it that this worker did not get.
+    fn take_later_cancellations(&mut self, key: Key) -> bool {
+        let count = self.cancelled.len();
+        self.cancelled.retain(|other| other.task != key.task || other.retry_count < key.retry_count);
+        self.cancelled.len() < count
+    }
+
     fn cancel(&mut self, key: Key, effects: &mut Vec<Effect<A>>) {
         let key = self.meant(key);
-        if self.cancel_running(key.task, |running| running == key, effects) {
+        if let Some(running) = self.cancel_running(key.task, |running| running == key) {
+            effects.push(Effect::Cancel(running));
         } else if self.unreported.contains(&key) {
             effects.push(Effect::Withdraw(key));
         } else if self.remove_waiting(|other| *other == key) {
@@ -363,11 +385,10 @@ impl<A> Assignments<A> {
     }
 
     /// Cancels the running attempt of a task, if it is meant.
-    fn cancel_running(&mut self, task: TaskId, is_meant: impl Fn(Key) -> bool, effects: &mut Vec<Effect<A>>) -> bool {
-        let Some(running) = self.running.get_mut(&task).filter(|running| is_meant(running.key)) else { return false };
+    fn cancel_running(&mut self, task: TaskId, is_meant: impl Fn(Key) -> bool) -> Option<Key> {
+        let running = self.running.get_mut(&task).filter(|running| is_meant(running.key))?;
         running.is_cancelled = true;
-        effects.push(Effect::Cancel(running.key));
-        true
+        Some(running.key)
     }
 
     fn end(&mut self, key: Key, end: End, effects: &mut Vec<Effect<A>>) {

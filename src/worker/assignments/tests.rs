@@ -61,8 +61,8 @@ fn an_attempt_that_is_delivered_again_does_not_run_again() {
 fn a_newer_attempt_replaces_an_earlier_one() {
     let mut all = Assignments::new(1);
     assigned(&mut all, 1, 0);
-    assert_eq!(assigned(&mut all, 1, 1), [Effect::Cancel(key(1, 0))], "one of a task at a time");
-    assert_eq!(assigned(&mut all, 1, 2), [Effect::Cancel(key(1, 0))], "the waiting one is never started");
+    assert_eq!(assigned(&mut all, 1, 1), [Effect::Replace(key(1, 0))], "one of a task at a time");
+    assert_eq!(assigned(&mut all, 1, 2), [Effect::Replace(key(1, 0))], "the waiting one is never started");
     assert_eq!(assigned(&mut all, 1, 1), [], "an older one that comes late");
     assert_eq!(all.step(Event::Ended(key(1, 0), End::Cancelled)), [Effect::Start(key(1, 2), ())]);
     done(&mut all, key(1, 2), Reported::Completed);
@@ -165,10 +165,37 @@ fn one_attempt_of_a_batch_is_cancelled_and_the_others_continue() {
 }
 
 #[test]
+fn a_cancellation_before_a_batch_may_be_about_its_attempt() {
+    let mut all = Assignments::new(1);
+    all.step(Event::Cancelled(key(1, 3)));
+    all.step(Event::Cancelled(key(2, 0)));
+    // The engine must be asked about the first one.
+    let effects = batch(&mut all, BATCH, &[1, 2, 3]);
+    assert_eq!(effects, [Effect::Check, Effect::StartBatch(vec![key(1, 0), key(3, 0)], ())]);
+    assert!(all.cancelled.is_empty());
+}
+
+#[test]
+fn attempts_of_a_batch_are_held_until_they_are_reported() {
+    let mut all = Assignments::new(1);
+    batch(&mut all, BATCH, &[1, 2]);
+    assigned(&mut all, 3, 0);
+    all.step(Event::Ended(key(1, 0), End::Finished));
+    all.step(Event::Ended(key(2, 0), End::Finished));
+    all.step(Event::Ended(key(3, 0), End::Finished));
+    let mut held: Vec<_> = all.held().map(|(key, batch)| (Uuid::from(key.task), batch)).collect();
+    held.sort();
+    let expected = [1, 2].map(|task| (Uuid::from(key(task, 0).task), Some(Arc::from(BATCH))));
+    assert_eq!(held, expected);
+    all.step(Event::Reported(key(1, 0), Reported::Completed));
+    assert_eq!(all.held().count(), 1);
+}
+
+#[test]
 fn a_batch_waits_for_earlier_attempts_of_its_tasks() {
     let mut all = Assignments::new(5);
     batch(&mut all, BATCH, &[1, 2]);
-    assert_eq!(batch(&mut all, "b", &[2, 3]), [Effect::Cancel(key(2, 0))]);
+    assert_eq!(batch(&mut all, "b", &[2, 3]), [Effect::Replace(key(2, 0))]);
     done(&mut all, key(1, 0), Reported::Completed);
     assert_eq!(all.step(Event::Ended(key(2, 0), End::Cancelled)), batch_started(&[key(2, 1), key(3, 0)]));
     all.step(Event::StopAccepting);

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use tokio::task::{Id, JoinError};
 
 use super::super::assignments::{Effect, End, Event};
-use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays, Stop};
-use super::super::batch_job::BatchJob;
+use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays};
+use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
 use super::Driver;
 use crate::error::Result;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
+use crate::workflow::{Stop, WorkerLabels};
 
 /// An attempt that the engine has assigned to this worker.
 pub(super) struct Assigned {
@@ -34,7 +35,7 @@ pub(super) enum JobKeys {
 #[expect(clippy::large_enum_variant, reason = "nearly all jobs have one attempt, whose end would be allocated")]
 pub(super) enum JobEnds {
     One(JobEnd),
-    Batch(Vec<JobEnd>),
+    Batch(BatchEnds),
 }
 
 impl Driver {
@@ -54,7 +55,7 @@ impl Driver {
                 attempts.push(self.start_attempt(worker, *key, action.with_retry_count(key.retry_count)));
             }
         }
-        let job = BatchJob { environment: self.environment(worker), batch: Arc::new(action), attempts, task };
+        let job = BatchJob { environment: self.environment(worker), batch: action, attempts, task };
         // Boxed, because the futures of all jobs are as large as the largest.
         let job = Box::pin(job.run());
         let id = self.jobs.spawn(async { JobEnds::Batch(job.await) }).id();
@@ -65,6 +66,7 @@ impl Driver {
         Environment {
             client: self.worker.client.clone(),
             worker,
+            labels: WorkerLabels::clone(&self.worker.labels),
             cancel_grace: self.worker.cancel_grace,
             output: self.outputs.output(),
             retry_delays: RetryDelays::clone(&self.retry_delays),
@@ -87,7 +89,16 @@ impl Driver {
                 self.keys.remove(&id);
                 match ends {
                     JobEnds::One(end) => self.on_attempt_ended(end),
-                    JobEnds::Batch(ends) => ends.into_iter().for_each(|end| self.on_attempt_ended(end)),
+                    JobEnds::Batch(BatchEnds { ended, failed }) => {
+                        if let Some(failed) = failed {
+                            let ends = failed.ends;
+                            let ends = async { JobEnds::Batch(BatchEnds { ended: ends.await, failed: None }) };
+                            self.keys.insert(self.jobs.spawn(ends).id(), JobKeys::Batch(failed.keys));
+                        }
+                        for end in ended {
+                            self.on_attempt_ended(end);
+                        }
+                    }
                 }
             }
             // Neither is expected: panics are caught inside, and jobs are not aborted. The attempts still have to be counted.

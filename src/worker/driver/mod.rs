@@ -1,12 +1,13 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
 
+mod checks;
 mod jobs;
 mod reports;
 mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -17,26 +18,29 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported};
-use super::attempt::{RetryDelays, Stop};
+use super::attempt::RetryDelays;
 use super::builder::{Labels, Worker};
-use super::heartbeat::{Heartbeat, Heartbeats};
+use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::key::Key;
 use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
-use super::ownership::{self, Checked};
+use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
+use crate::model::{TaskId, WorkerId, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
-use crate::sync::or_pending;
+use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
+use crate::workflow::{CancelCause, Stop};
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
+/// The name of the stream in log lines and measurements.
+const STREAM: &str = "assignments";
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// How long the engine may take to notice a stream.
@@ -58,6 +62,7 @@ pub(super) struct Driver {
     stream: ReconnectingStream<Action>,
     /// `None` if the engine must not send more assignments, and the worker could not be paused.
     heartbeats: Option<Heartbeats>,
+    heartbeat_failures: Failures,
     registering: Option<Registering>,
     ready: Option<oneshot::Sender<Result<()>>>,
     /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
@@ -90,13 +95,15 @@ pub(super) struct Driver {
     must_check: bool,
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
-    /// Attempts of an earlier process whose results are in the outbox.
-    recovered: HashSet<Key>,
+    /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
+    recovered: HashMap<Key, bool>,
     /// For attempts that release their slots.
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
     /// Finds out which attempts do not belong to the worker any longer.
     checking: Option<BoxFuture<'static, Checked>>,
+    /// The attempts in the check whose results are not sent before.
+    verifying: Vec<Held>,
     /// How many checks in succession were incomplete.
     incomplete_checks: u32,
     is_paused: bool,
@@ -131,9 +138,10 @@ impl Driver {
         let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
         let (release, releases) = mpsc::unbounded_channel();
         Self {
-            stream: ReconnectingStream::new("assignments", MAX_BACKOFF),
+            stream: ReconnectingStream::new(STREAM, MAX_BACKOFF),
             // They start when the stream is requested: an earlier one would not count.
             heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat)),
+            heartbeat_failures: Failures::default(),
             registering: None,
             ready: Some(ready),
             is_failed: false,
@@ -158,10 +166,11 @@ impl Driver {
             refused_at: None,
             must_check: !unchecked.is_empty(),
             unchecked,
-            recovered: HashSet::new(),
+            recovered: HashMap::new(),
             release,
             releases,
             checking: None,
+            verifying: Vec::new(),
             incomplete_checks: 0,
             is_paused: false,
             worker,
@@ -186,7 +195,7 @@ impl Driver {
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
                 saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
-                checked = or_pending(self.checking.as_mut()) => self.on_checked(checked),
+                checked = or_pending(self.checking.as_mut()) => self.on_checked(&checked),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 // Before the stream, which may always have a message.
@@ -242,25 +251,29 @@ impl Driver {
             StreamEvent::NeedsOpen => {
                 let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
                 self.stream.open(async move { rpc.dispatcher.listen(id).await });
-                self.heartbeats.iter().for_each(Heartbeats::stream_opened);
+                self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
-                self.is_connected = false;
-                // A cancellation is sent once, and may have been lost with it.
-                self.must_check = true;
+                self.on_stream_lost();
             }
             StreamEvent::Failed(error) => {
-                self.is_connected = false;
+                self.on_stream_lost();
                 if std::mem::replace(&mut self.is_failed, true) {
-                    tracing::debug!(%error, "worker stream is still failing");
+                    tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
                 } else {
-                    tracing::error!(%error, "worker stream failed");
+                    tracing::error!(worker_id = %self.id, %error, "worker stream failed");
                 }
                 self.stream.mark_lost();
                 self.fail(error);
             }
         }
+    }
+
+    fn on_stream_lost(&mut self) {
+        self.is_connected = false;
+        // A cancellation is sent once, and may have been lost with the stream.
+        self.must_check = true;
     }
 
     /// Ends a worker that cannot go on. If the worker has not started, the start fails.
@@ -293,18 +306,15 @@ impl Driver {
                 Event::Assigned(key, Assigned { worker: self.id, action, members: BTreeMap::new() })
             }
             (Ok(key), ActionKind::Cancel) => {
-                // The engine has ended an attempt of an earlier process.
-                if self.recovered.contains(&key) {
-                    self.outbox.withdraw(key);
-                }
+                self.withdraw_recovered(key);
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
-                tracing::error!(?kind, run_id = %key.run, "received an assignment of unknown kind");
+                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, "received an assignment of unknown kind");
                 return;
             }
             (Err(error), kind) => {
-                tracing::error!(%error, "failed to decode assignment");
+                tracing::error!(worker_id = %self.id, %error, "failed to decode assignment");
                 if kind != ActionKind::Start {
                     return;
                 }
@@ -317,11 +327,12 @@ impl Driver {
     fn on_batch(&mut self, action: Action) {
         let task = self.worker.actions.get(action.name());
         let task_name = task.map(|task| task.definition.name.as_str()).unwrap_or_default();
-        let members = match action.members(task_name) {
+        let (batch_id, size) = (action.batch().to_owned(), action.batch_size());
+        let (action, members) = match action.into_members(task_name) {
             Ok(members) => members,
             Err(error) => {
-                tracing::error!(%error, batch_id = action.batch(), "failed to decode assignment");
-                return (0..action.batch_size()).for_each(|_| self.step(Event::AssignedUnreadable));
+                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode assignment");
+                return (0..size).for_each(|_| self.step(Event::AssignedUnreadable));
             }
         };
         let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));
@@ -340,10 +351,12 @@ impl Driver {
             match effect {
                 Effect::Start(key, assigned) => self.start_job(key, assigned),
                 Effect::StartBatch(keys, assigned) => self.start_batch(keys, assigned),
-                Effect::Cancel(key) => self.stops.get(&key).into_iter().for_each(Stop::cancel),
-                Effect::Drop(key) => self.stops.get(&key).into_iter().for_each(Stop::abandon),
+                Effect::Cancel(key) => self.stop_attempt(&key, CancelCause::Engine),
+                Effect::Replace(key) => self.stop_attempt(&key, CancelCause::Replaced),
+                Effect::Drop(key) => self.stop_attempt(&key, CancelCause::Shutdown),
                 // Its report has just been added to the outbox.
                 Effect::Report(_) => {}
+                Effect::Check => self.request_check(),
                 Effect::Withdraw(key) => {
                     if self.outbox.withdraw(key) {
                         self.step(Event::Reported(key, Reported::Withdrawn));
@@ -353,11 +366,18 @@ impl Driver {
         }
     }
 
+    fn stop_attempt(&self, key: &Key, cause: CancelCause) {
+        if let Some(stop) = self.stops.get(key) {
+            stop.stop(cause);
+        }
+    }
+
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
         match heartbeat {
             Heartbeat::Accepted => {
                 self.is_failed = false;
                 self.refused_at = None;
+                self.heartbeat_failures.end(self.id);
                 self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
                 if let Some(ready) = self.ready.take() {
@@ -369,7 +389,9 @@ impl Driver {
             Heartbeat::Refused(sent_at)
                 if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
             {
-                self.is_connected = false;
+                tracing::debug!(stream = STREAM, worker_id = %self.id, "stream lost: the engine refused a heartbeat");
+                telemetry::record(&Measurement::StreamLost { stream: STREAM });
+                self.on_stream_lost();
                 self.stream.mark_lost();
             }
             // The engine has lost the worker and its attempts.
@@ -380,7 +402,7 @@ impl Driver {
             Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
                 self.is_connected = false;
-                tracing::warn!(%error, "heartbeat failed");
+                self.heartbeat_failures.add(self.id, &error);
                 // Transient errors are waited out.
                 if !error.is_transient() {
                     self.fail(error);
@@ -402,51 +424,6 @@ impl Driver {
         })
     }
 
-    /// Finds out which attempts the engine has ended or assigned to other workers, if it may not have notified the worker.
-    fn check_ownership(&mut self) {
-        let last = self.accepted_at.replace(Instant::now());
-        self.must_check |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
-        if !self.must_check || self.checking.is_some() || self.stream.is_lost() {
-            return;
-        }
-        self.must_check = false;
-        let unchecked = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
-        let attempts: Vec<_> = self.assignments.current().chain(unchecked).collect();
-        if !attempts.is_empty() {
-            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
-        }
-    }
-
-    fn on_checked(&mut self, Checked { lost, is_incomplete }: Checked) {
-        self.checking = None;
-        let is_again = is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
-        self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
-        // With the next heartbeat.
-        self.must_check |= is_again;
-        if is_incomplete && !is_again {
-            tracing::warn!("failed to check whether attempts belong to the worker; they are kept");
-        }
-        // What is lost is certain, the rest is not.
-        let (known, unknown) =
-            std::mem::take(&mut self.unchecked).into_iter().partition(|(_, key, _)| !is_again || lost.contains(key));
-        self.unchecked = unknown;
-        let known: Vec<(u64, Key, Report)> = known;
-        for (number, key, report) in known {
-            if lost.contains(&key) {
-                self.outbox.discard_saved(number);
-            } else {
-                let attempt = attempt_number(key.retry_count);
-                tracing::info!(run_id = %key.run, attempt, "reporting the result of an attempt of an earlier process");
-                self.recovered.insert(key);
-                self.outbox.add_saved(number, key, report);
-            }
-        }
-        for key in lost {
-            tracing::warn!(run_id = %key.run, attempt = attempt_number(key.retry_count), "attempt was ended or reassigned by the engine");
-            self.step(Event::Cancelled(key));
-        }
-    }
-
     fn on_registered(&mut self, id: Result<WorkerId>) {
         self.registering = None;
         match id {
@@ -458,14 +435,14 @@ impl Driver {
                 self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
             }
             // The next heartbeat is refused again, which triggers the next try.
-            Err(error) => tracing::error!(%error, "failed to register the worker again"),
+            Err(error) => tracing::error!(worker_id = %self.id, %error, "failed to register the worker again"),
         }
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Pause(is_paused) => self.is_paused = is_paused,
-            Command::AddLabels(labels) => self.worker.labels.extend(labels),
+            Command::AddLabels(labels) => lock(&self.worker.labels).extend(labels),
             Command::LimitShutdown(grace) => {
                 self.worker.grace = grace;
                 if let Phase::Draining(deadlines) = &mut self.phase {
@@ -517,7 +494,7 @@ impl Driver {
     /// that could not be paused must not send heartbeats, or it would get more assignments.
     fn drain(&mut self, is_paused: bool) {
         if !is_paused {
-            tracing::warn!("failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
+            tracing::warn!(worker_id = %self.id, "failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
             self.heartbeats = None;
         }
         let (grace, cancel_grace) = (self.worker.grace, self.worker.cancel_grace);

@@ -16,6 +16,7 @@ impl Driver {
         if is_full != self.assignments.is_on_hold() {
             self.step(Event::Hold(is_full));
         }
+        self.hold_doubtful_reports();
         if self.journal.is_some()
             && let Some(unsaved) = self.outbox.take_unsaved()
         {
@@ -57,7 +58,7 @@ impl Driver {
                 }
                 Resolution::Refused(error) => {
                     let attempt = attempt_number(key.retry_count);
-                    tracing::error!(run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
+                    tracing::error!(worker_id = %self.id, run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
                     Reported::Refused
                 }
             };

@@ -266,7 +266,8 @@ impl Line {
             number,
             run: key.run,
             task: key.task,
-            retry_count: key.retry_count,
+            // That of a key can be a guess, although the report has the actual one.
+            retry_count: report.retry_count().unwrap_or(key.retry_count),
             batch: report.batch.as_deref().map(str::to_owned),
             worker: report.worker,
             failed: report.kind == ReportKind::Failed,
@@ -397,6 +398,18 @@ mod tests {
         drop(journal);
         let ends = Journal::open(&folder.file()).unwrap().1;
         assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (key, format!("{report:?}")));
+    }
+
+    #[test]
+    fn a_failure_of_a_batch_keeps_its_actual_retry_count() {
+        let folder = Folder::new();
+        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let (key, report) = end(1, "broken");
+        let report = report.in_batch("b").with_retry_count(7);
+        append(&mut journal, &[(key, report.clone())]);
+        drop(journal);
+        let ends = Journal::open(&folder.file()).unwrap().1;
+        assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (Key { retry_count: 7, ..key }, format!("{report:?}")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod journal;
 
 use std::collections::btree_map::OccupiedEntry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -58,6 +59,8 @@ pub(super) struct Entry {
     failures: u32,
     /// Its number in the journal.
     saved_as: Option<u64>,
+    /// Whether the engine was asked if the attempt still belongs to the worker, after the last outage.
+    is_checked: bool,
 }
 
 /// What must be written to the journal.
@@ -110,6 +113,10 @@ pub(super) struct Outbox {
     /// Whether ends are written to a journal before they are sent.
     has_journal: bool,
     unsaved: BTreeMap<u64, Entry>,
+    /// Whether the engine may have ended attempts of which the worker does not know it.
+    is_doubtful: bool,
+    /// Results that name no attempt, by their place in the order. They are not sent before it is known that their attempts are not over.
+    unchecked: BTreeMap<u64, Entry>,
     /// Ends that can be removed from the journal.
     accepted: Vec<u64>,
     /// Reports that can be sent, by kind and by their place in the order.
@@ -146,6 +153,7 @@ type Queue = BTreeMap<u64, Entry>;
 enum Place {
     /// It must be written to the journal.
     Unsaved(u64),
+    Unchecked(u64),
     /// It waits for the start of the attempt to be accepted.
     Held,
     Ready(ReportKind, u64),
@@ -161,6 +169,8 @@ impl Outbox {
             has_batches,
             has_journal,
             unsaved: BTreeMap::new(),
+            is_doubtful: false,
+            unchecked: BTreeMap::new(),
             accepted: Vec::new(),
             ready: BTreeMap::new(),
             starting: HashMap::new(),
@@ -198,7 +208,16 @@ impl Outbox {
         self.entries += 1;
         self.count += usize::from(report.kind != ReportKind::Started);
         self.bytes += report.size();
-        Entry { key, report, number: self.entries, is_alone: false, failing_since: None, failures: 0, saved_as }
+        Entry {
+            key,
+            report,
+            number: self.entries,
+            is_alone: false,
+            failing_since: None,
+            failures: 0,
+            saved_as,
+            is_checked: false,
+        }
     }
 
     /// Takes what must be written to the journal now.
@@ -249,6 +268,45 @@ impl Outbox {
         }
     }
 
+    /// Sets whether the engine may have ended attempts of which the worker does not know it.
+    pub(super) fn set_doubtful(&mut self, is_doubtful: bool) {
+        if !std::mem::replace(&mut self.is_doubtful, is_doubtful) && is_doubtful {
+            self.hold_back();
+        }
+    }
+
+    /// The attempts whose results are not sent before [`set_checked`](Self::set_checked), with the ids of their batches.
+    pub(super) fn unchecked(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
+        self.unchecked.values().map(|entry| (entry.key, entry.report.batch.clone()))
+    }
+
+    pub(super) fn has_unchecked(&self) -> bool {
+        !self.unchecked.is_empty()
+    }
+
+    /// Sends the result of an attempt about which the engine was asked. `retry_count`: that of the attempt, if the engine has named it.
+    pub(super) fn set_checked(&mut self, key: Key, retry_count: Option<u32>) {
+        let Some(Place::Unchecked(number)) = self.places.get(&key).copied() else { return };
+        let Some(mut entry) = self.unchecked.remove(&number) else { return };
+        if let Some(retry_count) = retry_count {
+            entry.report = entry.report.with_retry_count(retry_count);
+        }
+        self.push(Entry { is_checked: true, ..entry });
+    }
+
+    /// Whether a result must not be sent before the engine was asked about its attempt.
+    fn needs_check(&self, entry: &Entry) -> bool {
+        let is_doubtful = self.is_doubtful || self.outage.is_some() || entry.failing_since.is_some();
+        is_doubtful && !entry.is_checked && entry.report.batch.is_some() && entry.report.kind != ReportKind::Started
+    }
+
+    /// Holds back results that were to be sent, because the engine may have ended their attempts.
+    fn hold_back(&mut self) {
+        for entry in std::mem::take(&mut self.ready).into_values().flat_map(Queue::into_values) {
+            self.push(entry);
+        }
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.count >= self.limits.reports || self.bytes >= self.limits.bytes
     }
@@ -258,6 +316,7 @@ impl Outbox {
     pub(super) fn withdraw(&mut self, key: Key) -> bool {
         let entry = match self.places.get(&key).copied() {
             Some(Place::Unsaved(number)) => self.unsaved.remove(&number),
+            Some(Place::Unchecked(number)) => self.unchecked.remove(&number),
             Some(Place::Held) => self.starting.get_mut(&key).and_then(Option::take),
             Some(Place::Ready(kind, number)) => self.ready.get_mut(&kind).and_then(|queue| queue.remove(&number)),
             Some(Place::Delayed(at, number)) => self.delayed.remove(&(at, number)),
@@ -332,7 +391,11 @@ impl Outbox {
                 entries.into_iter().filter_map(|entry| self.resolve(entry, Resolution::Accepted)).collect()
             }
             CallResult::Unavailable(error) => {
+                let is_first = self.outage.is_none();
                 self.add_failure(now, since, &error, jitter);
+                if is_first {
+                    self.hold_back();
+                }
                 // Others are tried first, in case the problem is one of these.
                 let entries = entries.into_iter().map(|entry| self.failed(now, entry)).collect();
                 self.queue_all(entries)
@@ -374,7 +437,7 @@ impl Outbox {
         self.entries += 1;
         let since = entry.failing_since.unwrap_or(now);
         let is_alone = entry.is_alone || self.accepted_at.is_some_and(|at| at > since);
-        Entry { number: self.entries, failing_since: Some(since), is_alone, ..entry }
+        Entry { number: self.entries, failing_since: Some(since), is_alone, is_checked: false, ..entry }
     }
 
     /// Sends a report again later. It is given up if the engine accepts others, and not this one.
@@ -441,6 +504,11 @@ impl Outbox {
 
     fn push(&mut self, entry: Entry) {
         let (kind, number) = (entry.report.kind, entry.number);
+        if self.needs_check(&entry) {
+            self.places.insert(entry.key, Place::Unchecked(number));
+            self.unchecked.insert(number, entry);
+            return;
+        }
         if kind != ReportKind::Started {
             self.places.insert(entry.key, Place::Ready(kind, number));
         }

@@ -382,3 +382,49 @@ proptest! {
         });
     }
 }
+
+fn of_batch(task: u128) -> Report {
+    report(task, Completed).in_batch("b")
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_that_name_no_attempt_are_not_sent_after_an_outage_before_they_were_checked() {
+    let mut outbox = with(&[(1, Completed)]);
+    let first = outbox.next_call(Instant::now()).unwrap();
+    for task in 2..5 {
+        outbox.add(key(task), of_batch(task));
+    }
+    outbox.add(key(5), report(5, Completed));
+    answer(&mut outbox, first, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+    let unchecked: Vec<_> = outbox.unchecked().map(|(key, batch)| (key, batch.unwrap().to_string())).collect();
+    assert_eq!(unchecked, [2, 3, 4].map(|task| (key(task), "b".to_owned())));
+    tokio::time::advance(SLOW_CALL).await;
+    let others = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&others), [(5, Completed), (1, Completed)]);
+    accept(&mut outbox, others);
+    // The outage is over.
+    assert!(outbox.next_call(Instant::now()).is_none() && outbox.has_unchecked());
+    outbox.set_checked(key(2), Some(7));
+    outbox.set_checked(key(3), None);
+    assert!(outbox.withdraw(key(4)) && !outbox.has_unchecked());
+    let call = outbox.next_call(Instant::now()).unwrap();
+    let counts: Vec<_> = call.entries.iter().map(|entry| (entry.key, entry.report.retry_count())).collect();
+    assert_eq!(counts, [(key(2), Some(7)), (key(3), None)]);
+    // The one without a retry count is checked again.
+    answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+    assert_eq!(outbox.unchecked().map(|(key, _)| key).collect::<Vec<_>>(), [key(3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_that_name_no_attempt_are_held_while_the_worker_is_not_connected() {
+    let mut outbox = Outbox::new(LIMITS, true, false);
+    outbox.add(key(1), of_batch(1));
+    outbox.set_doubtful(true);
+    outbox.add(key(2), of_batch(2));
+    outbox.add(key(3), report(3, Completed));
+    assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(3, Completed)]);
+    assert!(outbox.next_call(Instant::now()).is_none());
+    assert_eq!(outbox.count, 3);
+    outbox.set_checked(key(1), None);
+    assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(1, Completed)]);
+}

@@ -1,3 +1,5 @@
+mod batches;
+
 use proptest::prelude::*;
 use prost::Message as _;
 use tokio::task::yield_now;
@@ -221,17 +223,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
         let status = statuses[count % statuses.len()];
         (call == "SendStepActionEvent" && status != 0).then_some(Scripted::Status(status))
     });
-    let id: WorkerId = WORKER.parse().unwrap();
-    let (_commands, commands) = mpsc::unbounded_channel();
-    let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
-    let handles = Handles {
-        stop: CancellationToken::new(),
-        ready: oneshot::channel().0,
-        commands,
-        life,
-        last_heartbeat: LastHeartbeat::now(),
-    };
-    let mut driver = Driver::new(worker(&client), id, None, handles);
+    let mut driver = driver(&client);
     let (mut retry_counts, mut assigned) = ([0; 12], 0);
     for step in steps {
         let on = |driver: &mut Driver, kind, task: u8, retry_count| {
@@ -294,106 +286,6 @@ proptest! {
     }
 }
 
-/// An assignment of a batch with these tasks.
-fn batch(id: &str, tasks: &[u8]) -> Vec<u8> {
-    let item = |task: &u8| {
-        let id = format!("00000000-0000-4000-8001-0000000000{task:02x}");
-        format!(r#""{id}":{{"workflow_run_id":"{id}","payload":{{"input":{{}}}}}}"#)
-    };
-    let items: Vec<_> = tasks.iter().map(item).collect();
-    let action = pb::AssignedAction {
-        action_type: pb::ActionType::StartBatch as i32,
-        action_id: "task:task".into(),
-        action_payload: format!("{{{}}}", items.join(",")),
-        batch_id: Some(id.into()),
-        batch_start_payload: Some(pb::BatchStartPayload { expected_size: 3, ..Default::default() }),
-        ..Default::default()
-    };
-    action.encode_to_vec()
-}
-
-/// The reports that were sent, as event type, last digits of the task, and retry count.
-fn reports(calls: &Calls) -> Vec<(i32, String, Option<i32>)> {
-    let last = |id: &str| id[id.len() - 2..].to_owned();
-    let one = |event: pb::StepActionEvent| (event.event_type, last(&event.task_run_external_id), event.retry_count);
-    let mut reports: Vec<_> = calls.messages("SendStepActionEvent").into_iter().map(one).collect();
-    for batch in calls.messages::<pb::BatchActionEvent>("SendBatchActionEvent") {
-        let items = batch.items.iter();
-        reports.extend(items.map(|item| (batch.event_type, last(&item.task_run_external_id), item.retry_count)));
-    }
-    reports.sort();
-    reports
-}
-
-fn batch_task() -> Task<(), u8> {
-    let options = crate::workflow::BatchOptions::new(3);
-    Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
-        tokio::time::sleep(SECOND).await;
-        let number = |context: &Context| uuid::Uuid::from(context.task_id()).as_bytes()[15];
-        let result = |context: &Context| match number(context) {
-            2 => Err(TaskError::new("as planned")),
-            number => Ok(number),
-        };
-        Ok(items.iter().map(|item| result(&item.context)).collect())
-    })
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
-    let unreadable = pb::AssignedAction {
-        action_type: pb::ActionType::StartBatch as i32,
-        action_payload: "{".into(),
-        batch_start_payload: Some(pb::BatchStartPayload { expected_size: 2, ..Default::default() }),
-        ..Default::default()
-    };
-    let assignments = vec![
-        (SECOND, batch("a", &[1, 2, 3])),
-        (SECOND, batch("a", &[1, 2, 3])),
-        (SECOND, unreadable.encode_to_vec()),
-        (SECOND + SECOND / 2, action(pb::ActionType::CancelStepRun, 3, 4).encode_to_vec()),
-    ];
-    let (client, calls) = server(assignments, |call, _| {
-        match call {
-        call if call.contains("/task-events") => Some(Scripted::Rest(
-            200,
-            r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch a flushed","retryCount":7}]}"#
-                .into(),
-        )),
-        "GetVersion" => Some(Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() })),
-        _ => None,
-    }
-    });
-    let worker = client.worker("worker").register(&batch_task()).build().unwrap();
-    let running = worker.start().await.unwrap();
-    tokio::time::sleep(4 * SECOND).await;
-    let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 1 failed attempt, 1 cancelled, 2 unfinished");
-    // Only a failure needs the retry count: the engine would apply it to the next attempt if it was sent twice.
-    let started = pb::StepActionEventType::StepEventTypeStarted as i32;
-    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
-    let failed = pb::StepActionEventType::StepEventTypeFailed as i32;
-    let expected = [
-        (started, "01", None),
-        (started, "02", None),
-        (started, "03", None),
-        (completed, "01", None),
-        (failed, "02", Some(7)),
-    ];
-    assert_eq!(reports(&calls), expected.map(|(kind, task, retry_count)| (kind, task.to_owned(), retry_count)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_engine_without_batches_is_refused() {
-    let version = |call: &str, _| {
-        (call == "GetVersion").then(|| Scripted::message(&pb::GetVersionResponse { version: "v0.88.0".into() }))
-    };
-    let (client, calls) = server(Vec::new(), version);
-    let error = client.worker("worker").register(&batch_task()).build().unwrap().start().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unimplemented);
-    assert!(error.to_string().contains("batches: expected engine v0.88.1 or later, got v0.88.0"), "{error}");
-    assert_eq!(calls.count("PutWorkflow"), 0);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_check_of_ownership_that_fails_is_repeated() {
     // The first stream ends, and the engine assigns the attempt to another worker meanwhile.
@@ -411,14 +303,7 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
         call if call.starts_with("GET") && call.contains("/workflow-runs/") && count <= 20 => {
             Scripted::Rest(503, "unavailable".into())
         }
-        call if call.starts_with("GET") && call.contains("/workflow-runs/") => {
-            let id = "00000000-0000-4000-8001-000000000001";
-            let task = format!(r#"{{"taskExternalId":"{id}","status":"RUNNING","retryCount":1}}"#);
-            Scripted::Rest(
-                200,
-                format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"RUNNING"}},"tasks":[{task}]}}"#),
-            )
-        }
+        call if call.starts_with("GET") && call.contains("/workflow-runs/") => run_details(call, "RUNNING", 1),
         call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
         _ => Scripted::empty(),
     });
@@ -435,45 +320,85 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_of_a_batch_that_another_worker_has_is_not_reported() {
-    // The stream ends. The engine has assigned the first task again, as its third attempt; this worker has the second one of both.
-    let first = vec![(SECOND, batch("first", &[1, 3]))];
-    let (client, calls) = client(move |call, count| {
-        match call {
-        "Register" => Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() }),
-        "PutWorkflow" => {
-            Scripted::message(&pb::v1::CreateWorkflowVersionResponse { id: WORKER.into(), workflow_id: WORKER.into() })
-        }
-        "GetVersion" => Scripted::message(&pb::GetVersionResponse { version: "v0.104.7".into() }),
-        "ListenV2" if count == 1 => Scripted::Stream(first.clone(), Some(14)),
-        "ListenV2" => Scripted::Stream(Vec::new(), None),
-        call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
-        call if call.contains("/task-events") => Scripted::Rest(
-            200,
-            r#"{"rows":[{"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T14:00:00Z","message":"Batch second flushed","retryCount":2},
-                {"eventType":"BATCH_FLUSHED","timestamp":"2026-11-23T13:00:00Z","message":"Batch first flushed","retryCount":1}]}"#
-                .into(),
-        ),
-        call if call.contains("/workflow-runs/") => {
-            let id = &call[call.len() - 36..];
-            let retry_count = if id.ends_with("01") { 2 } else { 1 };
-            let task = format!(r#"{{"taskExternalId":"{id}","status":"RUNNING","retryCount":{retry_count}}}"#);
-            Scripted::Rest(200, format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"RUNNING"}},"tasks":[{task}]}}"#))
-        }
-        call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
-        _ => Scripted::empty(),
-    }
+async fn code_knows_why_it_is_cancelled_and_the_current_labels() {
+    let retry = action(pb::ActionType::StartStepRun, 2, 1).encode_to_vec();
+    let assignments = [(1, start(1)), (1, start(2)), (1, start(3)), (2, cancel(1)), (2, retry)];
+    let assignments: Vec<_> = assignments.map(|(seconds, action)| (seconds * SECOND, action)).into();
+    // The stream ends, and the engine ends the attempt of task 3 meanwhile.
+    let (client, _) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(assignments.clone(), Some(14))),
+        call if call.ends_with("03") && call.contains("/workflow-runs/") => Some(run_details(call, "CANCELLED", 0)),
+        _ => None,
     });
-    let options = crate::workflow::BatchOptions::new(3);
-    let slow: Task<(), bool> = Task::batch("task", options, async |items: Vec<crate::workflow::BatchItem<()>>| {
-        tokio::time::sleep(10 * SECOND).await;
-        Ok(items.iter().map(|item| Ok(item.context.is_cancelled())).collect())
+    let (sender, mut causes) = mpsc::unbounded_channel();
+    let task: Task<(), ()> = Task::with_state("task", sender, async |sender, (): (), context: Context| {
+        assert_eq!(context.cancel_cause(), None);
+        context.cancelled().await;
+        let number = uuid::Uuid::from(context.task_id()).as_bytes()[15];
+        sender.send((number, context.cancel_cause().unwrap(), context.worker_labels().len()))?;
+        Ok(())
     });
-    let running = client.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
-    tokio::time::sleep(15 * SECOND).await;
+    let worker = client.worker("worker").slots(3).label("gpu", "a100").shutdown_grace_period(2 * SECOND);
+    let running = worker.register(&task).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(4 * SECOND).await;
+    running.set_labels([("zone", "a")]).await.unwrap();
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
-    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
-    let ends: Vec<_> = reports(&calls).into_iter().filter(|(kind, ..)| *kind == completed).collect();
-    assert_eq!(ends, [(completed, "03".to_owned(), None)]);
+    assert_eq!((report.cancelled, report.unfinished), (3, 1), "{report}");
+    let mut found = Vec::new();
+    while let Ok(cause) = causes.try_recv() {
+        found.push(cause);
+    }
+    let expected = [
+        (1, CancelCause::Engine, 1),
+        (2, CancelCause::Replaced, 1),
+        (3, CancelCause::Lost, 1),
+        (2, CancelCause::Shutdown, 2),
+    ];
+    assert_eq!(found, expected);
+}
+
+/// The response of the REST API about a run with one task.
+fn run_details(call: &str, status: &str, retry_count: u32) -> Scripted {
+    let id = &call[call.len() - 36..];
+    let task = format!(r#"{{"taskExternalId":"{id}","status":"{status}","retryCount":{retry_count}}}"#);
+    Scripted::Rest(200, format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"{status}"}},"tasks":[{task}]}}"#))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
+    // The engine has closed the first stream, which a proxy holds open. The cancellation is lost with it.
+    let first = vec![(SECOND, start(1))];
+    let (client, calls) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), None)),
+        "ListenV2" => Some(Scripted::Stream(Vec::new(), None)),
+        "Heartbeat" if count == 5 => Some(Scripted::Status(9)),
+        call if call.contains("/workflow-runs/") => Some(run_details(call, "CANCELLED", 0)),
+        _ => None,
+    });
+    let running = worker(&client).start().await.unwrap();
+    let mut statuses = running.statuses();
+    for expected in [1, 0] {
+        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
+        timeout(60 * SECOND, is_expected).await.unwrap();
+    }
+    assert_eq!(calls.count("ListenV2"), 2);
+    // With the first heartbeat of the new stream, and after the time that the code has to end.
+    assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(30) + SECOND);
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
+}
+
+/// A driver that is not running.
+fn driver(client: &Client) -> Driver {
+    let id: WorkerId = WORKER.parse().unwrap();
+    let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
+    let handles = Handles {
+        stop: CancellationToken::new(),
+        ready: oneshot::channel().0,
+        commands: mpsc::unbounded_channel().1,
+        life,
+        last_heartbeat: LastHeartbeat::now(),
+    };
+    Driver::new(worker(client), id, None, handles)
 }

@@ -1,0 +1,138 @@
+//! The driver's part of checking whether attempts still belong to the worker, when the engine may have ended them without a notification.
+
+use std::collections::HashSet;
+
+use tokio::time::Instant;
+
+use super::super::assignments::Event;
+use super::super::heartbeat::Heartbeats;
+use super::super::key::Key;
+use super::super::ownership::{self, Checked, Held};
+use super::{Driver, MAX_INCOMPLETE_CHECKS};
+use crate::model::attempt_number;
+use crate::workflow::CancelCause;
+
+impl Driver {
+    /// Requests a check with the next heartbeat, which is sent soon.
+    pub(super) fn request_check(&mut self) {
+        self.must_check = true;
+        self.heartbeats.iter().for_each(Heartbeats::request_early);
+    }
+
+    /// Whether the engine may have ended attempts of which the worker does not know it yet.
+    fn may_have_lost_attempts(&self) -> bool {
+        let is_gap = |last: Instant| last.elapsed() > ownership::MAX_HEARTBEAT_GAP;
+        self.must_check || self.checking.is_some() || !self.is_connected || self.accepted_at.is_some_and(is_gap)
+    }
+
+    /// Results of attempts of batches name no attempt: the engine would apply them to the next one, which another worker may have.
+    pub(super) fn hold_doubtful_reports(&mut self) {
+        self.outbox.set_doubtful(self.may_have_lost_attempts());
+        if !self.outbox.has_unchecked() || !self.verifying.is_empty() {
+            return;
+        }
+        if !self.must_check {
+            self.request_check();
+        }
+        // A worker that could not be paused sends no heartbeats any longer.
+        if self.heartbeats.is_none() {
+            self.start_check();
+        }
+    }
+
+    /// Finds out which attempts the engine has ended or assigned to other workers, if it may not have notified the worker.
+    pub(super) fn check_ownership(&mut self) {
+        let last = self.accepted_at.replace(Instant::now());
+        self.must_check |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
+        if self.must_check && !self.stream.is_lost() {
+            self.start_check();
+        }
+    }
+
+    fn start_check(&mut self) {
+        if self.checking.is_some() {
+            return;
+        }
+        self.must_check = false;
+        let unsent: Vec<Held> = self.outbox.unchecked().collect();
+        let earlier = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
+        let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(unsent.iter().cloned()).collect();
+        self.verifying = unsent;
+        if !attempts.is_empty() {
+            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
+        }
+    }
+
+    pub(super) fn on_checked(&mut self, checked: &Checked) {
+        self.checking = None;
+        let is_again = checked.is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
+        self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
+        // With the next heartbeat.
+        self.must_check |= is_again;
+        if checked.is_incomplete && !is_again {
+            tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
+        }
+        self.on_earlier_checked(checked, is_again);
+        let held: HashSet<Held> = self.assignments.held().collect();
+        for (key, batch) in &checked.lost {
+            let attempt = attempt_number(key.retry_count);
+            tracing::warn!(run_id = %key.run, attempt, worker_id = %self.id, "attempt was ended or reassigned by the engine");
+            if self.recovered.contains_key(key) && self.outbox.withdraw(*key) {
+                self.recovered.remove(key);
+            }
+            // Not one of an earlier process, whose key a later attempt can have.
+            if held.contains(&(*key, batch.clone())) {
+                self.stop_attempt(key, CancelCause::Lost);
+                self.step(Event::Cancelled(*key));
+            }
+        }
+        for held in std::mem::take(&mut self.verifying) {
+            match checked.retry_counts.get(&held) {
+                Some(retry_count) => self.outbox.set_checked(held.0, Some(*retry_count)),
+                None if !is_again => self.outbox.set_checked(held.0, None),
+                None => {}
+            }
+        }
+        if self.must_check && self.outbox.has_unchecked() {
+            self.request_check();
+        }
+    }
+
+    /// Reports the results of an earlier process whose attempts the engine has not ended.
+    fn on_earlier_checked(&mut self, checked: &Checked, is_again: bool) {
+        // What is lost is certain, the rest is not.
+        for (number, key, report) in std::mem::take(&mut self.unchecked) {
+            let held = (key, report.batch.clone());
+            if checked.lost.contains(&held) {
+                self.outbox.discard_saved(number);
+                continue;
+            }
+            if is_again {
+                self.unchecked.push((number, key, report));
+                continue;
+            }
+            let (key, report) = match checked.retry_counts.get(&held) {
+                Some(&retry_count) => (Key { retry_count, ..key }, report.with_retry_count(retry_count)),
+                None => (key, report),
+            };
+            let attempt = attempt_number(key.retry_count);
+            tracing::info!(run_id = %key.run, attempt, "reporting the result of an attempt of an earlier process");
+            self.recovered.insert(key, report.batch.is_some());
+            self.outbox.add_saved(number, key, report);
+        }
+    }
+
+    /// Withdraws the result of an attempt of an earlier process that the engine has ended.
+    pub(super) fn withdraw_recovered(&mut self, ended: Key) {
+        // A retry count that is not known is only the least that it can be. An attempt before the one that has ended is over, too.
+        let is_meant = |(key, is_guess): (&Key, &bool)| {
+            *key == ended || *is_guess && key.task == ended.task && key.retry_count <= ended.retry_count
+        };
+        let found: Vec<_> = self.recovered.iter().filter(|entry| is_meant(*entry)).map(|(key, _)| *key).collect();
+        for key in found {
+            if self.outbox.withdraw(key) {
+                self.recovered.remove(&key);
+            }
+        }
+    }
+}

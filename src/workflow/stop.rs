@@ -1,0 +1,123 @@
+//! Why and how an attempt is stopped.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+use crate::model::name::parse_name;
+
+/// Why an attempt must stop; see [`Context::cancel_cause`](crate::Context::cancel_cause).
+///
+/// ```
+/// use hatchet::workflow::CancelCause;
+///
+/// assert_eq!(CancelCause::Engine.to_string(), "engine");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CancelCause {
+    /// The engine has ended the attempt: its run was cancelled, or its execution timeout is over. The engine does not tell the worker which
+    /// of the two.
+    Engine,
+    /// The engine has assigned a later attempt of the same task to this worker.
+    Replaced,
+    /// After an interruption of the connection, the worker has found out that the engine has ended the attempt or assigned it to another
+    /// worker.
+    Lost,
+    /// The worker is shutting down, and its grace period is over. The engine assigns the attempt to another worker.
+    Shutdown,
+}
+
+impl CancelCause {
+    /// Returns the name: `engine`, `replaced`, `lost` or `shutdown`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Replaced => "replaced",
+            Self::Lost => "lost",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl FromStr for CancelCause {
+    type Err = Error;
+
+    /// Parses `engine`, `replaced`, `lost` or `shutdown`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self> {
+        parse_name("cancel cause", &[Self::Engine, Self::Replaced, Self::Lost, Self::Shutdown], name)
+    }
+}
+
+impl fmt::Display for CancelCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Stops an attempt.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    state: Arc<State>,
+    requested: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Whether the engine has ended the attempt. Otherwise, the worker shuts down.
+    is_ended: AtomicBool,
+    /// The first cause.
+    cause: OnceLock<CancelCause>,
+}
+
+impl Stop {
+    pub(crate) fn stop(&self, cause: CancelCause) {
+        if cause != CancelCause::Shutdown {
+            self.state.is_ended.store(true, Relaxed);
+        }
+        // A second cause does not replace the first one.
+        let _ = self.state.cause.set(cause);
+        self.requested.cancel();
+    }
+
+    /// Whether the engine has ended the attempt.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.state.is_ended.load(Relaxed)
+    }
+
+    pub(crate) fn is_requested(&self) -> bool {
+        self.requested.is_cancelled()
+    }
+
+    pub(crate) async fn requested(&self) {
+        self.requested.cancelled().await;
+    }
+
+    pub(super) fn cause(&self) -> Option<CancelCause> {
+        self.state.cause.get().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cause_is_kept_and_an_end_by_the_engine_is_noticed() {
+        let stop = Stop::default();
+        assert_eq!((stop.cause(), stop.is_requested()), (None, false));
+        stop.stop(CancelCause::Shutdown);
+        assert_eq!((stop.cause(), stop.is_requested(), stop.is_ended()), (Some(CancelCause::Shutdown), true, false));
+        stop.stop(CancelCause::Engine);
+        assert_eq!((stop.cause(), stop.is_ended()), (Some(CancelCause::Shutdown), true));
+    }
+}
