@@ -144,7 +144,9 @@ mod tests {
     /// The messages of a stream that is received, with some faults.
     async fn received(faults: &[Fault]) -> Vec<String> {
         let planned = Faults::of(Clock::default());
-        faults.iter().for_each(|fault| planned.inject("ListenV2", fault.clone()).unwrap());
+        for fault in faults {
+            planned.inject("ListenV2", fault.clone()).unwrap();
+        }
         // Several messages may be in one frame.
         let frames = [["1", "2", "3"].map(message).concat(), message("4"), message("5")];
         let frames = stream::iter(frames.map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame)))));

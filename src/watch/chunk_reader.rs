@@ -92,7 +92,8 @@ impl Reader {
                 biased;
                 event = self.chunks.next() => self.take(event),
                 Some(found) = self.lookups.next() => match found {
-                    (run, Ok(parent)) => self.on_parent(run, parent),
+                    (run, Ok(Some(parent))) => self.on_parent(run, parent),
+                    (run, Ok(None)) => self.on_unknown(run),
                     (_, Err(error)) => return Some(Err(error)),
                 },
                 change = self.watch.next(), if self.ended_at.is_none() => match change {
@@ -150,14 +151,18 @@ impl Reader {
         self.shared.dropped.store(self.chunks.dropped().saturating_add(lost), Relaxed);
     }
 
-    /// `parent`: `None` if the run does not exist, and `Some(None)` if it has none.
-    fn on_parent(&mut self, run: RunId, parent: Option<Option<RunId>>) {
+    /// A run that has sent chunks does not exist.
+    fn on_unknown(&mut self, run: RunId) {
+        self.unknown_at_end.remove(&run);
+        if let Some(family) = &mut self.family {
+            family.not_found(run);
+        }
+        self.count_dropped();
+    }
+
+    fn on_parent(&mut self, run: RunId, parent: Option<RunId>) {
         let Some(family) = &mut self.family else { return };
         let was_unknown = self.unknown_at_end.remove(&run);
-        let Some(parent) = parent else {
-            family.not_found(run);
-            return self.count_dropped();
-        };
         let found = family.found(run, parent);
         for run in found.lookups {
             if was_unknown {

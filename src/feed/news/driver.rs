@@ -220,7 +220,9 @@ impl Driver {
             Some(slots) => slots.iter().for_each(|slot| slot.update(change)),
             None => recent.update(run, change),
         }
-        arrivals.iter().for_each(|arrivals| arrivals.add(run));
+        for arrivals in arrivals {
+            arrivals.add(run);
+        }
     }
 
     /// Fetches a list of the tasks that are running, or also of those that are queued.

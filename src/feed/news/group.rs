@@ -165,7 +165,9 @@ impl State {
 
     /// Events may have been lost.
     pub(super) fn mark_gap(&self) {
-        self.arrivals.iter().for_each(|arrivals| arrivals.mark_gap());
+        for arrivals in &self.arrivals {
+            arrivals.mark_gap();
+        }
     }
 }
 

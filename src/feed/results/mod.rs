@@ -267,7 +267,7 @@ impl Driver {
             for waiter in self.waiting.take_all() {
                 let _ = waiter.send(Ok(Answer::Fetch));
             }
-            return self.close();
+            self.close();
         }
     }
 
@@ -420,8 +420,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn waits_continue_after_an_outage() {
-        let start = Instant::now();
-        let is_over = move || start.elapsed() >= 3600 * SECOND;
         // The server refuses calls, ends each stream, or does not respond, as with a firewall that drops packets.
         let failures: [fn() -> Scripted; 3] = [
             || Scripted::Status(14),
@@ -429,19 +427,18 @@ mod tests {
             || Scripted::after(10 * SECOND, Scripted::Status(14)),
         ];
         for failure in failures {
-            let begin = start.elapsed();
-            let is_over = move || start.elapsed() >= begin + 3600 * SECOND;
+            let start = Instant::now();
+            let is_over = move || start.elapsed() >= 3600 * SECOND;
             let stream = move |_| if is_over() { Scripted::Stream(vec![(SECOND, result())], None) } else { failure() };
             let details = move |count| if is_over() { running(count) } else { Scripted::Status(14) };
             let (client, calls) = server(stream, details);
             assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
-            let elapsed = start.elapsed() - begin;
+            let elapsed = start.elapsed();
             let longest = 3600 * SECOND + 10 * SECOND + MAX_BACKOFF + SECOND;
             assert!((3600 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
             // The pauses are at most MAX_BACKOFF, with full jitter.
             assert!(calls.count("SubscribeToWorkflowRuns") < 3600, "{}", calls.count("SubscribeToWorkflowRuns"));
         }
-        assert!(is_over());
     }
 
     #[tokio::test(start_paused = true)]
