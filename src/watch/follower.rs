@@ -20,6 +20,8 @@ use crate::runtime::{self, Needs};
 
 /// How long a fetch follows an announcement: REST shows a change a moment later, and often two changes are announced together.
 const EVENT_DELAY: Duration = Duration::from_millis(50);
+/// A run that this client has started for less than this has probably not ended.
+const NEW_RUN_AGE: Duration = Duration::from_secs(1);
 /// The intervals between checks of a run without news grow from the first to the last. Runs have no news if they were not started by
 /// this crate.
 const FIRST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
@@ -169,9 +171,15 @@ impl Follower {
         let membership = self.watched.membership.take();
         let is_own = self.watched.started_at.is_some();
         let membership = membership.or_else(|| is_own.then(|| client.feed().news.join(client.feed().tag())));
-        let first = if membership.is_some() { Next::List } else { Next::Fetch };
+        let age = self.watched.started_at.map(|at| at.elapsed());
+        let first = match membership {
+            // The event of its creation comes, or a list that shows the start.
+            Some(_) if age.is_some_and(|age| age < NEW_RUN_AGE) => Next::WaitForStart,
+            Some(_) => Next::List,
+            None => Next::Fetch,
+        };
         if let Some(membership) = membership {
-            let age = self.watched.started_at.map(|at| at.elapsed()).unwrap_or_default();
+            let age = age.unwrap_or_default();
             let created_at = self.watched.created_at.unwrap_or_else(|| client.clock().now() - age);
             self.news = Some(membership.subscribe(self.watched.run, created_at));
         }

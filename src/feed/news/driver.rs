@@ -89,7 +89,7 @@ impl Driver {
             stream,
             has_gap: false,
             reopen_at: None,
-            schedule: Schedule::new(),
+            schedule: Schedule::new(Instant::now()),
             fetching: None,
             running: HashMap::new(),
             idle_since: None,
@@ -101,6 +101,9 @@ impl Driver {
             let now = Instant::now();
             let (demand, is_idle) = {
                 let mut state = self.group.lock();
+                if state.demand().start == 0 {
+                    self.schedule.nobody_waits();
+                }
                 if std::mem::take(&mut state.must_restart) {
                     self.schedule.restart(now);
                 }

@@ -41,6 +41,7 @@ impl Demand {
 
 #[derive(Debug)]
 pub(super) struct Schedule {
+    started_at: Instant,
     interval: Duration,
     /// When the last list was requested, and the minimum interval after it.
     last: Option<Instant>,
@@ -61,8 +62,9 @@ pub(super) struct Due {
 }
 
 impl Schedule {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
+            started_at: now,
             interval: FIRST_INTERVAL,
             last: None,
             min_interval: Duration::ZERO,
@@ -82,6 +84,11 @@ impl Schedule {
         self.lost_at = None;
     }
 
+    /// No watch waits for a start.
+    pub(super) fn nobody_waits(&mut self) {
+        self.waiting_since = None;
+    }
+
     /// A watch has begun, or its run is queued again.
     pub(super) fn restart(&mut self, now: Instant) {
         self.interval = FIRST_INTERVAL;
@@ -99,7 +106,11 @@ impl Schedule {
             // A start is not listed at once.
             _ => self.waiting_since.map(|since| since + FIRST_INTERVAL),
         };
-        let Some(last) = self.last else { return Some(Due { at: earliest.unwrap_or(now), with_queued: true }) };
+        let Some(last) = self.last else {
+            let is_end = demand.list == 0 && demand.start == 0 && self.lost_at.is_none();
+            let at = if is_end { self.started_at + MAX_INTERVAL } else { earliest.unwrap_or(now) };
+            return Some(Due { at, with_queued: true });
+        };
         let interval = match demand {
             Demand { list: 1.., .. } => MIN_INTERVAL,
             _ if self.lost_at.is_some() => MIN_INTERVAL,
@@ -137,8 +148,9 @@ mod tests {
     use super::*;
 
     /// The times of the lists within some time, in milliseconds, and whether they have the queued tasks.
-    fn lists(schedule: &mut Schedule, start: Instant, demand: Demand, rows: usize, within: u64) -> Vec<(u128, bool)> {
-        let (mut now, mut lists) = (start, Vec::new());
+    fn lists(demand: Demand, rows: usize, within: u64) -> Vec<(u128, bool)> {
+        let start = Instant::now();
+        let (mut schedule, mut now, mut lists) = (Schedule::new(start), start, Vec::new());
         while let Some(due) = schedule.due(now, demand) {
             now = due.at.max(now);
             if now > start + Duration::from_millis(within) {
@@ -155,7 +167,7 @@ mod tests {
     fn the_interval_grows_whatever_the_number_of_watches() {
         for start in [1, 1_000_000] {
             let demand = Demand { start, ..Demand::default() };
-            let all = lists(&mut Schedule::new(), Instant::now(), demand, 0, 16_000);
+            let all = lists(demand, 0, 16_000);
             let complete: Vec<_> = all.iter().filter(|(_, queued)| *queued).map(|(at, _)| *at).collect();
             assert_eq!(complete, [0, 10_100]);
             let times: Vec<_> = all.iter().map(|(at, _)| *at).collect();
@@ -166,26 +178,23 @@ mod tests {
     #[test]
     fn watches_of_running_runs_need_few_lists() {
         let demand = Demand { end: 5, ..Demand::default() };
-        let all = lists(&mut Schedule::new(), Instant::now(), demand, 0, 12_000);
-        assert_eq!(
-            all,
-            [(0, true), (2000, false), (4000, false), (6000, false), (8000, false), (10_000, true), (12_000, false)]
-        );
+        let all = lists(demand, 0, 12_000);
+        assert_eq!(all, [(2000, true), (4000, false), (6000, false), (8000, false), (10_000, false), (12_000, true)]);
     }
 
     #[test]
     fn long_lists_are_rare() {
         let demand = Demand { list: 1, ..Demand::default() };
-        let all = lists(&mut Schedule::new(), Instant::now(), demand, 1000, 1600);
+        let all = lists(demand, 1000, 1600);
         assert_eq!(all, [(0, true), (500, true), (1000, true), (1500, true)]);
-        let all = lists(&mut Schedule::new(), Instant::now(), demand, 1_000_000, 4000);
+        let all = lists(demand, 1_000_000, 4000);
         assert_eq!(all, [(0, true), (2000, true), (4000, true)]);
     }
 
     #[test]
     fn a_start_is_not_listed_at_once() {
         let (mut now, demand) = (Instant::now(), Demand { start: 1, ..Demand::default() });
-        let mut schedule = Schedule::new();
+        let mut schedule = Schedule::new(now);
         for with_queued in [true, false] {
             schedule.restart(now);
             // Others begin to wait, which does not postpone the list.
@@ -193,6 +202,11 @@ mod tests {
             let expected = Due { at: now + FIRST_INTERVAL, with_queued };
             assert_eq!(schedule.due(now, demand), Some(expected));
             assert!(schedule.due(now, Demand { list: 1, ..demand }).unwrap().at <= now, "but a list is");
+            // The next one does not inherit the time of those that have left.
+            schedule.nobody_waits();
+            schedule.restart(now + FIRST_INTERVAL / 2);
+            let expected = Due { at: now + FIRST_INTERVAL / 2 + FIRST_INTERVAL, with_queued };
+            assert_eq!(schedule.due(now, demand), Some(expected));
             schedule.requested(expected.at, with_queued);
             now = expected.at + 2 * MAX_INTERVAL;
         }
@@ -201,7 +215,7 @@ mod tests {
     #[test]
     fn a_loss_is_followed_by_a_complete_list() {
         let (now, demand) = (Instant::now(), Demand { end: 1, ..Demand::default() });
-        let mut schedule = Schedule::new();
+        let mut schedule = Schedule::new(now);
         schedule.requested(now, true);
         assert_eq!(schedule.due(now, demand), Some(Due { at: now + MAX_INTERVAL, with_queued: false }));
         schedule.lost(now);
