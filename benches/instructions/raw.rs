@@ -93,13 +93,22 @@ pub(crate) async fn waits(mut raw: Raw, count: usize) {
     }
 }
 
-/// A stream of events for each run, which ends with it.
-pub(crate) async fn watches(mut raw: Raw, count: usize) {
-    for _ in 0..count {
-        let run = raw.workflows.trigger_workflow(request()).await.unwrap().into_inner().workflow_run_id;
-        let subscription = SubscribeToWorkflowEventsRequest { workflow_run_id: Some(run), ..Default::default() };
-        let mut events = raw.dispatcher.subscribe_to_workflow_events(subscription).await.unwrap().into_inner();
-        let mut is_completed = false;
+/// A stream of events for each run, by a tag. It is requested before the run, and ends with it.
+pub(crate) async fn watches(raw: Raw, count: usize) {
+    let (mut workflows, mut dispatcher) = (raw.workflows, raw.dispatcher);
+    for number in 0..count {
+        let subscription = SubscribeToWorkflowEventsRequest {
+            additional_meta_key: Some("watch".into()),
+            additional_meta_value: Some(number.to_string()),
+            ..Default::default()
+        };
+        let additional_metadata = Some(format!(r#"{{"watch":"{number}"}}"#));
+        let request = TriggerWorkflowRequest { additional_metadata, ..request() };
+        // The headers come with the first event.
+        let opened = dispatcher.subscribe_to_workflow_events(subscription);
+        let (events, run) = tokio::join!(opened, workflows.trigger_workflow(request));
+        run.unwrap();
+        let (mut events, mut is_completed) = (events.unwrap().into_inner(), false);
         while let Some(event) = events.message().await.unwrap() {
             is_completed |= event.event_type() == ResourceEventType::Completed;
         }
