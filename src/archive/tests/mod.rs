@@ -2,6 +2,7 @@
 
 mod files;
 mod property;
+mod versions;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
