@@ -226,6 +226,7 @@ pub struct RateLimitDetails {
     /// The number of units in a window.
     pub limit: i64,
     /// How many units are left in this window. It is more than the limit if an expression has refilled units.
+    /// The engine stores it once per second, so it can be out of date for that long.
     pub remaining: i64,
     /// The window. `None` if this version of the crate does not know it.
     pub window: Option<RateLimitWindow>,
