@@ -79,6 +79,22 @@ async fn a_watch_of_a_short_run_makes_few_calls() {
     worker.shutdown().await;
 }
 
+/// The second watch begins after a list that has shown its run already.
+#[tokio::test(start_paused = true)]
+async fn each_watch_gets_the_state_that_its_run_has_had_for_a_while() {
+    let setup = Setup::new(200).await;
+    let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
+    let worker = setup.hatchet.worker("worker").register(&endless).build().unwrap().start().await.unwrap();
+    let runs = setup.hatchet.run_many(&endless, vec![(); 3]).start().await.unwrap();
+    let start = Instant::now();
+    for run in runs {
+        let mut watch = run.unwrap().watch();
+        while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    worker.shutdown_with_timeout(Duration::ZERO).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn many_watches_of_short_runs_share_their_lists() {
     let setup = Setup::new(1000).await;

@@ -270,31 +270,31 @@ impl Driver {
             rows.entry(row.run).or_default().push(row);
         }
         let mut has_changed = false;
-        let update = |run: &RunId, slots: &[Arc<Slot>]| {
+        let listing = |run: &RunId| {
             let of_run = rows.get(run).cloned().unwrap_or_default();
-            let listing = if of_run.is_empty() && !list.is_complete {
+            if of_run.is_empty() && !list.is_complete {
                 Listing::Unknown
             } else {
                 Listing::Rows { rows: of_run, with_queued: list.with_queued }
-            };
-            for slot in slots {
-                slot.update(|news| news.listing = Some(listing.clone()));
             }
         };
         for (run, slot) in &list.newcomers {
-            update(run, std::slice::from_ref(slot));
+            slot.list(listing(run));
         }
         if list.with_queued {
             for (run, slots) in &state.by_run {
-                update(run, slots);
+                slots.iter().for_each(|slot| slot.list(listing(run)));
             }
         } else {
             // Those that are running, and those that are no longer.
             let vanished = self.running.keys().filter(|run| !rows.contains_key(*run));
             for run in rows.keys().chain(vanished) {
-                if let Some(slots) = state.by_run.get(run).filter(|_| rows.get(run) != self.running.get(run)) {
-                    has_changed = true;
-                    update(run, slots);
+                let Some(slots) = state.by_run.get(run) else { continue };
+                let is_changed = rows.get(run) != self.running.get(run);
+                has_changed |= is_changed;
+                // A watch that began after the last list does not know what has not changed since.
+                for slot in slots.iter().filter(|slot| is_changed || !slot.was_listed()) {
+                    slot.list(listing(run));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The news of a run that wait for its watch: at most the last of each kind, however rarely they are taken.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
@@ -65,11 +66,13 @@ impl News {
 pub(super) struct Slot {
     news: Mutex<News>,
     notify: Notify,
+    /// Whether it has received a list.
+    was_listed: AtomicBool,
 }
 
 impl Slot {
     pub(super) fn with(news: News) -> Self {
-        Self { news: Mutex::new(news), notify: Notify::new() }
+        Self { news: Mutex::new(news), ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, News> {
@@ -79,6 +82,16 @@ impl Slot {
     pub(super) fn update(&self, change: impl FnOnce(&mut News)) {
         change(&mut self.lock());
         self.notify.notify_one();
+    }
+
+    /// Passes on what a list shows of the run.
+    pub(super) fn list(&self, listing: Listing) {
+        self.was_listed.store(true, Relaxed);
+        self.update(|news| news.listing = Some(listing));
+    }
+
+    pub(super) fn was_listed(&self) -> bool {
+        self.was_listed.load(Relaxed)
     }
 
     /// Takes the news, if there are any.
