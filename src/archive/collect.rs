@@ -139,7 +139,8 @@ impl CollectBuilder {
 
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
-    /// to five. The list takes one more for each failed run without an error message.
+    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. A few requests at the start are
+    /// not limited.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
         self
@@ -282,8 +283,10 @@ impl Collector {
         let now = client.clock().now();
         let source = builder.archive.check_source(&client).await?;
         let engine_retention = engine_retention(&client).await;
-        let is_too_long = engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
-        if is_too_long && builder.before.is_none() {
+        // A time replaces the ages.
+        let is_too_long = builder.before.is_none()
+            && engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
+        if is_too_long {
             let archive = builder.archive.url();
             tracing::warn!(
                 archive,

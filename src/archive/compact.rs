@@ -49,9 +49,9 @@ pub struct CompactBuilder {
 }
 
 impl CompactBuilder {
-    /// Also removes the files that are damaged or missing, with the runs in them. By default, they stay in the archive, so that they can be
-    /// restored from a backup. Before removing them, [collect](Archive::collect) again: runs that the engine still has are then archived in
-    /// other files.
+    /// Also removes the files that are damaged or missing, with the runs in them that cannot be read. By default, they stay in the archive, so
+    /// that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs that the engine still has are then archived
+    /// in other files.
     pub fn discard_damaged(mut self) -> Self {
         self.discards_damaged = true;
         self

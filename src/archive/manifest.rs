@@ -18,7 +18,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 pub(super) const VERSION: u32 = 1;
 
 /// How long a state says when a file was removed. Later, a file that still exists counts as one that was never committed.
-const REMOVED_FOR: TimeDelta = TimeDelta::days(90);
+pub(super) const REMOVED_FOR: TimeDelta = TimeDelta::days(90);
 
 /// Changes that take effect together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

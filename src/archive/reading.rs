@@ -71,13 +71,15 @@ impl Source {
 
     /// Reads the next row group with rows that may match, if there are no rows left.
     async fn fill(mut self, criteria: &Criteria, columns: &'static [Column]) -> (Self, Result<()>) {
+        let mut result = Ok(());
         while self.rows.is_empty() && self.next_group < self.file.groups() {
             let group = self.next_group;
             self.next_group += 1;
             if criteria.may_match_group(&self.file, group) {
                 match self.file.rows(group, columns).await {
                     Ok(rows) => self.rows.extend(rows),
-                    // The file is damaged: nothing else of it is read.
+                    // Other row groups may be intact.
+                    Err(error) if error.kind() == ErrorKind::Corrupt => result = result.and(Err(error)),
                     Err(error) => {
                         self.next_group = self.file.groups();
                         return (self, Err(error));
@@ -85,7 +87,7 @@ impl Source {
                 }
             }
         }
-        (self, Ok(()))
+        (self, result)
     }
 
     fn key(&self) -> Option<(i64, &str)> {
@@ -238,6 +240,10 @@ impl Reading {
 
     fn failed(&mut self, path: &str, error: Error) {
         if error.kind() == ErrorKind::Corrupt {
+            // Each file is reported once.
+            if self.damaged_files.iter().any(|damaged| damaged == path) {
+                return;
+            }
             self.damaged_files.push(path.to_owned());
         }
         self.errors.push_back(error);

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::handle::Archive;
 use super::log::corrupt;
+use super::manifest::REMOVED_FOR;
 use crate::error::{Error, Result};
-use crate::time::MAX_DURATION;
 
 /// The default of [`SweepBuilder::grace_period`].
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
@@ -50,7 +50,7 @@ pub struct SweepBuilder {
 
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
-    /// committed. The default is 24 hours, and the maximum is ten years. It must be longer than any query or collection takes; otherwise, files
+    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query or collection takes; otherwise, files
     /// that are still in use may be deleted. It is measured by the clocks of this process, of the processes that remove files, and of the
     /// store.
     pub fn grace_period(mut self, period: Duration) -> Self {
@@ -61,19 +61,20 @@ impl SweepBuilder {
     /// Deletes the files.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over ten years. [`Storage`](crate::ErrorKind::Storage),
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. [`Storage`](crate::ErrorKind::Storage),
     /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the archive cannot be read, or a file cannot be
     /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if there are files but no manifest: nothing is deleted then.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, some files may have been deleted, and the sweep can be started again.
     pub async fn send(self) -> Result<SweepReport> {
-        if self.grace_period > MAX_DURATION {
-            let problem = format_args!("expected at most 10 years, got {:?}", self.grace_period);
+        let grace_period = TimeDelta::from_std(self.grace_period).unwrap_or(TimeDelta::MAX);
+        if grace_period > REMOVED_FOR {
+            let problem = format_args!("expected at most 90 days, got {:?}", self.grace_period);
             return Err(Error::invalid("grace period", problem));
         }
         let store = self.archive.store();
-        let last = Utc::now() - TimeDelta::from_std(self.grace_period).unwrap_or(TimeDelta::MAX);
+        let last = Utc::now() - grace_period;
         // The list is older than the state: a file that is committed in between is in the state.
         let objects = store.list(RUNS, None).await?;
         let state = self.archive.log().state().await?;

@@ -185,7 +185,8 @@ impl Reader {
             Change::Task(change) => (change.task_id, &change.state, change.changed_at),
             _ => return,
         };
-        if state.status.is_final() {
+        // Only these are reported by the worker that sends the chunks.
+        if matches!(state.status, RunStatus::Completed | RunStatus::Failed) {
             self.reorder.attempt_ended(task, at);
         }
     }

@@ -31,16 +31,23 @@ pub(super) fn lookup<T: Send + 'static>(
     let (owned, fetcher) = (client.clone(), client.feed().fetcher.clone());
     let request = async move {
         let mut outage = Outage::default();
-        let mut polling = Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
+        let mut missing: Option<Polling> = None;
         loop {
             let permit = owned.feed().fetcher.gate().pass(1).await;
             let found = if_found(owned.rpc().rest.run(run).await);
             drop(permit);
             match found {
                 Ok(Some(found)) => return Ok(Some(read(found))),
-                Ok(None) if polling.again().await => {}
-                Ok(None) => return Ok(None),
-                Err(error) => outage.pause(&owned, error).await?,
+                Ok(None) => {
+                    let polling = || Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
+                    if !missing.get_or_insert_with(polling).again().await {
+                        return Ok(None);
+                    }
+                }
+                Err(error) => {
+                    missing = None;
+                    outage.pause(&owned, error).await?;
+                }
             }
         }
     };

@@ -274,10 +274,10 @@ impl Matching {
                     }
                 }
                 arrived = self.group.next() => {
-                    arrived.runs.into_iter().for_each(|run| self.announced(run));
                     if arrived.has_gap && self.list_at.is_none() {
                         self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
                     }
+                    arrived.runs.into_iter().for_each(|run| self.announced(run));
                 }
                 Some((run, is_own)) = self.lookups.next(), if !self.lookups.is_empty() => {
                     if is_own.is_err() {
@@ -352,8 +352,10 @@ impl Matching {
     /// Watches a run that has changed just now. It is new, or it had ended long ago and is replayed: its changes from before that are not
     /// returned, or were returned.
     fn watch_announced(&mut self, run: RunId) {
+        // A run that a list is still to show may have changed during an outage.
+        let is_complete = self.lists.is_empty() && self.list.is_none() && self.list_at.is_none();
         let since = self.client.clock().now().checked_sub_signed(ANNOUNCED_MARGIN);
-        self.watch(run, None, since);
+        self.watch(run, None, since.filter(|_| is_complete && self.retry_at.is_none()));
     }
 
     /// `since`: earlier changes are not returned.
@@ -382,7 +384,7 @@ impl Matching {
     fn is_returned(&mut self, change: &Change) -> bool {
         let run = change.run_id();
         let Some(since) = self.since.get(&run) else { return true };
-        let is_late = change.changed_at().is_some_and(|at| at >= *since);
+        let is_late = change.changed_at().is_none_or(|at| at >= *since);
         if is_late {
             self.since.remove(&run);
         }

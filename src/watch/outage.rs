@@ -17,8 +17,8 @@ const MAX_SERVER_ERRORS: Duration = Duration::from_secs(60);
 /// The failures since the last success.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
-    /// Since when the server has responded with errors.
-    errors_since: Option<Instant>,
+    /// Since when the server has responded with errors, and for how long it may.
+    errors_since: Option<(Duration, Instant)>,
     failures: u32,
 }
 
@@ -60,7 +60,8 @@ impl Outage {
         match limit {
             None => self.errors_since = None,
             Some(limit) => {
-                let since = *self.errors_since.get_or_insert(now);
+                let since = self.errors_since.filter(|(last, _)| *last == limit).map_or(now, |(_, since)| since);
+                self.errors_since = Some((limit, since));
                 if now.saturating_duration_since(since) >= limit {
                     return None;
                 }
@@ -100,6 +101,16 @@ mod tests {
         assert!(after(&mut outage, 0, &error) && after(&mut outage, 59, &error));
         assert!(after(&mut outage, 61, &away), "it is another outage");
         assert!(after(&mut outage, 62, &error) && !after(&mut outage, 122, &error));
+    }
+
+    #[test]
+    fn refusals_of_the_token_do_not_count_as_errors_of_the_server() {
+        let (mut outage, start) = (Outage::default(), Instant::now());
+        let refused = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        let error = Error::new(ErrorKind::Server, "broken");
+        assert!(outage.failed(start, &refused, 1.0).is_some());
+        assert!(outage.failed(start + Duration::from_secs(90), &error, 1.0).is_some());
+        assert!(outage.failed(start + Duration::from_secs(151), &error, 1.0).is_none());
     }
 
     #[test]

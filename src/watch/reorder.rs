@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, RunId, TaskId};
 
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
+/// The times of an end in an event and in the history differ by less.
+const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number and the bytes of chunks that wait, for each task.
 const MAX_HELD: usize = 4096;
 const MAX_HELD_BYTES: usize = 16 << 20;
@@ -30,9 +32,13 @@ pub(super) struct Reorder {
 struct Lane {
     next: i64,
     first_sent_at: Option<DateTime<Utc>>,
+    /// When the chunk with the index 0 was sent, if it has arrived.
+    zero_sent_at: Option<DateTime<Utc>>,
     last_sent_at: Option<DateTime<Utc>>,
     /// When the attempt has ended, until a chunk of the next one arrives.
     ended_at: Option<DateTime<Utc>>,
+    /// When the attempt before has ended: an end is announced, and is in the history of the run.
+    last_ended_at: Option<DateTime<Utc>>,
     held: BTreeMap<i64, Chunk>,
     bytes: usize,
     due: Option<Instant>,
@@ -46,7 +52,7 @@ impl Reorder {
         let lane = self.tasks.entry(task).or_default();
         if lane.is_of_next_attempt(index, chunk.sent_at) {
             lane.begin_attempt(ready);
-        } else if index < lane.next {
+        } else if index < lane.next || lane.is_of_earlier_attempt(index, chunk.sent_at) {
             // It has been returned, or was given up.
             self.outdated += 1;
             return;
@@ -59,7 +65,8 @@ impl Reorder {
     pub(super) fn attempt_ended(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         let (Some(lane), Some(at)) = (self.tasks.get_mut(&task), at) else { return };
         // Otherwise, it was an earlier attempt than that of the last chunks.
-        if lane.first_sent_at.is_some_and(|first| first <= at) {
+        let is_new = lane.last_ended_at.is_none_or(|last| at > last + SAME_END);
+        if is_new && lane.first_sent_at.is_some_and(|first| first <= at) {
             lane.ended_at = Some(at);
         }
     }
@@ -121,21 +128,30 @@ impl Lane {
         };
         match self.ended_at {
             // The clock of its worker can be behind that of the last one.
-            Some(_) if index == 0 => sent_at != self.first_sent_at,
-            Some(ended_at) => is_after(Some(ended_at)),
+            Some(_) if index == 0 && self.zero_sent_at.is_some() => sent_at != self.zero_sent_at,
+            Some(ended_at) if is_after(Some(ended_at)) => true,
             // The end of an attempt may be announced later than the first chunks of the next one, or not at all.
             None if index < self.next => is_after(self.last_sent_at),
-            None => follows_later_chunk(),
+            _ => follows_later_chunk(),
         }
+    }
+
+    /// The first chunk of an attempt is the one that was sent first.
+    fn is_of_earlier_attempt(&self, index: i64, sent_at: Option<DateTime<Utc>>) -> bool {
+        index > 0 && sent_at.zip(self.zero_sent_at).is_some_and(|(sent, zero)| sent < zero)
     }
 
     fn begin_attempt(&mut self, ready: &mut impl Extend<ChunkItem>) {
         self.release(ready, true);
-        (self.next, self.first_sent_at, self.ended_at) = (0, None, None);
+        self.last_ended_at = self.ended_at.take().or(self.last_ended_at);
+        (self.next, self.first_sent_at, self.zero_sent_at, self.last_sent_at) = (0, None, None, None);
     }
 
     fn add(&mut self, index: i64, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
         self.first_sent_at = self.first_sent_at.or(chunk.sent_at);
+        if index == 0 {
+            self.zero_sent_at = chunk.sent_at;
+        }
         self.bytes = self.bytes.saturating_add(chunk.content.len());
         if let Some(twice) = self.held.insert(index, chunk) {
             self.bytes = self.bytes.saturating_sub(twice.content.len());
@@ -264,8 +280,14 @@ mod tests {
         assert_eq!(received(&[(1, 0), (1, 1), (2, 0), (2, 1)], &[(3, 1, 1)]), ["1.0", "1.1", "2.0", "2.1"]);
         // The clock of the next worker is behind.
         assert_eq!(received(&[(2, 0), (2, 1), (1, 0), (1, 1)], &[(2, 2, 1)]), ["2.0", "2.1", "1.0", "1.1"]);
-        // A first chunk that is received twice begins no attempt.
+        // A first chunk that is received twice, or late, begins no attempt.
         assert_eq!(received(&[(1, 0), (1, 0), (2, 0)], &[(1, 1, 0)]), ["1.0", "2.0"]);
+        assert_eq!(received(&[(1, 1), (1, 0), (2, 0)], &[(1, 1, 1)]), ["1.0", "1.1", "2.0"]);
+        // The same end is announced, and read in the history, after the next attempt has begun.
+        let twice = received(&[(2, 0), (2, 1), (1, 0), (1, 1), (2, 2), (1, 2)], &[(2, 2, 1), (3, 2, 1)]);
+        assert_eq!(twice[..4], ["2.0", "2.1", "1.0", "1.1"]);
+        // A late chunk of an attempt comes after the next one has begun.
+        assert_eq!(received(&[(1, 0), (2, 0), (1, 5), (2, 1)], &[(1, 1, 5)]), ["1.0", "2.0", "2.1"]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ const EAGER_PROBE_DELAY: Duration = Duration::from_millis(20);
 const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 /// The delay of the first probe of any other run.
 const PROBE_DELAY: Duration = Duration::from_secs(1);
+/// For how long the server may refuse the stream with an error of its own.
+const MAX_REFUSAL: Duration = Duration::from_secs(60);
 /// How long an unused stream stays open.
 const IDLE_STREAM_TTL: Duration = Duration::from_secs(30);
 
@@ -132,6 +134,8 @@ struct Driver {
     /// For the next probe, and for the end of an unused stream.
     alarm: Alarm,
     idle_since: Option<Instant>,
+    /// Since when the server has refused each stream with an error of its own.
+    refused_since: Option<Instant>,
     /// Whether the last run had ended before the stream was asked about it. Then the next one probably has, too.
     last_had_ended: bool,
 }
@@ -148,6 +152,7 @@ impl Driver {
             probes: FuturesUnordered::new(),
             alarm: Alarm::default(),
             idle_since: None,
+            refused_since: None,
             last_had_ended: false,
         }
     }
@@ -244,6 +249,7 @@ impl Driver {
         match event {
             StreamEvent::NeedsOpen => self.open(),
             StreamEvent::Message(RunResults { run, tasks }) => {
+                self.refused_since = None;
                 self.last_had_ended = false;
                 let answer = tasks.map_or(Answer::Fetch, Answer::Results);
                 for waiter in self.waiting.take(run) {
@@ -267,7 +273,16 @@ impl Driver {
             for waiter in self.waiting.take_all() {
                 let _ = waiter.send(Ok(Answer::Fetch));
             }
-            self.close();
+            return self.close();
+        }
+        // An outage has no end. A server that responds, and refuses the stream, does.
+        match error.filter(|error| !error.is_transient()) {
+            None => self.refused_since = None,
+            Some(error) => {
+                if self.refused_since.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL {
+                    self.fail_all(error);
+                }
+            }
         }
     }
 
@@ -439,6 +454,15 @@ mod tests {
             // The pauses are at most MAX_BACKOFF, with full jitter.
             assert!(calls.count("SubscribeToWorkflowRuns") < 3600, "{}", calls.count("SubscribeToWorkflowRuns"));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_end_if_the_server_refuses_the_stream_for_a_minute() {
+        let (client, _) = server(|_| Scripted::Status(13), |_| Scripted::Status(13));
+        let started = Instant::now();
+        let error = client.feed().results.wait(run(), true).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Server, "{error}");
+        assert!((MAX_REFUSAL..=MAX_REFUSAL + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

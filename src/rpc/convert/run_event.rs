@@ -18,7 +18,8 @@ pub(crate) struct RunEvent {
 pub(crate) enum RunEventKind {
     /// A task was created, and may still be queued.
     TaskCreated(TaskId),
-    /// An attempt of a task has ended. Its chunks are those up to the time of this event.
+    /// An attempt of a task has ended, as its worker has reported: its chunks are those up to the time of this event. Other ends, such as
+    /// timeouts, reach the worker later.
     AttemptEnded(TaskId),
     /// The run has ended, or nothing that this crate knows has changed.
     Changed,
@@ -43,7 +44,7 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
             Type::Started if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)
             }
-            Type::Completed | Type::Failed | Type::Cancelled | Type::TimedOut if is_task => {
+            Type::Completed | Type::Failed if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::AttemptEnded)
             }
             _ => RunEventKind::Changed,

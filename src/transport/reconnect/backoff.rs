@@ -37,6 +37,11 @@ impl Backoff {
         }
     }
 
+    /// The stream was closed: what was refused before says nothing about the next one.
+    pub(super) fn closed(&mut self) {
+        self.refused_since = None;
+    }
+
     /// Returns the pause before the stream is reopened, or `None` if reopening it cannot succeed.
     pub(super) fn lost(&mut self, error: Option<&Error>, jitter: f64) -> Option<Duration> {
         if error.is_some_and(|error| is_permanent(error) || error.forbids_retries()) {

@@ -70,6 +70,7 @@ impl<T> ReconnectingStream<T> {
     }
 
     pub(crate) fn close(&mut self) {
+        self.backoff.closed();
         self.state = State::Closed;
     }
 

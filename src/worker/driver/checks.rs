@@ -54,10 +54,10 @@ impl Driver {
             return;
         }
         self.must_check = false;
-        let unsent: Vec<Held> = self.outbox.unchecked().collect();
         let earlier = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
-        let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(unsent.iter().cloned()).collect();
-        self.verifying = unsent;
+        let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
+        // Including those whose results come during the check.
+        self.verifying = attempts.iter().cloned().collect();
         if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
         }
