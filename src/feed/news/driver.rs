@@ -283,7 +283,9 @@ impl Driver {
         }
         if list.with_queued {
             for (run, slots) in &state.by_run {
-                slots.iter().for_each(|slot| slot.list(listing(run)));
+                for slot in slots {
+                    slot.list(listing(run));
+                }
             }
         } else {
             // Those that are running, and those that are no longer.
