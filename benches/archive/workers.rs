@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hatchet::archive::{Archive, Retention};
 use hatchet::embedded::Engine;
-use hatchet::{Client, Context, Task};
+use hatchet::{Client, Context, Outcome, Task};
 
 /// The number of runs that are collected.
 const OLD_RUNS: usize = 100_000;
@@ -48,9 +48,7 @@ pub(crate) fn run() {
 
 async fn work(hatchet: &Client, task: &Task<(), ()>, count: usize) -> Duration {
     let started = Instant::now();
-    let runs = hatchet.run_many(task, (0..count).map(|_| ())).start().await.unwrap();
-    for run in runs {
-        run.unwrap().outcome().await.unwrap();
-    }
+    let outcomes = hatchet.run_many(task, (0..count).map(|_| ())).outcomes().await.unwrap();
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Completed(_)))));
     started.elapsed()
 }
