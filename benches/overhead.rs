@@ -28,6 +28,7 @@
 )]
 
 mod interleaved;
+mod raw_report;
 
 use std::alloc::System;
 use std::collections::HashSet;
@@ -47,8 +48,8 @@ use hatchet::raw::pb::v1::{
 };
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::raw::pb::{
-    ActionType, AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, StepActionEvent, StepActionEventType,
-    WorkerListenRequest, WorkerRegisterRequest,
+    ActionType, AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, WorkerListenRequest,
+    WorkerRegisterRequest,
 };
 use hatchet::workflow::WorkflowRef;
 use hatchet::{Client, Config, Context, RunFilter, RunStatus, Task};
@@ -303,23 +304,8 @@ async fn raw_worker(client: Client) {
 }
 
 async fn raw_task(mut dispatcher: DispatcherClient<RawChannel>, worker_id: String, action: AssignedAction) {
-    let started = StepActionEvent {
-        worker_id,
-        job_id: action.job_id,
-        job_run_id: action.job_run_id,
-        task_id: action.task_id,
-        task_run_external_id: action.task_run_external_id,
-        action_id: action.action_id,
-        event_timestamp: Some(std::time::SystemTime::UNIX_EPOCH.into()),
-        event_type: StepActionEventType::StepEventTypeStarted as i32,
-        retry_count: Some(action.retry_count),
-        ..Default::default()
-    };
-    let completed = StepActionEvent {
-        event_type: StepActionEventType::StepEventTypeCompleted as i32,
-        event_payload: r#"{"ok":true}"#.into(),
-        ..started.clone()
-    };
+    let started = raw_report::started(worker_id, action);
+    let completed = raw_report::completed(&started, r#"{"ok":true}"#.into());
     dispatcher.send_step_action_event(started).await.unwrap();
     dispatcher.send_step_action_event(completed).await.unwrap();
 }

@@ -271,29 +271,24 @@ fn print(name: &str, raw: f64, sdk: f64) {
     println!("{name:<58} {raw:>9.2} {sdk:>9.2} {:>7.2}", sdk / raw);
 }
 
+/// The time of one of several operations.
+fn each(time: Duration, count: usize) -> f64 {
+    time.as_secs_f64() * 1e6 / count as f64
+}
+
+/// Measures both sides in turn, and prints the medians of the times of one operation.
+async fn compare(name: &str, rounds: usize, count: usize, measure: impl AsyncFn(bool) -> Duration) {
+    let pairs = interleaved(rounds, async || measure(true).await, async || measure(false).await).await;
+    let of = |side: fn(&(Duration, Duration)) -> Duration| median(pairs.iter().map(|pair| each(side(pair), count)));
+    print(name, of(|pair| pair.0), of(|pair| pair.1));
+}
+
 async fn table(scale: Scale) {
     println!("{:<58} {:>9} {:>9} {:>7}", "µs", "raw", "SDK", "ratio");
-    let each = |time: Duration, count: usize| time.as_secs_f64() * 1e6 / count as f64;
-    let pairs = interleaved(
-        scale.rounds,
-        async || chunks(true, scale.chunks).await,
-        async || chunks(false, scale.chunks).await,
-    );
-    let pairs = pairs.await;
-    let of =
-        |side: fn(&(Duration, Duration)) -> Duration, count| median(pairs.iter().map(|pair| each(side(pair), count)));
     let name = format!("a chunk of {} on one stream, sent and read", scale.chunks);
-    print(&name, of(|pair| pair.0, scale.chunks), of(|pair| pair.1, scale.chunks));
-    let pairs = interleaved(
-        scale.rounds,
-        async || many_results(true, scale.results).await,
-        async || many_results(false, scale.results).await,
-    );
-    let pairs = pairs.await;
-    let of =
-        |side: fn(&(Duration, Duration)) -> Duration, count| median(pairs.iter().map(|pair| each(side(pair), count)));
+    compare(&name, scale.rounds, scale.chunks, async |is_raw| chunks(is_raw, scale.chunks).await).await;
     let name = format!("a result of {}, with the worker", scale.results);
-    print(&name, of(|pair| pair.0, scale.results), of(|pair| pair.1, scale.results));
+    compare(&name, scale.rounds, scale.results, async |is_raw| many_results(is_raw, scale.results).await).await;
     let mut latencies: [[Vec<f64>; 2]; 2] = Default::default();
     for _ in 0..scale.rounds {
         for (side, is_raw) in [true, false].into_iter().enumerate() {
@@ -306,17 +301,9 @@ async fn table(scale: Scale) {
         print(&format!("from sending a chunk to its reader, {name}"), of(0), of(1));
     }
     for waiters in scale.waiters {
-        let rounds = scale.rounds.min(3);
-        let raw = async || results(true, waiters, scale.runs).await;
-        let sdk = async || results(false, waiters, scale.runs).await;
-        let pairs = interleaved(rounds, raw, sdk).await;
-        let of =
-            |side: fn(&(Duration, Duration)) -> Duration| median(pairs.iter().map(|pair| each(side(pair), scale.runs)));
-        print(
-            &format!("a run, started and awaited, while {waiters} others wait"),
-            of(|pair| pair.0),
-            of(|pair| pair.1),
-        );
+        let name = format!("a run, started and awaited, while {waiters} others wait");
+        let measure = async |is_raw| results(is_raw, waiters, scale.runs).await;
+        compare(&name, scale.rounds.min(3), scale.runs, measure).await;
     }
 }
 

@@ -18,6 +18,8 @@
 
 mod child;
 mod raw;
+#[path = "../raw_report.rs"]
+mod raw_report;
 mod sdk;
 mod work;
 

@@ -5,9 +5,8 @@ use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::v1::TriggerWorkflowRequest;
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::raw::pb::{
-    AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, ResourceEventType, StepActionEvent,
-    StepActionEventType, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest, WorkerListenRequest,
-    WorkerRegisterRequest,
+    AssignedAction, BulkTriggerWorkflowRequest, HeartbeatRequest, ResourceEventType, SubscribeToWorkflowEventsRequest,
+    SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest,
 };
 use tokio::sync::mpsc;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -15,6 +14,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use crate::raw_report;
 use crate::work::{Output, WORKFLOW, input};
 
 const BULK: usize = 1000;
@@ -154,23 +154,8 @@ pub(crate) async fn worker(mut raw: Raw, end: impl Future<Output = ()>) {
 }
 
 async fn task(mut dispatcher: DispatcherClient<Authorized>, worker_id: String, action: AssignedAction) {
-    let started = StepActionEvent {
-        worker_id,
-        job_id: action.job_id,
-        job_run_id: action.job_run_id,
-        task_id: action.task_id,
-        task_run_external_id: action.task_run_external_id,
-        action_id: action.action_id,
-        event_timestamp: Some(std::time::SystemTime::UNIX_EPOCH.into()),
-        event_type: StepActionEventType::StepEventTypeStarted as i32,
-        retry_count: Some(action.retry_count),
-        ..Default::default()
-    };
-    let completed = StepActionEvent {
-        event_type: StepActionEventType::StepEventTypeCompleted as i32,
-        event_payload: serde_json::to_string(&Output { ok: true }).unwrap(),
-        ..started.clone()
-    };
+    let started = raw_report::started(worker_id, action);
+    let completed = raw_report::completed(&started, serde_json::to_string(&Output { ok: true }).unwrap());
     dispatcher.send_step_action_event(started).await.unwrap();
     dispatcher.send_step_action_event(completed).await.unwrap();
 }

@@ -24,6 +24,8 @@
 #[path = "../interleaved.rs"]
 mod interleaved;
 mod raw;
+#[path = "../raw_report.rs"]
+mod raw_report;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

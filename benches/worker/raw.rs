@@ -5,15 +5,12 @@ use std::time::Duration;
 use hatchet::Client;
 use hatchet::raw::RawChannel;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
-use hatchet::raw::pb::{
-    ActionType, AssignedAction, HeartbeatRequest, StepActionEvent, StepActionEventType, WorkerListenRequest,
-    WorkerRegisterRequest,
-};
+use hatchet::raw::pb::{ActionType, AssignedAction, HeartbeatRequest, WorkerListenRequest, WorkerRegisterRequest};
 use serde::Deserialize;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::{Payload, Times, WORKFLOW};
+use crate::{Payload, Times, WORKFLOW, raw_report};
 
 /// Starts a worker, and returns when the engine assigns tasks to it.
 pub(crate) async fn start(client: &Client, slots: u32, times: Option<Times>) -> JoinHandle<()> {
@@ -69,26 +66,15 @@ struct Assignment {
 async fn task(
     mut dispatcher: DispatcherClient<RawChannel>,
     worker_id: String,
-    action: AssignedAction,
+    mut action: AssignedAction,
     times: Option<Times>,
 ) {
-    let started = StepActionEvent {
-        worker_id,
-        job_id: action.job_id,
-        job_run_id: action.job_run_id,
-        task_id: action.task_id,
-        task_run_external_id: action.task_run_external_id,
-        action_id: action.action_id,
-        event_timestamp: Some(std::time::SystemTime::UNIX_EPOCH.into()),
-        event_type: StepActionEventType::StepEventTypeStarted as i32,
-        retry_count: Some(action.retry_count),
-        ..Default::default()
-    };
-    let mut completed =
-        StepActionEvent { event_type: StepActionEventType::StepEventTypeCompleted as i32, ..started.clone() };
+    let payload = std::mem::take(&mut action.action_payload);
+    let started = raw_report::started(worker_id, action);
+    let mut completed = raw_report::completed(&started, String::new());
     let report = async { dispatcher.send_step_action_event(started).await.unwrap() };
     let code = async {
-        let input = serde_json::from_str::<Assignment>(&action.action_payload).unwrap().input;
+        let input = serde_json::from_str::<Assignment>(&payload).unwrap().input;
         if let Some(times) = times {
             times.measure().await;
         }
