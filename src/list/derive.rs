@@ -8,7 +8,6 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::selection::ListRequest;
 use crate::error::Result;
-use crate::feed::pass;
 use crate::model::{Attempt, RunStatus};
 use crate::observe::newest_attempts;
 use crate::rpc::convert::ListRow;
@@ -58,8 +57,7 @@ fn is_unclear(row: &ListRow) -> bool {
 
 async fn derived(request: &ListRequest, mut row: ListRow) -> Result<ListRow> {
     if is_unclear(&row) {
-        let _permit = pass(request.gate.as_ref(), 1).await;
-        let attempts = newest_attempts(&request.client, &row).await?;
+        let attempts = newest_attempts(&request.client, request.gate.as_ref(), &row).await?;
         if let Some((status, error)) = actual_status(&attempts) {
             (row.run.status, row.run.error) = (status, error);
         }

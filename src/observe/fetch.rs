@@ -237,12 +237,15 @@ pub(crate) fn if_found<T>(response: Result<T>) -> Result<Option<T>> {
 }
 
 /// The newest attempt of each task of a row, according to the events alone. Empty while REST does not have them.
-pub(crate) async fn newest_attempts(client: &Client, row: &ListRow) -> Result<Vec<Attempt>> {
+pub(crate) async fn newest_attempts(client: &Client, gate: Option<&Gate>, row: &ListRow) -> Result<Vec<Attempt>> {
     let rpc = client.rpc();
+    let permit = pass(gate, 1).await;
     // A row does not show whether it is a DAG run: all rows of a list of runs have the type of one.
     if let Some(events) = if_found(rpc.rest.task_events(row.key()).await)? {
         return Ok(attempts(&events).pop().into_iter().collect());
     }
+    drop(permit);
+    let _permit = pass(gate, 1).await;
     let evidence = Evidence { rest: if_found(rpc.rest.run(row.run.id).await)?, ..Evidence::default() };
     Ok(RunView::new(row.run.id, &evidence).tasks.into_iter().filter_map(|mut task| task.attempts.pop()).collect())
 }

@@ -159,11 +159,8 @@ impl Driver {
                 self.group.subscribed_at.send_replace(Some(Instant::now() + SUBSCRIBE_DELAY));
             }
             StreamEvent::Message(event) => {
-                self.group.subscribed_at.send_if_modified(|at| {
-                    let now = Instant::now();
-                    at.is_none_or(|at| at > now).then(|| *at = Some(now)).is_some()
-                });
                 if std::mem::take(&mut self.has_gap) {
+                    self.group.subscribed_at.send_replace(Some(Instant::now()));
                     if self.is_first_of_only_run(&event) {
                         self.group.lock().mark_gap();
                     } else {
