@@ -77,6 +77,9 @@ pub(crate) use trace::{EVENT_TRACEPARENT, TRACEPARENT, continue_trace, current_t
 
 /// The target of the spans.
 pub const TARGET: &str = "hatchet";
+
+/// The number of failures in succession that are logged as warnings. Further ones are debug messages: an outage must not fill the log.
+pub(crate) const MAX_WARNINGS: u32 = 3;
 /// The name of the span in which the code of an attempt runs.
 pub const ATTEMPT_SPAN: &str = "hatchet.attempt";
 /// The name of the span in which the code of a batch runs.

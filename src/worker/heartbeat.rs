@@ -11,6 +11,7 @@ use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
+use crate::telemetry::MAX_WARNINGS;
 
 /// Two heartbeats may be lost without an effect.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -31,9 +32,6 @@ pub(super) enum Heartbeat {
     UnknownWorker,
     Failed(Error),
 }
-
-/// The number of failed heartbeats in succession that are logged as warnings: an outage must not fill the log.
-const MAX_WARNINGS: u32 = 3;
 
 /// How many heartbeats have failed in succession.
 #[derive(Debug, Default)]

@@ -5,8 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
+use crate::telemetry::MAX_WARNINGS;
 use crate::transport::REFUSALS_TRANSIENT_FOR;
 use crate::transport::retry::delay;
+
+/// The first loss is no warning: usually the server has ended the stream.
+const LAST_WARNING: u32 = 1 + MAX_WARNINGS;
 
 /// The losses of one stream since its last message.
 ///
@@ -70,7 +74,7 @@ impl Backoff {
         match self.losses {
             _ if is_new => tracing::warn!(stream, error, "failed to decode a message of a stream"),
             0..=1 => tracing::debug!(stream, error, "stream ended"),
-            2..=4 => tracing::warn!(stream, error, losses = self.losses, "stream lost"),
+            2..=LAST_WARNING => tracing::warn!(stream, error, losses = self.losses, "stream lost"),
             _ => tracing::debug!(stream, error, losses = self.losses, "stream lost again"),
         }
     }

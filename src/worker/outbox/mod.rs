@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::key::Key;
 use crate::error::{Error, ErrorKind};
 use crate::rpc::convert::{Report, ReportKind};
+use crate::telemetry::MAX_WARNINGS;
 use crate::transport::retry_delay;
 
 pub(super) use call::{CallResult, Sent, send};
@@ -545,9 +546,8 @@ fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
     entries
 }
 
-/// Logs a failure: an outage must not fill the log.
 fn log(failures: u32, reports: usize, error: &Error) {
-    if failures <= 3 {
+    if failures <= MAX_WARNINGS {
         tracing::warn!(%error, failures, reports, "failed to report results; they are kept and sent again");
     } else {
         tracing::debug!(%error, failures, reports, "still failing to report results");
