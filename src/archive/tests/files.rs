@@ -204,13 +204,9 @@ async fn a_query_opens_a_file_only_when_it_arrives_there() {
 #[tokio::test(start_paused = true)]
 async fn all_requests_of_a_collection_are_limited() {
     let bench = Bench::new().await;
-    let slow = Task::new("slow", async |(): (), _: Context| {
-        sleep(DAY).await;
-        Ok(())
-    })
-    .timeout(Duration::from_secs(5));
+    let slow = slow("slow");
     let worker = bench.client.worker("other").slots(100).register(&slow).build().unwrap().start().await.unwrap();
-    bench.client.run_many(&slow, vec![(); 20]).start().await.unwrap();
+    bench.client.run_many(&slow, vec![json!({}); 20]).start().await.unwrap();
     sleep(HOUR).await;
     let list = bench.archive.collect(&bench.client, all()).requests_per_second(1).dry_run();
     let started = tokio::time::Instant::now();

@@ -41,6 +41,15 @@ fn all() -> Retention {
     Retention::older_than(Duration::ZERO)
 }
 
+/// A task that times out.
+fn slow(name: &str) -> Task<Value, ()> {
+    Task::new(name, async |_: Value, _: Context| {
+        sleep(DAY).await;
+        Ok(())
+    })
+    .timeout(Duration::from_secs(5))
+}
+
 struct Bench {
     engine: Engine,
     client: Client,
@@ -129,18 +138,13 @@ async fn archived_runs_equal_those_of_the_engine() {
         let second = Task::new("second", async |_: Input, _: Context| Ok("text".to_owned()));
         Workflow::new("dag").task(&first).task_after(&second, ["first"])
     };
-    let slow = Task::new("slow-1.x", async |(): (), _: Context| {
-        sleep(DAY).await;
-        Ok(())
-    })
-    .timeout(Duration::from_secs(5))
-    .on_event("order:created");
+    let slow = slow("slow-1.x").on_event("order:created");
     let worker = client.worker("other").register(&dag).register(&slow).build().unwrap().start().await.unwrap();
     bench.start(0..3).await;
     let dag_run = client.run(&dag, &Input { n: 7 }).metadata("s", "1").start().await.unwrap();
     dag_run.outcome().await.unwrap();
     let event = client.push("order:created", &json!({})).send().await.unwrap();
-    let cancelled = client.run(&slow, &()).start().await.unwrap();
+    let cancelled = client.run(&slow, &json!({})).start().await.unwrap();
     sleep(Duration::from_secs(1)).await;
     cancelled.cancel().reason("not needed").by("ada").send().await.unwrap();
     sleep(Duration::from_secs(60)).await;

@@ -37,12 +37,7 @@ async fn write_an_archive() {
         let second = Task::new("second", async |_: Input, _: Context| Ok("text".to_owned()));
         Workflow::new("dag").task(&first).task_after(&second, ["first"])
     };
-    let slow = Task::new("slow", async |_: Value, _: Context| {
-        sleep(DAY).await;
-        Ok(())
-    })
-    .timeout(Duration::from_secs(5))
-    .on_event("order:created");
+    let slow = slow("slow").on_event("order:created");
     let worker = client.worker("other").register(&dag).register(&slow).build().unwrap().start().await.unwrap();
     bench.start(0..2).await;
     client.run(&dag, &Input { n: 7 }).metadata("s", "1").start().await.unwrap().outcome().await.unwrap();
