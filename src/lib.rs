@@ -145,8 +145,8 @@ pub mod builder {
     pub use crate::observe::DetailsBuilder;
     pub use crate::request::{CommandBuilder, ReadBuilder};
     pub use crate::run::{
-        CancelBuilder, CancelManyBuilder, CancelReason, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder,
-        RunManyBuilder, RunOptions,
+        CancelBuilder, CancelManyBuilder, CancelReason, ReplayBuilder, ReplayManyBuilder, ReplayOptions, RerunBuilder,
+        RunBuilder, RunManyBuilder, RunOptions,
     };
     pub use crate::trigger::{
         CronBuilder, CronQuery, EventBuilder, EventManyBuilder, EventOptions, RateLimitBuilder, RateLimitQuery,

@@ -20,7 +20,7 @@ use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::Result;
 use crate::model::{BulkReport, RunAction, RunId, RunReport, RunStatus};
 use crate::run::cancel::{self, CancelOptions};
-use crate::run::replay::{self, ReplayOptions};
+use crate::run::replay::{self, Replay};
 
 impl RunQuery {
     /// Prepares a cancel of all matching runs. If the filter has no status, runs that have ended are omitted, also from the report. If it
@@ -45,7 +45,7 @@ impl RunQuery {
     /// Prepares a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from the report,
     /// and so are cancelled runs unless they are [requested](BulkReplayBuilder::even_if_cancelled). If it has, they are reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
-        BulkReplayBuilder { query: self.clone(), options: ReplayOptions::default() }
+        BulkReplayBuilder { query: self.clone(), command: Replay::default() }
     }
 }
 
@@ -148,28 +148,28 @@ impl BulkCancelBuilder {
 #[must_use = "nothing is replayed before `send` or `reports`"]
 pub struct BulkReplayBuilder {
     query: RunQuery,
-    options: ReplayOptions,
+    command: Replay,
 }
 
 impl BulkReplayBuilder {
     /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.request.timeout = Some(timeout);
+        self.command.request.timeout = Some(timeout);
         self
     }
 
     /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.options.request.retry = Some(policy);
+        self.command.request.retry = Some(policy);
         self
     }
 
     /// Also replays cancelled runs. By default, they are omitted if the filter has no status, and reported as skipped if it has one,
     /// because someone cancelled them on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
-        self.options.even_if_cancelled = true;
+        self.command.options.even_if_cancelled = true;
         self
     }
 
@@ -193,13 +193,14 @@ impl BulkReplayBuilder {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the timeout is out of range. Errors of the list are in the stream.
     pub fn reports(self) -> Result<RunReports> {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
-        if self.options.even_if_cancelled {
+        if self.command.options.even_if_cancelled {
             ended.push(RunStatus::Cancelled);
         }
-        let Self { query, options } = self;
+        let Self { query, command } = self;
         // The engine loses replays if there are many at once.
-        RunReports::new(selection(&query, ended, options.request), replay::BATCH, 1, move |client, runs| {
-            Box::pin(async move { replay::batch(&client, &runs, options).await })
+        RunReports::new(selection(&query, ended, command.request), replay::BATCH, 1, move |client, runs| {
+            let command = command.clone();
+            Box::pin(async move { replay::batch(&client, &runs, &command).await })
         })
     }
 }

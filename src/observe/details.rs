@@ -37,6 +37,7 @@ pub struct DetailsBuilder {
     client: Client,
     run: RunId,
     started_at: Option<Instant>,
+    is_dag: bool,
     logs: usize,
     request: RequestOptions,
     gate: Option<Gate>,
@@ -44,7 +45,13 @@ pub struct DetailsBuilder {
 
 impl DetailsBuilder {
     pub(crate) fn new(client: Client, run: RunId, started_at: Option<Instant>) -> Self {
-        Self { client, run, started_at, logs: 0, request: RequestOptions::default(), gate: None }
+        Self { client, run, started_at, is_dag: false, logs: 0, request: RequestOptions::default(), gate: None }
+    }
+
+    /// Sets whether the run is known to be a DAG run.
+    pub(crate) fn known_dag(mut self, is_dag: bool) -> Self {
+        self.is_dag = is_dag;
+        self
     }
 
     /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, the maximum is
@@ -81,7 +88,7 @@ impl DetailsBuilder {
             return Err(Error::invalid("number of log lines", problem));
         }
         let client = self.client.with(self.request)?;
-        let fetch = RunFetch::new(self.run).started_at(self.started_at);
+        let fetch = RunFetch::new(self.run).started_at(self.started_at).known_dag(self.is_dag);
         // Who fetches a run for later needs all of it.
         let is_strict = self.gate.is_some();
         let fetch = self.gate.clone().into_iter().fold(fetch, RunFetch::through);

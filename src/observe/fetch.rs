@@ -85,7 +85,8 @@ impl RunFetch {
         self
     }
 
-    /// Sets whether the run is known to be a DAG run. Then a request is omitted that only single-task runs need.
+    /// Sets whether the run is known to be a DAG run. Then a request is omitted that only single-task runs need. It is sent later if the run
+    /// is of a version of the workflow that has one task.
     pub(crate) fn known_dag(mut self, is_dag: bool) -> Self {
         self.is_dag = is_dag;
         self
@@ -152,7 +153,7 @@ impl RunFetch {
     async fn fetch_once(&mut self, client: &Client) -> Result<()> {
         let (rpc, run, evidence) = (client.rpc(), self.run, &mut self.evidence);
         // The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
-        let needs_events = !self.is_dag && evidence.is_single_task(run) != Some(false);
+        let needs_events = evidence.is_single_task(run).unwrap_or(!self.is_dag);
         let _permit = pass(self.gate.as_ref(), if needs_events { 3 } else { 2 }).await;
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
         let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
@@ -171,6 +172,8 @@ impl RunFetch {
         }
         evidence.rest = if_found(rest)?;
         evidence.set_workflow(|name| client.unprefixed(name));
+        let is_other_version = !needs_events && evidence.is_single_task(run) == Some(true);
+        let events = if is_other_version { rpc.rest.task_events(run.into()).await } else { events };
         evidence.events = if_found(events)?.unwrap_or_default();
         Ok(())
     }
@@ -256,7 +259,7 @@ mod tests {
     use super::*;
     use crate::embedded::{Engine, Fault};
     use crate::model::RunStatus;
-    use crate::workflow::{Context, Task};
+    use crate::workflow::{Context, Task, Workflow};
 
     #[tokio::test(start_paused = true)]
     async fn a_count_is_stable_after_it_has_not_changed_for_a_while() {
@@ -332,5 +335,29 @@ mod tests {
         let started = Instant::now();
         RunFetch::new(id).fetch(&client).await.unwrap();
         assert_eq!((started.elapsed(), engine.faults().planned()), (3 * SECOND, 0));
+    }
+
+    const EVENTS: &str = "GET /api/v1/stable/tasks/{task}/task-events";
+
+    #[tokio::test(start_paused = true)]
+    async fn the_events_of_a_task_are_not_requested_for_a_known_dag_run() {
+        let engine = Engine::start().await.unwrap();
+        let client = engine.client();
+        let task = |name| Task::new(name, async |(): (), _: Context| Ok(()));
+        let (first, second): (Task<(), ()>, Task<(), ()>) = (task("first"), task("second"));
+        let one: Workflow<()> = Workflow::new("workflow").task(&first);
+        let two = one.clone().task_after(&second, [&first]);
+        for (version, requests) in [(&two, 0), (&one, 1)] {
+            let worker = client.worker("worker").register(version).build().unwrap().start().await.unwrap();
+            // A program with a newer definition than the server's: the run has one task only.
+            let run = client.run(&two, &()).start().await.unwrap();
+            run.outcome().await.unwrap();
+            engine.faults().inject_times(EVENTS, Fault::Delay(Duration::ZERO), 10).unwrap();
+            let details = run.details().await.unwrap();
+            assert!(details.tasks.iter().all(|task| task.attempts.len() == 1), "{details}");
+            assert_eq!(10 - engine.faults().planned(), requests);
+            engine.faults().clear();
+            worker.shutdown().await;
+        }
     }
 }

@@ -35,6 +35,8 @@ pub struct RunHandle<O = serde_json::Value> {
     started_at: Option<Instant>,
     /// The first attempt that counts: the end of an earlier attempt is not the end of the run.
     from_attempt: u32,
+    /// Whether the run is known to be a DAG run.
+    is_dag: bool,
     /// The workflow's name, without the namespace, if this client started the run.
     workflow: Option<Arc<str>>,
     output: PhantomData<fn() -> O>,
@@ -51,7 +53,15 @@ impl Client {
     /// # }
     /// ```
     pub fn run_handle(&self, id: RunId) -> RunHandle {
-        RunHandle { client: self.clone(), id, started_at: None, from_attempt: 1, workflow: None, output: PhantomData }
+        RunHandle {
+            client: self.clone(),
+            id,
+            started_at: None,
+            from_attempt: 1,
+            is_dag: false,
+            workflow: None,
+            output: PhantomData,
+        }
     }
 }
 
@@ -82,9 +92,21 @@ impl<O> RunHandle<O> {
             id,
             started_at: Some(Instant::now()),
             from_attempt: 1,
+            is_dag: false,
             workflow: Some(workflow),
             output: PhantomData,
         }
+    }
+
+    /// Sets whether the run is one of a workflow that is known to be a DAG.
+    pub(super) fn of_dag(mut self, is_dag: bool) -> Self {
+        self.is_dag = is_dag;
+        self
+    }
+
+    /// Whether the run is known to be a DAG run.
+    pub(crate) fn is_dag(&self) -> bool {
+        self.is_dag
     }
 
     /// The workflow's name, without the namespace, if it is known.
@@ -111,6 +133,7 @@ impl<O> RunHandle<O> {
             id: self.id,
             started_at: self.started_at,
             from_attempt: self.from_attempt,
+            is_dag: self.is_dag,
             workflow: self.workflow,
             output: PhantomData,
         }
@@ -163,7 +186,7 @@ impl<O> RunHandle<O> {
     /// # Cancel safety
     /// The future is cancel safe: it only reads.
     pub fn details(&self) -> DetailsBuilder {
-        DetailsBuilder::new(self.client.clone(), self.id, self.started_at)
+        DetailsBuilder::new(self.client.clone(), self.id, self.started_at).known_dag(self.is_dag)
     }
 
     /// Returns a stream of all log lines of the run's tasks: task by task, the oldest line of each task first.
@@ -192,6 +215,7 @@ impl<O> Clone for RunHandle<O> {
             id: self.id,
             started_at: self.started_at,
             from_attempt: self.from_attempt,
+            is_dag: self.is_dag,
             workflow: self.workflow.clone(),
             output: PhantomData,
         }

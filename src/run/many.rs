@@ -59,6 +59,7 @@ impl Client {
             each: HashMap::new(),
             request: RequestOptions::default(),
             parent: None,
+            is_dag: workflow.is_dag() == Some(true),
             output: PhantomData,
         }
     }
@@ -85,6 +86,7 @@ pub struct RunManyBuilder<O> {
     each: HashMap<usize, RunOptions>,
     request: RequestOptions,
     parent: Option<Parent>,
+    is_dag: bool,
     output: PhantomData<fn() -> O>,
 }
 
@@ -233,7 +235,7 @@ impl<O> RunManyBuilder<O> {
         let none_started = !results.iter().any(Result::is_ok);
         match results.iter().filter_map(|result| result.as_ref().err()).find(missing).filter(|_| none_started) {
             Some(error) => Err(error.clone()),
-            None => Ok(results),
+            None => Ok(results.into_iter().map(|run| Ok(run?.of_dag(self.is_dag))).collect()),
         }
     }
 }

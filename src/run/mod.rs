@@ -19,7 +19,7 @@ pub use cancel::{CancelBuilder, CancelManyBuilder};
 pub use cancel_reason::CancelReason;
 pub use handle::RunHandle;
 pub use many::RunManyBuilder;
-pub use options::RunOptions;
+pub use options::{ReplayOptions, RunOptions};
 pub use replay::{ReplayBuilder, ReplayManyBuilder, Replayed};
 pub use rerun::RerunBuilder;
 pub(crate) use start::Parent;

@@ -1,4 +1,4 @@
-//! The options of one of many runs.
+//! The options of one of many runs, and of one of many replays.
 
 use super::placement::Placement;
 use crate::error::{Error, Result};
@@ -55,6 +55,31 @@ impl RunOptions {
     /// Sets the key of a child run; see [`RunBuilder::child_key`](crate::builder::RunBuilder::child_key).
     pub fn child_key(mut self, key: impl Into<String>) -> Self {
         self.child_key = Some(key.into());
+        self
+    }
+}
+
+/// The options of one of many replays; see [`ReplayManyBuilder::each`](crate::builder::ReplayManyBuilder::each).
+///
+/// ```no_run
+/// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>, retried: hatchet::RunId) -> hatchet::Result<()> {
+/// let replay = hatchet.replay_many(ids);
+/// // Cancelled runs are skipped, except for this one.
+/// let replay = replay.each(|run, options| if run == retried { options.even_if_cancelled() } else { options });
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use = "options have no effect unless they are returned"]
+pub struct ReplayOptions {
+    pub(crate) even_if_cancelled: bool,
+}
+
+impl ReplayOptions {
+    /// Also replays the run if it was cancelled; see
+    /// [`ReplayManyBuilder::even_if_cancelled`](crate::builder::ReplayManyBuilder::even_if_cancelled).
+    pub fn even_if_cancelled(mut self) -> Self {
+        self.even_if_cancelled = true;
         self
     }
 }

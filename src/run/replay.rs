@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::effect::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
 use super::handle::RunHandle;
+use super::options::ReplayOptions;
 use super::resend::Resend;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -39,7 +40,7 @@ impl<O> RunHandle<O> {
     /// # }
     /// ```
     pub fn replay(&self) -> ReplayBuilder<O> {
-        ReplayBuilder { run: self.clone(), options: ReplayOptions::default() }
+        ReplayBuilder { run: self.clone(), command: Replay::default() }
     }
 }
 
@@ -47,14 +48,26 @@ impl Client {
     /// Prepares a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) sends it. To replay all runs that match a filter,
     /// use [`RunQuery::replay`](crate::builder::RunQuery::replay).
     pub fn replay_many(&self, runs: impl IntoIterator<Item = RunId>) -> ReplayManyBuilder {
-        ReplayManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: ReplayOptions::default() }
+        ReplayManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), command: Replay::default() }
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ReplayOptions {
-    pub(crate) even_if_cancelled: bool,
+/// What a replay does with its runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Replay {
+    pub(crate) options: ReplayOptions,
+    /// The runs with options of their own.
+    each: HashMap<RunId, ReplayOptions>,
     pub(crate) request: RequestOptions,
+}
+
+impl Replay {
+    /// The status for which a run is not replayed.
+    fn skipped(&self, run: RunId, details: &RunDetails) -> Option<RunStatus> {
+        let options = self.each.get(&run).unwrap_or(&self.options);
+        let is_kept = details.status == RunStatus::Cancelled && !options.even_if_cancelled;
+        (details.outcome.is_none() || is_kept).then(|| details.status.clone())
+    }
 }
 
 /// A replay that is about to be sent.
@@ -69,7 +82,7 @@ pub(crate) struct ReplayOptions {
 #[must_use = "nothing is replayed before `send`"]
 pub struct ReplayBuilder<O> {
     run: RunHandle<O>,
-    options: ReplayOptions,
+    command: Replay,
 }
 
 /// A replayed run.
@@ -109,21 +122,21 @@ impl<O> ReplayBuilder<O> {
     /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.request.timeout = Some(timeout);
+        self.command.request.timeout = Some(timeout);
         self
     }
 
     /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.options.request.retry = Some(policy);
+        self.command.request.retry = Some(policy);
         self
     }
 
     /// Also replays the run if it was cancelled. By default, [`send`](Self::send) returns [`RunState`](ErrorKind::RunState) for a
     /// cancelled run, because someone cancelled it on purpose.
     pub fn even_if_cancelled(mut self) -> Self {
-        self.options.even_if_cancelled = true;
+        self.command.options.even_if_cancelled = true;
         self
     }
 
@@ -137,8 +150,8 @@ impl<O> ReplayBuilder<O> {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.
     pub async fn send(self) -> Result<Replayed<O>> {
-        let (client, id) = (self.run.client().with(self.options.request)?, self.run.id());
-        let (mut reports, mut before) = batch_after(&client, &[id], self.options).await;
+        let (client, id) = (self.run.client().with(self.command.request)?, self.run.id());
+        let (mut reports, mut before) = batch_after(&client, &[id], &self.command).await;
         let report = reports.pop();
         let attempt = report.as_ref().and_then(|report| report.attempt);
         match report.map(|report| report.effect) {
@@ -170,28 +183,35 @@ impl<O> ReplayBuilder<O> {
 pub struct ReplayManyBuilder {
     client: Client,
     runs: Vec<RunId>,
-    options: ReplayOptions,
+    command: Replay,
 }
 
 impl ReplayManyBuilder {
     /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.request.timeout = Some(timeout);
+        self.command.request.timeout = Some(timeout);
         self
     }
 
     /// Sets the retry policy of the calls that this request makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.options.request.retry = Some(policy);
+        self.command.request.retry = Some(policy);
         self
     }
 
     /// Also replays cancelled runs. By default, they are reported as [`Skipped`](Effect::Skipped), because someone cancelled them on
     /// purpose.
     pub fn even_if_cancelled(mut self) -> Self {
-        self.options.even_if_cancelled = true;
+        self.command.options.even_if_cancelled = true;
+        self
+    }
+
+    /// Sets options of single runs. The function is called once for each run, with its id and the options of all runs.
+    pub fn each(mut self, mut options: impl FnMut(RunId, ReplayOptions) -> ReplayOptions) -> Self {
+        let (of_all, runs) = (self.command.options, &self.runs);
+        self.command.each = runs.iter().map(|run| (*run, options(*run, of_all))).collect();
         self
     }
 
@@ -204,10 +224,10 @@ impl ReplayManyBuilder {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
     pub async fn send(self) -> Result<Vec<RunReport>> {
-        let client = self.client.with(self.options.request)?;
+        let client = self.client.with(self.command.request)?;
         let mut reports = HashMap::new();
         for runs in distinct(&self.runs).chunks(BATCH) {
-            reports.extend(batch(&client, runs, self.options).await.into_iter().map(|report| (report.run_id, report)));
+            reports.extend(batch(&client, runs, &self.command).await.into_iter().map(|report| (report.run_id, report)));
         }
         Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())
     }
@@ -217,7 +237,7 @@ impl ReplayManyBuilder {
 type Counts = BTreeMap<TaskId, u32>;
 
 /// The state of a run before its replay.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 struct Before {
     attempt: u32,
     is_single_task: bool,
@@ -243,37 +263,31 @@ impl Before {
 }
 
 /// Replays runs with one call, waits until all of them run again, and returns a report for each, in their order.
-pub(crate) async fn batch(client: &Client, runs: &[RunId], options: ReplayOptions) -> Vec<RunReport> {
-    batch_after(client, runs, options).await.0
+pub(crate) async fn batch(client: &Client, runs: &[RunId], command: &Replay) -> Vec<RunReport> {
+    batch_after(client, runs, command).await.0
 }
 
 /// The same, with the states of the replayed runs before the replay.
-async fn batch_after(
-    client: &Client,
-    runs: &[RunId],
-    options: ReplayOptions,
-) -> (Vec<RunReport>, BTreeMap<RunId, Before>) {
-    let mut befores: BTreeMap<RunId, Before> = BTreeMap::new();
+async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<RunReport>, BTreeMap<RunId, Before>) {
     let mut effects: BTreeMap<RunId, Effect> = BTreeMap::new();
-    let mut waiting: BTreeMap<RunId, Before> = BTreeMap::new();
+    // A run moves from one to the other.
+    let (mut waiting, mut replayed_runs): (BTreeMap<RunId, Before>, BTreeMap<RunId, Before>) = Default::default();
     let reads = stream::iter(runs.to_vec()).map(|run| async move { (run, RunFetch::new(run).fetch(client).await) });
     let fetched: Vec<_> = reads.buffered(MAX_CONCURRENT_CALLS).collect().await;
     for (run, details) in fetched {
         match details {
             Ok(details) => {
-                if let Some(status) = skipped(&details, options) {
+                if let Some(status) = command.skipped(run, &details) {
                     effects.insert(run, Effect::Skipped(status));
                 } else {
-                    let before = Before::of(&details);
-                    waiting.insert(run, before.clone());
-                    befores.insert(run, before);
+                    waiting.insert(run, Before::of(&details));
                 }
             }
             Err(error) => drop(effects.insert(run, no_report(error))),
         }
     }
     let mut attempts: BTreeMap<RunId, u32> = BTreeMap::new();
-    let (mut tries, mut resend) = (0, Resend::new(client, options.request, EFFECT_TIMEOUT));
+    let (mut tries, mut resend) = (0, Resend::new(client, command.request, EFFECT_TIMEOUT));
     while tries < MAX_TRIES && !waiting.is_empty() {
         let to_send = if tries == 0 { waiting.keys().copied().collect() } else { ended(client, &waiting).await };
         if !to_send.is_empty()
@@ -303,7 +317,7 @@ async fn batch_after(
                 // A run that cannot be fetched may run again: its replay must not be sent again.
                 Err(error) => Effect::Unknown(error.with_possible_side_effects()),
             };
-            waiting.remove(&run);
+            replayed_runs.extend(waiting.remove_entry(&run));
             effects.insert(run, effect);
         }
     }
@@ -314,13 +328,7 @@ async fn batch_after(
     }
     let effect_of = |run: &RunId| effects.get(run).cloned().unwrap_or(Effect::NotFound);
     let reports = runs.iter().map(|run| RunReport::replayed(*run, effect_of(run), attempts.get(run).copied()));
-    (reports.collect(), befores)
-}
-
-/// The status of a run that must not be replayed.
-fn skipped(details: &RunDetails, options: ReplayOptions) -> Option<RunStatus> {
-    let cancelled = details.status == RunStatus::Cancelled && !options.even_if_cancelled;
-    (details.outcome.is_none() || cancelled).then(|| details.status.clone())
+    (reports.collect(), replayed_runs)
 }
 
 /// The runs that gRPC shows as ended. REST can lag by seconds, so a run that runs again may still have its old attempts there: a second

@@ -47,6 +47,11 @@ pub trait Runnable {
     /// The workflow's name, without the namespace.
     fn workflow_name(&self) -> &str;
 
+    /// Whether its runs are DAG runs: those of a workflow with several tasks. The default is `None`, which means that it is not known.
+    fn is_dag(&self) -> Option<bool> {
+        None
+    }
+
     /// The tags of the runs, schedules and crons that are started through it: keys and values. Their own tags replace those with the same
     /// key. The default is none.
     fn default_metadata(&self) -> &[(String, String)] {
@@ -60,6 +65,10 @@ impl<T: Runnable> Runnable for &T {
 
     fn workflow_name(&self) -> &str {
         (**self).workflow_name()
+    }
+
+    fn is_dag(&self) -> Option<bool> {
+        (**self).is_dag()
     }
 
     fn default_metadata(&self) -> &[(String, String)] {
@@ -121,7 +130,8 @@ impl Client {
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         let input = encode_input("input", input);
         let metadata = Metadata::of(workflow.default_metadata());
-        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, metadata)
+        let is_dag = workflow.is_dag() == Some(true);
+        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, metadata).of_dag(is_dag)
     }
 }
 
@@ -164,6 +174,7 @@ pub struct RunBuilder<O> {
     request: RequestOptions,
     parent: Option<Parent>,
     child_key: Option<String>,
+    is_dag: bool,
     output: PhantomData<fn() -> O>,
 }
 
@@ -180,8 +191,15 @@ impl<O> RunBuilder<O> {
             request: RequestOptions::default(),
             parent: None,
             child_key: None,
+            is_dag: false,
             output: PhantomData,
         }
+    }
+
+    /// Sets whether the workflow is known to be a DAG.
+    fn of_dag(mut self, is_dag: bool) -> Self {
+        self.is_dag = is_dag;
+        self
     }
 
     /// The client that will start the run.
@@ -321,7 +339,7 @@ impl<O> RunBuilder<O> {
             common = common.children_of(parent.run, parent.task, self.child_key);
         }
         let run = common.encode().run(input, is_child.then_some(number));
-        Ok(Prepared::new(client, self.workflow.into(), run))
+        Ok(Prepared { is_dag: self.is_dag, ..Prepared::new(client, self.workflow.into(), run) })
     }
 }
 
@@ -347,22 +365,23 @@ pub(super) struct Prepared<O> {
     client: Client,
     workflow: Arc<str>,
     run: NewRun,
+    is_dag: bool,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> Prepared<O> {
     pub(super) fn new(client: Client, workflow: Arc<str>, run: NewRun) -> Self {
-        Self { client, workflow, run, output: PhantomData }
+        Self { client, workflow, run, is_dag: false, output: PhantomData }
     }
 
     pub(super) async fn start(self) -> Result<RunHandle<O>> {
-        let Self { client, workflow, run, .. } = self;
+        let Self { client, workflow, run, is_dag, .. } = self;
         let call = client.rpc().workflows.trigger(&run);
         drop(run);
         match call.await.map_err(|error| of_workflow(error, &workflow))? {
             Triggered::Run(id) => {
                 client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
-                Ok(RunHandle::started(&client, workflow, id))
+                Ok(RunHandle::started(&client, workflow, id).of_dag(is_dag))
             }
             Triggered::Taken(existing) => Err(Error::collision(existing)),
         }

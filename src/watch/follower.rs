@@ -36,6 +36,8 @@ pub(super) struct Watched {
     pub(super) from_attempt: u32,
     /// When this client started the run, if it did.
     pub(super) started_at: Option<Instant>,
+    /// Whether the run is known to be a DAG run.
+    pub(super) is_dag: bool,
     /// When the engine created the run, if that is known.
     pub(super) created_at: Option<DateTime<Utc>>,
     /// The group whose news include the run, if it is known.
@@ -49,6 +51,7 @@ impl Watched {
             run: run.id(),
             from_attempt: run.first_attempt(),
             started_at: run.started_at(),
+            is_dag: run.is_dag(),
             created_at: None,
             membership: None,
         }
@@ -237,8 +240,9 @@ impl Follower {
             let news = news.take();
             self.created = news.created.or(self.created);
         }
-        let Watched { client, run, started_at, .. } = &self.watched;
-        let (owned, run, started_at, is_dag) = (client.clone(), *run, *started_at, self.progress.is_dag());
+        let Watched { client, run, started_at, is_dag, .. } = &self.watched;
+        let (owned, run, started_at) = (client.clone(), *run, *started_at);
+        let is_dag = *is_dag || self.progress.is_dag();
         let fetch = client.feed().fetcher.details(run, move |gate| async move {
             let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
             fetch.fetch(&owned).await

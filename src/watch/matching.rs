@@ -369,6 +369,7 @@ impl Matching {
             run,
             from_attempt: 1,
             started_at: None,
+            is_dag: false,
             created_at,
             membership: Some(self.group.membership().clone()),
         });

@@ -80,13 +80,13 @@ impl<O> RunHandle<O> {
         workflow: Option<Arc<str>>,
         results: Option<Vec<TaskResult>>,
     ) -> BoxFuture<'_, Result<Arc<RunDetails>>> {
-        let (client, run, started_at) = (self.client(), self.id(), self.started_at());
+        let (client, run, started_at, is_dag) = (self.client(), self.id(), self.started_at(), self.is_dag());
         Box::pin(async move {
             let (mut outage, mut was_shared) = (Outage::default(), true);
             loop {
                 let (owned, workflow, results) = (client.clone(), workflow.clone(), results.clone());
                 let fetch = client.feed().wait_fetcher.details(run, move |gate| async move {
-                    let fetch = RunFetch::new(run).for_wait().started_at(started_at).through(gate);
+                    let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
                     fetch.for_outcome(workflow, results).fetch(&owned).await
                 });
                 match fetch.await {

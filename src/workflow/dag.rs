@@ -192,6 +192,10 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Workflow<I, O> {
         &self.name
     }
 
+    fn is_dag(&self) -> Option<bool> {
+        Some(self.tasks.len() + usize::from(self.on_success.is_some()) > 1)
+    }
+
     fn default_metadata(&self) -> &[(String, String)] {
         &self.options.metadata
     }

@@ -118,6 +118,10 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Task<I, O> {
         &self.definition.name
     }
 
+    fn is_dag(&self) -> Option<bool> {
+        Some(false)
+    }
+
     fn default_metadata(&self) -> &[(String, String)] {
         &self.options.metadata
     }

@@ -20,6 +20,7 @@ rows! {
     p6_cancelled_runs_are_replayed_only_if_requested,
     p7_waits_return_the_new_attempt,
     p8_many_runs_are_replayed_by_id_with_a_report_for_each,
+    p8_single_runs_are_replayed_although_they_were_cancelled,
     p8_filters_replay_more_runs_than_the_engines_limit,
     p9_lost_replays_are_detected,
 }
@@ -229,6 +230,25 @@ async fn p8_many_runs_are_replayed_by_id_with_a_report_for_each(setup: Setup) {
     let expected = ["applied", "skipped: the run is RUNNING", "not found", "applied"];
     assert_eq!(effects, ids.into_iter().zip(expected.map(str::to_owned)).collect::<Vec<_>>());
     running.cancel().send().await.unwrap();
+    worker.shutdown().await;
+}
+
+async fn p8_single_runs_are_replayed_although_they_were_cancelled(setup: Setup) {
+    let task = endless(setup.name("endless"));
+    let worker = setup.hatchet.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
+    let runs = setup.hatchet.run_many(&task, vec![ONE; 2]).start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    for run in &runs {
+        until(run, RunStatus::Running).await;
+        assert!(run.cancel().send().await.unwrap().is_applied());
+    }
+    let (kept, replayed) = (runs[0].id(), runs[1].id());
+    let replay = setup.hatchet.replay_many([kept, replayed]);
+    let replay = replay.each(|run, options| if run == replayed { options.even_if_cancelled() } else { options });
+    let reports = replay.send().await.unwrap();
+    let effects: Vec<_> = reports.iter().map(|report| report.effect.to_string()).collect();
+    assert_eq!(effects, ["skipped: the run is CANCELLED", "applied"]);
+    assert!(runs[1].cancel().send().await.unwrap().is_applied());
     worker.shutdown().await;
 }
 
