@@ -81,7 +81,7 @@ impl Client {
     /// Returns the tenant that the token belongs to.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.
+    /// [`Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.
     pub fn tenant_id(&self) -> Result<TenantId> {
         parse_id(self.0.config.tenant_id())
     }
