@@ -1,6 +1,6 @@
 //! The table of runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -38,9 +38,10 @@ impl Slot {
 /// The REST API renders runs outside of the core's task and shares them with this table. A shared run is copied before it changes.
 #[derive(Debug, Default)]
 pub(crate) struct Runs {
-    all: Vec<Slot>,
-    /// All runs before this position have been dropped.
-    first: usize,
+    all: VecDeque<Slot>,
+    /// The position of the first of them. All earlier ones have been dropped.
+    first: u32,
+    /// How many of them have been dropped.
     dropped: usize,
     by_id: HashMap<Uuid, RunIx>,
     /// The tasks of DAGs.
@@ -54,7 +55,8 @@ impl Runs {
     }
 
     fn next(&self) -> RunIx {
-        RunIx(u32::try_from(self.all.len()).unwrap_or(u32::MAX))
+        let count = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        RunIx(self.first.saturating_add(count))
     }
 
     fn push(&mut self, run: Arc<Run>) -> RunIx {
@@ -64,14 +66,14 @@ impl Runs {
             let keys = run.tasks.iter().map(|task| (task.id, TaskKey { run: ix, index: task.step }));
             self.by_task.extend(keys);
         }
-        self.all.push(Slot::Kept(run));
+        self.all.push_back(Slot::Kept(run));
         ix
     }
 
     /// A snapshot of some runs.
     pub(crate) fn shared(&self, runs: impl IntoIterator<Item = RunIx>) -> Self {
         let mut shared = Self::default();
-        for slot in runs.into_iter().filter_map(|ix| self.all.get(ix.0 as usize)) {
+        for slot in runs.into_iter().filter_map(|ix| self.all.get(self.index_of(ix)?)) {
             if let Slot::Kept(run) = slot {
                 shared.push(Arc::clone(run));
             }
@@ -79,8 +81,12 @@ impl Runs {
         shared
     }
 
+    fn index_of(&self, ix: RunIx) -> Option<usize> {
+        Some(ix.0.checked_sub(self.first)? as usize)
+    }
+
     pub(crate) fn get(&self, ix: RunIx) -> Option<&Run> {
-        self.all.get(ix.0 as usize)?.run()
+        self.all.get(self.index_of(ix)?)?.run()
     }
 
     /// A run by its position in a snapshot.
@@ -111,7 +117,8 @@ impl Runs {
     }
 
     pub(crate) fn run_mut(&mut self, ix: RunIx) -> Option<&mut Run> {
-        match self.all.get_mut(ix.0 as usize)? {
+        let index = self.index_of(ix)?;
+        match self.all.get_mut(index)? {
             Slot::Kept(run) => Some(Arc::make_mut(run)),
             Slot::Dropped(_) => None,
         }
@@ -143,7 +150,7 @@ impl Runs {
     /// The runs that were created at `until` or before, newest first.
     pub(crate) fn newest_first(&self, until: Option<At>) -> impl Iterator<Item = &Run> {
         let end = until.map_or(self.all.len(), |until| self.all.partition_point(|slot| slot.created() <= until));
-        self.all.get(self.first..end).unwrap_or_default().iter().rev().filter_map(Slot::run)
+        self.all.range(..end).rev().filter_map(Slot::run)
     }
 
     /// The number of runs that have not been dropped.
@@ -153,14 +160,14 @@ impl Runs {
 
     /// When the oldest run was created.
     pub(crate) fn oldest(&self) -> Option<At> {
-        self.all.get(self.first).map(Slot::created)
+        self.all.front().map(Slot::created)
     }
 
     /// Drops the runs that were created before a time and have ended. Returns them.
     pub(crate) fn drop_ended(&mut self, created_before: At) -> Vec<Arc<Run>> {
         let end = self.all.partition_point(|slot| slot.created() < created_before);
         let mut dropped = Vec::new();
-        for slot in self.all.get_mut(self.first..end).unwrap_or_default() {
+        for slot in self.all.range_mut(..end) {
             let Slot::Kept(run) = slot else { continue };
             if !run.has_ended() {
                 continue;
@@ -175,8 +182,11 @@ impl Runs {
             }
         }
         self.dropped += dropped.len();
-        let rest = self.all.get(self.first..).unwrap_or_default();
-        self.first += rest.iter().take_while(|slot| slot.run().is_none()).count();
+        while self.all.front().is_some_and(|slot| slot.run().is_none()) {
+            self.all.pop_front();
+            self.first += 1;
+            self.dropped -= 1;
+        }
         dropped
     }
 }
