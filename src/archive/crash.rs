@@ -16,11 +16,23 @@ pub(super) struct Crash {
     /// The step at which the process crashes. Each operation has two.
     at: Option<usize>,
     log: Arc<Mutex<Vec<String>>>,
+    /// How many objects the store still refuses to create.
+    refusals: Arc<AtomicUsize>,
 }
 
 impl Crash {
     pub(super) fn at(step: usize) -> Self {
         Self { at: Some(step), ..Self::default() }
+    }
+
+    /// Makes the store refuse to create the next objects.
+    pub(super) fn refuse(&self, objects: usize) {
+        self.refusals.store(objects, SeqCst);
+    }
+
+    /// Whether the next object is refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 
     /// The operations before the crash.

@@ -40,8 +40,8 @@ impl Archive {
 
     /// Returns the details of an archived run.
     ///
-    /// An id does not determine the file of a run. The method reads a small part of each file, from the newest day to the oldest, until it
-    /// finds the run.
+    /// An id does not determine the file of a run. The method reads the Bloom filter of each file, about 2 bytes for each of its runs, from
+    /// the newest day to the oldest, until it finds the run.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive, id: hatchet::RunId) -> hatchet::Result<()> {

@@ -101,6 +101,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "crash",
             "retention",
             "manifest",
+            "open",
             "store",
             "log",
             "schema",
