@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::filter::Criteria;
 use super::log::{Log, refused};
 use super::manifest::{Conflict, Source};
-use super::reading::Reading;
+use super::reading::{Reading, matching_files};
 use super::schema::Column;
 use super::store::Store;
 use crate::client::Client;
@@ -104,6 +104,12 @@ impl Archive {
             Some(other) if *other != source => Err(refused(Conflict::Source(other.clone()))),
             _ => Ok(source),
         }
+    }
+
+    /// An upper bound of the number of runs that match: the rows of the files that can contain them.
+    pub(super) async fn max_matching(&self, criteria: &Criteria) -> Result<u64> {
+        let state = self.0.log.state().await?;
+        Ok(matching_files(&state, criteria).into_iter().map(|file| file.rows).sum())
     }
 
     /// Reads the runs that match, in the current state of the archive.

@@ -163,6 +163,40 @@ async fn a_compaction_leaves_damaged_files_or_discards_them() {
     bench.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_if_there_is_nothing_to_discard_or_to_merge() {
+    let bench = Bench::new().await;
+    bench.start(0..8).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    bench.start(8..16).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    // A day of several files of the largest size.
+    let compact = |archive: &Archive| archive.compact().max_rows(3);
+    assert_eq!(compact(&bench.archive).send().await.unwrap().files_written, 6);
+    let log = Crash::default();
+    let archive = bench.crashing(&log);
+    assert_eq!(compact(&archive).discard_damaged().send().await.unwrap(), CompactReport::default());
+    let writes = || log.operations().into_iter().filter(|operation| operation.starts_with("write")).collect::<Vec<_>>();
+    assert_eq!(writes(), Vec::<String>::new());
+    assert!(file_reads(&log) > 0, "the files are read to find damage");
+
+    // Without discarding, a damaged new file leaves only compacted ones: what is written for nothing is deleted.
+    bench.start([100]).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    let new = bench.archive.files(Window::all()).await.unwrap().into_iter().find(|file| file.rows == 1).unwrap();
+    let content = bench.store.read(&new.path).await.unwrap();
+    bench.store.put(&new.path, content.slice(..100)).await.unwrap();
+    let objects = bench.store.list("runs", None).await.unwrap();
+    let report = compact(&bench.other()).send().await.unwrap();
+    assert_eq!(report, CompactReport { damaged_files: vec![new.path.clone()], ..CompactReport::default() });
+    assert_eq!(bench.store.list("runs", None).await.unwrap().len(), objects.len());
+    // With it, the day is written again without the damaged file.
+    let report = compact(&bench.other()).discard_damaged().send().await.unwrap();
+    assert_eq!((report.files_merged, report.files_written), (7, 6), "{report}");
+    assert_eq!(bench.archived().await.len(), 16);
+    bench.end().await;
+}
+
 /// The reads of data files.
 fn file_reads(crash: &Crash) -> usize {
     crash.operations().iter().filter(|operation| operation.starts_with("read runs/")).count()
@@ -208,7 +242,7 @@ async fn a_lookup_reads_only_the_filters_of_other_files() {
     let oldest = bench.start([0]).await;
     for day in 0..5 {
         sleep(DAY).await;
-        bench.client.run_many(&bench.task, (0..500).map(|n| Input { n: 2 * (500 * day + n) })).start().await.unwrap();
+        bench.client.run_many(&bench.task, (0..200).map(|n| Input { n: 2 * (200 * day + n) })).start().await.unwrap();
     }
     sleep(HOUR).await;
     bench.archive.collect(&bench.client, all()).send().await.unwrap();
@@ -217,8 +251,13 @@ async fn a_lookup_reads_only_the_filters_of_other_files() {
     let before = archive.bytes_read();
     assert_eq!(archive.details(oldest[0]).await.unwrap().id, oldest[0]);
     let files = archive.files(Window::all()).await.unwrap();
-    let (filters, own) = (5 * 2048, files.iter().find(|file| file.rows == 1).unwrap().bytes);
-    assert!(archive.bytes_read() - before < filters + own + 1000, "{} bytes", archive.bytes_read() - before);
+    let own = files.iter().find(|file| file.rows == 1).unwrap().bytes;
+    let (largest, total) =
+        (files.iter().map(|file| file.bytes).max().unwrap(), files.iter().map(|file| file.bytes).sum());
+    // A filter can be wrong, once in a thousand times.
+    let read = archive.bytes_read() - before;
+    assert!(read < 5 * 600 + own + largest, "{read} bytes");
+    assert!(2 * read < total, "{read} of {total} bytes");
     bench.end().await;
 }
 
@@ -232,8 +271,9 @@ async fn all_requests_of_a_collection_are_limited() {
     let list = bench.archive.collect(&bench.client, all()).requests_per_second(1).dry_run();
     let started = tokio::time::Instant::now();
     assert_eq!(list.send().await.unwrap().archived, 20);
-    // One request for the list, and one for each run that timed out. The first is sent at once.
-    assert_eq!(started.elapsed(), Duration::from_secs(20));
+    // One request for the engine's retention, fifteen that find the day of the runs, one for the list, and one for each run that timed out. The
+    // first is sent at once.
+    assert_eq!(started.elapsed(), Duration::from_secs(1 + 15 + 1 + 20 - 1));
     worker.shutdown().await;
     bench.end().await;
 }

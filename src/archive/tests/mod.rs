@@ -24,7 +24,7 @@ use super::*;
 use crate::client::Client;
 use crate::embedded::Engine;
 use crate::error::{ErrorKind, Result};
-use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
+use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::worker::RunningWorker;
 use crate::workflow::{Context, Task, TaskError, Workflow};
 
