@@ -243,6 +243,28 @@ async fn collections_of_a_cron_are_visible_retried_and_single() {
     engine.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_collector_varies_its_interval_and_reports_its_last_round() {
+    let (engine, _) = engine_with_runs().await;
+    let archive = memory();
+    let mut collector = archive.collect(&engine.client(), all()).every(HOUR).start().unwrap();
+    assert!(collector.last_result().is_none());
+    let mut ends = Vec::new();
+    for round in 0..20 {
+        let report = collector.next_result().await.unwrap().unwrap();
+        assert_eq!((report.archived, report.unchanged), if round == 0 { (12, 0) } else { (0, 12) }, "{report}");
+        assert_eq!(collector.last_result().unwrap().unwrap(), report);
+        ends.push(Instant::now());
+    }
+    let intervals: BTreeSet<Duration> = ends.windows(2).skip(1).map(|ends| ends[1] - ends[0]).collect();
+    assert!(intervals.len() > 10, "{intervals:?}");
+    // A round takes some time itself.
+    let within = (HOUR.mul_f64(0.9) - Duration::from_secs(1))..(HOUR.mul_f64(1.1) + Duration::from_secs(1));
+    assert!(intervals.iter().all(|interval| within.contains(interval)), "{intervals:?}");
+    collector.shutdown().await;
+    engine.shutdown().await;
+}
+
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
 }

@@ -1,7 +1,9 @@
 //! Crashes that tests inject into the operations of a store.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
 
 use crate::sync::lock;
 
@@ -18,6 +20,8 @@ pub(super) struct Crash {
     log: Arc<Mutex<Vec<String>>>,
     /// How many objects the store still refuses to create.
     refusals: Arc<AtomicUsize>,
+    /// Whether the next object gets other content than was written.
+    damages: Arc<AtomicBool>,
 }
 
 impl Crash {
@@ -33,6 +37,16 @@ impl Crash {
     /// Whether the next object is refused.
     pub(super) fn is_refused(&self) -> bool {
         self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Makes the store damage the next object that is written.
+    pub(super) fn damage(&self) {
+        self.damages.store(true, SeqCst);
+    }
+
+    /// What the store keeps of an object.
+    pub(super) fn kept(&self, content: Bytes) -> Bytes {
+        if self.damages.swap(false, SeqCst) { content.slice(1..) } else { content }
     }
 
     /// The operations before the crash.

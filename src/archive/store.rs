@@ -88,6 +88,8 @@ impl Store {
 
     /// Replaces or creates an object.
     pub(super) async fn put(&self, path: &str, content: Bytes) -> Result<()> {
+        #[cfg(test)]
+        let content = self.crash.kept(content);
         let put = self.run("write", path, self.objects.put(&key(path), content.into())).await;
         put.map(drop).map_err(|failure| self.error("write", path, failure))
     }

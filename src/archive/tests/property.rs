@@ -31,8 +31,8 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 /// A walk over pages, one page after each action. The token is a string in between, as if another process continued.
+#[derive(Default)]
 struct Walk {
-    size: usize,
     token: Option<String>,
     /// What must be on its pages, unless it is on none yet.
     expected: Vec<RunId>,
@@ -40,10 +40,6 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(size: usize) -> Self {
-        Self { size, token: None, expected: Vec::new(), seen: Vec::new() }
-    }
-
     /// The token for the next page. `existing`: the runs that exist when a walk begins.
     fn next(&mut self, existing: impl Iterator<Item = RunId>) -> Option<PageToken> {
         if self.token.is_none() {
@@ -67,7 +63,7 @@ impl Walk {
 
 async fn apply(bench: &Bench, actions: Vec<Action>, size: usize) {
     let client = &bench.client;
-    let (mut over_archive, mut over_history) = (Walk::new(size), Walk::new(size));
+    let (mut over_archive, mut over_history) = (Walk::default(), Walk::default());
     let mut expected: BTreeMap<RunId, RunSummary> = BTreeMap::new();
     for action in actions {
         match action {
