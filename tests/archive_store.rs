@@ -147,7 +147,7 @@ async fn an_archive_lives_in_a_store() {
     let retention = Retention::older_than(old).workflow(tasks[0].name(), Rule::never());
     let removed = archive.expire(retention).send().await.unwrap();
     assert_eq!(removed.runs, u64::from(2 * RUNS * (WORKFLOWS - 1)), "{removed}");
-    assert_eq!(ids(&open(), Window::all()).await.len() as u32, 2 * RUNS);
+    assert_eq!(ids(&open(), Window::all()).await.len() as u64, u64::from(2 * RUNS));
     assert_eq!(archive.expire(Retention::older_than(old)).send().await.unwrap().runs, u64::from(2 * RUNS));
     let swept = archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
     assert_eq!(swept.files, u64::from(WORKFLOWS), "{swept}");

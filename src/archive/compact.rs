@@ -95,7 +95,7 @@ impl CompactBuilder {
     async fn merge(&self, partition: Partition, files: Vec<File>, report: &mut CompactReport) -> Result<()> {
         let (archive, now) = (&self.archive, Utc::now());
         // Only a file that is read is known to be damaged. So the files are read before anything is written.
-        if !needs_merge(&files) && !(self.discards_damaged && has_damaged(archive, &files).await?) {
+        if !(needs_merge(&files) || self.discards_damaged && has_damaged(archive, &files).await?) {
             return Ok(());
         }
         let mut reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);

@@ -20,18 +20,18 @@ pub(super) fn with_payload(
     match payload.map(Payload::unwrapped) {
         // Otherwise it is a string, because no reader would accept it.
         Some(text) if serde_json::from_str::<Value>(text).is_ok() => {
-            replace(json, path, RawValue::from_string(text.to_owned())?)
+            replace(&json, path, RawValue::from_string(text.to_owned())?)
         }
         _ => Ok(json),
     }
 }
 
 /// Replaces a part of an object.
-fn replace(json: Box<RawValue>, path: &[&str], part: Box<RawValue>) -> serde_json::Result<Box<RawValue>> {
+fn replace(json: &RawValue, path: &[&str], part: Box<RawValue>) -> serde_json::Result<Box<RawValue>> {
     let Some((name, rest)) = path.split_first() else { return Ok(part) };
     let mut fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(json.get())?;
     if let Some(field) = fields.get_mut(*name) {
-        *field = replace(field.clone(), rest, part)?;
+        *field = replace(field, rest, part)?;
     }
     serde_json::value::to_raw_value(&fields)
 }

@@ -101,8 +101,8 @@ async fn the_number_of_calls_is_known() {
         calls(&log),
         [
             "delete manifest/probes: 1",
-            "list manifest/commits: 5",
-            "list manifest/states: 5",
+            "list manifest/commits: 6",
+            "list manifest/states: 6",
             "read runs: 3",
             "write manifest/commits: 1",
             "write manifest/probes: 2",
@@ -114,7 +114,7 @@ async fn the_number_of_calls_is_known() {
     bench.crashing(&log).collect(&bench.client, all()).send().await.unwrap();
     assert_eq!(
         calls(&log),
-        ["list manifest/commits: 4", "list manifest/states: 1", "read manifest/commits: 1", "read runs: 3"]
+        ["list manifest/commits: 5", "list manifest/states: 1", "read manifest/commits: 1", "read runs: 3"]
     );
     // A query reads small files at once.
     let log = Crash::default();
