@@ -35,14 +35,12 @@ struct Input {
 /// The URL of an empty archive, and its folder if it is one.
 fn url() -> (String, Option<std::path::PathBuf>) {
     let name = uuid::Uuid::new_v4();
-    match std::env::var(URL_ENV) {
-        Ok(url) => (format!("{}/{name}", url.trim_end_matches('/')), None),
-        Err(_) => {
-            eprintln!("{URL_ENV} is not set: only a folder is tested, and no other store");
-            let folder = std::env::temp_dir().join(format!("hatchet-archive-{name}"));
-            (folder.to_str().unwrap().to_owned(), Some(folder))
-        }
+    if let Ok(url) = std::env::var(URL_ENV) {
+        return (format!("{}/{name}", url.trim_end_matches('/')), None);
     }
+    eprintln!("{URL_ENV} is not set: only a folder is tested, and no other store");
+    let folder = std::env::temp_dir().join(format!("hatchet-archive-{name}"));
+    (folder.to_str().unwrap().to_owned(), Some(folder))
 }
 
 /// A task that fails for odd numbers.
@@ -92,7 +90,7 @@ async fn an_archive_lives_in_a_store() {
     let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
     let client = engine.client();
     let tasks: Vec<_> = (0..WORKFLOWS).map(task).collect();
-    let worker = tasks.iter().fold(client.worker("worker").slots(20), |worker, task| worker.register(task));
+    let worker = tasks.iter().fold(client.worker("worker").slots(20), hatchet::worker::WorkerBuilder::register);
     let worker = worker.build().unwrap().start().await.unwrap();
     let mut expected = start(&client, &tasks, 0..RUNS).await;
 
