@@ -68,18 +68,20 @@ impl Kind {
 
     /// Whether the store has an option of this name, in lower case.
     fn has_option(self, name: &str) -> bool {
-        match self {
-            #[cfg(feature = "archive-s3")]
-            Self::S3 => name.parse::<object_store::aws::AmazonS3ConfigKey>().is_ok(),
-            #[cfg(feature = "archive-gcs")]
-            Self::Gcs => name.parse::<object_store::gcp::GoogleConfigKey>().is_ok(),
-            #[cfg(feature = "archive-azure")]
-            Self::Azure => name.parse::<object_store::azure::AzureConfigKey>().is_ok(),
-            _ => {
-                let _ = name;
-                false
-            }
+        #[cfg(feature = "archive-s3")]
+        if self == Self::S3 {
+            return name.parse::<object_store::aws::AmazonS3ConfigKey>().is_ok();
         }
+        #[cfg(feature = "archive-gcs")]
+        if self == Self::Gcs {
+            return name.parse::<object_store::gcp::GoogleConfigKey>().is_ok();
+        }
+        #[cfg(feature = "archive-azure")]
+        if self == Self::Azure {
+            return name.parse::<object_store::azure::AzureConfigKey>().is_ok();
+        }
+        let _ = (self, name);
+        false
     }
 
     /// What to do if the store refuses requests.
