@@ -139,8 +139,8 @@ impl CollectBuilder {
 
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
-    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. A few requests at the start are
-    /// not limited.
+    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the
+    /// start, about fifteen requests find the day of the oldest run.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
         self
@@ -231,13 +231,13 @@ impl CollectBuilder {
     }
 
     /// The filter of the runs that can be due, without their time. `None` if no run can.
-    async fn filter(&self, client: &Client) -> Result<Option<RunFilter>> {
+    async fn filter(&self, client: &Client, gate: &Gate) -> Result<Option<RunFilter>> {
         let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
         let filter = ended.into_iter().fold(RunFilter::new(Window::all()), RunFilter::status);
         let Some(names) = self.retention.only_workflows() else { return Ok(Some(filter)) };
         let mut workflows = Vec::new();
         for name in names {
-            match client.feed().workflows.id_of(name).await {
+            match client.feed().workflows.id_through(name, Some(gate)).await {
                 Ok(_) => workflows.push(name),
                 // It has no runs yet, or none any longer.
                 Err(error) if error.kind() == ErrorKind::WorkflowNotFound => {}
@@ -281,8 +281,9 @@ struct Collector {
 impl Collector {
     async fn start(builder: CollectBuilder, client: Client) -> Result<Self> {
         let now = client.clock().now();
+        let gate = Gate::new(builder.concurrency, builder.requests_per_second);
         let source = builder.archive.check_source(&client).await?;
-        let engine_retention = engine_retention(&client).await;
+        let engine_retention = engine_retention(&client, &gate).await;
         // A time replaces the ages.
         let is_too_long = builder.before.is_none()
             && engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
@@ -300,13 +301,15 @@ impl Collector {
             is_retention_too_long: is_too_long,
             ..CollectReport::default()
         };
-        let (filter, until) = (builder.filter(&client).await?, builder.last_due(now));
+        let (filter, until) = (builder.filter(&client, &gate).await?, builder.last_due(now));
         let next_day = match (&filter, until) {
-            (Some(_), Some(until)) => first_day_with_runs(&client, NaiveDate::default(), until.date_naive()).await?,
+            (Some(_), Some(until)) => {
+                first_day_with_runs(&client, NaiveDate::default(), until.date_naive(), Some(&gate)).await?
+            }
             _ => None,
         };
         Ok(Self {
-            gate: Gate::new(builder.concurrency, builder.requests_per_second),
+            gate,
             builder,
             client,
             source,
@@ -341,6 +344,10 @@ impl Collector {
         let batch = self.commit().await?;
         if batch.is_none() {
             let archive = self.builder.archive.url();
+            if !self.report.is_dry_run {
+                // Also if nothing was committed: the gauge is that of this collection.
+                record(&Measurement::RunsArchived { archived: 0, at_risk: self.report.at_risk });
+            }
             if self.report.at_risk > 0 {
                 tracing::warn!(
                     archive,
@@ -479,7 +486,8 @@ fn is_of_one_run(error: &Error) -> bool {
 }
 
 /// The engine's retention, if the server shows it.
-async fn engine_retention(client: &Client) -> Option<Duration> {
+async fn engine_retention(client: &Client, gate: &Gate) -> Option<Duration> {
+    let _permit = gate.pass(1).await;
     match client.rpc().rest.retention().await {
         Ok(retention) => retention,
         Err(error) => {

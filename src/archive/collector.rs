@@ -22,6 +22,9 @@ const JITTER_FRACTION: f64 = 0.1;
 const TASK_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// How many times a collection by a task is retried.
 const TASK_RETRIES: u32 = 3;
+/// The delay before the first of these retries in seconds, and the factor by which it grows.
+const TASK_BACKOFF_FACTOR: f32 = 10.0;
+const TASK_MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 impl CollectBuilder {
     /// Prepares a collector, which repeats the collection: it collects immediately when it is started, and then once per interval. The interval
@@ -47,7 +50,7 @@ impl CollectBuilder {
     /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started in the meantime is cancelled. The
     /// output is a [`CollectReport`].
     ///
-    /// The timeout of the task is 6 hours, and it is retried three times; both can be changed, and a [cron](Task::cron) can be added. If an
+    /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a [cron](Task::cron) can be added. If an
     /// option of the collection is invalid, the runs fail.
     ///
     /// ```no_run
@@ -68,7 +71,7 @@ impl CollectBuilder {
             async move { builder.send().await.map_err(TaskError::from) }
         });
         let one = Concurrency::new("'archive'", ConcurrencyStrategy::CancelNewest).max_runs(1);
-        task.concurrency(one).timeout(TASK_TIMEOUT).retries(TASK_RETRIES)
+        task.concurrency(one).timeout(TASK_TIMEOUT).retries(TASK_RETRIES).backoff(TASK_BACKOFF_FACTOR, TASK_MAX_BACKOFF)
     }
 }
 

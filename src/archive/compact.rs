@@ -28,7 +28,7 @@ impl Archive {
     /// # }
     /// ```
     pub fn compact(&self) -> CompactBuilder {
-        CompactBuilder { archive: self.clone(), discards_damaged: false }
+        CompactBuilder { archive: self.clone(), discards_damaged: false, max_rows: MAX_FILE_ROWS }
     }
 }
 
@@ -46,9 +46,17 @@ impl Archive {
 pub struct CompactBuilder {
     archive: Archive,
     discards_damaged: bool,
+    max_rows: usize,
 }
 
 impl CompactBuilder {
+    /// Limits the rows of a file, for tests.
+    #[cfg(test)]
+    pub(super) fn max_rows(mut self, rows: usize) -> Self {
+        self.max_rows = rows;
+        self
+    }
+
     /// Also removes the files that are damaged or missing, with the runs in them that cannot be read. By default, they stay in the archive, so
     /// that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs that the engine still has are then archived
     /// in other files.
@@ -86,12 +94,12 @@ impl CompactBuilder {
     /// Merges the files of a partition, if this is necessary and possible.
     async fn merge(&self, partition: Partition, files: Vec<File>, report: &mut CompactReport) -> Result<()> {
         let (archive, now) = (&self.archive, Utc::now());
-        // Only a file that is read is known to be damaged.
-        if !needs_merge(&files) && !self.discards_damaged {
+        // Only a file that is read is known to be damaged. So the files are read before anything is written.
+        if !(needs_merge(&files) || self.discards_damaged && has_damaged(archive, &files).await?) {
             return Ok(());
         }
         let mut reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);
-        let (mut add, mut rows, mut size) = (Vec::new(), Vec::new(), 0);
+        let (mut add, mut rows, mut size): (Vec<File>, _, _) = (Vec::new(), Vec::new(), 0);
         let damaged = loop {
             let row = match reading.next().await {
                 // What can be read of a damaged file is merged.
@@ -112,6 +120,10 @@ impl CompactBuilder {
                     needs_merge(files.iter().filter(is_readable)) || self.discards_damaged && !damaged.is_empty();
                 report.damaged_files.extend(damaged.iter().cloned());
                 if !is_useful {
+                    // Files that were written because the day is large are of no use.
+                    for file in &add {
+                        archive.store().delete(&file.path).await?;
+                    }
                     return Ok(());
                 }
             }
@@ -119,7 +131,7 @@ impl CompactBuilder {
                 size += row.size();
                 rows.push(row);
             }
-            if !rows.is_empty() && (damaged.is_some() || rows.len() >= MAX_FILE_ROWS || size >= MAX_FILE_BYTES) {
+            if !rows.is_empty() && (damaged.is_some() || rows.len() >= self.max_rows || size >= MAX_FILE_BYTES) {
                 let file = write_file(archive, partition.clone(), Arc::new(std::mem::take(&mut rows))).await?;
                 add.push(File { is_compacted: true, ..file });
                 size = 0;
@@ -138,6 +150,19 @@ impl CompactBuilder {
             report.files_written += written;
         }
         Ok(())
+    }
+}
+
+/// Whether a file cannot be read completely.
+async fn has_damaged(archive: &Archive, files: &[File]) -> Result<bool> {
+    let criteria = Criteria::all(Utc::now())?;
+    let mut reading = Reading::of_files(archive.store().clone(), files.to_vec(), criteria, Column::ALL);
+    loop {
+        match reading.next().await {
+            Some(Err(error)) if error.kind() == ErrorKind::Corrupt => return Ok(true),
+            Some(row) => drop(row?),
+            None => return Ok(false),
+        }
     }
 }
 

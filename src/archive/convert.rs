@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::exact;
 use super::schema::{Column, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Completed, Outcome, Payload, RunDetails, RunId, RunStatus, RunSummary, TaskDetails, Trigger};
@@ -105,7 +106,14 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
     {
         event.payload = None;
     }
-    row.set(Column::Trigger, json(&trigger)?);
+    let payload = match &trigger {
+        Trigger::Event(event) => event.payload.as_ref(),
+        _ => None,
+    };
+    row.set(
+        Column::Trigger,
+        exact::with_payload(&trigger, &["payload"], payload).map_err(unserializable)?.get().to_owned(),
+    );
     row.set(
         Column::EventId,
         match &details.trigger {
@@ -136,10 +144,14 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
         .cloned()
         .map(|task| if keeps_outputs { task } else { without_task_output(task) })
         .collect();
-    row.set(Column::Tasks, json(&tasks)?);
+    row.set(Column::Tasks, exact::tasks(&tasks).map_err(unserializable)?);
     row.set(Column::Conflicts, (!details.conflicts.is_empty()).then(|| json(&details.conflicts)).transpose()?);
     row.set(Column::ArchivedAt, archived_at);
     Ok(row)
+}
+
+pub(super) fn run_id(row: &Row) -> Result<RunId> {
+    parsed(row, Column::RunId)
 }
 
 /// The run of a row as in a list.
@@ -173,6 +185,12 @@ pub(super) fn details(row: &Row) -> Result<RunDetails> {
     };
     let outcome: Option<Outcome> = json_or_default(row, Column::Outcome)?;
     let mut tasks: Vec<TaskDetails> = json_or_default(row, Column::Tasks)?;
+    if let Some(json) = row.text(Column::Tasks) {
+        exact::restore_outputs(&mut tasks, json).map_err(|error| invalid_json(Column::Tasks, json, error))?;
+    }
+    let mut trigger: Trigger = from_json(row, Column::Trigger)?;
+    let json = required(row, Column::Trigger)?;
+    exact::restore_payload(&mut trigger, json).map_err(|error| invalid_json(Column::Trigger, json, error))?;
     for task in tasks.iter_mut().filter(|task| task.id.is_single_task_of(id)) {
         task.outcome = task.outcome.take().map(&with_output);
     }
@@ -183,7 +201,7 @@ pub(super) fn details(row: &Row) -> Result<RunDetails> {
         workflow_version_id: optional(row, Column::WorkflowVersionId)?,
         status: status(row)?,
         outcome: outcome.map(with_output),
-        trigger: from_json(row, Column::Trigger)?,
+        trigger,
         input: Payload::input(row.text(Column::Input).unwrap_or("null")),
         metadata: metadata(row)?,
         engine_metadata: json_or_default(row, Column::EngineMetadata)?,
@@ -216,8 +234,11 @@ fn millis(length: Option<Duration>) -> Option<i64> {
 }
 
 fn json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map_err(|error| Error::new(ErrorKind::Encode, "failed to serialize a run for the archive").with_source(error))
+    serde_json::to_string(value).map_err(unserializable)
+}
+
+fn unserializable(error: serde_json::Error) -> Error {
+    Error::new(ErrorKind::Encode, "failed to serialize a run for the archive").with_source(error)
 }
 
 pub(super) fn status(row: &Row) -> Result<RunStatus> {
@@ -258,9 +279,11 @@ fn optional<T: std::str::FromStr>(row: &Row, column: Column) -> Result<Option<T>
 
 fn from_json<T: DeserializeOwned>(row: &Row, column: Column) -> Result<T> {
     let text = required(row, column)?;
-    serde_json::from_str(text).map_err(|error| {
-        invalid(column, &format_args!("expected valid JSON, got {} bytes of other text", text.len())).with_source(error)
-    })
+    serde_json::from_str(text).map_err(|error| invalid_json(column, text, error))
+}
+
+fn invalid_json(column: Column, text: &str, error: serde_json::Error) -> Error {
+    invalid(column, &format_args!("expected valid JSON, got {} bytes of other text", text.len())).with_source(error)
 }
 
 pub(super) fn json_or_default<T: DeserializeOwned + Default>(row: &Row, column: Column) -> Result<T> {

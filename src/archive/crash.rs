@@ -1,7 +1,9 @@
 //! Crashes that tests inject into the operations of a store.
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
 
 use crate::sync::lock;
 
@@ -16,11 +18,35 @@ pub(super) struct Crash {
     /// The step at which the process crashes. Each operation has two.
     at: Option<usize>,
     log: Arc<Mutex<Vec<String>>>,
+    /// How many objects the store still refuses to create.
+    refusals: Arc<AtomicUsize>,
+    /// Whether the next object gets other content than was written.
+    damages: Arc<AtomicBool>,
 }
 
 impl Crash {
     pub(super) fn at(step: usize) -> Self {
         Self { at: Some(step), ..Self::default() }
+    }
+
+    /// Makes the store refuse to create the next objects.
+    pub(super) fn refuse(&self, objects: usize) {
+        self.refusals.store(objects, SeqCst);
+    }
+
+    /// Whether the next object is refused.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Makes the store damage the next object that is written.
+    pub(super) fn damage(&self) {
+        self.damages.store(true, SeqCst);
+    }
+
+    /// What the store keeps of an object.
+    pub(super) fn kept(&self, content: Bytes) -> Bytes {
+        if self.damages.swap(false, SeqCst) { content.slice(1..) } else { content }
     }
 
     /// The operations before the crash.

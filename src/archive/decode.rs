@@ -218,7 +218,7 @@ impl FileReader {
 }
 
 /// Reads parts of a file. A file that is missing or has another length than when it was written is damaged.
-async fn read_ranges(store: &Store, path: &str, length: u64, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+pub(super) async fn read_ranges(store: &Store, path: &str, length: u64, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
     let parts = match store.read_ranges(path, ranges).await {
         Ok(parts) => parts,
         Err(error) => {

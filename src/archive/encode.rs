@@ -6,11 +6,12 @@ use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::metadata::{KeyValue, RowGroupMetaData};
+use parquet::file::properties::{BloomFilterPosition, EnabledStatistics, WriterProperties};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::ColumnPath;
 
+use super::manifest::IdFilter;
 use super::schema::{Cell, Column, Kind, Row, VERSION, VERSION_KEY, schema};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -18,21 +19,31 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_GROUP_ROWS: usize = 2000;
 const MAX_GROUP_BYTES: usize = 8 << 20;
 
+/// How often a Bloom filter claims an id that it does not have. Each time, a lookup reads the file.
+const FALSE_POSITIVES: f64 = 0.001;
+
+/// A file, and where its Bloom filters of run ids are.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    pub(super) content: Bytes,
+    pub(super) id_filters: Vec<IdFilter>,
+}
+
 /// Writes rows, which must be in their order, to a file.
-pub(super) fn encode(rows: &[Row]) -> Result<Bytes> {
+pub(super) fn encode(rows: &[Row]) -> Result<Encoded> {
     encode_columns(rows, Column::ALL, VERSION)
 }
 
 /// Writes some columns, as a version of the schema.
-pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: u32) -> Result<Bytes> {
+pub(super) fn encode_columns(rows: &[Row], columns: &[Column], version: u32) -> Result<Encoded> {
     write(rows, columns, version)
-        .map(Bytes::from)
         .map_err(|error| Error::new(ErrorKind::Encode, "failed to encode a file of the archive").with_source(error))
 }
 
-fn write(rows: &[Row], columns: &[Column], version: u32) -> std::result::Result<Vec<u8>, ParquetError> {
+fn write(rows: &[Row], columns: &[Column], version: u32) -> std::result::Result<Encoded, ParquetError> {
     let schema = schema(columns).map_err(|error| ParquetError::External(Box::new(error)))?;
-    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties(rows.len(), version)))?;
+    let mut content = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut content, schema, Arc::new(properties(rows.len(), version)))?;
     for group in groups(rows) {
         let mut group_writer = writer.next_row_group()?;
         for column in columns {
@@ -40,7 +51,16 @@ fn write(rows: &[Row], columns: &[Column], version: u32) -> std::result::Result<
         }
         group_writer.close()?;
     }
-    writer.into_inner()
+    let metadata = writer.close()?;
+    let id_filters = metadata.row_groups().iter().map(id_filter).collect::<Option<Vec<_>>>();
+    Ok(Encoded { content: content.into(), id_filters: id_filters.unwrap_or_default() })
+}
+
+/// The Bloom filter of the run ids of a row group.
+fn id_filter(group: &RowGroupMetaData) -> Option<IdFilter> {
+    let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == Column::RunId.name())?;
+    let offset = u64::try_from(chunk.bloom_filter_offset()?).ok()?;
+    Some(IdFilter { offset, bytes: u64::try_from(chunk.bloom_filter_length()?).ok()? })
 }
 
 fn properties(rows: usize, version: u32) -> WriterProperties {
@@ -53,6 +73,9 @@ fn properties(rows: usize, version: u32) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
         .set_column_bloom_filter_enabled(path(Column::RunId), true)
+        .set_column_bloom_filter_fpp(path(Column::RunId), FALSE_POSITIVES)
+        // Together, so that one request reads those of all row groups.
+        .set_bloom_filter_position(BloomFilterPosition::End)
         .set_column_bloom_filter_max_ndv(path(Column::RunId), rows.clamp(1, MAX_GROUP_ROWS) as u64)
         .set_column_dictionary_enabled(path(Column::RunId), false)
         .set_column_encoding(path(Column::CreatedAt), Encoding::DELTA_BINARY_PACKED)
@@ -84,7 +107,7 @@ fn groups(mut rows: &[Row]) -> Vec<&[Row]> {
 }
 
 fn write_column(
-    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+    group: &mut SerializedRowGroupWriter<'_, &mut Vec<u8>>,
     column: Column,
     rows: &[Row],
 ) -> std::result::Result<(), ParquetError> {

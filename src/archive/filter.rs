@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::convert::{self, time};
 use super::decode::FileReader;
 use super::manifest::File;
+use super::paging::Position;
 use super::schema::{Column, Row};
 use crate::error::Result;
 use crate::model::{RunFilter, RunStatus, Window};
@@ -18,12 +19,21 @@ pub(super) struct Criteria {
     filter: RunFilter,
     pub(super) since: DateTime<Utc>,
     pub(super) until: Option<DateTime<Utc>>,
+    /// The runs that were on pages before.
+    after: Option<Position>,
 }
 
 impl Criteria {
     pub(super) fn new(filter: RunFilter, now: DateTime<Utc>) -> Result<Self> {
         filter.check(false)?;
-        Ok(Self { since: filter.window.start(now), until: filter.window.until(), filter })
+        Ok(Self { since: filter.window.start(now), until: filter.window.until(), after: None, filter })
+    }
+
+    /// The same filter for the runs after a position.
+    pub(super) fn after(self, position: Option<Position>) -> Self {
+        let Some(position) = position else { return self };
+        let until = self.until.map_or(position.until, |own| own.min(position.until));
+        Self { until: Some(until), after: Some(position), ..self }
     }
 
     /// Criteria that match each run.
@@ -34,7 +44,7 @@ impl Criteria {
     /// The same filter for a part of its time window.
     pub(super) fn within(&self, since: DateTime<Utc>, until: DateTime<Utc>) -> Self {
         let until = self.until.map_or(until, |own| own.min(until));
-        Self { since: self.since.max(since), until: Some(until), filter: self.filter.clone() }
+        Self { since: self.since.max(since), until: Some(until), ..self.clone() }
     }
 
     pub(super) fn has_statuses(&self) -> bool {
@@ -74,7 +84,14 @@ impl Criteria {
         {
             return Ok(false);
         }
-        Ok(self.matches_tags(row)? && self.matches_own_tags(row)?)
+        Ok(!self.is_passed(row, created_at)? && self.matches_tags(row)? && self.matches_own_tags(row)?)
+    }
+
+    fn is_passed(&self, row: &Row, created_at: DateTime<Utc>) -> Result<bool> {
+        match &self.after {
+            Some(after) if created_at >= after.until => Ok(after.is_passed(convert::run_id(row)?, created_at)),
+            _ => Ok(false),
+        }
     }
 
     /// Whether a run has the user's tags of the filter. The engine finds only strings.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::filter::Criteria;
 use super::log::{Log, refused};
 use super::manifest::{Conflict, Source};
-use super::reading::Reading;
+use super::reading::{Reading, matching_files};
 use super::schema::Column;
 use super::store::Store;
 use crate::client::Client;
@@ -39,10 +39,38 @@ impl Archive {
     /// read before the first use; a new archive is empty.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is invalid or the feature of its store is not enabled.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if an
+    /// option of the store in the environment is invalid or missing.
     /// [`Storage`](crate::ErrorKind::Storage) if the folder cannot be created or opened.
     pub fn open(url: &str) -> Result<Self> {
-        Ok(Self::over(Store::open(url)?))
+        Ok(Self::over(Store::open(url, Vec::new())?))
+    }
+
+    /// Opens an archive with [options](super#stores) of its store, for credentials and endpoints that are not in the environment. An option
+    /// has the name of the environment variable, in upper or lower case, and takes precedence over that variable.
+    ///
+    /// ```no_run
+    /// # fn example(secret: String) -> hatchet::Result<()> {
+    /// use hatchet::archive::Archive;
+    ///
+    /// let options = [
+    ///     ("aws_endpoint", "https://minio.example:9000".to_owned()),
+    ///     ("aws_access_key_id", "archiver".to_owned()),
+    ///     ("aws_secret_access_key", secret),
+    /// ];
+    /// let archive = Archive::open_with_options("s3://bucket/runs", options)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`open`](Self::open). Also [`InvalidInput`](crate::ErrorKind::InvalidInput) for an option that the store does not have.
+    pub fn open_with_options<K: Into<String>, V: Into<String>>(
+        url: &str,
+        options: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<Self> {
+        let options = options.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Ok(Self::over(Store::open(url, options)?))
     }
 
     pub(super) fn over(store: Store) -> Self {
@@ -55,7 +83,8 @@ impl Archive {
         self.0.store.url()
     }
 
-    /// Returns the number of bytes that this archive and its clones have read from the store.
+    /// Returns the number of bytes that this archive and its clones have read from the store. A cloud store transfers more: parts of a file
+    /// that are less than 1 MiB apart are fetched together, with what is between them.
     pub fn bytes_read(&self) -> u64 {
         self.0.store.bytes_read()
     }
@@ -75,6 +104,12 @@ impl Archive {
             Some(other) if *other != source => Err(refused(Conflict::Source(other.clone()))),
             _ => Ok(source),
         }
+    }
+
+    /// An upper bound of the number of runs that match: the rows of the files that can contain them.
+    pub(super) async fn max_matching(&self, criteria: &Criteria) -> Result<u64> {
+        let state = self.0.log.state().await?;
+        Ok(matching_files(&state, criteria).into_iter().map(|file| file.rows).sum())
     }
 
     /// Reads the runs that match, in the current state of the archive.

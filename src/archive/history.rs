@@ -16,12 +16,13 @@ use super::convert::{self, SUMMARY_COLUMNS};
 use super::days::{MICROSECOND, first_day_with_runs};
 use super::filter::Criteria;
 use super::handle::Archive;
+use super::paging::{Pages, Position};
 use super::reading::Reading;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
 use crate::list::RunItems;
-use crate::model::{RunDetails, RunFilter, RunId, RunSummary};
+use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, Total};
 
 /// The number of runs of the engine that are read before the archive is.
 const PAGE_SIZE: usize = 200;
@@ -65,7 +66,7 @@ impl History {
 
     /// Prepares a query for the runs that match a filter, or that were created in a time window.
     pub fn runs(&self, filter: impl Into<RunFilter>) -> HistoryQuery {
-        HistoryQuery { history: self.clone(), filter: filter.into() }
+        HistoryQuery { history: self.clone(), filter: filter.into(), after: None }
     }
 
     /// Prepares to fetch the details of a run: from the engine if it has the run, otherwise from the archive. Await it.
@@ -142,13 +143,70 @@ impl IntoFuture for HistoryDetails {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is read before `items` or `count`"]
+#[must_use = "nothing is read before `page`, `items` or `count`"]
 pub struct HistoryQuery {
     history: History,
     filter: RunFilter,
+    after: Option<PageToken>,
 }
 
 impl HistoryQuery {
+    /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. The count is always that of
+    /// all matching runs.
+    pub fn after(mut self, token: PageToken) -> Self {
+        self.after = Some(token);
+        self
+    }
+
+    /// Returns the newest matching runs, at most `size`, a bound of the number of all matching runs, and the token of the next page. The
+    /// token can be sent to another process, and it stays valid while runs are archived, compacted and dropped by the engine.
+    ///
+    /// Runs that are created in the meantime are not on later pages. No run is on two pages. The total counts runs twice that both the engine
+    /// and the archive have; [`count`](Self::count) does not.
+    ///
+    /// ```no_run
+    /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
+    /// use hatchet::model::Window;
+    ///
+    /// let query = history.runs(Window::all());
+    /// let first = query.page(50).await?;
+    /// if let Some(token) = first.next {
+    ///     let second = query.after(token).page(50).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The first error of the stream of [`items`](Self::items). Also [`InvalidInput`](ErrorKind::InvalidInput) if the size is 0 or over 1000,
+    /// or for a token of another query.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn page(&self, size: usize) -> Result<Page<RunSummary>> {
+        let after = self.pages().position(self.after.as_ref())?;
+        Box::pin(self.pages().page(self.items(), size, after.as_ref(), self.total())).await
+    }
+
+    /// A bound of the number of all matching runs.
+    async fn total(&self) -> Result<Total> {
+        let History { client, archive, .. } = &self.history;
+        let live = match client.runs(self.filter.clone()).count().await {
+            Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Total::Exactly(0),
+            live => live?,
+        };
+        let criteria = Criteria::new(self.filter.clone(), client.clock().now())?;
+        let archived = archive.max_matching(&criteria).await?;
+        Ok(match live {
+            Total::Exactly(live) | Total::AtMost(live) => Total::Exactly(live.saturating_add(archived)).at_most(),
+            other => other,
+        })
+    }
+
+    fn pages(&self) -> Pages {
+        Pages::of("history", &self.filter)
+    }
+
     /// Returns a stream of the matching runs, newest first. Runs that are created after the first item was requested are not in it.
     ///
     /// With a status in the filter, the stream sends one more request for each archived run that matches and that the engine may still have,
@@ -171,7 +229,7 @@ impl HistoryQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<u64> {
-        let (mut runs, mut count) = (self.items(), 0);
+        let (mut runs, mut count) = (Self { after: None, ..self.clone() }.items(), 0);
         while runs.next().await.transpose()?.is_some() {
             count += 1;
         }
@@ -183,6 +241,8 @@ struct Merge {
     client: Client,
     archive: Archive,
     criteria: Criteria,
+    /// The runs that were on pages before.
+    after: Option<Position>,
     /// The list of the engine, until its end.
     list: Option<RunItems>,
     /// The runs of the engine that have been read.
@@ -206,9 +266,13 @@ struct Merge {
 
 impl Merge {
     async fn start(query: HistoryQuery) -> Result<Self> {
-        let HistoryQuery { history: History { client, archive, page }, filter } = query;
+        let after = query.pages().position(query.after.as_ref())?;
+        let HistoryQuery { history: History { client, archive, page }, mut filter, .. } = query;
         archive.check_source(&client).await?;
-        let criteria = Criteria::new(filter.clone(), client.clock().now())?;
+        let criteria = Criteria::new(filter.clone(), client.clock().now())?.after(after.clone());
+        if let Some(after) = &after {
+            filter.window = filter.window.up_to(after.until);
+        }
         let oldest_live_day =
             if criteria.has_statuses() { Some(oldest_live_day(&client, &archive).await?) } else { None };
         let list = Some(client.runs(filter).items());
@@ -216,6 +280,7 @@ impl Merge {
             client,
             archive,
             criteria,
+            after,
             list,
             live: VecDeque::new(),
             ids: HashSet::new(),
@@ -312,7 +377,9 @@ impl Merge {
             self.archived = Some(self.archive.reading(criteria, SUMMARY_COLUMNS).await?);
         }
         self.read_down_to = low;
-        self.live.extend(page);
+        let is_passed =
+            |run: &RunSummary| self.after.as_ref().is_some_and(|after| after.is_passed(run.id, run.created_at));
+        self.live.extend(page.into_iter().filter(|run| !is_passed(run)));
         Ok(true)
     }
 }
@@ -322,7 +389,7 @@ async fn oldest_live_day(client: &Client, archive: &Archive) -> Result<NaiveDate
     let state = archive.log().state().await?;
     let days = || state.files().map(|file| file.partition.day);
     let Some((first, last)) = days().min().zip(days().max()) else { return Ok(NaiveDate::MIN) };
-    match first_day_with_runs(client, first, last).await? {
+    match first_day_with_runs(client, first, last, None).await? {
         // The archive may get runs of earlier days.
         Some(day) if day == first => Ok(NaiveDate::MIN),
         Some(day) => Ok(day),

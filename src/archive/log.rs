@@ -2,10 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::manifest::{Commit, Conflict, Source, State, VERSION};
@@ -21,6 +23,11 @@ const STATES: &str = "manifest/states";
 const PROBES: &str = "manifest/probes";
 /// The number of commits between two stored states.
 const COMMITS_PER_STATE: u64 = 50;
+
+/// How often a store may refuse to create a commit that it does not have.
+const MAX_REFUSALS: u32 = 5;
+/// How long to wait after the first of these refusals.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// The manifest, with the last state that was read.
 #[derive(Debug)]
@@ -97,14 +104,19 @@ impl Log {
     pub(super) async fn commit(&self, state: &State, commit: &Commit) -> Result<bool> {
         self.check_store().await?;
         let number = state.commits + 1;
-        if !self.store.create(&commit_path(number), json(commit)?).await? {
-            // Without this check, a store that refuses an object which does not exist would be asked for ever.
+        let (path, content) = (commit_path(number), json(commit)?);
+        let mut refusals = 0;
+        while !self.store.create(&path, content.clone()).await? {
             if self.state().await?.commits >= number {
                 return Ok(false);
             }
-            let path = commit_path(number);
-            let text = format!("expected the commit {path} after the store refused to create it, got none");
-            return Err(Error::new(ErrorKind::Storage, text));
+            // A store can refuse an object because another process is creating it, which can still fail.
+            refusals += 1;
+            if refusals == MAX_REFUSALS {
+                let text = format!("expected the commit {path} after the store refused to create it, got none");
+                return Err(Error::new(ErrorKind::Storage, text));
+            }
+            sleep(REFUSAL_PAUSE * refusals).await;
         }
         let mut next = state.clone();
         next.apply(commit.clone());
@@ -202,7 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_second_of_two_commits_with_the_same_number_is_refused() {
-        let store = Store::open("memory://").unwrap();
+        let store = Store::open("memory://", Vec::new()).unwrap();
         let (one, other) = (Log::new(store.clone()), Log::new(store));
         let (before, same) = (one.state().await.unwrap(), other.state().await.unwrap());
         assert!(one.commit(&before, &commit("a")).await.unwrap());
@@ -213,9 +225,24 @@ mod tests {
         assert_eq!(one.state().await.unwrap().files().count(), 2);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_commit_that_the_store_refuses_without_a_reason_is_tried_again() {
+        for (refusals, expected) in [(4, Ok(true)), (5, Err(ErrorKind::Storage))] {
+            let store = Store::open("memory://", Vec::new()).unwrap();
+            let log = Log::new(store.clone());
+            log.check_store().await.unwrap();
+            store.crash().refuse(refusals);
+            let started = tokio::time::Instant::now();
+            let state = log.state().await.unwrap();
+            assert_eq!(log.commit(&state, &commit("a")).await.map_err(|error| error.kind()), expected);
+            // 200, 400, 600 and 800 ms.
+            assert_eq!(started.elapsed(), Duration::from_secs(2));
+        }
+    }
+
     #[tokio::test]
     async fn commits_before_a_stored_state_are_not_read() {
-        let store = Store::open("memory://").unwrap();
+        let store = Store::open("memory://", Vec::new()).unwrap();
         let log = Log::new(store.clone());
         for number in 0..COMMITS_PER_STATE + 2 {
             let state = log.state().await.unwrap();
@@ -235,7 +262,7 @@ mod tests {
     #[tokio::test]
     async fn damaged_and_newer_commits_are_errors_that_name_the_file() {
         for content in ["{", r#"{"version":2,"committed_at":"1970-01-01T00:00:00Z"}"#] {
-            let store = Store::open("memory://").unwrap();
+            let store = Store::open("memory://", Vec::new()).unwrap();
             store.put(&commit_path(1), content.into()).await.unwrap();
             let error = Log::new(store).state().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
@@ -245,7 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_state_is_read_from_the_commits() {
-        let store = Store::open("memory://").unwrap();
+        let store = Store::open("memory://", Vec::new()).unwrap();
         let log = Log::new(store.clone());
         for number in 0..=COMMITS_PER_STATE {
             let state = log.state().await.unwrap();

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use futures_util::stream::{self, StreamExt as _};
+use parquet::bloom_filter::Sbbf;
 use serde::{Deserialize, Serialize};
 
 use super::convert::age;
-use super::decode::FileReader;
+use super::decode::{FileReader, read_ranges};
 use super::filter::Criteria;
 use super::handle::Archive;
+use super::log::corrupt;
 use super::manifest::{File, Partition};
 use super::reading::matching_files;
 use super::schema::{Column, Row};
@@ -106,7 +108,28 @@ impl Archive {
         }
     }
 
+    /// Whether a file can have a run, by its Bloom filters, which are a small part of it.
+    async fn may_contain(&self, file: &File, id: &str) -> Result<bool> {
+        let ranges: Vec<_> =
+            file.id_filters.iter().map(|filter| filter.offset..filter.offset.saturating_add(filter.bytes)).collect();
+        if ranges.is_empty() {
+            return Ok(true);
+        }
+        for part in read_ranges(self.store(), &file.path, file.bytes, &ranges).await? {
+            let filter = Sbbf::from_bytes(&part).map_err(|error| {
+                corrupt(&file.path, &"expected a Bloom filter, got other content").with_source(error)
+            })?;
+            if filter.check(id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn find_in_file(&self, file: &File, id: &str) -> Result<Option<Row>> {
+        if !self.may_contain(file, id).await? {
+            return Ok(None);
+        }
         let file = FileReader::open(self.store(), file).await?;
         for group in 0..file.groups() {
             if file.may_contain(group, Column::RunId, id).await? {

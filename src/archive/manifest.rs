@@ -57,6 +57,30 @@ pub(super) struct File {
     /// Whether a compaction has written it.
     #[serde(default)]
     pub(super) is_compacted: bool,
+    /// The Bloom filters of the run ids, one for each row group: a lookup reads them without the metadata of the file. Empty in a file that
+    /// was written before the manifest had them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) id_filters: Vec<IdFilter>,
+}
+
+/// Where a Bloom filter is in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(u64, u64)", from = "(u64, u64)")]
+pub(super) struct IdFilter {
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+impl From<(u64, u64)> for IdFilter {
+    fn from((offset, bytes): (u64, u64)) -> Self {
+        Self { offset, bytes }
+    }
+}
+
+impl From<IdFilter> for (u64, u64) {
+    fn from(IdFilter { offset, bytes }: IdFilter) -> Self {
+        (offset, bytes)
+    }
 }
 
 /// What the runs of a file have in common.
@@ -156,6 +180,7 @@ pub(super) mod tests {
             max_created_at: at,
             statuses: BTreeMap::from([("COMPLETED".into(), 1)]),
             is_compacted: false,
+            id_filters: vec![IdFilter { offset: 4, bytes: 48 }],
         }
     }
 
@@ -231,6 +256,9 @@ pub(super) mod tests {
         state.apply(commit(&["a"], &[]));
         let json = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
+        assert!(json.contains(r#""id_filters":[[4,48]]"#), "{json}");
+        let old = json.replace(r#","id_filters":[[4,48]]"#, "");
+        assert_eq!(serde_json::from_str::<State>(&old).unwrap().files().next().unwrap().id_filters, []);
         let json = serde_json::to_string(&commit(&[], &["a"])).unwrap();
         assert_eq!(json, r#"{"version":1,"committed_at":"1970-01-01T00:00:00Z","remove":["a"]}"#);
     }

@@ -36,8 +36,17 @@
 //! takes longer than 120 seconds fails with [`Timeout`](crate::ErrorKind::Timeout). A store must support conditional writes:
 //! creating an object that exists must fail. This is checked before the first commit.
 //!
-//! Credentials of cloud stores are read from environment variables, such as `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS` and
-//! `AZURE_STORAGE_ACCOUNT_NAME`; the crate `object_store` documents all of them.
+//! The options of a cloud store, such as its credentials and endpoint, are read from environment variables, or passed to
+//! [`Archive::open_with_options`]. These are the most important ones; the crate `object_store` documents all of them in
+//! `AmazonS3ConfigKey`, `GoogleConfigKey` and `AzureConfigKey`.
+//!
+//! | store | variables | options |
+//! |---|---|---|
+//! | S3 | `AWS_*` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`; a compatible store also needs `AWS_ENDPOINT`, and `AWS_ALLOW_HTTP=true` if it has no TLS |
+//! | Google Cloud Storage | `GOOGLE_*` | `GOOGLE_SERVICE_ACCOUNT` (a file) or `GOOGLE_SERVICE_ACCOUNT_KEY` (its content), `GOOGLE_APPLICATION_CREDENTIALS` |
+//! | Azure Blob Storage | `AZURE_*` | `AZURE_STORAGE_ACCOUNT_NAME`, and `AZURE_STORAGE_ACCOUNT_KEY` or `AZURE_STORAGE_SAS_TOKEN` |
+//!
+//! Without credentials, those of the machine are used: an instance role, or a managed identity. Profiles in `~/.aws` are not read.
 //!
 //! # Files
 //!
@@ -88,6 +97,7 @@ mod crash;
 mod days;
 mod decode;
 mod encode;
+mod exact;
 mod expire;
 mod filter;
 mod handle;
@@ -95,6 +105,8 @@ mod history;
 mod log;
 mod lookup;
 mod manifest;
+mod open;
+mod paging;
 mod query;
 mod reading;
 mod report;

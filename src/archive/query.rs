@@ -11,11 +11,12 @@ use futures_util::StreamExt as _;
 use super::convert::{self, SUMMARY_COLUMNS};
 use super::filter::Criteria;
 use super::handle::Archive;
+use super::paging::Pages;
 use super::reading::Reading;
 use super::schema::{Column, Row};
 use crate::boxed::BoxStream;
 use crate::error::{Error, Result};
-use crate::model::{RunDetails, RunFilter, RunId, RunSummary, StatusCounts};
+use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 
 impl Archive {
     /// Prepares a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
@@ -35,13 +36,13 @@ impl Archive {
     /// # }
     /// ```
     pub fn runs(&self, filter: impl Into<RunFilter>) -> ArchiveQuery {
-        ArchiveQuery { archive: self.clone(), filter: filter.into() }
+        ArchiveQuery { archive: self.clone(), filter: filter.into(), after: None }
     }
 
     /// Returns the details of an archived run.
     ///
-    /// An id does not determine the file of a run. The method reads a small part of each file, from the newest day to the oldest, until it
-    /// finds the run.
+    /// An id does not determine the file of a run. The method reads the Bloom filter of each file, about 2 bytes for each of its runs, from
+    /// the newest day to the oldest, until it finds the run.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive, id: hatchet::RunId) -> hatchet::Result<()> {
@@ -73,13 +74,51 @@ impl Archive {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is read before `items`, `details` or a count"]
+#[must_use = "nothing is read before `page`, `items`, `details` or a count"]
 pub struct ArchiveQuery {
     archive: Archive,
     filter: RunFilter,
+    after: Option<PageToken>,
 }
 
 impl ArchiveQuery {
+    /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. Counts are always those of
+    /// all matching runs.
+    pub fn after(mut self, token: PageToken) -> Self {
+        self.after = Some(token);
+        self
+    }
+
+    /// Returns the newest matching runs, at most `size`, an upper bound of the number of all matching runs, and the token of the next page.
+    /// The token can be sent to another process. [`count`](Self::count) returns the exact number, for which it reads all matching runs.
+    ///
+    /// No run is on two pages. A run that is archived in the meantime is on a later page if it is older than the last run of this one.
+    ///
+    /// ```no_run
+    /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use hatchet::model::Window;
+    ///
+    /// let query = archive.runs(Window::all());
+    /// let first = query.page(50).await?;
+    /// if let Some(token) = first.next {
+    ///     let second = query.after(token).page(50).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`count`](Self::count): unlike [`items`](Self::items), a page does not continue after a damaged file. Also
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the size is 0 or over 1000, or for a token of another query.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn page(&self, size: usize) -> Result<Page<RunSummary>> {
+        let after = self.pages().position(self.after.as_ref())?;
+        let at_most = async { Ok(Total::Exactly(self.archive.max_matching(&self.all()?).await?).at_most()) };
+        Box::pin(self.pages().page(self.items(), size, after.as_ref(), at_most)).await
+    }
+
     /// Returns a stream of the matching runs, newest first. Inputs and outputs are not read.
     pub fn items(&self) -> ArchivedRuns {
         ArchivedRuns(self.read(SUMMARY_COLUMNS, convert::summary))
@@ -111,7 +150,7 @@ impl ArchiveQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        let mut rows = self.archive.reading(self.criteria()?, SUMMARY_COLUMNS).await?;
+        let mut rows = self.archive.reading(self.all()?, SUMMARY_COLUMNS).await?;
         let mut counts = std::collections::BTreeMap::new();
         while let Some(row) = rows.next().await.transpose()? {
             let status = row.text(Column::Status).unwrap_or_default().to_owned();
@@ -122,8 +161,18 @@ impl ArchiveQuery {
         ))
     }
 
-    fn criteria(&self) -> Result<Criteria> {
+    fn pages(&self) -> Pages {
+        Pages::of("archive", &self.filter)
+    }
+
+    /// The criteria of all matching runs.
+    fn all(&self) -> Result<Criteria> {
         Criteria::new(self.filter.clone(), Utc::now())
+    }
+
+    /// The criteria of the runs after the token.
+    fn criteria(&self) -> Result<Criteria> {
+        Ok(self.all()?.after(self.pages().position(self.after.as_ref())?))
     }
 
     fn read<T: Send + 'static>(

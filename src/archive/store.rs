@@ -8,13 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
-use object_store::local::LocalFileSystem;
-use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
-use url::Url;
 
+use super::open::{self, Opened};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long one operation may take, with the retries of the store's own client.
@@ -24,6 +21,8 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// What to do if the store refuses requests, in the text of errors.
+    hint: Option<&'static str>,
     /// The URL, for messages.
     url: Arc<str>,
     bytes_read: Arc<AtomicU64>,
@@ -40,31 +39,12 @@ pub(super) struct Object {
 }
 
 impl Store {
-    /// Opens a folder, or the store of a URL. Credentials of cloud stores are read from the environment.
-    pub(super) fn open(url: &str) -> Result<Self> {
-        let failed =
-            |problem: &dyn std::fmt::Display| Error::invalid("archive URL", format_args!("{problem}, got {url:?}"));
-        let objects: Arc<dyn ObjectStore> = match Url::parse(url) {
-            Ok(parsed) if parsed.scheme() == "memory" => Arc::new(InMemory::new()),
-            Ok(parsed) if parsed.scheme() == "file" => {
-                let path =
-                    parsed.to_file_path().map_err(|()| failed(&"expected the path of a folder after file://"))?;
-                folder(&path)?
-            }
-            Ok(parsed) if url.contains("://") => {
-                let variables = std::env::vars_os().filter_map(|(name, value)| {
-                    Some((name.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?))
-                });
-                let (store, prefix) = object_store::parse_url_opts(&parsed, variables).map_err(|error| {
-                    failed(&"expected the path of a folder, or the URL of a store whose feature is enabled")
-                        .with_source(error)
-                })?;
-                Arc::new(PrefixStore::new(store, prefix))
-            }
-            _ => folder(std::path::Path::new(url))?,
-        };
+    /// Opens a folder, or the store of a URL. The options are added to those of the environment.
+    pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Self> {
+        let Opened { objects, hint } = open::open(url, options)?;
         Ok(Self {
             objects,
+            hint,
             url: url.into(),
             bytes_read: Arc::default(),
             #[cfg(test)]
@@ -75,6 +55,11 @@ impl Store {
     #[cfg(test)]
     pub(super) fn crashing(&self, crash: super::crash::Crash) -> Self {
         Self { crash, ..self.clone() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn crash(&self) -> &super::crash::Crash {
+        &self.crash
     }
 
     pub(super) fn url(&self) -> &str {
@@ -88,6 +73,10 @@ impl Store {
 
     /// Creates an object. Returns `false` if it exists, and leaves it as it is.
     pub(super) async fn create(&self, path: &str, content: Bytes) -> Result<bool> {
+        #[cfg(test)]
+        if self.crash.is_refused() {
+            return Ok(false);
+        }
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let created = self.run("write", path, self.objects.put_opts(&key(path), content.into(), options)).await;
         match created {
@@ -99,6 +88,8 @@ impl Store {
 
     /// Replaces or creates an object.
     pub(super) async fn put(&self, path: &str, content: Bytes) -> Result<()> {
+        #[cfg(test)]
+        let content = self.crash.kept(content);
         let put = self.run("write", path, self.objects.put(&key(path), content.into())).await;
         put.map(drop).map_err(|failure| self.error("write", path, failure))
     }
@@ -142,6 +133,8 @@ impl Store {
                 bytes: object.size,
                 modified_at: object.last_modified,
             })
+            // Some compatible stores ignore the start.
+            .filter(|object| after.is_none_or(|after| object.path.as_str() > after))
             .collect();
         objects.sort_by(|one, other| one.path.cmp(&other.path));
         Ok(objects)
@@ -175,10 +168,14 @@ impl Store {
 
     fn error(&self, operation: &str, path: &str, failure: Failure) -> Error {
         let text = format!("failed to {operation} {path} in the archive {}", self.url);
+        let hint = self.hint.map_or_else(String::new, |hint| format!("; {hint}"));
         match failure {
-            Failure::Store(error) => Error::new(ErrorKind::Storage, text).with_source(error),
+            Failure::Store(error @ object_store::Error::NotFound { .. }) => {
+                Error::new(ErrorKind::Storage, text).with_source(error)
+            }
+            Failure::Store(error) => Error::new(ErrorKind::Storage, format!("{text}{hint}")).with_source(error),
             Failure::Timeout => {
-                Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}")).transient()
+                Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}{hint}")).transient()
             }
             #[cfg(test)]
             Failure::Crash => Error::new(ErrorKind::Storage, format!("{text}: crashed")),
@@ -208,13 +205,6 @@ impl From<super::crash::Crashed> for Failure {
     }
 }
 
-fn folder(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>> {
-    let failed = || Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}", path.display()));
-    std::fs::create_dir_all(path).map_err(|error| failed().with_source(error))?;
-    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed().with_source(error))?;
-    Ok(Arc::new(store.with_fsync(true)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,8 +214,10 @@ mod tests {
     async fn objects_are_listed_by_the_paths_that_they_were_created_with() {
         let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
         let names = ["greet", "a/b", "é ü", "50%", "..", "a=b", "x~y*z?", "-_."];
-        for url in ["memory://", folder.to_str().unwrap()] {
-            let store = Store::open(url).unwrap();
+        // See tests/archive_store.rs.
+        let other = std::env::var("HATCHET_ARCHIVE_TEST_URL").map(|url| format!("{url}/{}", uuid::Uuid::new_v4()));
+        for url in ["memory://", folder.to_str().unwrap()].into_iter().chain(other.as_deref().ok()) {
+            let store = Store::open(url, Vec::new()).unwrap();
             let mut paths = Vec::new();
             for name in names {
                 let path = Partition::of(name, DateTime::UNIX_EPOCH).path("file");
@@ -250,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn errors_name_the_object_and_the_archive() {
-        let store = Store::open("memory://").unwrap();
+        let store = Store::open("memory://", Vec::new()).unwrap();
         let error = store.read("runs/missing").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Storage);
         assert_eq!(error.to_string(), "failed to read runs/missing in the archive memory://");

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::compare::ArchivedVersions;
 use super::convert::{Version, key, time};
-use super::encode::encode;
+use super::encode::{Encoded, encode};
 use super::handle::Archive;
 use super::log::{corrupt, refused};
 use super::manifest::{Commit, File, Partition, Source, VERSION};
@@ -78,7 +78,7 @@ pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Ar
     let count = rows.len() as u64;
     // Compression takes longer than the runtime may be blocked.
     let content = tokio::task::spawn_blocking(move || encode(&rows)).await;
-    let content = content.map_err(|error| {
+    let Encoded { content, id_filters } = content.map_err(|error| {
         Error::new(ErrorKind::Encode, "the encoder of a file of the archive did not finish").with_source(error)
     })??;
     let store = archive.store();
@@ -86,7 +86,17 @@ pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Ar
     store.put(&path, content.clone()).await?;
     verify(&path, &content, &store.read(&path).await?)?;
     let bytes = content.len() as u64;
-    Ok(File { path, partition, rows: count, bytes, min_created_at, max_created_at, statuses, is_compacted: false })
+    Ok(File {
+        path,
+        partition,
+        rows: count,
+        bytes,
+        min_created_at,
+        max_created_at,
+        statuses,
+        is_compacted: false,
+        id_filters,
+    })
 }
 
 fn verify(path: &str, written: &Bytes, read: &Bytes) -> Result<()> {

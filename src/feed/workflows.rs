@@ -16,6 +16,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
+use super::fetcher::{Gate, pass};
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, WorkflowId};
@@ -109,10 +110,15 @@ impl WorkflowCache {
 
     /// The id of a workflow, by its name without the namespace. Fetched over REST if it is not known.
     pub(crate) async fn id_of(&self, name: &str) -> Result<WorkflowId> {
+        self.id_through(name, None).await
+    }
+
+    /// The same, with a gate that each request must pass.
+    pub(crate) async fn id_through(&self, name: &str, gate: Option<&Gate>) -> Result<WorkflowId> {
         match self.get(&self.prefixed(name)).id.filter(|(_, at)| is_recent(*at)) {
             Some((id, _)) => Ok(id),
             // Boxed, because the future is large and rarely needed.
-            None => Box::pin(self.fetch(name)).await,
+            None => Box::pin(self.fetch(name, gate)).await,
         }
     }
 
@@ -222,7 +228,7 @@ impl WorkflowCache {
                 Err(error) => return Confirmation::Unknown(error),
             }
             if has_list {
-                match self.fetch(name).await {
+                match self.fetch(name, None).await {
                     Ok(_) => return Confirmation::Exists,
                     Err(error) if error.kind() == ErrorKind::WorkflowNotFound => {
                         return Confirmation::Missing { run, error };
@@ -247,9 +253,9 @@ impl WorkflowCache {
     }
 
     /// Fetches the id of a workflow.
-    async fn fetch(&self, name: &str) -> Result<WorkflowId> {
+    async fn fetch(&self, name: &str, gate: Option<&Gate>) -> Result<WorkflowId> {
         let full = self.prefixed(name);
-        if let Some((full, id)) = self.find(&full, |found| found == full).await? {
+        if let Some((full, id)) = self.find(&full, gate, |found| found == full).await? {
             self.add(full, id);
             return Ok(id);
         }
@@ -261,16 +267,23 @@ impl WorkflowCache {
     /// The name of a workflow on the server that differs from `name` only in case, if there is one. Both include the namespace.
     pub(crate) async fn same_except_case(&self, name: &str) -> Result<Option<String>> {
         let lowered = name.to_lowercase();
-        let found = self.find(name, |found| found != name && found.to_lowercase() == lowered).await?;
+        let found = self.find(name, None, |found| found != name && found.to_lowercase() == lowered).await?;
         Ok(found.map(|(name, _)| name))
     }
 
     /// The first workflow whose name matches, among those whose names contain `name` in any case.
-    async fn find(&self, name: &str, matches: impl Fn(&str) -> bool) -> Result<Option<(String, WorkflowId)>> {
+    async fn find(
+        &self,
+        name: &str,
+        gate: Option<&Gate>,
+        matches: impl Fn(&str) -> bool,
+    ) -> Result<Option<(String, WorkflowId)>> {
         let mut offset = 0;
         loop {
+            let permit = pass(gate, 1).await;
             // A read has no effect, so its errors do not mean that something was started.
             let rows = self.rpc.rest.workflows(name, offset, PAGE_SIZE).await.map_err(Error::without_side_effects)?;
+            drop(permit);
             let (count, found) = (rows.len(), rows.into_iter().find(|row| matches(&row.name)));
             if let Some(row) = found {
                 return Ok(Some((row.name, row.metadata.id)));

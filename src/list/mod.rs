@@ -11,4 +11,8 @@ mod selection;
 
 pub use bulk::{BulkCancelBuilder, BulkReplayBuilder, RunReports};
 pub use items::{RunItems, TaskItems};
+#[cfg(feature = "archive")]
+pub(crate) use query::check_page_size;
 pub use query::{RunQuery, TaskQuery};
+#[cfg(feature = "archive")]
+pub(crate) use selection::fingerprint;

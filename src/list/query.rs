@@ -108,7 +108,7 @@ impl RunQuery {
         self
     }
 
-    /// Sets the gate that each request of [`items`](Self::items) must pass.
+    /// Sets the gate that each request must pass, except those of counts.
     #[cfg(feature = "archive")]
     pub(crate) fn through(mut self, gate: Gate) -> Self {
         self.selection.gate = Some(gate);
@@ -277,10 +277,15 @@ impl TaskQuery {
     }
 }
 
-async fn page<T: From<ListRow>>(selection: &Selection, size: usize) -> Result<Page<T>> {
-    if !(1..=MAX_PAGE_SIZE).contains(&size) {
-        return Err(Error::invalid("page size", format_args!("expected 1 to {MAX_PAGE_SIZE}, got {size}")));
+pub(crate) fn check_page_size(size: usize) -> Result<()> {
+    if (1..=MAX_PAGE_SIZE).contains(&size) {
+        return Ok(());
     }
+    Err(Error::invalid("page size", format_args!("expected 1 to {MAX_PAGE_SIZE}, got {size}")))
+}
+
+async fn page<T: From<ListRow>>(selection: &Selection, size: usize) -> Result<Page<T>> {
+    check_page_size(size)?;
     let request = selection.resolve().await?;
     let includes_others = request.includes_others();
     let request_size = if includes_others { size.max(MIN_REQUEST_SIZE) } else { size };

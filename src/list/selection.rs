@@ -73,8 +73,10 @@ impl Selection {
             ("only_tasks", (self.kind == Kind::Tasks).to_string()),
             ("additional_metadata_operator", if filter.any_metadata.is_empty() { "AND" } else { "OR" }.to_owned()),
         ];
-        let workflows: Vec<WorkflowId> =
-            future::try_join_all(filter.workflows.iter().map(|name| client.feed().workflows.id_of(name))).await?;
+        let workflows: Vec<WorkflowId> = {
+            let id = |name| client.feed().workflows.id_through(name, self.gate.as_ref());
+            future::try_join_all(filter.workflows.iter().map(|name| id(name.as_str()))).await?
+        };
         all.extend(workflows.iter().map(|id| ("workflow_ids", id.to_string())));
         all.extend(status_parameters(&filter.statuses));
         let tags = filter.metadata.iter().chain(&filter.any_metadata).chain(&filter.own_metadata);
@@ -156,7 +158,7 @@ fn status_parameters(statuses: &[RunStatus]) -> impl Iterator<Item = (&'static s
 }
 
 /// Identifies a filter by its parameters. The start of its time window is not included, because it may be relative to now.
-fn fingerprint(parameters: &[(&'static str, String)]) -> u64 {
+pub(crate) fn fingerprint(parameters: &[(&'static str, String)]) -> u64 {
     // FNV-1a, which is the same in each process and version.
     let bytes = parameters
         .iter()

@@ -82,6 +82,12 @@ impl Window {
         self.until
     }
 
+    /// The same window, up to another end if that is earlier.
+    #[cfg(feature = "archive")]
+    pub(crate) fn up_to(self, until: DateTime<Utc>) -> Self {
+        Self { until: Some(self.until.map_or(until, |own| own.min(until))), ..self }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let start = match self.start {
             Start::At(at) => Some(at),

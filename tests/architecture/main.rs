@@ -101,12 +101,15 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "crash",
             "retention",
             "manifest",
+            "open",
             "store",
             "log",
             "schema",
+            "exact",
             "convert",
             "encode",
             "decode",
+            "paging",
             "filter",
             "reading",
             "handle",
@@ -314,4 +317,17 @@ fn implementation_crates_stay_in_their_modules() {
 fn the_public_api_has_no_types_of_implementation_crates() {
     let violations = public_api::leaks(&Sources::read());
     assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+/// Those who do not enable the archive do not build its crates.
+#[test]
+fn the_crates_of_the_archive_are_optional() {
+    let manifest = include_str!("../../Cargo.toml");
+    let dependencies = manifest.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    for name in ["object_store", "parquet", "url"] {
+        let line =
+            dependencies.lines().find(|line| line.split_once(" = ").is_some_and(|(found, _)| found == name)).unwrap();
+        assert!(line.contains("optional = true"), "{line}");
+    }
+    assert!(manifest.contains("\ndefault = [\"tls-ring\"]\n"));
 }

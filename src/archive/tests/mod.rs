@@ -24,7 +24,7 @@ use super::*;
 use crate::client::Client;
 use crate::embedded::Engine;
 use crate::error::{ErrorKind, Result};
-use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
+use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::worker::RunningWorker;
 use crate::workflow::{Context, Task, TaskError, Workflow};
 
@@ -69,7 +69,7 @@ impl Bench {
             if input.n % 2 == 1 && context.attempt() == 1 { Err(TaskError::new("odd")) } else { Ok(vec![input.n]) }
         });
         let worker = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
-        let store = Store::open("memory://").unwrap();
+        let store = Store::open("memory://", Vec::new()).unwrap();
         let archive = Archive::over(store.clone());
         Self { engine, client, worker, task, store, archive }
     }
@@ -243,7 +243,7 @@ async fn after_a_crash_at_any_step_no_run_is_lost_or_duplicated() {
     let mut crashes = 0;
     for step in 0.. {
         // An archive of its own for each step.
-        let store = Store::open("memory://").unwrap();
+        let store = Store::open("memory://", Vec::new()).unwrap();
         let crash = Crash::at(step);
         let crashing = Archive::over(store.crashing(crash.clone()));
         let result = crashing.collect(&bench.client, all()).send().await;
@@ -373,10 +373,6 @@ async fn options_are_checked() {
         assert_eq!(builder.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     assert_eq!(collect().every(Duration::ZERO).start().unwrap_err().kind(), ErrorKind::InvalidInput);
-    for url in ["nope://bucket", "s3:///"] {
-        let error = Archive::open(url).unwrap_err();
-        assert!(error.to_string().contains(url), "{error}");
-    }
     bench.end().await;
 }
 

@@ -30,8 +30,40 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-async fn apply(bench: &Bench, actions: Vec<Action>) {
+/// A walk over pages, one page after each action. The token is a string in between, as if another process continued.
+#[derive(Default)]
+struct Walk {
+    token: Option<String>,
+    /// What must be on its pages, unless it is on none yet.
+    expected: Vec<RunId>,
+    seen: Vec<RunSummary>,
+}
+
+impl Walk {
+    /// The token for the next page. `existing`: the runs that exist when a walk begins.
+    fn next(&mut self, existing: impl Iterator<Item = RunId>) -> Option<PageToken> {
+        if self.token.is_none() {
+            self.expected = existing.collect();
+            self.seen.clear();
+        }
+        self.token.as_ref().map(|token| token.parse().unwrap())
+    }
+
+    fn add(&mut self, page: Page<RunSummary>) {
+        self.seen.extend(page.items);
+        self.token = page.next.map(|token| token.to_string());
+        assert!(self.seen.is_sorted_by(|one, other| one.created_at >= other.created_at), "newest first");
+        let ids: BTreeSet<_> = self.seen.iter().map(|run| run.id).collect();
+        assert_eq!(ids.len(), self.seen.len(), "none twice");
+        if self.token.is_none() {
+            assert!(self.expected.iter().all(|id| ids.contains(id)), "none missed");
+        }
+    }
+}
+
+async fn apply(bench: &Bench, actions: Vec<Action>, size: usize) {
     let client = &bench.client;
+    let (mut over_archive, mut over_history) = (Walk::default(), Walk::default());
     let mut expected: BTreeMap<RunId, RunSummary> = BTreeMap::new();
     for action in actions {
         match action {
@@ -78,6 +110,13 @@ async fn apply(bench: &Bench, actions: Vec<Action>) {
         expected.extend(bench.live().await);
         let history = History::new(client, &bench.archive).paged(3);
         assert_eq!(listed(history.runs(Window::all()).items()).await, expected);
+        let query = history.runs(Window::all());
+        let token = over_history.next(expected.keys().copied());
+        over_history.add(token.map_or(query.clone(), |token| query.after(token)).page(size).await.unwrap());
+        let archived = bench.archived().await;
+        let query = bench.archive.runs(Window::all());
+        let token = over_archive.next(archived.keys().copied());
+        over_archive.add(token.map_or(query.clone(), |token| query.after(token)).page(size).await.unwrap());
         let failed = RunFilter::new(Window::all()).status(RunStatus::Failed);
         let seen = listed(history.runs(failed).items()).await;
         let is_failed = |(_, run): &(&RunId, &RunSummary)| run.status == RunStatus::Failed;
@@ -91,11 +130,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_view_has_every_ended_run_once_in_its_newest_state(actions in proptest::collection::vec(action(), 1..25)) {
+    fn the_view_has_every_ended_run_once_in_its_newest_state(
+        actions in proptest::collection::vec(action(), 1..25),
+        size in 1usize..6,
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let bench = Bench::new().await;
-            apply(&bench, actions).await;
+            apply(&bench, actions, size).await;
             bench.end().await;
         });
     }

@@ -8,6 +8,18 @@ use super::*;
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/archive-v1");
 const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/archive-v1.json");
 
+/// The table in the documentation of the module has each column, in the order of the files.
+#[test]
+fn each_column_is_documented() {
+    let module = include_str!("../mod.rs");
+    let schema = module.split("//! # Schema").nth(1).unwrap();
+    assert!(schema.contains(&format!("This is version {}.", super::super::schema::VERSION)));
+    let rows = schema.lines().filter_map(|line| line.strip_prefix("//! | `"));
+    let names = rows.flat_map(|row| row.split(" | ").next().unwrap().split(", ").map(|name| name.trim_matches('`')));
+    let columns: Vec<_> = Column::ALL.iter().map(|column| column.name()).collect();
+    assert_eq!(names.collect::<Vec<_>>(), columns);
+}
+
 async fn all_details(archive: &Archive) -> Value {
     let details: Vec<RunDetails> = archive.runs(Window::all()).details().try_collect().await.unwrap();
     Value::Array(details.iter().map(as_json).collect())

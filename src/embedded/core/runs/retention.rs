@@ -1,7 +1,7 @@
-//! Dropping old runs.
+//! Dropping old runs and events.
 //!
-//! The real engine stores the runs of each day (UTC) separately, by their creation, and drops whole days. It also loses runs that have not
-//! ended. Here these stay until they have ended.
+//! The real engine stores the runs and the events of each day (UTC) separately, by their creation, and drops whole days. It also loses runs
+//! that have not ended. Here these stay until they have ended.
 
 use chrono::{NaiveTime, TimeDelta};
 
@@ -13,7 +13,7 @@ fn start_of_day(at: At) -> At {
     at.date_naive().and_time(NaiveTime::MIN).and_utc()
 }
 
-/// A run has been created. Sets the timer that drops it, unless one is set.
+/// A run has been created, or an event has arrived. Sets the timer that drops it, unless one is set.
 pub(crate) fn expect(core: &mut Core, created: At) {
     if let Some(retention) = core.retention
         && !core.has_retention_timer
@@ -23,7 +23,7 @@ pub(crate) fn expect(core: &mut Core, created: At) {
     }
 }
 
-/// Drops the runs of all days that are old enough. Without runs, no further timer is set.
+/// Drops the runs and events of all days that are old enough. Without others, no further timer is set.
 pub(crate) fn apply(core: &mut Core, turn: &Turn<'_>) {
     core.has_retention_timer = false;
     let Some(retention) = core.retention else { return };
@@ -33,8 +33,9 @@ pub(crate) fn apply(core: &mut Core, turn: &Turn<'_>) {
             core.families.remove(task.id);
         }
     }
+    core.events.drop_before(first_kept_day);
     // Runs that have not ended are looked at again a day later.
-    if let Some(oldest) = core.runs.oldest() {
+    if let Some(oldest) = core.runs.oldest().into_iter().chain(core.events.oldest()).min() {
         expect(core, oldest.max(first_kept_day));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{filters, pattern};
-use crate::embedded::core::runs::{start, wakes};
+use crate::embedded::core::runs::{retention, start, wakes};
 use crate::embedded::core::store::{
     At, Core, Event, EventRef, PushedEvent, RESERVED_METADATA, RunOptions, Trigger, Turn, stored,
 };
@@ -32,6 +32,7 @@ pub(crate) fn push(core: &mut Core, turn: &mut Turn<'_>, pushed: PushedEvent) ->
         scope: pushed.scope.map(Into::into),
         runs,
     });
+    retention::expect(core, at);
     (id, at)
 }
 

@@ -1,6 +1,6 @@
 //! Runs that are dropped when they are old.
 
-use crate::embedded::core::store::{ParentLink, Timer};
+use crate::embedded::core::store::{ParentLink, PushedEvent, Timer};
 use crate::embedded::core::tests::*;
 
 use RestStatus::{Completed, Queued};
@@ -52,6 +52,31 @@ fn the_runs_of_a_day_are_dropped_together() {
     assert!(!bench.has_retention_timer());
     let later = bench.trigger();
     assert!(bench.is_kept(later) && bench.has_retention_timer());
+}
+
+#[test]
+fn the_events_of_a_day_are_dropped_together() {
+    let mut bench = Bench::keeping(TimeDelta::days(2));
+    let push = |bench: &mut Bench| {
+        let (payload, metadata) = (serde_json::json!({}), serde_json::json!({}));
+        let event = PushedEvent { key: "k".into(), payload, metadata, priority: None, scope: None };
+        bench.turn(|core, turn| core.push(turn, event)).0
+    };
+    let shown = |bench: &Bench, event| bench.core.event(event, bench.now).is_some();
+    // Without a run, the event alone sets the timer.
+    let first = push(&mut bench);
+    bench.pass(seconds(SECONDS_PER_DAY / 2));
+    let next_day = push(&mut bench);
+    bench.pass(seconds(2 * SECONDS_PER_DAY - 1));
+    assert!(shown(&bench, first) && shown(&bench, next_day));
+    bench.pass(seconds(1));
+    assert_eq!([first, next_day].map(|event| shown(&bench, event)), [false, true]);
+    assert_eq!(bench.core.events(bench.now, None).map(|event| event.id).collect::<Vec<_>>(), [next_day]);
+    let later = push(&mut bench);
+    bench.pass(DAY);
+    assert_eq!([first, next_day, later].map(|event| shown(&bench, event)), [false, false, true]);
+    bench.pass(2 * DAY);
+    assert!(bench.core.events(bench.now, None).next().is_none() && !bench.has_retention_timer());
 }
 
 #[test]
