@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::budget::RetryBudget;
 use super::request::Sent;
@@ -108,7 +109,25 @@ impl Caller {
 
     /// Makes a call, with retries. The deadline applies to all tries together. If it passes during a try, the call may have had an
     /// effect, unless no request was sent. A caller that cannot observe its requests passes [`Sent::unknown`].
-    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let (span, mut tries) = (telemetry::call_span(call.name), 0);
+        let result = self.tries(call, sent, attempt, &mut tries).instrument(span.clone()).await;
+        span.record("tries", tries);
+        telemetry::record_result(&span, &result);
+        result
+    }
+
+    /// Makes a call, and counts its tries.
+    async fn tries<T, F>(
+        &self,
+        call: Call,
+        sent: Sent,
+        mut attempt: impl FnMut() -> F,
+        tries: &mut u32,
+    ) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -123,6 +142,7 @@ impl Caller {
         tokio::pin!(timeout);
         let (mut failures, mut last, mut has_side_effects) = (0_u32, None, false);
         let result = loop {
+            *tries = tries.saturating_add(1);
             let tried = tokio::select! {
                 biased;
                 tried = attempt() => tried,
