@@ -157,7 +157,11 @@ async fn o1_calls_and_openings_of_streams_have_spans() {
     let refused = format!("{trigger} tries=1 result=\"rejected\" grpc_code=3");
     assert_eq!(spans.of(trigger)[1..], [refused]);
     // A REST call.
-    hatchet.run_handle("11111111-2222-4333-8444-555555555555".parse::<hatchet::RunId>().unwrap()).details().await.unwrap_err();
+    hatchet
+        .run_handle("11111111-2222-4333-8444-555555555555".parse::<hatchet::RunId>().unwrap())
+        .details()
+        .await
+        .unwrap_err();
     let read = "hatchet.call call=\"reading the run\"";
     let not_found = format!("{read} tries=1 result=\"not_found\" http_status=404");
     assert!(spans.of(read).contains(&not_found), "{:#?}", spans.of(read));

@@ -121,13 +121,7 @@ impl Caller {
     }
 
     /// Makes a call, and counts its tries.
-    async fn tries<T, F>(
-        &self,
-        call: Call,
-        sent: Sent,
-        mut attempt: impl FnMut() -> F,
-        tries: &mut u32,
-    ) -> Result<T>
+    async fn tries<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F, tries: &mut u32) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
