@@ -22,9 +22,6 @@ pub(crate) fn stream_span(call: &'static str) -> Span {
 
 /// Adds the result of a call to its span.
 pub(crate) fn record_result<T>(span: &Span, result: &Result<T>) {
-    if span.is_disabled() {
-        return;
-    }
     let error = result.as_ref().err();
     span.record("result", call_result(error.map(Error::kind)));
     let Some(error) = error else { return };

@@ -114,7 +114,11 @@ impl Caller {
         F: Future<Output = Result<T>>,
     {
         let (span, mut tries) = (telemetry::call_span(call.name), 0);
-        let result = self.tries(call, sent, attempt, &mut tries).instrument(span.clone()).await;
+        if span.is_disabled() {
+            return self.tries(call, sent, attempt, &mut tries).await;
+        }
+        // Boxed, so that the other calls are not larger.
+        let result = Box::pin(self.tries(call, sent, attempt, &mut tries).instrument(span.clone())).await;
         span.record("tries", tries);
         telemetry::record_result(&span, &result);
         result

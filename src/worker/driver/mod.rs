@@ -93,6 +93,8 @@ pub(super) struct Driver {
     refused_at: Option<Instant>,
     /// Whether the engine may have ended attempts without a notification.
     must_check: bool,
+    /// Whether the engine may have assigned all attempts to other workers, and was not asked since.
+    has_gap: bool,
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
     /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
@@ -165,6 +167,7 @@ impl Driver {
             accepted_at: None,
             refused_at: None,
             must_check: !unchecked.is_empty(),
+            has_gap: false,
             unchecked,
             recovered: HashMap::new(),
             release,
