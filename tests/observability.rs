@@ -226,6 +226,37 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     assert_eq!(found[2].metadata["order"], 8, "recorded later");
 }
 
+#[tokio::test(start_paused = true)]
+async fn o2_spans_of_a_task_become_its_log_lines() {
+    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().spans(true));
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("logs", async |(): (), context: Context| {
+        let charge = async {
+            tracing::info!("charging");
+            sleep(2 * SECOND).await;
+            context.log("charged");
+        };
+        charge.instrument(tracing::warn_span!("charge", customer = "acme")).await;
+        sleep(SECOND).instrument(tracing::debug_span!("too detailed")).await;
+        Ok(1)
+    });
+    let worker = start(&hatchet, &task).await;
+    sleep(SECOND).instrument(tracing::info_span!("outside of a task")).await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    worker.shutdown().await;
+    let (mut lines, mut found) = (run.logs(), Vec::new());
+    while let Some(line) = lines.next().await {
+        found.push(line.unwrap());
+    }
+    let texts: Vec<_> = found.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
+    let expected = [(LogLevel::Info, "charging"), (LogLevel::Info, "charged"), (LogLevel::Warn, "span charge ended")];
+    assert_eq!(texts, expected);
+    assert_eq!((&found[2].metadata["customer"], &found[2].metadata["duration_ms"]), (&"acme".into(), &2000.into()));
+}
+
 /// The kinds of measurements, and a recorder that renders them.
 #[derive(Clone)]
 struct Kinds(Arc<Mutex<BTreeSet<String>>>, PrometheusRecorder);
