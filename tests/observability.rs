@@ -108,6 +108,42 @@ async fn o1_spans_and_events_have_names_and_ids() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_takes_the_last_slot_is_logged_once() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let child: Task<(), ()> = Task::new("child", async |(): (), _: Context| Ok(()));
+    let parent: Task<(), ()> =
+        Task::with_state("parent", child.clone(), async |child: Task<(), ()>, (): (), context: Context| {
+            Ok(context.run(&child, &()).result().await?)
+        });
+    let parent = parent.timeout(5 * SECOND);
+    let worker = |slots| hatchet.worker("worker").slots(slots).register(&parent).register(&child).build().unwrap();
+    let count = || {
+        let text = "an attempt starts a child run while all slots of its worker are taken";
+        collected
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|event| event.starts_with("event WARN") && event.contains(text))
+            .count()
+    };
+    let roomy = worker(2).start().await.unwrap();
+    hatchet.run(&parent, &()).result().await.unwrap();
+    roomy.shutdown().await;
+    assert_eq!(count(), 0);
+    let full = worker(1).start().await.unwrap();
+    for _ in 0..2 {
+        let outcome = hatchet.run(&parent, &()).outcome().await.unwrap();
+        assert!(matches!(outcome, hatchet::Outcome::TimedOut(_)), "{outcome:?}");
+    }
+    assert_eq!(count(), 1);
+    full.shutdown().await;
+}
+
 /// The call spans, and the openings of streams, that have a result: the first has the fields of its creation, the others are recorded.
 #[derive(Clone, Default)]
 struct CallSpans(Arc<Mutex<Vec<(Id, String)>>>);

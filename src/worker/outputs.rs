@@ -220,9 +220,9 @@ mod tests {
         for task in 1..=40 {
             assert_eq!(lines(&calls, task), ["0", "1", "2", "3", "4"], "{task}");
         }
-        // Two hundred calls of a second, sixteen at a time.
+        // Sixteen tasks at a time, each with five calls of a second.
         let times = calls.times("PutLog");
-        assert_eq!((times.len(), times[times.len() - 1] - times[0]), (200, SECOND * 12));
+        assert_eq!((times.len(), times[times.len() - 1] - times[0]), (200, SECOND * 14));
         let most = times.iter().map(|at| times.iter().filter(|other| *other == at).count()).max();
         assert_eq!(most, Some(MAX_CALLS));
     }
