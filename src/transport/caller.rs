@@ -141,16 +141,16 @@ impl Caller {
         let (mut failures, mut last, mut has_side_effects) = (0_u32, None, false);
         let result = loop {
             *tries = tries.saturating_add(1);
-            let tried = tokio::select! {
+            let response = tokio::select! {
                 biased;
-                tried = attempt() => tried,
+                response = attempt() => response,
                 () = &mut timeout => {
                     let error = timed_out(call.name, allowed, failures, last);
                     let is_unsent = !has_side_effects && !sent.get();
                     break Err(if is_unsent { error.without_side_effects() } else { error });
                 }
             };
-            let error = match tried {
+            let error = match response {
                 Ok(response) => {
                     self.budget.deposit();
                     self.token.accepted();

@@ -71,7 +71,9 @@ impl Node {
         match self {
             Self::Literal(_) | Self::Name(_) => {}
             Self::Call(_, nodes) | Self::List(nodes) | Self::Fields(nodes) => {
-                nodes.iter().for_each(|node| node.visit(visitor));
+                for node in nodes {
+                    node.visit(visitor);
+                }
             }
             Self::Member(of, accesses) => {
                 of.visit(visitor);
@@ -79,16 +81,26 @@ impl Node {
                     match access {
                         Access::Field(_) | Access::OptionalField(_) => {}
                         Access::Index(index) => index.visit(visitor),
-                        Access::Method(_, arguments) => arguments.iter().for_each(|node| node.visit(visitor)),
+                        Access::Method(_, arguments) => {
+                            for argument in arguments {
+                                argument.visit(visitor);
+                            }
+                        }
                     }
                 }
             }
             Self::Unary(_, operand) => operand.visit(visitor),
             Self::Binary(first, others) => {
                 first.visit(visitor);
-                others.iter().for_each(|(_, node)| node.visit(visitor));
+                for (_, node) in others {
+                    node.visit(visitor);
+                }
             }
-            Self::Conditional(nodes) => nodes.iter().for_each(|node| node.visit(visitor)),
+            Self::Conditional(nodes) => {
+                for node in &**nodes {
+                    node.visit(visitor);
+                }
+            }
         }
     }
 }
