@@ -11,11 +11,12 @@ use tonic::body::Body;
 
 use crate::client::Client;
 use crate::config::{Config, ConfigError, TlsStrategy};
-use crate::embedded::core::expression::{Expression, Names};
+use crate::embedded::core::expression::{Expression, Names, ParseError};
 use crate::embedded::core::format;
 use crate::embedded::core::format::cron::CronSchedule;
 use crate::error::BoxError;
 use crate::model::cron::{Expression as CronExpression, Schedule};
+use crate::model::expression::expression_problem;
 use crate::model::payload::encode_output;
 use crate::model::{CronSpec, Payload, RunDetails, RunId, Window};
 use crate::time::{Clock, format_duration};
@@ -161,11 +162,14 @@ pub fn payload(bytes: &[u8]) {
     }
 }
 
-/// An expression is parsed or refused, and its evaluation ends.
+/// An expression is parsed or refused, and its evaluation ends. What the client refuses is invalid for the embedded engine.
 pub fn expression(bytes: &[u8]) {
-    let Ok(expression) = Expression::parse(&text(bytes), &["input", "additional_metadata", "event_key"]) else {
-        return;
-    };
+    let text = text(bytes);
+    let parsed = Expression::parse(&text, &["input", "additional_metadata", "event_key"]);
+    if expression_problem(&text).is_some() && !text.contains('\0') {
+        assert_eq!(parsed, Err(ParseError::Invalid), "{text}");
+    }
+    let Ok(expression) = parsed else { return };
     let input = json!({ "a": 1, "b": "x", "c": [1, 2], "d": { "e": null, "f": 2.5 }, "id": "7" });
     let (metadata, key) = (json!({ "k": "v" }), json!("order:placed"));
     let names = Names(&[("input", &input), ("additional_metadata", &metadata), ("event_key", &key)]);

@@ -53,6 +53,15 @@ impl Scripted {
         Self::After(delay, Box::new(response))
     }
 
+    /// Whether the response is a message, sooner or later.
+    fn is_message(&self) -> bool {
+        match self {
+            Self::Message(_) => true,
+            Self::After(_, next) => next.is_message(),
+            _ => false,
+        }
+    }
+
     /// An empty message: all of its fields have their defaults.
     pub(crate) fn empty() -> Self {
         Self::Message(Vec::new())
@@ -111,7 +120,7 @@ pub(crate) fn client(response: impl Fn(&str, usize) -> Scripted + Send + Sync + 
         let calls = grpc_calls.clone();
         async move {
             // Otherwise, the request's body is kept: the stream of ids ends with it.
-            if !matches!(response, Scripted::Message(_)) {
+            if !response.is_message() {
                 return Ok::<_, Infallible>(respond(response, request).await);
             }
             let (parts, body) = request.into_parts();

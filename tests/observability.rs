@@ -109,6 +109,104 @@ async fn o1_spans_and_events_have_names_and_ids() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_parent_that_takes_the_last_slot_is_logged_once() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let child: Task<(), ()> = Task::new("child", async |(): (), _: Context| Ok(()));
+    let parent: Task<(), ()> =
+        Task::with_state("parent", child.clone(), async |child: Task<(), ()>, (): (), context: Context| {
+            Ok(context.run(&child, &()).result().await?)
+        });
+    let parent = parent.timeout(5 * SECOND);
+    let worker = |slots| hatchet.worker("worker").slots(slots).register(&parent).register(&child).build().unwrap();
+    let count = || {
+        let text = "an attempt starts a child run while all slots of its worker are taken";
+        collected
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|event| event.starts_with("event WARN") && event.contains(text))
+            .count()
+    };
+    let roomy = worker(2).start().await.unwrap();
+    hatchet.run(&parent, &()).result().await.unwrap();
+    roomy.shutdown().await;
+    assert_eq!(count(), 0);
+    let full = worker(1).start().await.unwrap();
+    for _ in 0..2 {
+        let outcome = hatchet.run(&parent, &()).outcome().await.unwrap();
+        assert!(matches!(outcome, hatchet::Outcome::TimedOut(_)), "{outcome:?}");
+    }
+    assert_eq!(count(), 1);
+    full.shutdown().await;
+}
+
+/// The call spans, and the openings of streams, that have a result: the first has the fields of its creation, the others are recorded.
+#[derive(Clone, Default)]
+struct CallSpans(Arc<Mutex<Vec<(Id, String)>>>);
+
+impl CallSpans {
+    fn of(&self, start: &str) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|(_, text)| text.clone()).filter(|text| text.starts_with(start)).collect()
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for CallSpans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: LayerContext<'_, S>) {
+        let metadata = attributes.metadata();
+        if metadata.target() == telemetry::TARGET && metadata.level() == &tracing::Level::DEBUG {
+            let mut text = Text(metadata.name().to_owned());
+            attributes.record(&mut text);
+            self.0.lock().unwrap().push((id.clone(), text.0));
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &tracing::span::Record<'_>, _: LayerContext<'_, S>) {
+        // Ids are reused when their spans are closed: the last one is meant.
+        let mut spans = self.0.lock().unwrap();
+        if let Some((_, text)) = spans.iter_mut().rev().find(|(other, _)| other == id) {
+            let mut added = Text(std::mem::take(text));
+            values.record(&mut added);
+            *text = added.0;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn o1_calls_and_openings_of_streams_have_spans() {
+    let spans = CallSpans::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("task", async |(): (), _: Context| Ok(1));
+    let worker = start(&hatchet, &task).await;
+    // RESOURCE_EXHAUSTED: the engine has not processed the call, so it is retried.
+    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(8)).unwrap();
+    assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 1);
+    let trigger = "hatchet.call call=\"TriggerWorkflow\"";
+    assert_eq!(spans.of(trigger), [format!("{trigger} tries=2 result=\"ok\"")]);
+    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(3)).unwrap();
+    hatchet.run(&task, &()).start().await.unwrap_err();
+    let refused = format!("{trigger} tries=1 result=\"rejected\" grpc_code=3");
+    assert_eq!(spans.of(trigger)[1..], [refused]);
+    // A REST call.
+    hatchet
+        .run_handle("11111111-2222-4333-8444-555555555555".parse::<hatchet::RunId>().unwrap())
+        .details()
+        .await
+        .unwrap_err();
+    let read = "hatchet.call call=\"reading the run\"";
+    let not_found = format!("{read} tries=1 result=\"not_found\" http_status=404");
+    assert!(spans.of(read).contains(&not_found), "{:#?}", spans.of(read));
+    let listen = "hatchet.stream call=\"ListenV2\"";
+    assert_eq!(spans.of(listen), [format!("{listen} result=\"ok\"")]);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn failed_heartbeats_do_not_fill_the_log() {
     let collected = Collected::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
@@ -162,6 +260,37 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     assert_eq!(texts, expected);
     assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
     assert_eq!(found[2].metadata["order"], 8, "recorded later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn o2_spans_of_a_task_become_its_log_lines() {
+    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().spans(true));
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("logs", async |(): (), context: Context| {
+        let charge = async {
+            tracing::info!("charging");
+            sleep(2 * SECOND).await;
+            context.log("charged");
+        };
+        charge.instrument(tracing::warn_span!("charge", customer = "acme")).await;
+        sleep(SECOND).instrument(tracing::debug_span!("too detailed")).await;
+        Ok(1)
+    });
+    let worker = start(&hatchet, &task).await;
+    sleep(SECOND).instrument(tracing::info_span!("outside of a task")).await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    run.result().await.unwrap();
+    worker.shutdown().await;
+    let (mut lines, mut found) = (run.logs(), Vec::new());
+    while let Some(line) = lines.next().await {
+        found.push(line.unwrap());
+    }
+    let texts: Vec<_> = found.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
+    let expected = [(LogLevel::Info, "charging"), (LogLevel::Info, "charged"), (LogLevel::Warn, "span charge ended")];
+    assert_eq!(texts, expected);
+    assert_eq!((&found[2].metadata["customer"], &found[2].metadata["duration_ms"]), (&"acme".into(), &2000.into()));
 }
 
 /// The kinds of measurements, and a recorder that renders them.
@@ -457,6 +586,22 @@ async fn the_span_of_a_batch_is_marked_as_failed() {
     hatchet.run(&task, &()).outcome().await.unwrap();
     worker.shutdown().await;
     assert_eq!(spans.one(telemetry::BATCH_SPAN).status, Status::error("as planned"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
+    let spans = Spans::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    engine.faults().inject("Push", Fault::RefuseGrpc(3)).unwrap();
+    let push = async { hatchet.push("order:created", &serde_json::json!({})).send().await.unwrap_err() };
+    let error = push.instrument(info_span!("request")).await;
+    let call = spans.one(telemetry::CALL_SPAN);
+    assert_eq!(parent(&call), ids(&spans.one("request")));
+    assert_eq!(call.status, Status::error(error.to_string()));
 }
 
 /// The texts in the documentation of `telemetry` are those of the code.

@@ -427,6 +427,30 @@ async fn a_context_describes_its_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_signal_ends_a_worker_at_once() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| match context.attempt() {
+        1 => std::future::pending().await,
+        attempt => Ok(attempt),
+    });
+    let build = || hatchet.worker("worker").register(&task).build().unwrap();
+    let worker = build().start().await.unwrap();
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    let start = Instant::now();
+    // The grace period is 30 seconds.
+    tokio::select! {
+        report = worker.run_until(sleep(SECOND)) => panic!("{report:?}"),
+        () = sleep(3 * SECOND) => {}
+    }
+    assert_eq!(start.elapsed(), 3 * SECOND);
+    // Another worker gets the attempt that was cut off.
+    let next = build().start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 2);
+    next.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_can_cancel_its_own_run() {
     let (_engine, hatchet) = support::engine_with_quirks().await;
     let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {

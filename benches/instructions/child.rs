@@ -28,8 +28,11 @@ pub(crate) fn run(work: Work, side: Side, count: usize) {
             (Work::Wait, Side::Sdk) => sdk::waits(hatchet::Client::from_env().unwrap(), count).await,
             (Work::Watch, Side::Raw) => raw::watches(raw::Raw::connect().await, count).await,
             (Work::Watch, Side::Sdk) => sdk::watches(hatchet::Client::from_env().unwrap(), count).await,
-            (Work::Task, Side::Raw) => raw::worker(raw::Raw::connect().await, end_of_input()).await,
-            (Work::Task, Side::Sdk) => sdk::worker(hatchet::Client::from_env().unwrap(), end_of_input()).await,
+            (Work::Task | Work::Dispatch, Side::Raw) => raw::worker(raw::Raw::connect().await, end_of_input()).await,
+            (Work::Task | Work::Dispatch, Side::Sdk) => {
+                let is_batching = work == Work::Task;
+                sdk::worker(hatchet::Client::from_env().unwrap(), is_batching, end_of_input()).await;
+            }
         }
     });
     println!("{}", processor_time().as_nanos());

@@ -12,8 +12,9 @@
 //! The baseline of each operation is in `raw.rs`. That of `watch` is a stream of the events of each run, which lacks what a watch adds: it
 //! neither reports each state and attempt, nor verifies that nothing is missing.
 //!
-//! `task` contains the dispatch of an assignment, and `watch` the steps of a watch. Both are private to the crate, so that their
-//! instructions alone are only visible in the profile: `CALLGRIND_OUT=<file>` keeps it.
+//! `dispatch` is the dispatch of an assignment, from its arrival to the start of the code and from its end to the report, with the calls
+//! that the loop makes, too; `task` is the same with reports that are sent together. `watch` has the steps of a watch. The instructions of
+//! their parts are only visible in the profile: `CALLGRIND_OUT=<file>` keeps it.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "benchmarks print to the terminal and may panic")]
 
 mod child;
@@ -113,7 +114,7 @@ fn measure(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) 
 /// Waits for the process: the nanoseconds that it reports, and callgrind's count.
 fn supervise(runtime: &Runtime, bed: &Bed, work: Work, child: &mut Child, count: usize) -> (f64, Option<f64>) {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    if work == Work::Task {
+    if work.is_worker() {
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         runtime.block_on(bed.feed(count));
     }

@@ -43,9 +43,10 @@ pub(crate) async fn watches(client: Client, count: usize) {
     }
 }
 
-pub(crate) async fn worker(client: Client, end: impl Future<Output = ()>) {
+pub(crate) async fn worker(client: Client, is_batching: bool, end: impl Future<Output = ()>) {
     let noop = Task::new(WORKFLOW, async |_: Input, _: Context| Ok(Output { ok: true }));
-    let starting = client.worker("measured").slots(100).register(&noop).build().unwrap().start();
+    let starting =
+        client.worker("measured").slots(100).batch_reports(is_batching).register(&noop).build().unwrap().start();
     let running = Box::pin(starting).await.unwrap();
     println!("ready");
     end.await;

@@ -31,10 +31,13 @@ pub(crate) enum Work {
     Watch,
     /// A task of a worker with 100 slots.
     Task,
+    /// The same, if the worker sends each report in a call of its own, as the raw loop does. The difference is the dispatch: from the
+    /// assignment to the start of the code, and from its end to the report.
+    Dispatch,
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 5] = [Self::Trigger, Self::Bulk, Self::Wait, Self::Watch, Self::Task];
+    pub(crate) const ALL: [Self; 6] = [Self::Trigger, Self::Bulk, Self::Wait, Self::Watch, Self::Task, Self::Dispatch];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -43,6 +46,7 @@ impl Work {
             Self::Wait => "wait",
             Self::Watch => "watch",
             Self::Task => "task",
+            Self::Dispatch => "dispatch",
         }
     }
 
@@ -55,10 +59,15 @@ impl Work {
         matches!(self, Self::Wait | Self::Watch)
     }
 
+    /// Whether the other process is a worker.
+    pub(crate) fn is_worker(self) -> bool {
+        matches!(self, Self::Task | Self::Dispatch)
+    }
+
     /// The number of operations that are measured; twice this many are done for it.
     pub(crate) fn operations(self) -> usize {
         match self {
-            Self::Trigger | Self::Task => 1000,
+            Self::Trigger | Self::Task | Self::Dispatch => 1000,
             Self::Bulk => 5000,
             Self::Wait | Self::Watch => 200,
         }

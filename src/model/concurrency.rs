@@ -10,8 +10,6 @@ use super::expression::{input_problem, key_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
-/// The engine that has the strategies for queued runs.
-const QUEUED_STRATEGIES: EngineVersion = EngineVersion::new(0, 105, 16);
 /// The engine that has limits by an expression, and limits that workflows share.
 const SHARED_LIMITS: EngineVersion = EngineVersion::new(0, 106, 5);
 
@@ -35,9 +33,11 @@ pub enum ConcurrencyStrategy {
     CancelInProgress,
     /// The runs that are there continue. New ones are cancelled before they start.
     CancelNewest,
-    /// Of the runs that wait, only the newest is kept. The others are cancelled. Needs an engine from v0.105.16 on.
+    /// Runs that have started continue. Of the runs that wait, as many of the newest are kept as may run at the same time, and the others are
+    /// cancelled. The oldest run that waits is next, whatever its priority. Needs an engine from v0.105.16 on: on an older one, the
+    /// worker does not start.
     CancelQueuedExceptNewest,
-    /// Of the runs that wait, only the oldest is kept. The others are cancelled. Needs an engine from v0.105.16 on.
+    /// The same, but the oldest runs that wait are kept. Needs an engine from v0.105.16 on: on an older one, the worker does not start.
     CancelQueuedExceptOldest,
 }
 
@@ -182,7 +182,8 @@ impl Concurrency {
     pub(crate) fn requirements(&self) -> Vec<(String, EngineVersion)> {
         use ConcurrencyStrategy::{CancelQueuedExceptNewest, CancelQueuedExceptOldest};
         let is_new = matches!(self.strategy, CancelQueuedExceptNewest | CancelQueuedExceptOldest);
-        let strategy = is_new.then(|| (format!("the concurrency strategy {}", self.strategy), QUEUED_STRATEGIES));
+        let strategy =
+            is_new.then(|| (format!("the concurrency strategy {}", self.strategy), EngineVersion::QUEUED_STRATEGIES));
         let options = [
             ("max_runs_expression", self.max_runs_expression.is_some()),
             ("the name of a concurrency limit", self.name.is_some()),
@@ -215,7 +216,7 @@ mod tests {
             [
                 "concurrency: expected a CEL expression that returns a string, got \"1\"",
                 "concurrency: expected a maximum of 1 to 2147483647 runs, got 4294967295",
-                "concurrency: expected a CEL expression with balanced brackets, got \"(\"",
+                "concurrency: expected a CEL expression, got \"(\": at character 2: expected an operand, found the end",
                 "concurrency: expected max_runs or max_runs_expression, got both",
                 "concurrency: expected a name for a limit that workflows share, got none",
             ]

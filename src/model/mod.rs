@@ -1,6 +1,7 @@
 //! Data types: ids, statuses, payloads, outcomes, details, filters and reports.
 
 pub(crate) mod batch;
+pub(crate) mod cel;
 mod change;
 mod chunk;
 pub(crate) mod concurrency;

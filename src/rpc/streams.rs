@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
+use http::Response;
 use prost::Message;
+use tonic::Status;
+use tracing::Instrument as _;
 
 use super::exchange::{Limits, messages};
 use super::method::Method;
 use crate::error::Result;
-use crate::transport::{GrpcWire, Messages, Sent, TokenHealth};
+use crate::telemetry;
+use crate::transport::{GrpcWire, Messages, ResponseBody, Sent, TokenHealth};
 
 /// Opens the streams of a service, over the same wire and with the same limits as the unary calls.
 ///
@@ -38,9 +42,8 @@ impl Streams {
         A: Message + Default + TryInto<T, Error: Display> + 'static,
     {
         let frame = method.encode(self.limits, &request)?.bytes;
-        let response = self.wire.clone().send(method.path(), frame, self.limits.gzip, Sent::default()).await;
-        let stream = response.and_then(|response| messages::<A>(response, self.limits));
-        Messages::opened(method.call.name, stream, &self.token)
+        let response = self.wire.clone().send(method.path(), frame, self.limits.gzip, Sent::default());
+        self.opened(method, response).await
     }
 
     /// Opens the stream of a method with a stream of requests.
@@ -54,8 +57,25 @@ impl Streams {
     {
         let limits = self.limits;
         let frames = requests.map(move |request| Ok(method.encode(limits, &request)?.bytes));
-        let response = self.wire.clone().send_stream(method.path(), frames, limits.gzip).await;
-        let stream = response.and_then(|response| messages::<A>(response, limits));
-        Messages::opened(method.call.name, stream, &self.token)
+        self.opened(method, self.wire.clone().send_stream(method.path(), frames, limits.gzip)).await
+    }
+
+    /// The messages of a stream, once the server has sent its headers.
+    async fn opened<Q, A, T: Send + 'static>(
+        &self,
+        method: &'static Method<Q, A>,
+        response: impl Future<Output = Result<Response<ResponseBody>, Status>>,
+    ) -> Result<Messages<T>>
+    where
+        A: Message + Default + TryInto<T, Error: Display> + 'static,
+    {
+        let span = telemetry::stream_span(method.call.name);
+        let response = response.instrument(span.clone()).await;
+        let stream = response.and_then(|response| messages::<A>(response, self.limits));
+        let opened = Messages::opened(method.call.name, stream, &self.token);
+        if !span.is_disabled() {
+            telemetry::record_result(&span, &opened);
+        }
+        opened
     }
 }

@@ -6,6 +6,20 @@
 //! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
+//! Each call to the server runs in a span [`CALL_SPAN`], and the opening of each stream in a span [`STREAM_SPAN`], with the same target and
+//! the level `DEBUG`. A call that is retried has one span. An opening lasts until the server sends the first message. Their fields:
+//!
+//! | field | value |
+//! |---|---|
+//! | `call` | the same as the label of the metrics below |
+//! | `tries` | how often the request was sent, or was to be sent (calls only) |
+//! | `result` | `ok`, or the [kind](ErrorKind) of the error, such as `run_not_found` |
+//! | `grpc_code` | the number of the gRPC status, if the server refused the request with one |
+//! | `http_status` | the HTTP status, if the server or a proxy refused the request with one |
+//!
+//! A call whose future was dropped has only `call`. The engine sends no ids of requests, so the spans have none. With the feature `otel`, the
+//! span of a call that failed is marked as failed.
+//!
 //! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
 //! it is started; the metadata key `traceparent` carries its ids. The same applies to events, to schedules, and to child runs that a task
 //! starts. The engine creates a trace for each other run. Retries and replays keep the parent of the run. The feature needs a layer of the
@@ -28,6 +42,7 @@
 //! | `INFO` | `heartbeats are accepted again` |
 //! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
 //! | `INFO` | `stream recovered` |
+//! | `WARN` | `an attempt starts a child run while all slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
 //! | `WARN` | `failed to report results; they are kept and sent again` |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
@@ -62,6 +77,7 @@
 #[cfg(feature = "metrics")]
 mod facade;
 mod prometheus;
+mod spans;
 mod trace;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,6 +89,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "metrics")]
 pub use facade::MetricsRecorder;
 pub use prometheus::PrometheusRecorder;
+pub(crate) use spans::{call_span, record_result, stream_span};
 pub(crate) use trace::{EVENT_TRACEPARENT, TRACEPARENT, continue_trace, current_traceparent, mark_failed};
 
 /// The target of the spans.
@@ -84,6 +101,11 @@ pub(crate) const MAX_WARNINGS: u32 = 3;
 pub const ATTEMPT_SPAN: &str = "hatchet.attempt";
 /// The name of the span in which the code of a batch runs.
 pub const BATCH_SPAN: &str = "hatchet.batch";
+
+/// The name of the span of a call, with its retries.
+pub const CALL_SPAN: &str = "hatchet.call";
+/// The name of the span in which a stream is opened.
+pub const STREAM_SPAN: &str = "hatchet.stream";
 
 /// The number of calls.
 pub const CALLS: &str = "hatchet_calls_total";

@@ -45,9 +45,9 @@ mod with_otel {
         }
     }
 
-    /// Marks the current span as failed.
-    pub(crate) fn mark_failed(message: &str) {
-        Span::current().set_status(Status::error(message.to_owned()));
+    /// Marks a span as failed.
+    pub(crate) fn mark_failed(span: &Span, message: &str) {
+        span.set_status(Status::error(message.to_owned()));
     }
 
     /// Later versions of the format only add fields.
@@ -110,5 +110,5 @@ mod without_otel {
 
     pub(crate) fn continue_trace(_: &Span, _: &str) {}
 
-    pub(crate) fn mark_failed(_: &str) {}
+    pub(crate) fn mark_failed(_: &Span, _: &str) {}
 }

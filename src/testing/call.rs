@@ -14,8 +14,8 @@ use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, RunId};
 use crate::rpc::convert::Action;
 use crate::worker::WorkerBuilder;
 use crate::workflow::{
-    AttemptContext, CancelCause, Context, Definition, Stop, Task, TaskContent, TaskMessage, TaskName, TaskOutput,
-    TaskResult,
+    AttemptContext, CancelCause, Context, Definition, FullSlots, Stop, Task, TaskContent, TaskMessage, TaskName,
+    TaskOutput, TaskResult,
 };
 
 /// Prepares a call of the code of a task, without a worker for it. [`Call::run`] makes the call.
@@ -311,6 +311,7 @@ impl<O: DeserializeOwned> Call<O> {
             stop,
             worker_labels: Arc::new(Mutex::new(self.worker_labels)),
             released: tokio::sync::mpsc::unbounded_channel().0,
+            full_slots: FullSlots::default(),
         });
         let (mut log, mut chunks) = (Vec::new(), Vec::new());
         let mut collect = |message: TaskMessage| match message.content {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use super::budget::RetryBudget;
 use super::request::Sent;
@@ -108,7 +109,23 @@ impl Caller {
 
     /// Makes a call, with retries. The deadline applies to all tries together. If it passes during a try, the call may have had an
     /// effect, unless no request was sent. A caller that cannot observe its requests passes [`Sent::unknown`].
-    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(crate) async fn run<T, F>(&self, call: Call, sent: Sent, attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let (span, mut tries) = (telemetry::call_span(call.name), 0);
+        if span.is_disabled() {
+            return self.tries(call, sent, attempt, &mut tries).await;
+        }
+        // Boxed, so that the other calls are not larger.
+        let result = Box::pin(self.tries(call, sent, attempt, &mut tries).instrument(span.clone())).await;
+        span.record("tries", tries);
+        telemetry::record_result(&span, &result);
+        result
+    }
+
+    /// Makes a call, and counts its tries.
+    async fn tries<T, F>(&self, call: Call, sent: Sent, mut attempt: impl FnMut() -> F, tries: &mut u32) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -123,16 +140,17 @@ impl Caller {
         tokio::pin!(timeout);
         let (mut failures, mut last, mut has_side_effects) = (0_u32, None, false);
         let result = loop {
-            let tried = tokio::select! {
+            *tries = tries.saturating_add(1);
+            let response = tokio::select! {
                 biased;
-                tried = attempt() => tried,
+                response = attempt() => response,
                 () = &mut timeout => {
                     let error = timed_out(call.name, allowed, failures, last);
                     let is_unsent = !has_side_effects && !sent.get();
                     break Err(if is_unsent { error.without_side_effects() } else { error });
                 }
             };
-            let error = match tried {
+            let error = match response {
                 Ok(response) => {
                     self.budget.deposit();
                     self.token.accepted();

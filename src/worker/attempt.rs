@@ -20,7 +20,8 @@ use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::sync::lock;
 use crate::telemetry::{self, AttemptResult, Measurement};
 use crate::workflow::{
-    AttemptContext, Context, Stop, TaskError, TaskOutput, TaskResult, WorkerLabels, version_without_retry_delays,
+    AttemptContext, Context, FullSlots, Stop, TaskError, TaskOutput, TaskResult, WorkerLabels,
+    version_without_retry_delays,
 };
 
 /// The maximum size of an error message in bytes. A longer text may not fit into a message, and is of no use to a reader.
@@ -81,6 +82,7 @@ pub(super) struct Environment {
     /// Receives attempts that release their slots.
     pub(super) released: mpsc::UnboundedSender<(TaskId, u32)>,
     pub(super) retry_delays: RetryDelays,
+    pub(super) full_slots: FullSlots,
 }
 
 impl Environment {
@@ -97,6 +99,7 @@ impl Environment {
             stop: attempt.stop.clone(),
             worker_labels: WorkerLabels::clone(&self.labels),
             released: self.released.clone(),
+            full_slots: self.full_slots.clone(),
         })
     }
 

@@ -7,7 +7,7 @@ use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::iter;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::attempt::{Attempt, Environment, JobEnd, Measured, unknown_action};
 use super::guard::CatchPanic;
@@ -102,7 +102,7 @@ impl BatchJob {
         let code = async {
             let ended = code.await;
             if let Some(error) = failure(&ended) {
-                telemetry::mark_failed(&error);
+                telemetry::mark_failed(&Span::current(), &error);
             }
             ended
         };

@@ -2,6 +2,7 @@
 
 use tokio::task::yield_now;
 use tokio::time::sleep;
+use tracing::Span;
 
 use super::attempt::{Attempt, Environment, JobEnd, Measured, unknown_action};
 use super::guard::CatchPanic;
@@ -64,7 +65,7 @@ impl Job {
         let code = in_context(current, span, async {
             let ended = code.await;
             if let Some(error) = error_of(&ended) {
-                telemetry::mark_failed(error);
+                telemetry::mark_failed(&Span::current(), error);
             }
             ended
         });

@@ -3,13 +3,14 @@
 use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context as LayerContext;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::model::LogLevel;
 use crate::telemetry::{ATTEMPT_SPAN, TARGET};
@@ -23,7 +24,7 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 /// An event belongs to a task if it occurs in the span of its attempt, or in a span below it. That includes code which the task
 /// has spawned in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans below that of the attempt become
 /// the metadata of the line, including those that were set with `Span::record` before the event. If several have the same name, the event
-/// and the inner spans take precedence. Truncation and queueing are those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
+/// and the inner spans take precedence. With [`spans`](Self::spans), the spans of a task are lines of its log, too. Truncation and queueing are those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
 /// (`hatchet`, `h2`, `hyper`, `rustls`, `tonic`, `tower`) are ignored.
 ///
 /// ```
@@ -37,12 +38,21 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 #[derive(Debug, Clone)]
 pub struct TaskLogLayer {
     max_level: Level,
+    spans: bool,
 }
 
 impl TaskLogLayer {
     /// Creates a layer for events with the level `INFO` and above.
     pub fn new() -> Self {
-        Self { max_level: Level::INFO }
+        Self { max_level: Level::INFO, spans: false }
+    }
+
+    /// Sets whether a line is written when a span of a task ends, with the level and the fields of the span. Its text is `span NAME ended`, and
+    /// the key `duration_ms` of its metadata is the time from the creation of the span to its end. The default is `false`.
+    #[must_use]
+    pub fn spans(mut self, spans: bool) -> Self {
+        self.spans = spans;
+        self
     }
 
     /// Sets the most detailed level that is written. Events with the level `TRACE` are never written.
@@ -68,6 +78,46 @@ impl Default for TaskLogLayer {
 /// The fields of a span.
 struct SpanFields(Map<String, Value>);
 
+/// When a span was created.
+struct CreatedAt(Instant);
+
+impl TaskLogLayer {
+    /// Whether events or spans are written.
+    fn is_written(&self, metadata: &Metadata<'_>) -> bool {
+        let is_own = |own: &&str| {
+            metadata.target().strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        };
+        *metadata.level() <= self.max_level && !OWN_TARGETS.iter().any(is_own)
+    }
+}
+
+/// Writes a line to the log of the attempt in whose span this is. The fields of the spans between are added.
+fn write<S>(metadata: &Metadata<'_>, mut fields: Fields, scope: Scope<'_, S>)
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let mut attempt = None;
+    for span in scope {
+        let extensions = span.extensions();
+        if let Some(found) = extensions.get::<Context>() {
+            attempt = Some(found.clone());
+            break;
+        }
+        for (name, value) in extensions.get::<SpanFields>().into_iter().flat_map(|fields| &fields.0) {
+            fields.fields.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let Some(attempt) = attempt else { return };
+    let level = match *metadata.level() {
+        Level::ERROR => LogLevel::Error,
+        Level::WARN => LogLevel::Warn,
+        Level::INFO => LogLevel::Info,
+        _ => LogLevel::Debug,
+    };
+    fields.fields.insert("target".into(), metadata.target().into());
+    attempt.write_log(level, fields.message, Value::Object(fields.fields).to_string());
+}
+
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
     fn max_level_hint(&self) -> Option<LevelFilter> {
         // The span of an attempt has the level INFO.
@@ -84,7 +134,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
         }
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        span.extensions_mut().replace(SpanFields(fields.fields));
+        let mut extensions = span.extensions_mut();
+        extensions.replace(SpanFields(fields.fields));
+        if self.spans {
+            extensions.replace(CreatedAt(Instant::now()));
+        }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: LayerContext<'_, S>) {
@@ -98,35 +152,24 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
     }
 
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
-        let metadata = event.metadata();
-        let is_own = |own: &&str| {
-            metadata.target().strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        };
-        if *metadata.level() > self.max_level || OWN_TARGETS.iter().any(is_own) {
+        if !self.is_written(event.metadata()) {
             return;
         }
         let Some(scope) = context.event_scope(event) else { return };
-        let (mut fields, mut attempt) = (Fields::default(), None);
+        let mut fields = Fields::default();
         event.record(&mut fields);
-        for span in scope {
-            let extensions = span.extensions();
-            if let Some(found) = extensions.get::<Context>() {
-                attempt = Some(found.clone());
-                break;
-            }
-            for (name, value) in extensions.get::<SpanFields>().into_iter().flat_map(|fields| &fields.0) {
-                fields.fields.entry(name.clone()).or_insert_with(|| value.clone());
-            }
-        }
-        let Some(attempt) = attempt else { return };
-        let level = match *metadata.level() {
-            Level::ERROR => LogLevel::Error,
-            Level::WARN => LogLevel::Warn,
-            Level::INFO => LogLevel::Info,
-            _ => LogLevel::Debug,
+        write(event.metadata(), fields, scope);
+    }
+
+    fn on_close(&self, id: Id, context: LayerContext<'_, S>) {
+        let Some(span) = context.span(&id).filter(|span| self.spans && self.is_written(span.metadata())) else {
+            return;
         };
-        fields.fields.insert("target".into(), metadata.target().into());
-        attempt.write_log(level, fields.message, Value::Object(fields.fields).to_string());
+        let created_at = span.extensions().get().map(|CreatedAt(at)| *at);
+        let Some(duration) = created_at.map(|at| at.elapsed()) else { return };
+        let mut fields = Fields { message: format!("span {} ended", span.name()), ..Fields::default() };
+        fields.fields.insert("duration_ms".into(), u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).into());
+        write(span.metadata(), fields, span.scope());
     }
 }
 

@@ -1,5 +1,8 @@
 //! Sends the log lines and the chunks of all tasks of a worker: those of one task one after the other, those of several tasks
 //! concurrently.
+//!
+//! A call takes one line: the contract has no call for several. The engine orders lines by their arrival, so that the next line of a task is
+//! sent when the one before it has been accepted.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -151,4 +154,110 @@ impl Sender {
 
 fn log(task: TaskId, error: &Error) {
     tracing::warn!(task_id = %task, %error, "failed to send a log line or a chunk of a task");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::rpc::pb;
+    use crate::scripted::{Calls, Scripted, client};
+    use crate::workflow::{Context, Task};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const WORKER: &str = "00000000-0000-4000-8003-000000000001";
+
+    /// The messages of the lines of a task that were accepted, in their order.
+    fn lines(calls: &Calls, task: u8) -> Vec<String> {
+        let end = format!("{task:02x}");
+        let all = calls.messages::<pb::PutLogRequest>("PutLog").into_iter();
+        all.filter(|line| line.task_run_external_id.ends_with(&end)).map(|line| line.message).collect()
+    }
+
+    /// A worker with these tasks assigned at once. Each log line takes a second.
+    fn server(tasks: u8) -> (Client, Calls) {
+        let action = |task: u8| {
+            let id = format!("00000000-0000-4000-8001-0000000000{task:02x}");
+            prost::Message::encode_to_vec(&pb::AssignedAction {
+                action_type: pb::ActionType::StartStepRun as i32,
+                action_id: "task:task".into(),
+                action_payload: r#"{"input":{}}"#.into(),
+                workflow_run_id: id.clone(),
+                task_run_external_id: id,
+                ..Default::default()
+            })
+        };
+        let actions: Vec<_> = (1..=tasks).map(|task| (SECOND, action(task))).collect();
+        client(move |call, _| match call {
+            "Register" => {
+                Scripted::message(&pb::WorkerRegisterResponse { worker_id: WORKER.into(), ..Default::default() })
+            }
+            "PutWorkflow" => Scripted::message(&pb::v1::CreateWorkflowVersionResponse {
+                id: WORKER.into(),
+                workflow_id: WORKER.into(),
+            }),
+            "ListenV2" => Scripted::Stream(actions.clone(), None),
+            "PutLog" => Scripted::after(SECOND, Scripted::empty()),
+            call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+            call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
+            _ => Scripted::empty(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_of_a_task_are_sent_in_order_and_tasks_do_not_wait_for_each_other() {
+        let (client, calls) = server(40);
+        let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+            (0..5).for_each(|number| context.log(number.to_string()));
+            Ok(())
+        });
+        let running = client.worker("worker").slots(40).register(&task).build().unwrap().start().await.unwrap();
+        tokio::time::sleep(SECOND * 60).await;
+        running.shutdown().await;
+        for task in 1..=40 {
+            assert_eq!(lines(&calls, task), ["0", "1", "2", "3", "4"], "{task}");
+        }
+        // Sixteen tasks at a time, each with five calls of a second.
+        let times = calls.times("PutLog");
+        assert_eq!((times.len(), times[times.len() - 1] - times[0]), (200, SECOND * 14));
+        let most = times.iter().map(|at| times.iter().filter(|other| *other == at).count()).max();
+        assert_eq!(most, Some(MAX_CALLS));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_beyond_the_queue_are_dropped_and_the_task_is_not_slowed_down() {
+        const LINES: usize = 12_000;
+        let (client, calls) = server(1);
+        let took = Arc::new(Mutex::new(None));
+        let task =
+            Task::with_state("task", Arc::clone(&took), async |took: Arc<Mutex<_>>, (): (), context: Context| {
+                let begin = Instant::now();
+                (0..LINES).for_each(|number| context.log(number.to_string()));
+                *took.lock().unwrap() = Some(begin.elapsed());
+                // Until there is space again.
+                tokio::time::sleep(5 * SECOND).await;
+                context.log("the last one");
+                Ok(())
+            });
+        let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        tokio::time::sleep(SECOND * 13_000).await;
+        running.shutdown().await;
+        // Although each call takes a second.
+        assert_eq!(*took.lock().unwrap(), Some(Duration::ZERO));
+        // What fits into the queue is sent, in its order. The rest is counted.
+        let lines = lines(&calls, 1);
+        let (expected, lost) = (10_000, LINES - 10_000);
+        assert_eq!(lines.len(), expected + 2);
+        assert!(lines[..expected].iter().enumerate().all(|(number, line)| *line == number.to_string()));
+        assert_eq!(
+            lines[expected..],
+            [
+                format!("{lost} log lines of this task were lost, because too many lines were waiting to be sent"),
+                "the last one".to_owned()
+            ]
+        );
+    }
 }

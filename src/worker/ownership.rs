@@ -30,7 +30,7 @@ pub(super) type Held = (Key, Option<Arc<str>>);
 pub(super) struct Checked {
     /// The attempts that it has ended, or assigned again.
     pub(super) lost: HashSet<Held>,
-    /// The retry counts of attempts of batches, as far as it has stored them.
+    /// The retry counts of the attempts that it knows. Those of attempts of batches are known as soon as it has stored them.
     pub(super) retry_counts: HashMap<Held, u32>,
     /// Whether it could not be asked about some attempts, and can be asked again.
     pub(super) is_incomplete: bool,
@@ -72,7 +72,10 @@ async fn check_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Checked
         let (key, batch) = &held;
         let Some(task) = run.tasks.iter().find(|task| task.task_external_id == key.task) else { continue };
         let retry_count = match batch {
-            None => Some(key.retry_count),
+            None => {
+                checked.retry_counts.insert(held.clone(), key.retry_count);
+                Some(key.retry_count)
+            }
             Some(batch) => {
                 let found = retry_count_in_batch(rpc, key.task, batch).await?;
                 checked.retry_counts.extend(found.map(|retry_count| (held.clone(), retry_count)));

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::full_slots::FullSlots;
 use super::output::TaskOutput;
 use super::stop::{CancelCause, Stop};
 use crate::client::Client;
@@ -68,6 +69,7 @@ pub(crate) struct AttemptContext {
     pub(crate) worker_labels: WorkerLabels,
     /// Receives the task and the retry count of an attempt that has released its slot.
     pub(crate) released: mpsc::UnboundedSender<(TaskId, u32)>,
+    pub(crate) full_slots: FullSlots,
 }
 
 /// The part of an assignment's payload that is about other tasks of the run.
@@ -251,6 +253,10 @@ impl Context {
     /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set
     /// [keys](RunBuilder::child_key); children with keys have no index. Clones of the context share one counter.
     ///
+    /// An attempt holds its slot while it waits for a child, and its execution timeout continues. If the attempts that wait take all slots of
+    /// the workers, their children cannot start. If all slots of the worker are taken when a child is prepared, a warning is logged, once
+    /// for each worker.
+    ///
     /// ```
     /// # use hatchet::{Context, Task};
     /// # #[derive(serde::Serialize, serde::Deserialize)]
@@ -276,6 +282,12 @@ impl Context {
     }
 
     fn parent(&self) -> Parent {
+        if self.0.attempt.full_slots.take_warning() {
+            tracing::warn!(
+                worker_id = %self.worker_id(), run_id = %self.run_id(), task_id = %self.task_id(), task_name = self.task_name(),
+                "an attempt starts a child run while all slots of its worker are taken; it holds its slot while it waits"
+            );
+        }
         let next = Arc::clone(&self.0.next_child);
         // The number of an attempt of a batch is a guess: another worker may have run earlier ones.
         let again = self.attempt() > 1 || self.action().kind() == ActionKind::StartBatch;

@@ -58,7 +58,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "tests",
         ],
     ),
-    (&["embedded", "core", "expression"], &["ast", "parse", "eval"]),
+    (&["embedded", "core", "expression"], &["ast", "lower", "eval"]),
     (
         &["embedded", "core", "store"],
         &[

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hatchet::embedded::{Engine, Quirks};
 use hatchet::model::{RateLimitWindow, TimeoutKind};
+use hatchet::workflow::Runnable;
 use hatchet::workflow::{Concurrency, ConcurrencyStrategy, RateLimit, WorkflowRef};
-use hatchet::{Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, Workflow};
+use hatchet::{Client, Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -17,6 +19,7 @@ rows! {
     w6_further_runs_of_a_key_wait,
     w6_newer_runs_cancel_older_ones,
     w6_new_runs_are_cancelled,
+    w6_of_the_runs_that_wait_the_newest_or_the_oldest_are_kept,
     w6_several_limits_apply_one_after_the_other,
     w6_a_workflow_holds_its_place_until_its_end,
     w6_a_run_that_waits_too_long_times_out,
@@ -122,6 +125,70 @@ async fn w6_new_runs_are_cancelled(setup: Setup) {
     // The place is free again.
     assert!(matches!(start(&setup, &task, job("a", 100)).await.outcome().await.unwrap(), Outcome::Completed(_)));
     worker.shutdown().await;
+}
+
+async fn w6_of_the_runs_that_wait_the_newest_or_the_oldest_are_kept(setup: Setup) {
+    let newer = match &setup.engine {
+        Some(_) => Some(Engine::builder().quirks(Quirks::all()).version("v0.105.16").start().await.unwrap()),
+        None => None,
+    };
+    let hatchet = newer.as_ref().map_or_else(|| setup.hatchet.clone(), Engine::client);
+    // Each name, with the number of those of five waiting runs that are kept.
+    for (strategy, kept) in [
+        (ConcurrencyStrategy::CancelQueuedExceptNewest, [3, 4]),
+        (ConcurrencyStrategy::CancelQueuedExceptOldest, [0, 1]),
+    ] {
+        let task = work(setup.name(&strategy.to_string()), &Running::default()).concurrency(limit(strategy, 2));
+        let flow = Workflow::<Job>::new(setup.name(&format!("flow-{strategy}")))
+            .task(&work("first".into(), &Running::default()))
+            .task_after(&work("last".into(), &Running::default()), "first")
+            .concurrency(limit(strategy, 2));
+        let worker = hatchet.worker(setup.name("worker")).slots(10).register(&task).register(&flow).build().unwrap();
+        let old = setup.hatchet.worker(setup.name("old")).register(&task).build().unwrap().start().await;
+        if let Err(error) = old {
+            let text = format!("the concurrency strategy {strategy}: expected engine v0.105.16 or later, got v0.104.7");
+            assert!(error.to_string().contains(&text), "{error}");
+            assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unimplemented, true));
+            if newer.is_none() {
+                return;
+            }
+        }
+        let worker = worker.start().await.unwrap();
+        queued_runs(&hatchet, &task, kept).await;
+        queued_runs(&hatchet, &flow, kept).await;
+        worker.shutdown().await;
+    }
+}
+
+/// Starts two runs, and five more while those are running. Of these, some are kept, and the others are cancelled before they start.
+async fn queued_runs<O: serde::de::DeserializeOwned>(
+    hatchet: &Client,
+    runnable: &impl Runnable<Input = Job, Output = O>,
+    kept: [usize; 2],
+) {
+    let start = async |millis| hatchet.run(runnable, &job("a", millis)).start().await.unwrap();
+    let running = [start(3000).await, start(3000).await];
+    for run in &running {
+        until(run, RunStatus::Running).await;
+    }
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(start(100).await);
+    }
+    for (number, run) in waiting.iter().enumerate() {
+        match run.outcome().await.unwrap() {
+            Outcome::Completed(_) => assert!(kept.contains(&number), "{number}"),
+            Outcome::Cancelled(cancellation) => {
+                assert!(!kept.contains(&number), "{number}");
+                assert_eq!(cancellation.message.as_deref(), Some(EXCEEDS));
+                assert!(run.details().await.unwrap().started_at().is_none(), "it never started");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    for run in &running {
+        assert!(matches!(run.outcome().await.unwrap(), Outcome::Completed(_)));
+    }
 }
 
 async fn w6_several_limits_apply_one_after_the_other(setup: Setup) {

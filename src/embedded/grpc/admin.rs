@@ -12,6 +12,7 @@ use crate::embedded::core::store::{
     At, BatchOptions, Definition, Run, RunOptions, State, StatusError, Task, TaskDefinition, Trigger,
 };
 use crate::embedded::core::{Core, RestStatus, RunFilter, Selection, TaskView};
+use crate::model::engine_version::EngineVersion;
 use crate::rpc::pb::v1::admin_service_server::AdminService;
 use crate::rpc::pb::v1::{
     BranchDurableTaskRequest, BranchDurableTaskResponse, CancelTasksRequest, CancelTasksResponse, CreateTaskOpts,
@@ -26,7 +27,7 @@ impl AdminService for GrpcApi {
         &self,
         request: Request<CreateWorkflowVersionRequest>,
     ) -> Result<Response<CreateWorkflowVersionResponse>, Status> {
-        let definition = definition(sized(request)?)?;
+        let definition = definition(sized(request)?, self.core.version)?;
         let version = self.core.call(move |core, turn| core.put_workflow(turn, definition)).await??;
         respond(CreateWorkflowVersionResponse { id: version.id.to_string(), workflow_id: version.workflow.to_string() })
     }
@@ -215,27 +216,27 @@ pub(super) fn run_options(
 }
 
 /// Converts a definition, and refuses features that are not implemented.
-fn definition(mut request: CreateWorkflowVersionRequest) -> Result<Definition, StatusError> {
-    let options = rules::options(&mut request)?;
+fn definition(mut request: CreateWorkflowVersionRequest, version: EngineVersion) -> Result<Definition, StatusError> {
+    let options = rules::options(&mut request, version)?;
     let tasks = request.tasks.into_iter().enumerate();
-    let tasks =
-        tasks.map(|(index, task)| task_definition(&format!("Tasks[{index}]"), task)).collect::<Result<_, _>>()?;
+    let tasks = tasks.map(|(index, task)| task_definition(&format!("Tasks[{index}]"), task, version));
+    let tasks = tasks.collect::<Result<_, _>>()?;
     Ok(Definition {
         name: request.name,
         description: request.description,
         default_priority: request.default_priority,
         input_json_schema: request.input_json_schema,
         tasks,
-        on_failure: request.on_failure_task.map(|task| task_definition("OnFailure", task)).transpose()?,
+        on_failure: request.on_failure_task.map(|task| task_definition("OnFailure", task, version)).transpose()?,
         options,
     })
 }
 
-fn task_definition(field: &str, task: CreateTaskOpts) -> Result<TaskDefinition, StatusError> {
+fn task_definition(field: &str, task: CreateTaskOpts, version: EngineVersion) -> Result<TaskDefinition, StatusError> {
     refuse_unsupported(&[(task.is_durable, "durable tasks")])?;
     let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
-        concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing)?,
+        concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing, version)?,
         rate_limits: limits::of_task(task.rate_limits)?,
         slots: slots(task.slot_requests),
         readable_id: task.readable_id,

@@ -9,6 +9,7 @@ use crate::embedded::core::store::{
     Comparator, Concurrency, DesiredLabel, Filter, Idempotency, Label, LimitStrategy, StatusError, Sticky,
     WorkflowOptions,
 };
+use crate::model::engine_version::EngineVersion;
 use crate::rpc::pb::v1::{
     self as pb, ConcurrencyLimitStrategy, CreateWorkflowVersionRequest, DesiredWorkerLabels, WorkerLabelComparator,
 };
@@ -17,7 +18,10 @@ use crate::rpc::pb::v1::{
 const DEFAULT_WEIGHT: i32 = 100;
 
 /// The options of a definition.
-pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<WorkflowOptions, StatusError> {
+pub(super) fn options(
+    request: &mut CreateWorkflowVersionRequest,
+    version: EngineVersion,
+) -> Result<WorkflowOptions, StatusError> {
     let cron_input = request.cron_input.take().map(|text| json_or_internal(text.as_bytes())).transpose()?;
     let filters = std::mem::take(&mut request.default_filters).into_iter().map(|filter| {
         let payload = filter.payload.as_deref().map(json_or_internal).transpose()?.unwrap_or_else(|| json!({}));
@@ -26,7 +30,7 @@ pub(super) fn options(request: &mut CreateWorkflowVersionRequest) -> Result<Work
     let concurrency = request.concurrency.take().into_iter().chain(std::mem::take(&mut request.concurrency_arr));
     let missing = "CEL expression is required for concurrency";
     Ok(WorkflowOptions {
-        concurrency: self::concurrency("", concurrency.collect(), missing)?,
+        concurrency: self::concurrency("", concurrency.collect(), missing, version)?,
         filters: filters.collect::<Result<_, StatusError>>()?,
         events: std::mem::take(&mut request.event_triggers),
         crons: std::mem::take(&mut request.cron_triggers),
@@ -45,12 +49,14 @@ pub(super) fn concurrency(
     of: &str,
     limits: Vec<pb::Concurrency>,
     missing: &str,
+    version: EngineVersion,
 ) -> Result<Vec<Concurrency>, StatusError> {
     let convert = |(index, limit): (usize, pb::Concurrency)| {
         if limit.expression.is_empty() {
             return Err(StatusError::invalid(missing));
         }
-        let strategy = limit.limit_strategy.map(|number| strategy(&format!("{of}Concurrency[{index}]"), number));
+        let strategy =
+            limit.limit_strategy.map(|number| strategy(&format!("{of}Concurrency[{index}]"), number, version));
         let unknown = [
             ("name", limit.name.is_some()),
             ("is_tenant_scoped", limit.is_tenant_scoped.is_some()),
@@ -62,13 +68,19 @@ pub(super) fn concurrency(
     limits.into_iter().enumerate().map(convert).collect()
 }
 
-/// The strategies that the engine knows. It has names for two more.
-fn strategy(field: &str, number: i32) -> Result<LimitStrategy, StatusError> {
+/// The strategies that the engine has in this version. It has names for two more.
+fn strategy(field: &str, number: i32, version: EngineVersion) -> Result<LimitStrategy, StatusError> {
     use ConcurrencyLimitStrategy as Known;
     let got = match Known::try_from(number) {
         Ok(Known::CancelInProgress) => return Ok(LimitStrategy::CancelInProgress),
         Ok(Known::GroupRoundRobin) => return Ok(LimitStrategy::GroupRoundRobin),
         Ok(Known::CancelNewest) => return Ok(LimitStrategy::CancelNewest),
+        Ok(Known::CancelQueuedExceptNewest) if version >= EngineVersion::QUEUED_STRATEGIES => {
+            return Ok(LimitStrategy::CancelQueuedExceptNewest);
+        }
+        Ok(Known::CancelQueuedExceptOldest) if version >= EngineVersion::QUEUED_STRATEGIES => {
+            return Ok(LimitStrategy::CancelQueuedExceptOldest);
+        }
         Ok(named @ (Known::DropNewest | Known::QueueNewest)) => named.as_str_name().to_owned(),
         _ => number.to_string(),
     };

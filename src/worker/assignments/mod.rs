@@ -239,11 +239,15 @@ impl<A> Assignments<A> {
         let waiting = self.waiting.iter().flat_map(|(unit, _)| unit.keys()).copied();
         let keys = self.running.values().map(|running| running.key).chain(waiting);
         let current = keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())));
-        let of_batch = |key: &Key| {
+        current.chain(self.unreported().filter(|(_, batch)| batch.is_some()))
+    }
+
+    /// The attempts whose report has not been accepted yet, with the ids of their batches.
+    pub(super) fn unreported(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
+        self.unreported.iter().map(|key| {
             let newest = self.newest.get(&key.task).filter(|newest| newest.retry_count == key.retry_count);
-            Some((*key, Some(newest?.batch.clone()?)))
-        };
-        current.chain(self.unreported.iter().filter_map(of_batch))
+            (*key, newest.and_then(|newest| newest.batch.clone()))
+        })
     }
 
     /// Whether no attempt runs, waits, or is to be reported.

@@ -1,12 +1,13 @@
 //! The driver's part of checking whether attempts still belong to the worker, when the engine may have ended them without a notification.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
 use super::super::assignments::Event;
 use super::super::heartbeat::Heartbeats;
 use super::super::key::Key;
+use super::super::outbox::Doubt;
 use super::super::ownership::{self, Checked, Held};
 use super::{Driver, MAX_INCOMPLETE_CHECKS};
 use crate::model::attempt_number;
@@ -19,15 +20,22 @@ impl Driver {
         self.heartbeats.iter().for_each(Heartbeats::request_early);
     }
 
-    /// Whether the engine may have ended attempts of which the worker does not know it yet.
-    fn may_have_lost_attempts(&self) -> bool {
-        let is_gap = |last: Instant| last.elapsed() > ownership::MAX_HEARTBEAT_GAP;
-        self.must_check || self.checking.is_some() || !self.is_connected || self.accepted_at.is_some_and(is_gap)
+    /// Which attempts the engine may have ended or assigned to other workers.
+    fn doubt(&mut self) -> Doubt {
+        self.has_gap |= self.accepted_at.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
+        if self.has_gap {
+            Doubt::All
+        } else if self.must_check || self.checking.is_some() || !self.is_connected {
+            Doubt::Some
+        } else {
+            Doubt::None
+        }
     }
 
-    /// Results of attempts of batches name no attempt: the engine would apply them to the next one, which another worker may have.
+    /// Results of attempts that another worker may have are not sent before the engine was asked.
     pub(super) fn hold_doubtful_reports(&mut self) {
-        self.outbox.set_doubtful(self.may_have_lost_attempts());
+        let doubt = self.doubt();
+        self.outbox.set_doubt(doubt);
         if !self.outbox.has_unchecked() || !self.verifying.is_empty() {
             return;
         }
@@ -43,13 +51,14 @@ impl Driver {
     /// Finds out which attempts the engine has ended or assigned to other workers, if it may not have notified the worker.
     pub(super) fn check_ownership(&mut self) {
         let last = self.accepted_at.replace(Instant::now());
-        self.must_check |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
+        self.has_gap |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
+        self.must_check |= self.has_gap;
         if self.must_check && !self.stream.is_lost() {
             self.start_check();
         }
     }
 
-    fn start_check(&mut self) {
+    pub(super) fn start_check(&mut self) {
         if self.checking.is_some() {
             return;
         }
@@ -73,7 +82,7 @@ impl Driver {
             tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
         }
         self.on_earlier_checked(checked, is_again);
-        let held: HashSet<Held> = self.assignments.held().collect();
+        let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
         for (key, batch) in &checked.lost {
             let attempt = attempt_number(key.retry_count);
             tracing::warn!(run_id = %key.run, attempt, worker_id = %self.id, "attempt was ended or reassigned by the engine");
@@ -86,13 +95,15 @@ impl Driver {
                 self.step(Event::Cancelled(*key));
             }
         }
-        for held in std::mem::take(&mut self.verifying) {
-            match checked.retry_counts.get(&held) {
-                Some(retry_count) => self.outbox.set_checked(held.0, Some(*retry_count)),
-                None if !is_again => self.outbox.set_checked(held.0, None),
-                None => {}
-            }
-        }
+        // Unless another check was requested meanwhile.
+        self.has_gap &= self.must_check;
+        let answers: HashMap<Held, Option<u32>> = std::mem::take(&mut self.verifying)
+            .into_iter()
+            .map(|held| (checked.retry_counts.get(&held).copied(), held))
+            .filter(|(retry_count, _)| retry_count.is_some() || !is_again)
+            .map(|(retry_count, held)| (held, retry_count))
+            .collect();
+        self.outbox.set_checked(|held| answers.get(held).copied());
         if self.must_check && self.outbox.has_unchecked() {
             self.request_check();
         }

@@ -71,6 +71,7 @@ impl Driver {
             output: self.outputs.output(),
             retry_delays: RetryDelays::clone(&self.retry_delays),
             released: self.release.clone(),
+            full_slots: self.full_slots.clone(),
         }
     }
 

@@ -35,7 +35,7 @@ use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent};
-use crate::workflow::{CancelCause, Stop};
+use crate::workflow::{CancelCause, FullSlots, Stop};
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
@@ -81,6 +81,8 @@ pub(super) struct Driver {
     alarm: Alarm,
     outputs: Outputs,
     retry_delays: RetryDelays,
+    /// For attempts that start children.
+    full_slots: FullSlots,
     last_heartbeat: LastHeartbeat,
     stop: CancellationToken,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -93,6 +95,8 @@ pub(super) struct Driver {
     refused_at: Option<Instant>,
     /// Whether the engine may have ended attempts without a notification.
     must_check: bool,
+    /// Whether the engine may have assigned all attempts to other workers, and was not asked since.
+    has_gap: bool,
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
     /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
@@ -156,6 +160,7 @@ impl Driver {
             alarm: Alarm::default(),
             outputs: Outputs::start(&worker.client),
             retry_delays: RetryDelays::default(),
+            full_slots: FullSlots::default(),
             last_heartbeat,
             stop,
             commands,
@@ -165,6 +170,7 @@ impl Driver {
             accepted_at: None,
             refused_at: None,
             must_check: !unchecked.is_empty(),
+            has_gap: false,
             unchecked,
             recovered: HashMap::new(),
             release,
@@ -455,6 +461,7 @@ impl Driver {
     /// Publishes the status if it has changed.
     fn publish(&self) {
         let (running, queued, unreported) = self.assignments.counts();
+        self.full_slots.set(running >= self.worker.slots());
         let state = match (&self.phase, self.is_connected) {
             (Phase::Running, true) => WorkerState::Connected,
             (Phase::Running, false) => WorkerState::Disconnected,

@@ -114,9 +114,8 @@ pub(super) struct Outbox {
     /// Whether ends are written to a journal before they are sent.
     has_journal: bool,
     unsaved: BTreeMap<u64, Entry>,
-    /// Whether the engine may have ended attempts of which the worker does not know it.
-    is_doubtful: bool,
-    /// Results that name no attempt, by their place in the order. They are not sent before it is known that their attempts are not over.
+    doubt: Doubt,
+    /// Results in doubt, by their place in the order. They are not sent before it is known that their attempts are not over.
     unchecked: BTreeMap<u64, Entry>,
     /// Ends that can be removed from the journal.
     accepted: Vec<u64>,
@@ -149,6 +148,17 @@ struct InFlight {
 
 type Queue = BTreeMap<u64, Entry>;
 
+/// Which attempts the engine may have ended, or assigned to other workers, without the worker knowing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Doubt {
+    None,
+    /// Some. The engine ignores late results, except those of attempts of batches: they name no attempt, and would be applied to the
+    /// next one.
+    Some,
+    /// All: it has accepted no heartbeat for so long that it assigns them to other workers.
+    All,
+}
+
 /// Where the result of an attempt is.
 #[derive(Debug, Clone, Copy)]
 enum Place {
@@ -170,7 +180,7 @@ impl Outbox {
             has_batches,
             has_journal,
             unsaved: BTreeMap::new(),
-            is_doubtful: false,
+            doubt: Doubt::None,
             unchecked: BTreeMap::new(),
             accepted: Vec::new(),
             ready: BTreeMap::new(),
@@ -261,7 +271,8 @@ impl Outbox {
                 self.starting.insert(key, None);
                 self.push(entry);
             }
-            (_, Some(end)) => {
+            // The end of an attempt of an earlier process can have the same key. It does not wait.
+            (_, Some(end)) if end.is_none() => {
                 self.places.insert(key, Place::Held);
                 *end = Some(entry);
             }
@@ -269,9 +280,9 @@ impl Outbox {
         }
     }
 
-    /// Sets whether the engine may have ended attempts of which the worker does not know it.
-    pub(super) fn set_doubtful(&mut self, is_doubtful: bool) {
-        if !std::mem::replace(&mut self.is_doubtful, is_doubtful) && is_doubtful {
+    /// Sets which attempts the engine may have ended.
+    pub(super) fn set_doubt(&mut self, doubt: Doubt) {
+        if std::mem::replace(&mut self.doubt, doubt) < doubt {
             self.hold_back();
         }
     }
@@ -285,20 +296,31 @@ impl Outbox {
         !self.unchecked.is_empty()
     }
 
-    /// Sends the result of an attempt about which the engine was asked. `retry_count`: that of the attempt, if the engine has named it.
-    pub(super) fn set_checked(&mut self, key: Key, retry_count: Option<u32>) {
-        let Some(Place::Unchecked(number)) = self.places.get(&key).copied() else { return };
-        let Some(mut entry) = self.unchecked.remove(&number) else { return };
-        if let Some(retry_count) = retry_count {
-            entry.report = entry.report.with_retry_count(retry_count);
+    /// Sends the results of attempts about which the engine was asked. `answer` returns the retry count of each of those, if the engine has
+    /// named it. All results are looked at, because several can have the same key: that of an attempt of a batch may be a guess.
+    pub(super) fn set_checked(&mut self, answer: impl Fn(&(Key, Option<Arc<str>>)) -> Option<Option<u32>>) {
+        let answer = |(number, entry): (&u64, &Entry)| {
+            answer(&(entry.key, entry.report.batch.clone())).map(|retry_count| (*number, retry_count))
+        };
+        let answered: Vec<_> = self.unchecked.iter().filter_map(answer).collect();
+        for (number, retry_count) in answered {
+            let Some(mut entry) = self.unchecked.remove(&number) else { continue };
+            if let Some(retry_count) = retry_count {
+                entry.report = entry.report.with_retry_count(retry_count);
+            }
+            self.push(Entry { is_checked: true, ..entry });
         }
-        self.push(Entry { is_checked: true, ..entry });
     }
 
     /// Whether a result must not be sent before the engine was asked about its attempt.
     fn needs_check(&self, entry: &Entry) -> bool {
-        let is_doubtful = self.is_doubtful || self.outage.is_some() || entry.failing_since.is_some();
-        is_doubtful && !entry.is_checked && entry.report.batch.is_some() && entry.report.kind != ReportKind::Started
+        let has_failed = self.outage.is_some() || entry.failing_since.is_some();
+        let is_doubtful = match self.doubt {
+            Doubt::All => true,
+            Doubt::Some => entry.report.batch.is_some(),
+            Doubt::None => has_failed && entry.report.batch.is_some(),
+        };
+        is_doubtful && !entry.is_checked && entry.report.kind != ReportKind::Started
     }
 
     /// Holds back results that were to be sent, because the engine may have ended their attempts.

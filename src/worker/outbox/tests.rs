@@ -383,6 +383,10 @@ proptest! {
     }
 }
 
+fn check(outbox: &mut Outbox, key: Key, retry_count: Option<u32>) {
+    outbox.set_checked(|(other, _)| (*other == key).then_some(retry_count));
+}
+
 fn of_batch(task: u128) -> Report {
     report(task, Completed).in_batch("b")
 }
@@ -404,8 +408,8 @@ async fn results_that_name_no_attempt_are_not_sent_after_an_outage_before_they_w
     accept(&mut outbox, others);
     // The outage is over.
     assert!(outbox.next_call(Instant::now()).is_none() && outbox.has_unchecked());
-    outbox.set_checked(key(2), Some(7));
-    outbox.set_checked(key(3), None);
+    check(&mut outbox, key(2), Some(7));
+    check(&mut outbox, key(3), None);
     assert!(outbox.withdraw(key(4)) && !outbox.has_unchecked());
     let call = outbox.next_call(Instant::now()).unwrap();
     let counts: Vec<_> = call.entries.iter().map(|entry| (entry.key, entry.report.retry_count())).collect();
@@ -419,12 +423,61 @@ async fn results_that_name_no_attempt_are_not_sent_after_an_outage_before_they_w
 async fn results_that_name_no_attempt_are_held_while_the_worker_is_not_connected() {
     let mut outbox = Outbox::new(LIMITS, true, false);
     outbox.add(key(1), of_batch(1));
-    outbox.set_doubtful(true);
+    outbox.set_doubt(Doubt::Some);
     outbox.add(key(2), of_batch(2));
     outbox.add(key(3), report(3, Completed));
     assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(3, Completed)]);
     assert!(outbox.next_call(Instant::now()).is_none());
     assert_eq!(outbox.count, 3);
-    outbox.set_checked(key(1), None);
+    check(&mut outbox, key(1), None);
     assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(1, Completed)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_results_are_held_while_other_workers_may_have_the_attempts() {
+    let mut outbox = with(&[(1, Started), (1, Completed), (2, Completed)]);
+    outbox.set_doubt(Doubt::All);
+    let start = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&start), [(1, Started)], "the engine ignores a late start");
+    accept(&mut outbox, start);
+    outbox.add(key(3), report(3, Failed));
+    assert!(outbox.next_call(Instant::now()).is_none());
+    let unchecked: HashSet<_> = outbox.unchecked().map(|(key, _)| key).collect();
+    assert_eq!(unchecked, [1, 2, 3].map(key).into());
+    outbox.set_checked(|(other, _)| (*other != key(3)).then_some(None));
+    assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(1, Completed), (2, Completed)]);
+    // The end of the doubt alone sends nothing that was not checked.
+    outbox.set_doubt(Doubt::None);
+    assert!(outbox.next_call(Instant::now()).is_none() && outbox.has_unchecked());
+    assert!(outbox.withdraw(key(3)) && !outbox.has_unchecked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_with_the_same_guessed_key_are_all_sent() {
+    let mut outbox = Outbox::new(LIMITS, true, false);
+    outbox.set_doubt(Doubt::Some);
+    outbox.add_saved(1, key(1), report(1, Completed).in_batch("a"));
+    outbox.add_saved(2, key(1), report(1, Completed).in_batch("b"));
+    assert_eq!(outbox.unchecked().count(), 2);
+    check(&mut outbox, key(1), None);
+    assert!(!outbox.has_unchecked());
+    outbox.set_doubt(Doubt::None);
+    for number in [1, 2] {
+        let call = outbox.next_call(Instant::now()).unwrap();
+        assert_eq!(shown(&call), [(1, Completed)]);
+        assert_eq!(accept(&mut outbox, call).len(), 1, "{number}");
+    }
+    assert_eq!((outbox.count, outbox.accepted.len()), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_of_an_earlier_process_does_not_replace_that_of_an_attempt_with_the_same_key() {
+    let mut outbox = with(&[(1, Started)]);
+    outbox.add_saved(1, key(1), report(1, Completed).in_batch("a"));
+    outbox.add(key(1), report(1, Completed));
+    let mut sent = 0;
+    while let Some(call) = outbox.next_call(Instant::now()) {
+        sent += accept(&mut outbox, call).len();
+    }
+    assert_eq!((sent, outbox.count), (2, 0));
 }

@@ -2,12 +2,12 @@
 //!
 //! Valid CEL outside of the subset is distinguished from invalid CEL: the embedded engine reports that it does not support it.
 //!
-//! Expressions are untrusted, so their length, their nesting and the size of concatenated strings are limited. A chain of operators
-//! is one node, so that only nesting uses the stack.
+//! The parser is that of [`crate::model::cel`]. Expressions are untrusted, so it limits their length and their nesting; here, the size of
+//! concatenated strings is limited. A chain of operators is one node, so that only nesting uses the stack.
 
 mod ast;
 mod eval;
-mod parse;
+mod lower;
 
 use ast::{Literal, Node};
 use serde_json::Value;
@@ -22,7 +22,7 @@ pub(crate) struct Expression(Node);
 impl Expression {
     /// Parses an expression that may use these names.
     pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, ParseError> {
-        parse::parse(text, names).map(Self)
+        lower::parse(text, names).map(Self)
     }
 
     pub(crate) const fn constant(value: bool) -> Self {
@@ -89,6 +89,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::model::cel::{MAX_DEPTH, MAX_LENGTH};
 
     fn read(text: &str) -> Result<Expression, ParseError> {
         Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum()"])
@@ -131,6 +132,8 @@ mod tests {
             "!has(input.nothing) && !has(input.n.deeper) && !has(input.nil.deeper)",
             "input.n == 11 == true",
             r"'it\'s' == 'it\'s' && '\n' != 'n'",
+            r"r'\n' != '\n' && '\x41\u0042' == 'AB' && 0x1f == 31 && 1e1 == 10.0",
+            "-9223372036854775808 < -9223372036854775807 // the least",
         ] {
             assert!(is_true(text), "{text}");
         }
@@ -194,6 +197,7 @@ mod tests {
             "has(input.id == 'a')",
             "has(nobody.x)",
             "has(input.id).x",
+            "has(input['id'])",
         ];
         for text in invalid {
             assert_eq!(read(text), Err(ParseError::Invalid), "{text}");
@@ -210,9 +214,9 @@ mod tests {
             "input.n - 1 == 3",
             "1u == 1u",
             "input.has(1)",
-            "has(input['id'])",
-            "r'raw'",
-            "0x1f",
+            "has(input.list[0].id)",
+            "b'bytes'",
+            "0x1fu",
             "checksum(input.id)",
             "5 % 2 == 1",
         ];
@@ -254,12 +258,12 @@ mod tests {
     fn deep_expressions_use_little_stack() {
         with_little_stack(|| {
             for (open, close) in [("(true || ", ")"), ("!(true && 1 == ", ")"), ("(1 + ", ")"), ("!", "")] {
-                for depth in [10, parse::MAX_DEPTH - 3, parse::MAX_DEPTH * 1000] {
+                for depth in [10, MAX_DEPTH - 3, MAX_DEPTH * 1000] {
                     let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
                     match read(&text) {
                         Ok(expression) => {
                             with(|names| expression.is_true(names));
-                            assert!(expression.clone() == expression && depth < parse::MAX_DEPTH);
+                            assert!(expression.clone() == expression && depth < MAX_DEPTH);
                         }
                         Err(problem) => assert_eq!((problem, depth > 10), (ParseError::Unsupported, true), "{open}"),
                     }
@@ -270,7 +274,7 @@ mod tests {
 
     #[test]
     fn long_expressions_are_refused() {
-        let longest = format!("'{}' != ''", "x".repeat(parse::MAX_LENGTH - 8));
+        let longest = format!("'{}' != ''", "x".repeat(MAX_LENGTH - 8));
         assert!(is_true(&longest));
         assert_eq!(read(&format!("{longest} ")), Err(ParseError::Unsupported));
         // Short expressions can produce long strings.

@@ -72,6 +72,11 @@ pub(crate) struct Decision {
 }
 
 /// Decides about those that wait in a group. With a limit of zero or less, they wait forever.
+///
+/// The strategies for those that wait are not in the engine that is reproduced, but in later ones. What they do was read from the source of
+/// the engine's scheduler (`pkg/scheduling/v1/concurrency/strategy.go`, as of v0.110), and not measured: free slots go to the oldest, without
+/// regard to priorities; then all are cancelled but the newest or the oldest, as many as the limit allows to run; those that have a slot
+/// are never cancelled.
 pub(crate) fn decide(group: &Group) -> Decision {
     let Some(max) = usize::try_from(group.max_runs).ok().filter(|max| *max > 0) else { return Decision::default() };
     let free = max.saturating_sub(group.running.len());
@@ -89,7 +94,24 @@ pub(crate) fn decide(group: &Group) -> Decision {
             let filled = all.iter().take(max).filter(|rank| group.waiting.contains(rank)).copied().collect();
             Decision { filled, cancelled: all.into_iter().skip(max).collect() }
         }
+        LimitStrategy::CancelQueuedExceptNewest => {
+            let (filled, waiting) = oldest(group, free);
+            let cancelled = waiting.len().saturating_sub(max);
+            Decision { filled, cancelled: waiting.into_iter().take(cancelled).collect() }
+        }
+        LimitStrategy::CancelQueuedExceptOldest => {
+            let (filled, waiting) = oldest(group, free);
+            Decision { filled, cancelled: waiting.into_iter().skip(max).collect() }
+        }
     }
+}
+
+/// The oldest of those that wait, and the others, from the oldest to the newest.
+fn oldest(group: &Group, count: usize) -> (Vec<Rank>, Vec<Rank>) {
+    let mut waiting: Vec<_> = group.waiting.iter().copied().collect();
+    waiting.sort_by_key(|rank| (rank.created, rank.owner));
+    let others = waiting.split_off(count.min(waiting.len()));
+    (waiting, others)
 }
 
 #[cfg(test)]
@@ -139,8 +161,39 @@ mod tests {
     }
 
     #[test]
+    fn as_many_wait_as_may_run_and_the_others_are_cancelled() {
+        use LimitStrategy::{CancelQueuedExceptNewest, CancelQueuedExceptOldest};
+        let ranks: Vec<_> = (1..=8).map(|second| rank(1, second)).collect();
+        // Two slots, of which one is taken.
+        for (strategy, cancelled) in [(CancelQueuedExceptNewest, &ranks[2..6]), (CancelQueuedExceptOldest, &ranks[4..])]
+        {
+            let decision = decided(strategy, 2, &ranks[..1], &ranks[1..]);
+            assert_eq!(decision, Decision { filled: vec![ranks[1]], cancelled: cancelled.to_vec() });
+            let decision = decided(strategy, 2, &ranks[..2], &ranks[2..4]);
+            assert_eq!(decision, Decision::default(), "none too many");
+            assert_eq!(
+                decided(strategy, 2, &ranks[..3], &[]),
+                Decision::default(),
+                "none is cancelled that has a slot"
+            );
+        }
+        // Priorities have no effect.
+        let urgent = rank(3, 9);
+        let decision = decided(CancelQueuedExceptOldest, 1, &[], &[ranks[0], ranks[1], urgent]);
+        assert_eq!(decision, Decision { filled: vec![ranks[0]], cancelled: vec![urgent] });
+        let decision = decided(CancelQueuedExceptNewest, 1, &[], &[ranks[0], ranks[1], urgent]);
+        assert_eq!(decision, Decision { filled: vec![ranks[0]], cancelled: vec![ranks[1]] });
+    }
+
+    #[test]
     fn a_limit_below_one_lets_all_wait() {
-        for strategy in [LimitStrategy::CancelInProgress, LimitStrategy::CancelNewest, LimitStrategy::GroupRoundRobin] {
+        for strategy in [
+            LimitStrategy::CancelInProgress,
+            LimitStrategy::CancelNewest,
+            LimitStrategy::GroupRoundRobin,
+            LimitStrategy::CancelQueuedExceptNewest,
+            LimitStrategy::CancelQueuedExceptOldest,
+        ] {
             for max_runs in [0, -1] {
                 assert_eq!(decided(strategy, max_runs, &[], &[rank(1, 1), rank(1, 2)]), Decision::default());
             }

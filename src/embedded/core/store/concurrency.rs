@@ -22,6 +22,10 @@ pub(crate) enum LimitStrategy {
     CancelNewest,
     /// They wait.
     GroupRoundRobin,
+    /// The newest wait, as many as have slots. The others are cancelled.
+    CancelQueuedExceptNewest,
+    /// The oldest wait, as many as have slots. The others are cancelled.
+    CancelQueuedExceptOldest,
 }
 
 impl LimitStrategy {
@@ -31,6 +35,8 @@ impl LimitStrategy {
             Self::CancelInProgress => "CANCEL_IN_PROGRESS",
             Self::CancelNewest => "CANCEL_NEWEST",
             Self::GroupRoundRobin => "GROUP_ROUND_ROBIN",
+            Self::CancelQueuedExceptNewest => "CANCEL_QUEUED_EXCEPT_NEWEST",
+            Self::CancelQueuedExceptOldest => "CANCEL_QUEUED_EXCEPT_OLDEST",
         }
     }
 }

@@ -453,10 +453,16 @@ fn rate_limits(a: u8, b: u8) -> Vec<TaskLimit> {
 
 /// Concurrency limits of all strategies, with few keys; and often none.
 fn limits(a: u8, b: u8, c: u8) -> Vec<Concurrency> {
-    let strategies = [LimitStrategy::CancelInProgress, LimitStrategy::CancelNewest, LimitStrategy::GroupRoundRobin];
+    let strategies = [
+        LimitStrategy::CancelInProgress,
+        LimitStrategy::CancelNewest,
+        LimitStrategy::GroupRoundRobin,
+        LimitStrategy::CancelQueuedExceptNewest,
+        LimitStrategy::CancelQueuedExceptOldest,
+    ];
     let keys = ["'one'", "additional_metadata.tag", "input.nothing"];
     let limit = |number: u8| {
-        let (strategy, key) = (strategies[usize::from(number % 3)], keys[usize::from(number % 7 / 3)]);
+        let (strategy, key) = (strategies[usize::from(number % 5)], keys[usize::from(number % 7 / 3)]);
         Concurrency::new(key.into(), Some(i32::from(number % 4)), Some(strategy), None).unwrap()
     };
     [a, b].into_iter().take(usize::from(c % 4) / 2 * 2).map(limit).collect()

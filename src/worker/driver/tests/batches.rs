@@ -283,3 +283,21 @@ async fn a_lost_result_of_an_earlier_process_does_not_cancel_the_next_attempt() 
     driver.on_action(pb::AssignedAction::decode(&batch("next", &[1])[..]).unwrap().into());
     assert_eq!(driver.assignments.counts(), (1, 0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn results_of_an_earlier_process_with_the_same_guessed_key_do_not_keep_a_check_running() {
+    let (client, _) = server(Vec::new(), |_, _| None);
+    let mut driver = driver(&client);
+    for (number, batch_id) in [(1, "one"), (2, "two")] {
+        let (key, report) = earlier_result(1, 0);
+        driver.unchecked.push((number, key, report.in_batch(batch_id)));
+    }
+    // The worker is not connected: the results are checked once more when they are in the outbox.
+    driver.hold_doubtful_reports();
+    driver.on_checked(&Checked::default());
+    assert_eq!(driver.outbox.unchecked().count(), 2);
+    driver.start_check();
+    let checked = driver.checking.take().unwrap().await;
+    driver.on_checked(&checked);
+    assert!(!driver.outbox.has_unchecked());
+}

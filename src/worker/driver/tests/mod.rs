@@ -194,6 +194,40 @@ async fn an_attempt_is_cancelled_while_the_worker_is_being_paused() {
     assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
 }
 
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_results_are_not_sent_before_their_attempts_were_checked() {
+    // The engine is away from the first second on. Then reports are accepted sooner than heartbeats.
+    const BACK: Duration = Duration::from_secs(40);
+    let begin = Instant::now();
+    let fails = move |call: &str| {
+        let until = if call == "Heartbeat" { BACK + 5 * SECOND } else { BACK };
+        let is_away = begin.elapsed() > SECOND + SECOND / 2 && begin.elapsed() < until;
+        is_away && ["Heartbeat", "SendStepActionEvent", "SendBatchActionEvent"].contains(&call)
+    };
+    // Another worker has the second attempt of task 9.
+    let (client, calls) = server(vec![(SECOND, start(9)), (SECOND, start(12))], move |call, _| match call {
+        call if fails(call) => Some(Scripted::Status(14)),
+        call if call.contains("/workflow-runs/") => Some(run_details(call, "RUNNING", u32::from(call.ends_with("09")))),
+        _ => None,
+    });
+    let slow: Task<(), ()> = Task::new("task", async |(): (), _: Context| {
+        tokio::time::sleep(10 * SECOND).await;
+        Ok(())
+    });
+    let running = client.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
+    let ends = calls.messages::<pb::StepActionEvent>("SendStepActionEvent").into_iter();
+    let ends: Vec<_> =
+        ends.filter(|event| event.event_type == completed).map(|event| event.task_run_external_id).collect();
+    assert!(ends.len() == 1 && ends[0].ends_with("0c"), "{ends:?}");
+    let accepted = calls.times("Heartbeat").into_iter().find(|at| *at - begin >= BACK + 5 * SECOND).unwrap();
+    let sent = *calls.times("SendStepActionEvent").last().unwrap();
+    assert!(sent >= accepted && sent < accepted + SECOND, "{:?}", sent - accepted);
+}
+
 /// A step of a connection that works badly.
 #[derive(Debug, Clone)]
 enum Step {

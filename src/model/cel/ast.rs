@@ -1,0 +1,106 @@
+//! The syntax tree of an expression.
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Node {
+    Literal(Literal),
+    Name(String),
+    /// A call of a function, which is no method.
+    Call(String, Vec<Node>),
+    List(Vec<Node>),
+    /// A map, or a message with a type.
+    Fields(Vec<Node>),
+    /// A value, and what is accessed of it, one after the other.
+    Member(Box<Node>, Vec<Access>),
+    Unary(UnaryOperator, Box<Node>),
+    /// Operands with operators of the same rank, from left to right.
+    Binary(Box<Node>, Vec<(BinaryOperator, Node)>),
+    /// The condition and the two alternatives.
+    Conditional(Box<[Node; 3]>),
+}
+
+/// Integers and doubles are different types.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Literal {
+    Null,
+    Bool(bool),
+    /// Without its sign. The most negative integer is `-9223372036854775808`.
+    Int(u64),
+    Unsigned,
+    Double(f64),
+    String(String),
+    Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Access {
+    Field(String),
+    /// A field that may be missing: `.?name`.
+    OptionalField(String),
+    Index(Node),
+    Method(String, Vec<Node>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnaryOperator {
+    Not,
+    Minus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BinaryOperator {
+    Or,
+    And,
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+    In,
+    Plus,
+    Minus,
+    Times,
+    Divide,
+    Modulo,
+}
+
+impl Node {
+    /// Calls a function for this node and for each node below it.
+    pub(crate) fn visit<'a>(&'a self, visitor: &mut impl FnMut(&'a Node)) {
+        visitor(self);
+        match self {
+            Self::Literal(_) | Self::Name(_) => {}
+            Self::Call(_, nodes) | Self::List(nodes) | Self::Fields(nodes) => {
+                for node in nodes {
+                    node.visit(visitor);
+                }
+            }
+            Self::Member(of, accesses) => {
+                of.visit(visitor);
+                for access in accesses {
+                    match access {
+                        Access::Field(_) | Access::OptionalField(_) => {}
+                        Access::Index(index) => index.visit(visitor),
+                        Access::Method(_, arguments) => {
+                            for argument in arguments {
+                                argument.visit(visitor);
+                            }
+                        }
+                    }
+                }
+            }
+            Self::Unary(_, operand) => operand.visit(visitor),
+            Self::Binary(first, others) => {
+                first.visit(visitor);
+                for (_, node) in others {
+                    node.visit(visitor);
+                }
+            }
+            Self::Conditional(nodes) => {
+                for node in &**nodes {
+                    node.visit(visitor);
+                }
+            }
+        }
+    }
+}
