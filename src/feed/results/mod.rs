@@ -1,5 +1,7 @@
 //! The results of all runs that callers of a client wait for: one subscription, and one task that owns it.
 
+#[cfg(feature = "__benches")]
+mod bench;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -19,13 +21,16 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunResults, TaskResult};
 use crate::sync::lock;
 use crate::time::Alarm;
-use crate::transport::{ReconnectingStream, StreamEvent};
+use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy};
 use waiting::{Decision, Probed, Waiting};
 
 /// The number of run ids that wait to be sent on the stream.
 const QUEUE: usize = 1024;
 const MAX_CONCURRENT_PROBES: usize = 16;
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// An idle stream is reopened, and asked about all runs: the server reports those that have ended meanwhile. With very many waits, that is
+/// a message for each.
+const STREAM: StreamPolicy =
+    StreamPolicy { name: "run results", max_backoff: Duration::from_secs(5), idle_limit: Duration::from_secs(300) };
 /// With fewer waits, each run is probed after [`EAGER_PROBE_DELAY`]: for a run that ended before the stream was asked about it, the
 /// server answers with its next round, a second later.
 const EAGER_PROBE_LIMIT: usize = 64;
@@ -146,7 +151,7 @@ impl Driver {
             rpc,
             inbox,
             waiting: Waiting::default(),
-            stream: ReconnectingStream::new("run results", MAX_BACKOFF),
+            stream: ReconnectingStream::new(STREAM),
             ids: None,
             unsent_ids: VecDeque::new(),
             probes: FuturesUnordered::new(),
@@ -247,7 +252,7 @@ impl Driver {
 
     fn on_stream(&mut self, event: StreamEvent<RunResults>) {
         match event {
-            StreamEvent::NeedsOpen => self.open(),
+            StreamEvent::NeedsOpen | StreamEvent::Idle => self.open(),
             StreamEvent::Message(RunResults { run, tasks }) => {
                 self.refused_since = None;
                 self.last_had_ended = false;
@@ -430,7 +435,7 @@ mod tests {
         assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
         let opened = calls.times("SubscribeToWorkflowRuns");
         assert_eq!((opened.len(), started.elapsed()), (4, opened[3] - started + SECOND));
-        assert!(opened[3] - started < 3 * MAX_BACKOFF, "{:?}", opened[3] - started);
+        assert!(opened[3] - started < 3 * STREAM.max_backoff, "{:?}", opened[3] - started);
     }
 
     #[tokio::test(start_paused = true)]
@@ -449,9 +454,9 @@ mod tests {
             let (client, calls) = server(stream, details);
             assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
             let elapsed = start.elapsed();
-            let longest = 3600 * SECOND + 10 * SECOND + MAX_BACKOFF + SECOND;
+            let longest = 3600 * SECOND + 10 * SECOND + STREAM.max_backoff + SECOND;
             assert!((3600 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
-            // The pauses are at most MAX_BACKOFF, with full jitter.
+            // The pauses are at most five seconds, with full jitter.
             assert!(calls.count("SubscribeToWorkflowRuns") < 3600, "{}", calls.count("SubscribeToWorkflowRuns"));
         }
     }
@@ -462,7 +467,11 @@ mod tests {
         let started = Instant::now();
         let error = client.feed().results.wait(run(), true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error}");
-        assert!((MAX_REFUSAL..=MAX_REFUSAL + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
+        assert!(
+            (MAX_REFUSAL..=MAX_REFUSAL + STREAM.max_backoff).contains(&started.elapsed()),
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -475,6 +484,25 @@ mod tests {
         let (client, calls) = server(stream, running);
         assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
         assert_eq!(calls.count("SubscribeToWorkflowRuns"), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_half_open_is_replaced_when_it_is_idle() {
+        // A proxy keeps the first stream open, and has lost it. Calls do not find the run.
+        let stream = |count| match count {
+            1 => Scripted::Hangs,
+            _ => Scripted::Stream(vec![(SECOND, result()), (SECOND, result())], None),
+        };
+        let (client, calls) = server(stream, |_| Scripted::Status(14));
+        let started = Instant::now();
+        let results = &client.feed().results;
+        let (one, other) = tokio::join!(results.wait(run(), true), results.wait(run(), true));
+        assert_eq!((one.unwrap(), other.unwrap()), (Answer::Results(Vec::new()), Answer::Results(Vec::new())));
+        let opened: Vec<_> = calls.times("SubscribeToWorkflowRuns").iter().map(|at| *at - started).collect();
+        assert_eq!((opened[0], opened.len()), (Duration::ZERO, 2));
+        let range = STREAM.idle_limit..=STREAM.idle_limit * 5 / 4;
+        assert!(range.contains(&opened[1]), "{:?}", opened[1]);
+        assert_eq!(started.elapsed(), opened[1] + SECOND);
     }
 
     #[tokio::test(start_paused = true)]
