@@ -42,7 +42,7 @@ pub(crate) struct Feed {
     pub(crate) events: RunEvents,
     /// The fetches of watches.
     pub(crate) fetcher: Fetcher,
-    /// The fetches of waits, which need one for a run whose outcome the stream does not determine.
+    /// The fetches of waits, for runs whose outcome the stream does not determine, and their probes.
     pub(crate) wait_fetcher: Fetcher,
     pub(crate) workflows: Arc<WorkflowCache>,
     /// The tag of the runs that this client starts, so that one subscription reports on all of them.
@@ -55,11 +55,12 @@ impl Feed {
         let tag = (CLIENT_KEY.to_owned(), format!("{:016x}", fastrand::u64(..)));
         let tasks = Tasks::new(runtime);
         let fetcher = Fetcher::new(tasks.clone(), config.watch_request_rate());
+        let wait_fetcher = Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND);
         Self {
-            results: Results::new(rpc.clone(), tasks.clone()),
+            results: Results::new(rpc.clone(), tasks.clone(), wait_fetcher.gate()),
             events: RunEvents::new(rpc.clone(), tasks.clone(), fetcher.clone(), clock),
             fetcher,
-            wait_fetcher: Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND),
+            wait_fetcher,
             workflows: Arc::new(WorkflowCache::new(
                 rpc.clone(),
                 tasks.clone(),

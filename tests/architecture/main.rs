@@ -126,7 +126,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "tests",
         ],
     ),
-    (&["feed"], &["tasks", "results", "sharing", "fetcher", "events", "workflows"]),
+    (&["feed"], &["tasks", "sharing", "fetcher", "results", "events", "workflows"]),
     (&["feed", "events"], &["schedule", "slot", "chunks", "group", "driver", "bench"]),
     (
         &["watch"],

@@ -116,6 +116,12 @@ impl RunEvents {
         };
         has_space.then(|| self.join(tag))
     }
+
+    /// Dispatches events, for `benches/instructions`.
+    #[cfg(feature = "__benches")]
+    pub(crate) fn dispatch(&self, tag: &Tag, watched: usize, messages: usize) -> usize {
+        bench::dispatch(&self.0, tag, watched, messages)
+    }
 }
 
 impl Membership {

@@ -14,6 +14,7 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::fetcher::Gate;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::RunId;
@@ -58,6 +59,7 @@ pub(crate) enum Answer {
 pub(crate) struct Results {
     rpc: Rpc,
     tasks: Tasks,
+    gate: Gate,
     commands: Mutex<Option<Commands>>,
 }
 
@@ -71,8 +73,9 @@ enum Command {
 }
 
 impl Results {
-    pub(super) fn new(rpc: Rpc, tasks: Tasks) -> Self {
-        Self { rpc, tasks, commands: Mutex::default() }
+    /// `gate`: for the probes.
+    pub(super) fn new(rpc: Rpc, tasks: Tasks, gate: Gate) -> Self {
+        Self { rpc, tasks, gate, commands: Mutex::default() }
     }
 
     /// The channel to the task. A task that has ended is replaced.
@@ -82,7 +85,7 @@ impl Results {
             Some(commands) if !commands.is_closed() => commands.clone(),
             _ => {
                 let (sender, inbox) = mpsc::unbounded_channel();
-                drop(self.tasks.spawn(Driver::new(self.rpc.clone(), inbox).run()));
+                drop(self.tasks.spawn(Driver::new(self.rpc.clone(), self.gate.clone(), inbox).run()));
                 commands.insert(sender).clone()
             }
         }
@@ -127,6 +130,7 @@ type Probe = Pin<Box<dyn Future<Output = (RunId, Probed)> + Send>>;
 
 struct Driver {
     rpc: Rpc,
+    gate: Gate,
     inbox: mpsc::UnboundedReceiver<Command>,
     waiting: Waiting<oneshot::Sender<Result<Answer>>>,
     stream: ReconnectingStream<RunResults>,
@@ -146,9 +150,10 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(rpc: Rpc, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
+    fn new(rpc: Rpc, gate: Gate, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
         Self {
             rpc,
+            gate,
             inbox,
             waiting: Waiting::default(),
             stream: ReconnectingStream::new(STREAM),
@@ -182,7 +187,7 @@ impl Driver {
                 () = self.alarm.at(due) => {
                     let now = Instant::now();
                     if probe.is_some() && let Some(run) = self.waiting.take_due(now) {
-                        self.probes.push(Box::pin(probe_run(self.rpc.clone(), run)));
+                        self.probes.push(Box::pin(probe_run(self.rpc.clone(), self.gate.clone(), run)));
                     }
                     if idle.is_some_and(|idle| idle <= now) {
                         self.close();
@@ -331,7 +336,8 @@ async fn capacity(ids: Option<mpsc::Sender<RunId>>) {
     }
 }
 
-async fn probe_run(rpc: Rpc, run: RunId) -> (RunId, Probed) {
+async fn probe_run(rpc: Rpc, gate: Gate, run: RunId) -> (RunId, Probed) {
+    let _permit = gate.pass(1).await;
     let probed = match rpc.admin.run_details(run).await {
         Ok(details) if details.done && details.status.is_final() => Probed::Ended,
         Ok(_) => Probed::Running,
@@ -535,8 +541,13 @@ mod tests {
     async fn a_permanent_error_ends_all_waits_at_once() {
         let (client, _) = server(|_| Scripted::Status(12), running);
         let started = Instant::now();
-        let error = client.feed().results.wait(run(), true).await.unwrap_err();
-        assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::ZERO));
+        let results = &client.feed().results;
+        let other = RunId::from(uuid::Uuid::from_u128(2));
+        let waits = [results.wait(run(), true), results.wait(run(), false), results.wait(other, true)];
+        for error in futures_util::future::join_all(waits).await {
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::Unimplemented);
+        }
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
