@@ -1,5 +1,5 @@
-//! Measures streams, against the raw stubs in the same process: chunks, their latency, run results while many others are waited for, and
-//! many results at once.
+//! Measures streams, against the raw stubs in the same process: chunks, their latency, run results while many others are waited for, many
+//! results at once, and many watches. The goal for a run that is started and awaited is a ratio of at most 1.3.
 //!
 //! ```text
 //! cargo bench --bench streams
@@ -17,6 +17,7 @@
 
 mod interleaved;
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _};
@@ -25,11 +26,14 @@ use hatchet::model::ChunkItem;
 use hatchet::raw::RawChannel;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
 use hatchet::raw::pb::events_service_client::EventsServiceClient;
-use hatchet::raw::pb::v1::TriggerWorkflowRequest;
+use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
+use hatchet::raw::pb::v1::{GetRunDetailsRequest, TriggerWorkflowRequest};
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
-use hatchet::raw::pb::{PutStreamEventRequest, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest};
+use hatchet::raw::pb::{
+    PutStreamEventRequest, ResourceEventType, SubscribeToWorkflowEventsRequest, SubscribeToWorkflowRunsRequest,
+};
 use hatchet::worker::RunningWorker;
-use hatchet::{Client, Context, RunHandle, Task};
+use hatchet::{Client, Config, Context, RunHandle, Task};
 use interleaved::{interleaved, median};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -49,11 +53,21 @@ struct Scale {
     runs: usize,
     /// The number of results that are delivered at once.
     results: usize,
+    /// The number of short runs that are watched at once.
+    watches: usize,
 }
 
-const FULL: Scale =
-    Scale { rounds: 5, chunks: 100_000, latencies: 5000, waiters: [0, 10_000, 100_000], runs: 1000, results: 10_000 };
-const SMALL: Scale = Scale { rounds: 1, chunks: 100, latencies: 100, waiters: [0, 10, 100], runs: 10, results: 20 };
+const FULL: Scale = Scale {
+    rounds: 5,
+    chunks: 100_000,
+    latencies: 5000,
+    waiters: [0, 10_000, 100_000],
+    runs: 1000,
+    results: 10_000,
+    watches: 1000,
+};
+const SMALL: Scale =
+    Scale { rounds: 1, chunks: 100, latencies: 100, waiters: [0, 10, 100], runs: 10, results: 20, watches: 10 };
 
 fn task(name: &str) -> Task<(), ()> {
     Task::new(name, async |(): (), _: Context| Ok(()))
@@ -267,6 +281,65 @@ async fn many_results(is_raw: bool, count: usize) -> Duration {
     elapsed
 }
 
+/// The time from the start of a worker until the ends of all runs are known, which were watched before. The baseline is one subscription by
+/// the tag of the runs, which is opened again whenever the engine ends it, and a fetch of each run after an event of its end. It lacks
+/// what watches add: it reports no states, and does not verify that nothing is missing.
+async fn many_watches(is_raw: bool, count: usize) -> Duration {
+    let setup = Setup::new().await;
+    let short = task("short");
+    worker(&setup.hatchet, &short).await.shutdown().await;
+    let watching = setup.engine.client_with(Config::builder().watch_request_rate(100_000)).unwrap();
+    let runs = watching.run_many(&short, vec![(); count]).metadata("bench", "watches").start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    let reading = if is_raw {
+        let mut dispatcher = DispatcherClient::new(watching.raw_channel());
+        let mut admin = AdminServiceClient::new(watching.raw_channel());
+        tokio::spawn(async move {
+            let mut open: HashSet<String> = runs.iter().map(|run| run.id().to_string()).collect();
+            while !open.is_empty() {
+                let request = SubscribeToWorkflowEventsRequest {
+                    additional_meta_key: Some("bench".into()),
+                    additional_meta_value: Some("watches".into()),
+                    ..Default::default()
+                };
+                let mut is_done = async |run: &str| {
+                    let request = GetRunDetailsRequest { external_id: run.to_owned() };
+                    admin.get_run_details(request).await.unwrap().into_inner().done
+                };
+                let mut events = dispatcher.subscribe_to_workflow_events(request).await.unwrap().into_inner();
+                while let Some(event) = events.message().await.unwrap() {
+                    let is_end = event.event_type() == ResourceEventType::Completed;
+                    if is_end && open.contains(&event.workflow_run_id) && is_done(&event.workflow_run_id).await {
+                        open.remove(&event.workflow_run_id);
+                    }
+                }
+                // Events may be lost until the next subscription.
+                for run in open.clone() {
+                    if is_done(&run).await {
+                        open.remove(&run);
+                    }
+                }
+            }
+        })
+    } else {
+        let mut watch = watching.watch_many(&runs);
+        tokio::spawn(async move {
+            while let Some(change) = watch.next().await {
+                change.unwrap();
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let start = Instant::now();
+    let worker = setup.hatchet.worker("bench").slots(1000).register(&short).build().unwrap();
+    let worker = Box::pin(worker.start()).await.unwrap();
+    reading.await.unwrap();
+    let elapsed = start.elapsed();
+    drop(worker.shutdown().await);
+    setup.engine.shutdown().await;
+    elapsed
+}
+
 fn print(name: &str, raw: f64, sdk: f64) {
     println!("{name:<58} {raw:>9.2} {sdk:>9.2} {:>7.2}", sdk / raw);
 }
@@ -289,6 +362,8 @@ async fn table(scale: Scale) {
     compare(&name, scale.rounds, scale.chunks, async |is_raw| chunks(is_raw, scale.chunks).await).await;
     let name = format!("a result of {}, with the worker", scale.results);
     compare(&name, scale.rounds, scale.results, async |is_raw| many_results(is_raw, scale.results).await).await;
+    let name = format!("a short run of {}, watched, with the worker", scale.watches);
+    compare(&name, scale.rounds, scale.watches, async |is_raw| many_watches(is_raw, scale.watches).await).await;
     let mut latencies: [[Vec<f64>; 2]; 2] = Default::default();
     for _ in 0..scale.rounds {
         for (side, is_raw) in [true, false].into_iter().enumerate() {

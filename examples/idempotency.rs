@@ -36,16 +36,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("first request: {error}; no side effects: {}", error.has_no_side_effects());
     }
 
-    let run = match hatchet.run(&charge, &order).start().await {
-        Ok(run) => run,
-        Err(error) => match error.existing_run_id() {
-            Some(existing) => {
-                println!("second request: {error}");
-                hatchet.run_handle(existing).typed()
-            }
-            None => return Err(error.into()),
-        },
-    };
+    let second = hatchet.run(&charge, &order).start().await;
+    if let Err(error) = &second {
+        println!("second request: {error}; its run: {:?}", error.existing_run_id());
+    }
+
+    // The run that has the key, whichever request has started it.
+    let run = hatchet.run(&charge, &order).start_or_existing().await?;
     println!("{}; runs in the engine: {}", run.result().await?, engine.run_count().await);
 
     worker.shutdown().await;

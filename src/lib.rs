@@ -106,6 +106,9 @@
 
 #[cfg(feature = "archive")]
 pub mod archive;
+#[cfg(feature = "__benches")]
+#[doc(hidden)]
+pub mod bench;
 mod boxed;
 mod client;
 pub mod config;

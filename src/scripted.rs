@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response};
@@ -34,6 +34,8 @@ pub(crate) enum Scripted {
     Status(i32),
     /// The messages of a stream, each at a time after its start. The stream stays open after the last one, unless there is a status.
     Stream(Vec<(Duration, Vec<u8>)>, Option<i32>),
+    /// One message for each message that the client has sent within a time. The stream stays open.
+    Echo(Duration, fn(Bytes) -> Vec<u8>),
     /// The status and the body of a REST call.
     Rest(u16, String),
     /// A gRPC status with a message.
@@ -151,6 +153,23 @@ async fn respond(mut response: Scripted, request: Request<Body>) -> Response<Bod
             response.body(Body::empty()).unwrap()
         }
         Scripted::Stream(messages, end) => streamed(messages, end, request),
+        Scripted::Echo(within, echo) => {
+            let mut body = request.into_body();
+            let mut received = BytesMut::new();
+            let read = async {
+                while let Some(Ok(frame)) = body.frame().await {
+                    received.extend_from_slice(&frame.into_data().unwrap());
+                }
+            };
+            assert!(tokio::time::timeout(within, read).await.is_err(), "the client has ended the stream");
+            let mut messages = Vec::new();
+            while let Some(prefix) = received.get(1..5) {
+                let length = u32::from_be_bytes(prefix.try_into().unwrap()) as usize;
+                received.advance(5);
+                messages.push((Duration::ZERO, echo(received.split_to(length).freeze())));
+            }
+            streamed(messages, None, Request::new(body))
+        }
         Scripted::Refusal(code, message) => {
             let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
             response.header("grpc-message", message).body(Body::empty()).unwrap()

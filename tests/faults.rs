@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use hatchet::config::RetryPolicy;
 use hatchet::embedded::{Engine, Fault, Quirks};
-use hatchet::model::{CronSpec, Effect};
+use hatchet::model::{CronSpec, Effect, Idempotency};
 use hatchet::worker::RunningWorker;
 use hatchet::{Client, Context, ErrorKind, RunStatus, Task};
 use tokio::time::{Instant, sleep};
@@ -43,6 +43,23 @@ async fn setup() -> (Setup, RunningWorker) {
     });
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
     (Setup { engine, hatchet, task, started }, worker)
+}
+
+/// The responses of several starts are lost, or their requests.
+#[tokio::test(start_paused = true)]
+async fn a_start_with_a_key_is_repeated_until_it_is_known() {
+    let (setup, worker) = setup().await;
+    let day = 24 * 3600 * SECOND;
+    let task = setup.task.clone().idempotency(Idempotency::for_time("'slow:' + additional_metadata.key", day));
+    setup.hatchet.worker("keyed").register(&task).build().unwrap().start().await.unwrap().shutdown().await;
+    for (number, fault) in [Fault::LoseResponse, Fault::RefuseGrpc(UNAVAILABLE)].into_iter().enumerate() {
+        setup.engine.faults().inject_times("TriggerWorkflow", fault, 3).unwrap();
+        let run = setup.hatchet.run(&task, &()).metadata("key", number.to_string());
+        let run = run.start_or_existing().await.unwrap();
+        assert_eq!((run.result().await.unwrap(), setup.engine.run_count().await), (1, number + 1));
+        assert_eq!(setup.engine.faults().planned(), 0);
+    }
+    worker.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

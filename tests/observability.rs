@@ -229,6 +229,50 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     worker.shutdown().await;
 }
 
+/// The first loss is a debug message, the next three are warnings, further ones are debug messages, and the recovery is logged once.
+#[tokio::test(start_paused = true)]
+async fn lost_streams_do_not_fill_the_log() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let slow: Task<(), u32> = Task::new("slow", async |(): (), context: Context| {
+        sleep(120 * SECOND).await;
+        Ok(context.attempt())
+    })
+    .timeout(600 * SECOND);
+    let worker = hatchet.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&slow, &()).start().await.unwrap();
+    let outage = async {
+        sleep(10 * SECOND).await;
+        engine.faults().inject_for("SubscribeToWorkflowRuns", Fault::RefuseGrpc(14), 60 * SECOND).unwrap();
+        engine.faults().interrupt("SubscribeToWorkflowRuns").unwrap();
+    };
+    let (result, ()) = tokio::join!(run.result(), outage);
+    assert_eq!(result.unwrap(), 1);
+    let events: Vec<String> = {
+        let all = collected.0.lock().unwrap();
+        let of_stream =
+            all.iter().filter(|text| text.contains("stream=\"run results\"") || text.contains("run results"));
+        of_stream.filter(|text| text.starts_with("event")).cloned().collect()
+    };
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|text| {
+            let level = text.split(' ').nth(1).unwrap();
+            let message = text.split("message=").nth(1).unwrap();
+            let messages = ["stream ended", "stream lost again", "stream lost", "stream recovered"];
+            (level, *messages.iter().find(|known| message.starts_with(**known)).unwrap_or(&message))
+        })
+        .collect();
+    let warning = ("WARN", "stream lost");
+    assert_eq!(kinds[..4], [("DEBUG", "stream ended"), warning, warning, warning], "{events:#?}");
+    let (last, others) = kinds[4..].split_last().unwrap();
+    assert!(others.len() > 5 && others.iter().all(|kind| *kind == ("DEBUG", "stream lost again")), "{events:#?}");
+    assert_eq!(*last, ("INFO", "stream recovered"), "{events:#?}");
+    worker.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn o2_events_of_a_task_become_its_log_lines() {
     let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(LogLevel::Debug));

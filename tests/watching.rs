@@ -153,6 +153,35 @@ async fn the_rate_of_requests_is_bounded() {
     worker.shutdown().await;
 }
 
+/// As users do: the public streams are streams of `tokio_stream`, too.
+#[tokio::test(start_paused = true)]
+async fn streams_combine_with_those_of_tokio_stream() {
+    use tokio_stream::{StreamExt, StreamMap};
+
+    let setup = Setup::new(200).await;
+    let worker = setup.worker(1).await;
+    let (first, second) = (setup.runs(1).await.remove(0), setup.runs(1).await.remove(0));
+    let mut watches = StreamMap::new();
+    watches.insert("first", first.watch());
+    watches.insert("second", second.watch());
+    let changes: Vec<_> = StreamExt::collect(watches).await;
+    let of = |name| -> Vec<_> {
+        let changes = changes.iter().filter(|(key, _)| *key == name);
+        changes.map(|(_, change)| change.as_ref().unwrap().to_string()).collect()
+    };
+    for name in ["first", "second"] {
+        assert_eq!(of(name), ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    }
+    // One stream of changes and chunks.
+    let third = setup.runs(1).await.remove(0);
+    let changes = StreamExt::map(third.watch(), |change| change.unwrap().to_string());
+    let chunks = StreamExt::map(third.chunks(), |_| "a chunk".to_owned());
+    let merged = StreamExt::merge(changes, chunks).timeout(SECOND);
+    let merged: Vec<_> = StreamExt::collect(merged).await;
+    assert_eq!(merged.iter().filter(|item| item.is_ok()).count(), 3, "{merged:?}");
+    worker.shutdown().await;
+}
+
 /// Runs of other SDKs have no tag of a client of this crate. They share the list of another tag, if it is watched.
 #[tokio::test(start_paused = true)]
 async fn waiting_runs_of_other_sdks_share_the_list_of_a_watched_tag() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::alone::Alone;
 use crate::work::{Side, Work};
 use crate::{raw, sdk};
 
@@ -36,6 +37,17 @@ pub(crate) fn run(work: Work, side: Side, count: usize) {
         }
     });
     println!("{}", processor_time().as_nanos());
+}
+
+/// Does operations without a connection.
+pub(crate) fn alone(alone: Alone, waiting: usize, count: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let engine = hatchet::embedded::Engine::start().await.unwrap();
+        alone.run(&engine.client(), waiting, count);
+        // Its time would be measured, too.
+        std::process::exit(0);
+    });
 }
 
 /// Does operations in several tasks of the runtime.

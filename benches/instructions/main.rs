@@ -13,10 +13,13 @@
 //! neither reports each state and attempt, nor verifies that nothing is missing.
 //!
 //! `dispatch` is the dispatch of an assignment, from its arrival to the start of the code and from its end to the report, with the calls
-//! that the loop makes, too; `task` is the same with reports that are sent together. `watch` has the steps of a watch. The instructions of
+//! that the loop makes, too; `task` is the same with reports that are sent together. The instructions of
 //! their parts are only visible in the profile: `CALLGRIND_OUT=<file>` keeps it.
+//!
+//! A second table has code that runs without a connection, see `alone.rs`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "benchmarks print to the terminal and may panic")]
 
+mod alone;
 mod child;
 mod raw;
 #[path = "../raw_report.rs"]
@@ -34,6 +37,7 @@ use hatchet::worker::RunningWorker;
 use hatchet::{Context, RunStatus, Task};
 use tokio::runtime::Runtime;
 
+use self::alone::Alone;
 use self::work::{Input, Output, Side, WORKFLOW, Work, input};
 
 /// How long a task of the operations `wait` and `watch` takes: so long that its result is subscribed to before it ends.
@@ -136,6 +140,20 @@ fn each(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) -> 
     (twice - once) / f64::from(u32::try_from(count).unwrap())
 }
 
+/// The instructions of one operation without a connection.
+fn alone_each(alone: Alone, waiting: usize) -> f64 {
+    let measure = |count: usize| -> f64 {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(std::env::current_exe().unwrap());
+        let output = valgrind.args(["alone", alone.name(), &waiting.to_string(), &count.to_string()]).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{log}");
+        log.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok()).unwrap()
+    };
+    let count = alone.operations();
+    (measure(2 * count) - measure(count)) / f64::from(u32::try_from(count).unwrap())
+}
+
 fn row(runtime: &Runtime, work: Work) {
     let count = work.operations();
     // The clock is coarse, and without callgrind an operation is fast.
@@ -160,6 +178,10 @@ fn main() {
     if let ["part", work, side, count] = arguments[..] {
         return child::run(Work::named(work).unwrap(), Side::named(side).unwrap(), count.parse().unwrap());
     }
+    if let ["alone", name, waiting, count] = arguments[..] {
+        let alone = Alone::named(name).unwrap();
+        return child::alone(alone, waiting.parse().unwrap(), count.parse().unwrap());
+    }
     // `cargo test` starts benchmarks without `--bench`. Nothing is measured then.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
@@ -175,6 +197,14 @@ fn main() {
     for work in Work::ALL {
         if arguments.is_empty() || arguments.contains(&work.name()) {
             row(&runtime, work);
+        }
+    }
+    println!("\n{:<45} {:>12}", "", "instructions");
+    for alone in Alone::ALL {
+        if arguments.is_empty() || arguments.contains(&alone.name()) {
+            for waiting in alone.waiting() {
+                println!("{:<45} {:>12.0}", alone.describe(*waiting), alone_each(alone, *waiting));
+            }
         }
     }
 }

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response as HttpResponse};
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -44,9 +46,11 @@ use crate::time::{Clock, MAX_DURATION};
 #[non_exhaustive]
 pub enum Fault {
     /// The gRPC call does not reach the engine. The caller gets this numeric code, from 1 to 16, as if the engine had sent it: 14 is
-    /// `UNAVAILABLE`. The caller cannot know whether the call had an effect.
+    /// `UNAVAILABLE`. The caller cannot know whether the call had an effect. With 16, `UNAUTHENTICATED`, the message is that of the
+    /// engine for a token which it does not accept, for example because it has expired.
     RefuseGrpc(u16),
-    /// The same for a REST call and its HTTP status, from 400 to 599.
+    /// The same for a REST call and its HTTP status, from 400 to 599. With 403, the body is that of the engine for a token which it does not
+    /// accept.
     RefuseRest(u16),
     /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
     LoseResponse,
@@ -368,9 +372,15 @@ impl Faults {
 }
 
 const INJECTED: &str = "injected fault";
+/// What the engine answers to a token that it does not accept, over gRPC and REST.
+pub(super) const INVALID_TOKEN: &str = "invalid auth token";
+pub(super) const INVALID_CREDENTIALS: &str = "Please provide valid credentials";
 
 pub(super) fn status(code: u16) -> Status {
-    Status::new(Code::from_i32(code.into()), INJECTED)
+    match Code::from_i32(code.into()) {
+        Code::Unauthenticated => Status::unauthenticated(INVALID_TOKEN),
+        code => Status::new(code, INJECTED),
+    }
 }
 
 /// The status that the caller gets instead of the response.
@@ -388,15 +398,14 @@ pub(super) async fn over_rest(
     let Some(fault) = faults.next(|| format!("{} {}", request.method(), route.as_str())) else {
         return next.run(request).await;
     };
-    let refused = |code| (StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), INJECTED);
-    fault
-        .apply(
-            &engine,
-            next.run(request),
-            |code| refused(code).into_response(),
-            || (StatusCode::BAD_GATEWAY, INJECTED).into_response(),
-        )
-        .await
+    let refused = |code| match StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR) {
+        StatusCode::FORBIDDEN => {
+            let body = json!({ "message": INVALID_CREDENTIALS }).to_string();
+            (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        status => (status, INJECTED).into_response(),
+    };
+    fault.apply(&engine, next.run(request), refused, || (StatusCode::BAD_GATEWAY, INJECTED).into_response()).await
 }
 
 #[cfg(test)]

@@ -3,20 +3,19 @@
 //! A fetch is a task of its own, so a watch that is not polled holds nothing that others wait for. Its requests pass a gate, which lets
 //! them through in the order of their arrival. A watch has one fetch at a time, so each gets its turn.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::sharing::Sharing;
 use super::tasks::Tasks;
 use crate::error::Result;
 use crate::model::{RunDetails, RunId};
+use crate::rpc::convert::{RestRun, TaskResult};
 use crate::sync::lock;
 
 /// The maximum number of fetches whose requests are sent at the same time.
@@ -31,12 +30,26 @@ pub(crate) struct Fetcher {
     shared: Arc<State>,
 }
 
+/// What a caller wants to know of a run, and what it knows already. Only the same question has the same answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Question {
+    pub(crate) run: RunId,
+    /// When this client started the run, if it did: it may not exist yet.
+    pub(crate) started_at: Option<Instant>,
+    /// The workflow's name, if it is known.
+    pub(crate) workflow: Option<Arc<str>>,
+    /// The message of the result stream.
+    pub(crate) results: Option<Vec<TaskResult>>,
+}
+
 #[derive(Debug)]
 struct State {
     concurrent: Arc<Semaphore>,
     rate: Mutex<Rate>,
-    /// The fetches that have not passed the gate yet. Who needs the same run joins them.
-    waiting: Mutex<HashMap<RunId, WeakShared<SharedFetch>>>,
+    /// The fetches that have not passed the gate yet. Who has the same question joins them.
+    waiting: Sharing<Question, Arc<RunDetails>>,
+    /// The lookups of what does not change in a run.
+    lookups: Sharing<(), Option<Arc<RestRun>>>,
 }
 
 impl State {
@@ -44,12 +57,11 @@ impl State {
         Self {
             concurrent: Arc::new(Semaphore::new(concurrent)),
             rate: Mutex::new(Rate::new(per_second)),
-            waiting: Mutex::default(),
+            waiting: Sharing::default(),
+            lookups: Sharing::default(),
         }
     }
 }
-
-type SharedFetch = BoxFuture<'static, Result<Arc<RunDetails>>>;
 
 /// A limit of requests per second.
 #[derive(Debug)]
@@ -75,14 +87,14 @@ impl Rate {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     shared: Arc<State>,
-    run: Option<RunId>,
+    question: Option<Arc<Question>>,
 }
 
 impl Gate {
     /// A gate of its own, for this many concurrent requests and this many per second.
     #[cfg(feature = "archive")]
     pub(crate) fn new(concurrent: usize, per_second: u32) -> Self {
-        Self { shared: Arc::new(State::new(concurrent, per_second)), run: None }
+        Self { shared: Arc::new(State::new(concurrent, per_second)), question: None }
     }
 
     /// Waits until some requests may be sent. They must be complete before the permit is dropped.
@@ -93,8 +105,8 @@ impl Gate {
             sleep_until(at).await;
         }
         // Who joined later would not get what changes from now on.
-        if let Some(run) = self.run {
-            lock(&self.shared.waiting).remove(&run);
+        if let Some(question) = &self.question {
+            self.shared.waiting.remove(question.run, question);
         }
         permit
     }
@@ -115,7 +127,7 @@ impl Fetcher {
 
     /// The gate for requests that belong to no single run.
     pub(crate) fn gate(&self) -> Gate {
-        Gate { shared: Arc::clone(&self.shared), run: None }
+        Gate { shared: Arc::clone(&self.shared), question: None }
     }
 
     /// Runs a fetch as a task. It is aborted when its future is dropped. Cancel safe.
@@ -133,33 +145,36 @@ impl Fetcher {
         }
     }
 
-    /// Fetches the details of a run. If another caller waits to fetch the same run, its response is shared. Cancel safe.
+    /// Fetches the details of a run. If another caller waits with the same question, its response is shared. Cancel safe.
     pub(crate) async fn details<F: Future<Output = Result<RunDetails>> + Send + 'static>(
         &self,
-        run: RunId,
-        fetch: impl FnOnce(Gate) -> F,
+        question: Question,
+        fetch: impl FnOnce(Question, Gate) -> F,
     ) -> Result<Arc<RunDetails>> {
-        let shared = self.join(run).unwrap_or_else(|| {
-            let fetch = fetch(Gate { run: Some(run), ..self.gate() });
+        let fetch_as_task = |question: &Question| {
+            let gate = Gate { question: Some(Arc::new(question.clone())), ..self.gate() };
+            let fetch = fetch(question.clone(), gate);
             let fetcher = self.clone();
-            let fetch = async move { fetcher.spawn(fetch).await.map(Arc::new) };
-            let fetch: Shared<SharedFetch> = fetch.boxed().shared();
-            if let Some(weak) = fetch.downgrade() {
-                lock(&self.shared.waiting).insert(run, weak);
-            }
-            fetch
-        });
-        shared.await
+            async move { fetcher.spawn(fetch).await.map(Arc::new) }
+        };
+        self.shared.waiting.join(question.run, question, fetch_as_task).await
     }
 
-    fn join(&self, run: RunId) -> Option<Shared<SharedFetch>> {
-        let mut waiting = lock(&self.shared.waiting);
-        let joined = waiting.get(&run)?.upgrade();
-        // Those who waited for it have left.
-        if joined.is_none() {
-            waiting.remove(&run);
-        }
-        joined
+    /// Looks up what does not change in a run. If another caller looks it up, its response is shared. `None` if the server does not have the
+    /// run. Cancel safe.
+    pub(crate) async fn lookup(
+        &self,
+        run: RunId,
+        fetch: impl Future<Output = Result<Option<RestRun>>> + Send + 'static,
+    ) -> Result<Option<Arc<RestRun>>> {
+        let fetcher = self.clone();
+        let lookup = async move {
+            let found = fetcher.spawn(fetch).await;
+            // A caller that comes later looks it up again.
+            fetcher.shared.lookups.remove(run, &());
+            Ok(found?.map(Arc::new))
+        };
+        self.shared.lookups.join(run, (), |()| lookup).await
     }
 }
 
@@ -167,6 +182,7 @@ impl Fetcher {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+    use futures_util::FutureExt as _;
     use futures_util::future::join_all;
     use tokio::runtime::Handle;
     use tokio::time::sleep;
@@ -182,6 +198,10 @@ mod tests {
 
     fn run(number: usize) -> RunId {
         uuid::Uuid::from_u128(number as u128).into()
+    }
+
+    fn question(number: usize) -> Question {
+        Question { run: run(number), started_at: None, workflow: None, results: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,7 +225,7 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let all = (0..100).map(|number| {
             let (active, most, order) = (Arc::clone(&active), Arc::clone(&most), Arc::clone(&order));
-            fetcher.details(run(number), move |gate| async move {
+            fetcher.details(question(number), move |_, gate| async move {
                 let _permit = gate.pass(1).await;
                 order.lock().unwrap().push(number);
                 most.fetch_max(active.fetch_add(1, Relaxed) + 1, Relaxed);
@@ -227,7 +247,7 @@ mod tests {
             let (fetcher, count) = (fetcher.clone(), Arc::clone(&count));
             async move {
                 sleep(delay).await;
-                let fetch = fetcher.details(run(1), move |gate| async move {
+                let fetch = fetcher.details(question(1), move |_, gate| async move {
                     let _permit = gate.pass(1).await;
                     sleep(10 * MILLI).await;
                     count.fetch_add(1, Relaxed);
@@ -239,13 +259,63 @@ mod tests {
         // A caller that comes during the fetch needs its own: the state may have changed.
         tokio::join!(fetch(Duration::ZERO), fetch(Duration::ZERO), fetch(5 * MILLI));
         assert_eq!(count.load(Relaxed), 2);
-        assert!(lock(&fetcher.shared.waiting).is_empty(), "nothing is left");
+        assert_eq!(fetcher.shared.waiting.len(), 0, "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_same_question_is_shared() {
+        let (fetcher, asked) = (fetcher(100_000), Arc::new(Mutex::new(Vec::new())));
+        let named = Question { workflow: Some("a".into()), ..question(1) };
+        let questions = [
+            question(1),
+            named.clone(),
+            Question { results: Some(Vec::new()), ..question(1) },
+            Question { started_at: Some(Instant::now()), ..question(1) },
+            question(2),
+        ];
+        let twice = questions.iter().chain(&questions).map(|question| {
+            let asked = Arc::clone(&asked);
+            fetcher.details(question.clone(), move |question, gate| async move {
+                let _permit = gate.pass(1).await;
+                asked.lock().unwrap().push(question);
+                Err(Error::closed("it"))
+            })
+        });
+        join_all(twice).await;
+        assert_eq!(*asked.lock().unwrap(), questions);
+        assert_eq!(fetcher.shared.waiting.len(), 0, "nothing is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lookups_of_the_same_run_are_shared_until_they_have_ended() {
+        let (fetcher, count) = (fetcher(100_000), Arc::new(AtomicUsize::new(0)));
+        let lookup = |number: usize, delay: Duration| {
+            let (fetcher, count) = (fetcher.clone(), Arc::clone(&count));
+            async move {
+                sleep(delay).await;
+                let request = async move {
+                    sleep(10 * MILLI).await;
+                    count.fetch_add(1, Relaxed);
+                    Ok(None)
+                };
+                assert!(fetcher.lookup(run(number), request).await.unwrap().is_none());
+            }
+        };
+        tokio::join!(lookup(1, Duration::ZERO), lookup(1, 9 * MILLI), lookup(2, Duration::ZERO));
+        assert_eq!(count.load(Relaxed), 2);
+        lookup(1, Duration::ZERO).await;
+        assert_eq!(count.load(Relaxed), 3, "it is not stored");
+        // One that is dropped ends, and the next caller begins again.
+        assert!(tokio::time::timeout(MILLI, lookup(1, Duration::ZERO)).await.is_err());
+        lookup(1, Duration::ZERO).await;
+        assert_eq!(count.load(Relaxed), 4);
+        assert_eq!(fetcher.shared.lookups.len(), 0, "nothing is left");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fetch_ends_with_its_last_caller() {
         let fetcher = fetcher(100_000);
-        let endless = fetcher.details(run(1), |gate| async move {
+        let endless = fetcher.details(question(1), |_, gate| async move {
             let _permit = gate.pass(1).await;
             std::future::pending().await
         });
@@ -258,7 +328,7 @@ mod tests {
     async fn a_caller_that_is_not_polled_blocks_nobody() {
         let fetcher = fetcher(100_000);
         let fetch = |number| {
-            fetcher.details(run(number), |gate| async move {
+            fetcher.details(question(number), |_, gate| async move {
                 let _permit = gate.pass(1).await;
                 Err(Error::closed("it"))
             })

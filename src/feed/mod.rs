@@ -1,9 +1,10 @@
-//! What all callers of a client share: the subscription to run results, the news of watched runs, their fetches, and the cache of
+//! What all callers of a client share: the subscription to run results, the events of watched runs, their fetches, and the cache of
 //! workflows. The client owns it.
 
+mod events;
 mod fetcher;
-mod news;
 mod results;
+mod sharing;
 mod tasks;
 mod workflows;
 
@@ -15,11 +16,11 @@ use crate::config::Config;
 use crate::rpc::Rpc;
 use crate::time::Clock;
 
-pub(crate) use fetcher::{Fetcher, Gate, pass};
-pub(crate) use news::{
-    ChunkEvent, ChunkSubscription, GroupSubscription, Listing, Membership, News, RunNews, Subscription, Tag, TaskRow,
-    Wanted,
+pub(crate) use events::{
+    ChunkEvent, ChunkSubscription, GroupSubscription, Listing, Membership, Notifications, RunEvents, Subscription, Tag,
+    TaskRow, Wanted,
 };
+pub(crate) use fetcher::{Fetcher, Gate, Question, pass};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};
@@ -38,10 +39,10 @@ const WAIT_REQUESTS_PER_SECOND: u32 = 1000;
 #[derive(Debug)]
 pub(crate) struct Feed {
     pub(crate) results: Results,
-    pub(crate) news: RunNews,
+    pub(crate) events: RunEvents,
     /// The fetches of watches.
     pub(crate) fetcher: Fetcher,
-    /// The fetches of waits, which need one for a run whose outcome the stream does not determine.
+    /// The fetches of waits, for runs whose outcome the stream does not determine, and their probes.
     pub(crate) wait_fetcher: Fetcher,
     pub(crate) workflows: Arc<WorkflowCache>,
     /// The tag of the runs that this client starts, so that one subscription reports on all of them.
@@ -54,11 +55,12 @@ impl Feed {
         let tag = (CLIENT_KEY.to_owned(), format!("{:016x}", fastrand::u64(..)));
         let tasks = Tasks::new(runtime);
         let fetcher = Fetcher::new(tasks.clone(), config.watch_request_rate());
+        let wait_fetcher = Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND);
         Self {
-            results: Results::new(rpc.clone(), tasks.clone()),
-            news: RunNews::new(rpc.clone(), tasks.clone(), fetcher.clone(), clock),
+            results: Results::new(rpc.clone(), tasks.clone(), wait_fetcher.gate()),
+            events: RunEvents::new(rpc.clone(), tasks.clone(), fetcher.clone(), clock),
             fetcher,
-            wait_fetcher: Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND),
+            wait_fetcher,
             workflows: Arc::new(WorkflowCache::new(
                 rpc.clone(),
                 tasks.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -281,6 +281,8 @@ impl ChunkPosition {
 impl fmt::Display for ChunkPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, index, sent_at } = self;
+        // It is sent with each event, together with those of other tasks, so it is short.
+        let task = URL_SAFE_NO_PAD.encode(uuid::Uuid::from(*task));
         write!(f, "{task}.{index}")?;
         sent_at.map_or(Ok(()), |at| write!(f, ".{}", at.timestamp_micros()))
     }
@@ -295,7 +297,8 @@ impl FromStr for ChunkPosition {
 
     fn from_str(text: &str) -> Result<Self, NoPosition> {
         let mut parts = text.split('.');
-        let task = parts.next().and_then(|task| task.parse().ok()).ok_or(NoPosition)?;
+        let task = parts.next().and_then(|task| URL_SAFE_NO_PAD.decode(task).ok()).ok_or(NoPosition)?;
+        let task = uuid::Uuid::from_slice(&task).map_err(|_| NoPosition)?.into();
         let index = parts.next().and_then(|index| index.parse().ok()).ok_or(NoPosition)?;
         let sent_at = match parts.next().map(|at| at.parse().ok().and_then(DateTime::from_timestamp_micros)) {
             None => None,
@@ -366,12 +369,16 @@ mod tests {
             let position = ChunkPosition { task, index: 7, sent_at };
             assert_eq!(position.to_string().parse(), Ok(position));
         }
+        let position = ChunkPosition { task, index: 7, sent_at: None }.to_string();
+        assert_eq!(position, "AAAAAAAAAAAAAAAAAAAAAQ.7");
+        let task = position.trim_end_matches(".7");
         let far = format!("{task}.1.{}", i64::MAX);
         for text in [
             "",
             "1",
             "a.1",
-            &format!("{task}"),
+            "AAAA.1",
+            task,
             &format!("{task}.-1"),
             &format!("{task}.1.x"),
             &format!("{task}.1.1.1"),

@@ -1,6 +1,5 @@
 //! Fetches a run from all API views at the same time, until the responses are consistent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture};
@@ -14,9 +13,9 @@ use super::staleness::may_be_behind;
 use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{Gate, creation_deadline, pass};
+use crate::feed::{Gate, Question, creation_deadline, pass};
 use crate::model::{Attempt, RunDetails, RunId, attempt_number};
-use crate::rpc::convert::{ListRow, TaskResult};
+use crate::rpc::convert::ListRow;
 use crate::transport::Polling;
 
 /// How long to wait for API views that disagree or do not respond.
@@ -92,10 +91,11 @@ impl RunFetch {
         self
     }
 
-    /// Only the outcome is needed: if REST cannot be reached, gRPC is sufficient if it determines the outcome. `workflow`: the name of
-    /// the workflow, if it is known. `results`: the message of the result stream.
-    pub(crate) fn for_outcome(mut self, workflow: Option<Arc<str>>, results: Option<Vec<TaskResult>>) -> Self {
+    /// Only the outcome is needed: if REST cannot be reached, gRPC is sufficient if it determines the outcome.
+    pub(crate) fn for_outcome(mut self, question: Question) -> Self {
+        let Question { started_at, workflow, results, .. } = question;
         self.grpc_suffices = true;
+        self.started_at = started_at;
         self.evidence = Evidence { workflow, results, ..self.evidence };
         self
     }

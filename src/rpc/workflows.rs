@@ -18,6 +18,9 @@ use crate::time::to_proto;
 
 static TRIGGER: Method<TriggerWorkflowRequest, TriggerWorkflowResponse> =
     Method::once("TriggerWorkflow", "/WorkflowService/TriggerWorkflow");
+/// The idempotency key of the run makes it the same run each time.
+static TRIGGER_WITH_KEY: Method<TriggerWorkflowRequest, TriggerWorkflowResponse> =
+    Method::idempotent("TriggerWorkflow", "/WorkflowService/TriggerWorkflow");
 static BULK_TRIGGER: Method<BulkTriggerWorkflowRequest, BulkTriggerWorkflowResponse> =
     Method::once("BulkTriggerWorkflow", "/WorkflowService/BulkTriggerWorkflow");
 static SCHEDULE: Method<ScheduleWorkflowRequest, WorkflowVersion> =
@@ -46,8 +49,21 @@ impl Workflows {
 
     /// Starts a run, and returns its id. The run is encoded here, so it need not live as long as the call.
     pub(crate) fn trigger(&self, run: &NewRun) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
-        let frame = self.unary.encode(&TRIGGER, run.encoded_len(), |message| run.encode(message));
-        let call = self.unary.send(&TRIGGER, frame);
+        self.trigger_by(&TRIGGER, run)
+    }
+
+    /// Starts a run of a workflow that has an idempotency key.
+    pub(crate) fn trigger_with_key(&self, run: &NewRun) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
+        self.trigger_by(&TRIGGER_WITH_KEY, run)
+    }
+
+    fn trigger_by(
+        &self,
+        method: &'static Method<TriggerWorkflowRequest, TriggerWorkflowResponse>,
+        run: &NewRun,
+    ) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
+        let frame = self.unary.encode(method, run.encoded_len(), |message| run.encode(message));
+        let call = self.unary.send(method, frame);
         async move {
             match call.await {
                 Ok(response) => parse_id(&response.workflow_run_id).map(Triggered::Run),

@@ -86,7 +86,7 @@ impl RunReport {
 }
 
 impl<O> RunHandle<O> {
-    pub(super) fn started(client: &Client, workflow: Arc<str>, id: RunId) -> Self {
+    pub(crate) fn started(client: &Client, workflow: Arc<str>, id: RunId) -> Self {
         Self {
             client: client.without_options(),
             id,

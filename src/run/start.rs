@@ -57,6 +57,11 @@ pub trait Runnable {
     fn default_metadata(&self) -> &[(String, String)] {
         &[]
     }
+
+    /// Whether the definition has an [idempotency key](crate::model::Idempotency). `None`, the default, if that is not known here.
+    fn has_idempotency_key(&self) -> Option<bool> {
+        None
+    }
 }
 
 impl<T: Runnable> Runnable for &T {
@@ -73,6 +78,10 @@ impl<T: Runnable> Runnable for &T {
 
     fn default_metadata(&self) -> &[(String, String)] {
         (**self).default_metadata()
+    }
+
+    fn has_idempotency_key(&self) -> Option<bool> {
+        (**self).has_idempotency_key()
     }
 }
 
@@ -130,8 +139,9 @@ impl Client {
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         let input = encode_input("input", input);
         let metadata = Metadata::of(workflow.default_metadata());
+        let run = RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, metadata);
         let is_dag = workflow.is_dag() == Some(true);
-        RunBuilder::prepared(self.clone(), workflow.workflow_name().to_owned(), input, metadata).of_dag(is_dag)
+        RunBuilder { has_idempotency_key: workflow.has_idempotency_key(), is_dag, ..run }
     }
 }
 
@@ -175,6 +185,8 @@ pub struct RunBuilder<O> {
     parent: Option<Parent>,
     child_key: Option<String>,
     is_dag: bool,
+    /// Whether the definition has an idempotency key, if that is known.
+    has_idempotency_key: Option<bool>,
     output: PhantomData<fn() -> O>,
 }
 
@@ -192,14 +204,9 @@ impl<O> RunBuilder<O> {
             parent: None,
             child_key: None,
             is_dag: false,
+            has_idempotency_key: None,
             output: PhantomData,
         }
-    }
-
-    /// Sets whether the workflow is known to be a DAG.
-    fn of_dag(mut self, is_dag: bool) -> Self {
-        self.is_dag = is_dag;
-        self
     }
 
     /// The client that will start the run.
@@ -321,6 +328,59 @@ impl<O> RunBuilder<O> {
         async move { prepared?.start().await }
     }
 
+    /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency), so that it can be called
+    /// again after any error, also by another process. The workflow must have such a key.
+    ///
+    /// In contrast to [`start`](Self::start), the call is repeated within its timeout if its response is lost: if it has started a run, the
+    /// engine reports that run. To find out whether a run was started, use `start`, which returns the existing run as an
+    /// [error](crate::Error::existing_run_id).
+    ///
+    /// Keys are shared by all workflows of a tenant. If another workflow has a run with the same key, this method returns a handle to it,
+    /// whose output has another type.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::model::Idempotency;
+    /// use hatchet::{Context, Task};
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Order { id: String }
+    ///
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let charge = Task::new("charge", async |order: Order, _: Context| Ok(order.id))
+    ///     .idempotency(Idempotency::for_time("'charge:' + input.id", day));
+    /// let order = Order { id: "17".into() };
+    /// let run = hatchet.run(&charge, &order).start_or_existing().await?;
+    /// let again = hatchet.run(&charge, &order).start_or_existing().await?;
+    /// assert_eq!(run.id(), again.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) before anything is sent if the definition is a [`Task`](crate::Task) or a
+    /// [`Workflow`](crate::Workflow) without an idempotency key. A [`WorkflowRef`] does not know it: without a key, two runs may be started.
+    /// The other errors are those of [`start`](Self::start), without `AlreadyExists`.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped after its first poll, the run may have been started. The method can be called again.
+    pub fn start_or_existing(self) -> impl Future<Output = Result<RunHandle<O>>> {
+        let has_key = self.has_idempotency_key;
+        let Numbered { number, builder } = self.numbered();
+        let prepared = builder.prepare(number);
+        async move {
+            let prepared = prepared?;
+            if has_key == Some(false) {
+                let problem =
+                    "expected a definition with an idempotency key, which makes it safe to repeat a start, got none";
+                return Err(Error::invalid("workflow", problem));
+            }
+            prepared.start_or_existing().await
+        }
+    }
+
     /// Takes the index of a child now and not when a future is polled: the order of calls is the same in each attempt, even if the futures
     /// are spawned.
     pub(crate) fn numbered(self) -> Numbered<O> {
@@ -378,13 +438,29 @@ impl<O> Prepared<O> {
         let Self { client, workflow, run, is_dag, .. } = self;
         let call = client.rpc().workflows.trigger(&run);
         drop(run);
-        match call.await.map_err(|error| of_workflow(error, &workflow))? {
-            Triggered::Run(id) => {
-                client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
-                Ok(RunHandle::started(&client, workflow, id).of_dag(is_dag))
-            }
-            Triggered::Taken(existing) => Err(Error::collision(existing)),
+        let triggered = call.await.map_err(|error| of_workflow(error, &workflow))?;
+        let run = handle(&client, workflow, triggered).await?.map_err(Error::collision)?;
+        Ok(run.of_dag(is_dag))
+    }
+
+    async fn start_or_existing(self) -> Result<RunHandle<O>> {
+        let Self { client, workflow, run, is_dag, .. } = self;
+        let call = client.rpc().workflows.trigger_with_key(&run);
+        drop(run);
+        let triggered = call.await.map_err(|error| of_workflow(error, &workflow))?;
+        let run = handle(&client, workflow, triggered).await?;
+        Ok(run.unwrap_or_else(|existing| client.run_handle(existing).typed()).of_dag(is_dag))
+    }
+}
+
+/// The handle of a run that was triggered, or the run that has its idempotency key.
+async fn handle<O>(client: &Client, workflow: Arc<str>, triggered: Triggered) -> Result<Result<RunHandle<O>, RunId>> {
+    match triggered {
+        Triggered::Run(id) => {
+            client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
+            Ok(Ok(RunHandle::started(client, workflow, id)))
         }
+        Triggered::Taken(existing) => Ok(Err(existing)),
     }
 }
 

@@ -71,6 +71,19 @@ impl<T> Messages<T> {
         Self(Box::pin(futures_util::stream::iter(items)))
     }
 
+    /// A stream of messages, each at a time after a moment. It stays open.
+    #[cfg(test)]
+    pub(crate) fn timed(start: tokio::time::Instant, items: Vec<(std::time::Duration, T)>) -> Self
+    where
+        T: Send + 'static,
+    {
+        let items = futures_util::stream::iter(items).then(move |(at, item)| async move {
+            tokio::time::sleep_until(start + at).await;
+            Ok(item)
+        });
+        Self(Box::pin(items.chain(futures_util::stream::pending())))
+    }
+
     /// The next message, or `None` if the server has ended the stream. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Result<T>> {
         self.0.next().await

@@ -60,7 +60,7 @@ impl<O: 'static> RunBuilder<O> {
         let client = self.client().clone();
         let start = self.start();
         RunWatch::new(async move {
-            let membership = client.feed().news.join(client.feed().tag());
+            let membership = client.feed().events.join(client.feed().tag());
             start.await.map(|run| Watched { membership: Some(membership), ..Watched::of(&run) })
         })
     }

@@ -195,7 +195,7 @@ impl Reader {
 /// Finds the parent of a run. A run that does not exist has none.
 fn parent_of(client: &Client, run: RunId) -> Lookup<Option<RunId>> {
     lookup(client, run, |found| {
-        let metadata = found.run.additional_metadata.unwrap_or_default();
+        let metadata = found.run.additional_metadata.clone().unwrap_or_default();
         let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
         match trigger::read(&metadata, parent) {
             Trigger::Child(child) => child.parent_run_id,

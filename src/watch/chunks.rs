@@ -85,12 +85,12 @@ impl<O: 'static> RunBuilder<O> {
             let feed = client.feed();
             if with_children {
                 let tag = feed.family_tag();
-                let chunks = feed.news.join(&tag).chunks(None);
+                let chunks = feed.events.join(&tag).chunks(None);
                 chunks.membership().subscribed().await;
                 let run = run.start(Some(tag)).await?;
                 return Ok((chunks, Watched::of(&run)));
             }
-            let starting = feed.news.join(feed.tag()).starting();
+            let starting = feed.events.join(feed.tag()).starting();
             starting.membership().subscribed().await;
             let run = run.start(None).await?;
             Ok((starting.started(run.id()), Watched::of(&run)))
@@ -102,7 +102,7 @@ impl<O: 'static> RunBuilder<O> {
 async fn membership(watched: &Watched, with_children: bool) -> Result<(Membership, Option<DateTime<Utc>>)> {
     let client = &watched.client;
     if watched.started_at.is_some() && !with_children {
-        return Ok((client.feed().news.join(client.feed().tag()), None));
+        return Ok((client.feed().events.join(client.feed().tag()), None));
     }
     let details = RunFetch::new(watched.run).fetch(client).await?;
     let tag = tag(&details, with_children).ok_or_else(|| {
@@ -112,7 +112,7 @@ async fn membership(watched: &Watched, with_children: bool) -> Result<(Membershi
         );
         Error::invalid("run", problem)
     })?;
-    Ok((client.feed().news.join(&tag), details.created_at))
+    Ok((client.feed().events.join(&tag), details.created_at))
 }
 
 /// The tag that fits best: that of the client, which its children have only if this client starts them, or one that they inherit.

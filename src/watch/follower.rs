@@ -1,4 +1,4 @@
-//! Follows one run: waits for news, fetches the run, and passes both to the pure core.
+//! Follows one run: waits for notifications, fetches the run, and passes both to the pure core.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::outage::Outage;
 use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
 use crate::error::Result;
-use crate::feed::{CLIENT_KEY, Membership, News, Subscription, Tag, Wanted};
+use crate::feed::{CLIENT_KEY, Membership, Notifications, Question, Subscription, Tag, Wanted};
 use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId};
 use crate::observe::{RunFetch, if_found};
 use crate::run::RunHandle;
@@ -22,7 +22,7 @@ use crate::runtime::{self, Needs};
 const EVENT_DELAY: Duration = Duration::from_millis(50);
 /// A run that this client has started for less than this has probably not ended.
 const NEW_RUN_AGE: Duration = Duration::from_secs(1);
-/// The intervals between checks of a run without news grow from the first to the last. Runs have no news if they were not started by
+/// The intervals between checks of a run without notifications grow from the first to the last. Runs have no notifications if they were not started by
 /// this crate.
 const FIRST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(super) struct Watched {
     pub(super) is_dag: bool,
     /// When the engine created the run, if that is known.
     pub(super) created_at: Option<DateTime<Utc>>,
-    /// The group whose news include the run, if it is known.
+    /// The group whose notifications include the run, if it is known.
     pub(super) membership: Option<Membership>,
 }
 
@@ -72,8 +72,8 @@ pub(super) struct Follower {
     next: Option<Next>,
     /// When the next fetch may be sent, for [`Next::FetchAfter`].
     fetch_at: Option<Instant>,
-    news: Option<Subscription>,
-    /// News that were not used yet, because REST had never responded.
+    subscription: Option<Subscription>,
+    /// Notifications that were not used yet, because REST had never responded.
     created: Option<(TaskId, Option<DateTime<Utc>>)>,
     /// The fetches that have failed one after the other.
     outage: Outage,
@@ -95,7 +95,7 @@ impl Follower {
             progress,
             next: None,
             fetch_at: None,
-            news: None,
+            subscription: None,
             created: None,
             outage: Outage::default(),
             check_interval: FIRST_CHECK_INTERVAL,
@@ -123,7 +123,7 @@ impl Follower {
         }
     }
 
-    /// Does what is next: the first time, it subscribes to the news of the run.
+    /// Does what is next: the first time, it subscribes to the notifications of the run.
     async fn advance(&mut self) -> Result<()> {
         match self.next {
             None => self.start(),
@@ -134,12 +134,12 @@ impl Follower {
             Some(Next::Fetch) => self.fetch().await,
             Some(Next::FetchAfter(delay)) => {
                 let at = *self.fetch_at.get_or_insert_with(|| Instant::now() + delay);
-                match &self.news {
+                match &self.subscription {
                     None => sleep_until(at).await,
-                    Some(news) => tokio::select! {
+                    Some(subscription) => tokio::select! {
                         biased;
-                        news = news.next(Wanted::End) => {
-                            self.take_news(&news, Some(at));
+                        notifications = subscription.next(Wanted::End) => {
+                            self.take_notifications(&notifications, Some(at));
                             return Ok(());
                         }
                         () = sleep_until(at) => {}
@@ -148,16 +148,16 @@ impl Follower {
                 self.set_next(Next::Fetch);
                 Ok(())
             }
-            Some(wait @ (Next::List | Next::WaitForStart | Next::WaitForEnd)) => match &self.news {
+            Some(wait @ (Next::List | Next::WaitForStart | Next::WaitForEnd)) => match &self.subscription {
                 None => self.check().await,
-                Some(news) => {
+                Some(subscription) => {
                     let wanted = match wait {
                         Next::List => Wanted::List,
                         Next::WaitForStart => Wanted::Start,
                         _ => Wanted::End,
                     };
-                    let news = news.next(wanted).await;
-                    self.take_news(&news, None);
+                    let notifications = subscription.next(wanted).await;
+                    self.take_notifications(&notifications, None);
                     Ok(())
                 }
             },
@@ -173,7 +173,7 @@ impl Follower {
         let client = &self.watched.client;
         let membership = self.watched.membership.take();
         let is_own = self.watched.started_at.is_some();
-        let membership = membership.or_else(|| is_own.then(|| client.feed().news.join(client.feed().tag())));
+        let membership = membership.or_else(|| is_own.then(|| client.feed().events.join(client.feed().tag())));
         let age = self.watched.started_at.map(|at| at.elapsed());
         let first = match membership {
             // The event of its creation comes, or a list that shows the start.
@@ -184,7 +184,7 @@ impl Follower {
         if let Some(membership) = membership {
             let age = age.unwrap_or_default();
             let created_at = self.watched.created_at.unwrap_or_else(|| client.clock().now() - age);
-            self.news = Some(membership.subscribe(self.watched.run, created_at));
+            self.subscription = Some(membership.subscribe(self.watched.run, created_at));
         }
         self.set_next(first);
         Ok(())
@@ -204,17 +204,17 @@ impl Follower {
         self.set_next(step.next);
     }
 
-    /// Takes news. `fetch_at`: when a fetch is due anyway.
-    fn take_news(&mut self, news: &News, fetch_at: Option<Instant>) {
+    /// Takes notifications. `fetch_at`: when a fetch is due anyway.
+    fn take_notifications(&mut self, notifications: &Notifications, fetch_at: Option<Instant>) {
         let now = Instant::now();
-        self.created = news.created.or(self.created);
+        self.created = notifications.created.or(self.created);
         let has_rest = self.watched.client.rpc().rest.has_responded();
         // A client that can only reach gRPC gets the error of a fetch, and no states before it.
         if has_rest && let Some((task, at)) = self.created.take() {
             let step = self.progress.step(now, Observation::Created { task, at });
             self.take_step(step);
         }
-        if let Some(listing) = &news.listing {
+        if let Some(listing) = &notifications.listing {
             let has_to_fetch = self.next == Some(Next::Fetch);
             let step = self.progress.step(now, Observation::Listed(listing));
             self.take_step(step);
@@ -222,11 +222,11 @@ impl Follower {
                 self.set_next(Next::Fetch);
             }
         }
-        if news.has_changed || (fetch_at.is_some() && self.next != Some(Next::Fetch)) {
+        if notifications.has_changed || (fetch_at.is_some() && self.next != Some(Next::Fetch)) {
             self.next = Some(Next::FetchAfter(EVENT_DELAY));
             let soon = now + EVENT_DELAY;
             self.fetch_at = Some(match fetch_at {
-                Some(at) if news.has_changed => at.min(soon),
+                Some(at) if notifications.has_changed => at.min(soon),
                 Some(at) => at,
                 None => soon,
             });
@@ -235,23 +235,24 @@ impl Follower {
 
     /// Fetches the details.
     async fn fetch(&mut self) -> Result<()> {
-        if let Some(news) = &self.news {
+        if let Some(subscription) = &self.subscription {
             // The fetch is later than these.
-            let news = news.take();
-            self.created = news.created.or(self.created);
+            let notifications = subscription.take();
+            self.created = notifications.created.or(self.created);
         }
         let Watched { client, run, started_at, is_dag, .. } = &self.watched;
         let (owned, run, started_at) = (client.clone(), *run, *started_at);
         let is_dag = *is_dag || self.progress.is_dag();
-        let fetch = client.feed().fetcher.details(run, move |gate| async move {
+        let question = Question { run, started_at, workflow: None, results: None };
+        let fetch = client.feed().fetcher.details(question, move |_, gate| async move {
             let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
             fetch.fetch(&owned).await
         });
         let details = fetch.await?;
         self.created = None;
         self.outage.end();
-        if let (Some(news), Some(created_at)) = (&mut self.news, details.created_at) {
-            news.list_since(created_at);
+        if let (Some(subscription), Some(created_at)) = (&mut self.subscription, details.created_at) {
+            subscription.list_since(created_at);
         }
         self.join(&details);
         let step = self.progress.step(Instant::now(), Observation::Details(&details));
@@ -261,7 +262,7 @@ impl Follower {
 
     /// Joins the group of the client that started the run, or one with another of its tags.
     fn join(&mut self, details: &RunDetails) {
-        if self.news.is_some() || details.outcome.is_some() {
+        if self.subscription.is_some() || details.outcome.is_some() {
             return;
         }
         let client = &self.watched.client;
@@ -270,15 +271,15 @@ impl Follower {
         };
         let of_client = details.engine_metadata.get_key_value(CLIENT_KEY).and_then(tag);
         let group = match of_client {
-            Some(tag) => client.feed().news.try_join(&tag),
+            Some(tag) => client.feed().events.try_join(&tag),
             // Another SDK has started it. Its other tags may be its own, so only those are used that others use already.
-            None => details.metadata.iter().filter_map(tag).find_map(|tag| client.feed().news.join_existing(&tag)),
+            None => details.metadata.iter().filter_map(tag).find_map(|tag| client.feed().events.join_existing(&tag)),
         };
         let created_at = details.created_at.unwrap_or_else(|| client.clock().now());
-        self.news = group.map(|group| group.subscribe(details.id, created_at));
+        self.subscription = group.map(|group| group.subscribe(details.id, created_at));
     }
 
-    /// Checks a run without news after a while.
+    /// Checks a run without notifications after a while.
     async fn check(&mut self) -> Result<()> {
         sleep(self.check_interval).await;
         self.check_interval = (self.check_interval * 2).min(MAX_CHECK_INTERVAL);
@@ -306,7 +307,7 @@ impl Follower {
 mod tests {
     use super::*;
 
-    /// The news have no list if the client is closed, and the watch gets the error from its fetch.
+    /// The notifications have no list if the client is closed, and the watch gets the error from its fetch.
     #[tokio::test(start_paused = true)]
     async fn a_watch_of_a_closed_client_ends() {
         let engine = crate::embedded::Engine::start().await.unwrap();

@@ -21,35 +21,39 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// What is read from a run.
 pub(super) type Lookup<T> = BoxFuture<'static, (RunId, Result<Option<T>>)>;
 
-/// Fetches a run with one request, and reads something from it. `None` if REST does not have the run. The requests are limited together
-/// with those of all watches.
+/// Fetches a run with one request, and reads something from it that does not change. `None` if REST does not have the run. Lookups of the
+/// same run share the request. The requests are limited together with those of all watches.
 pub(super) fn lookup<T: Send + 'static>(
     client: &Client,
     run: RunId,
-    read: impl FnOnce(RestRun) -> T + Send + 'static,
+    read: impl FnOnce(&RestRun) -> T + Send + 'static,
 ) -> Lookup<T> {
     let (owned, fetcher) = (client.clone(), client.feed().fetcher.clone());
-    let request = async move {
-        let mut outage = Outage::default();
-        let mut missing: Option<Polling> = None;
-        loop {
-            let permit = owned.feed().fetcher.gate().pass(1).await;
-            let found = if_found(owned.rpc().rest.run(run).await);
-            drop(permit);
-            match found {
-                Ok(Some(found)) => return Ok(Some(read(found))),
-                Ok(None) => {
-                    let polling = || Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
-                    if !missing.get_or_insert_with(polling).again().await {
-                        return Ok(None);
-                    }
-                }
-                Err(error) => {
-                    missing = None;
-                    outage.pause(&owned, error).await?;
+    Box::pin(async move {
+        let found = fetcher.lookup(run, fetch(owned, run)).await;
+        (run, found.map(|found| found.map(|found| read(&found))).map_err(|error| error.of_run(run)))
+    })
+}
+
+async fn fetch(client: Client, run: RunId) -> Result<Option<RestRun>> {
+    let mut outage = Outage::default();
+    let mut missing: Option<Polling> = None;
+    loop {
+        let permit = client.feed().fetcher.gate().pass(1).await;
+        let found = if_found(client.rpc().rest.run(run).await);
+        drop(permit);
+        match found {
+            Ok(None) => {
+                let polling = || Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
+                if !missing.get_or_insert_with(polling).again().await {
+                    return Ok(None);
                 }
             }
+            Ok(found) => return Ok(found),
+            Err(error) => {
+                missing = None;
+                outage.pause(&client, error).await?;
+            }
         }
-    };
-    Box::pin(async move { (run, fetcher.spawn(request).await.map_err(|error| error.of_run(run))) })
+    }
 }

@@ -216,7 +216,7 @@ struct Matching {
 impl Matching {
     fn new(Pending { client, tag, since, follows_replays }: Pending) -> Self {
         // The subscription starts before the list, so nothing falls between the two.
-        let group = client.feed().news.join(&tag).subscribe_all();
+        let group = client.feed().events.join(&tag).subscribe_all();
         let now = client.clock().now();
         let of = |window: Window| RunFilter::new(window).metadata(tag.0.clone(), tag.1.clone());
         let margin = now.checked_sub_signed(LIST_MARGIN).unwrap_or(now);
@@ -344,7 +344,7 @@ impl Matching {
         if self.foreign.insert(run) {
             let client = self.client.clone();
             self.lookups.push(lookup(&self.client, run, move |found| {
-                found.workflow_config.is_some_and(|config| client.is_own(&config.name))
+                found.workflow_config.as_ref().is_some_and(|config| client.is_own(&config.name))
             }));
         }
     }

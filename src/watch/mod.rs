@@ -16,6 +16,9 @@ mod step;
 mod until;
 mod wait;
 
+#[cfg(feature = "__benches")]
+pub(crate) use step::bench;
+
 pub use changes::RunWatch;
 pub use chunks::RunChunks;
 pub use many::RunsWatch;

@@ -68,13 +68,15 @@ impl Outage {
             }
         }
         self.failures = self.failures.saturating_add(1);
-        Some(retry_delay(self.failures, jitter))
+        // A pause that the server requests takes precedence, and is not limited.
+        Some(error.pushback().unwrap_or_else(|| retry_delay(self.failures, jitter)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::RetryAfter;
 
     #[test]
     fn a_server_that_does_not_respond_is_waited_for() {
@@ -111,6 +113,18 @@ mod tests {
         assert!(outage.failed(start, &refused, 1.0).is_some());
         assert!(outage.failed(start + Duration::from_secs(90), &error, 1.0).is_some());
         assert!(outage.failed(start + Duration::from_secs(151), &error, 1.0).is_none());
+    }
+
+    #[test]
+    fn the_servers_pause_is_used_exactly() {
+        let (mut outage, now, pause) = (Outage::default(), Instant::now(), Duration::from_secs(70));
+        let error = |kind, retry_after| Error::new(kind, "busy").transient().with_retry_after(Some(retry_after));
+        for _ in 0..3 {
+            let asked = error(ErrorKind::Unavailable, RetryAfter::Delay(pause));
+            assert_eq!(outage.failed(now, &asked, 1.0), Some(pause));
+        }
+        let own = Error::new(ErrorKind::Server, "broken").with_retry_after(Some(RetryAfter::Never));
+        assert_eq!(outage.failed(now, &own, 1.0), None, "the server forbids it");
     }
 
     #[test]

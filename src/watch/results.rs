@@ -145,3 +145,53 @@ impl fmt::Debug for RunOutcomes {
         f.write_str("RunOutcomes")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use prost::Message as _;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::rpc::pb;
+    use crate::scripted::{Scripted, client};
+
+    /// The result of the run that is asked about: its id.
+    fn result(request: bytes::Bytes) -> Vec<u8> {
+        let run = pb::SubscribeToWorkflowRunsRequest::decode(request).unwrap().workflow_run_id;
+        let result = pb::StepRunResult {
+            task_run_external_id: run.clone(),
+            task_name: "task".into(),
+            output: Some(format!("{run:?}")),
+            ..Default::default()
+        };
+        pb::WorkflowRunEvent { workflow_run_id: run, results: vec![result], ..Default::default() }.encode_to_vec()
+    }
+
+    /// As `b4_waits_for_100_000_runs_are_answered_at_once`, with a server that does not execute them.
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_thousand_runs_are_awaited_on_one_stream() {
+        const RUNS: usize = 100_000;
+        let within = Duration::from_secs(5);
+        let (client, calls) = client(move |call, _| match call {
+            "SubscribeToWorkflowRuns" => Scripted::Echo(within, result),
+            _ => Scripted::message(&pb::v1::GetRunDetailsResponse { status: 1, ..Default::default() }),
+        });
+        let runs = (0..RUNS).map(|number| {
+            let run = RunId::from(uuid::Uuid::from_u128(number as u128));
+            RunHandle::<String>::started(&client, Arc::from("task"), run)
+        });
+        let (mut results, start, mut answered) = (client.results(runs), Instant::now(), HashSet::new());
+        while let Some((run, result)) = results.next().await {
+            assert_eq!(result.unwrap(), run.to_string());
+            assert!(answered.insert(run), "{run} was answered twice");
+        }
+        assert_eq!((answered.len(), start.elapsed()), (RUNS, within), "all of them waited at once");
+        assert_eq!(calls.count("SubscribeToWorkflowRuns"), 1);
+        // Only those that waited first are probed so soon.
+        assert!(calls.count("GetRunDetails") <= 64, "{}", calls.count("GetRunDetails"));
+    }
+}

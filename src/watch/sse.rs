@@ -19,8 +19,9 @@ use crate::sync::lock;
 /// How often a comment is sent when there is nothing else.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// The number of tasks whose positions are in the id of an event. Those that have sent nothing for the longest time are left out.
-const MAX_POSITIONS: usize = 8;
+/// The number of tasks whose positions are in the id of an event. Those that have sent nothing for the longest time are left out. The id is
+/// sent with each event, and comes back in a header: servers and proxies often limit a header to 4 KiB.
+const MAX_POSITIONS: usize = 64;
 
 impl RunChunks {
     /// Returns the chunks as server-sent events, for the body of an HTTP response that a browser reads with `EventSource`.
@@ -101,6 +102,9 @@ impl ChunkSse {
     /// Sets the value of the header `Last-Event-ID` of a browser that reconnects. Chunks that it has received are not reported as missing, and
     /// chunks that were sent in the meantime are reported as a gap. An id that is not from this stream is ignored. Calling this method after
     /// the first poll has no effect.
+    ///
+    /// An id has the positions of the 64 tasks that have sent a chunk last, in less than 4 KiB. For any other task, all chunks before its next
+    /// one are reported as a gap, including those that the browser has received.
     ///
     /// ```no_run
     /// # fn example(run: hatchet::RunHandle<()>, header: Option<&str>) {
@@ -250,8 +254,22 @@ mod tests {
         let id = encoder.encode(Ok(text(100, Some(1)))).id.unwrap();
         let positions: Vec<ChunkPosition> = id.split(',').map(|position| position.parse().unwrap()).collect();
         let tasks: Vec<_> = positions.iter().map(|position| position.task).collect();
-        let expected = [3, 4, 5, 6, 7, 8, 1, 100].map(|task| TaskId::from(uuid::Uuid::from_u128(task)));
-        assert_eq!((tasks.as_slice(), positions[6].index), (&expected[..], 7));
+        let expected: Vec<_> = (3..=MAX_POSITIONS as u128).chain([1, 100]).collect();
+        let expected: Vec<_> = expected.into_iter().map(|task| TaskId::from(uuid::Uuid::from_u128(task))).collect();
+        assert_eq!((tasks, positions[MAX_POSITIONS - 2].index), (expected, 7));
+    }
+
+    #[test]
+    fn an_id_fits_into_a_header() {
+        let mut encoder = Encoder::default();
+        let mut longest = 0;
+        for task in 0..2 * MAX_POSITIONS as u128 {
+            let content = ChunkContent::Text("a".into());
+            let sent_at = chrono::DateTime::from_timestamp(4_000_000_000, 0);
+            let chunk = Chunk { sent_at, ..chunk(task, Some(1_000_000_000), content) };
+            longest = longest.max(encoder.encode(Ok(ChunkItem::Chunk(chunk))).id.unwrap().len());
+        }
+        assert!((3000..4000).contains(&longest), "{longest}");
     }
 
     #[tokio::test(start_paused = true)]

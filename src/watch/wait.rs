@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::outage::Outage;
 use crate::error::{Error, Result};
-use crate::feed::Answer;
+use crate::feed::{Answer, Question};
 use crate::model::{Outcome, RunDetails};
 use crate::observe::{RunFetch, resolve_from_stream};
 use crate::rpc::convert::TaskResult;
@@ -80,19 +80,18 @@ impl<O> RunHandle<O> {
         workflow: Option<Arc<str>>,
         results: Option<Vec<TaskResult>>,
     ) -> BoxFuture<'_, Result<Arc<RunDetails>>> {
-        let (client, run, started_at, is_dag) = (self.client(), self.id(), self.started_at(), self.is_dag());
+        let (client, is_dag) = (self.client(), self.is_dag());
+        let question = Question { run: self.id(), started_at: self.started_at(), workflow, results };
         Box::pin(async move {
-            let (mut outage, mut was_shared) = (Outage::default(), true);
+            let mut outage = Outage::default();
             loop {
-                let (owned, workflow, results) = (client.clone(), workflow.clone(), results.clone());
-                let fetch = client.feed().wait_fetcher.details(run, move |gate| async move {
-                    let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
-                    fetch.for_outcome(workflow, results).fetch(&owned).await
+                let owned = client.clone();
+                let fetch = client.feed().wait_fetcher.details(question.clone(), move |question, gate| async move {
+                    let fetch = RunFetch::new(question.run).for_wait().known_dag(is_dag).for_outcome(question);
+                    fetch.through(gate).fetch(&owned).await
                 });
                 match fetch.await {
                     Ok(details) => return Ok(details),
-                    // It may have been the fetch of a wait without the results, which gRPC alone does not resolve.
-                    Err(error) if was_shared && error.is_rest_unreached() => was_shared = false,
                     Err(error) => outage.pause(client, error).await?,
                 }
             }

@@ -199,6 +199,10 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Workflow<I, O> {
     fn default_metadata(&self) -> &[(String, String)] {
         &self.options.metadata
     }
+
+    fn has_idempotency_key(&self) -> Option<bool> {
+        Some(self.options.triggers.has_idempotency_key())
+    }
 }
 
 impl<I, O> Clone for Workflow<I, O> {

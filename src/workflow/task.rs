@@ -125,6 +125,10 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Task<I, O> {
     fn default_metadata(&self) -> &[(String, String)] {
         &self.options.metadata
     }
+
+    fn has_idempotency_key(&self) -> Option<bool> {
+        Some(self.options.triggers.has_idempotency_key())
+    }
 }
 
 impl<I, O> Clone for Task<I, O> {

@@ -36,6 +36,10 @@ impl Triggers {
         options.into_iter().filter_map(|(name, is_set)| is_set.then_some(name))
     }
 
+    pub(super) fn has_idempotency_key(&self) -> bool {
+        self.idempotency.is_some()
+    }
+
     pub(super) fn has_crons_without_input(&self) -> bool {
         !self.crons.is_empty() && self.cron_input.is_none()
     }

@@ -38,6 +38,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "raw",
             "embedded",
             "testing",
+            "bench",
             "fuzzing",
             "scripted",
         ],
@@ -128,8 +129,8 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "tests",
         ],
     ),
-    (&["feed"], &["tasks", "results", "fetcher", "news", "workflows"]),
-    (&["feed", "news"], &["schedule", "slot", "chunks", "group", "driver"]),
+    (&["feed"], &["tasks", "sharing", "fetcher", "results", "events", "workflows"]),
+    (&["feed", "events"], &["schedule", "slot", "chunks", "group", "driver", "bench"]),
     (
         &["watch"],
         &[

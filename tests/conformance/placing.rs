@@ -16,6 +16,7 @@ rows! {
     c8_a_desired_worker_gets_the_runs_of_a_sticky_task,
     c8_desired_labels_select_the_worker,
     b8_idempotency_keys_make_triggers_repeatable,
+    b8_a_start_with_a_key_can_be_called_again,
     b8_keys_are_released_when_their_run_has_ended,
     b8_bulk_collisions_name_the_existing_run,
 }
@@ -147,6 +148,32 @@ async fn b8_idempotency_keys_make_triggers_repeatable(setup: Setup) {
     let missing = setup.hatchet.run(&any, &json!({"n": 1})).start().await.unwrap();
     assert_eq!(missing.outcome().await.unwrap_err().kind(), ErrorKind::RunNotFound);
     drop(worker);
+}
+
+async fn b8_a_start_with_a_key_can_be_called_again(setup: Setup) {
+    let minute = Duration::from_secs(60);
+    // A key at the start: the expression reads a tag.
+    let expression = format!("'{}:' + additional_metadata.key", setup.name("k"));
+    let task = double(setup.name("double")).idempotency(Idempotency::for_time(expression, minute));
+    let worker = setup.worker(&task).await;
+    let start = || setup.hatchet.run(&task, &Number { n: 4 }).metadata("key", "a").start_or_existing();
+    let run = start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), Doubled { doubled: 8 });
+    // Also by several at once, and by another client.
+    let (one, other) = tokio::join!(start(), start());
+    let by_name: WorkflowRef<Number, Doubled> = WorkflowRef::new(task.name());
+    let third = setup.hatchet.run(&by_name, &Number { n: 4 }).metadata("key", "a").start_or_existing().await.unwrap();
+    for again in [one.unwrap(), other.unwrap(), third] {
+        assert_eq!((again.id(), again.result().await.unwrap()), (run.id(), Doubled { doubled: 8 }));
+    }
+    let other = setup.hatchet.run(&task, &Number { n: 4 }).metadata("key", "b").start_or_existing().await.unwrap();
+    assert_ne!(other.id(), run.id());
+    // Without a key in the definition, each start is another run.
+    let without = double(setup.name("without"));
+    let error = setup.hatchet.run(&without, &Number { n: 4 }).start_or_existing().await.unwrap_err();
+    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true), "{error}");
+    assert!(error.to_string().contains("expected a definition with an idempotency key"), "{error}");
+    worker.shutdown().await;
 }
 
 async fn b8_keys_are_released_when_their_run_has_ended(setup: Setup) {

@@ -1,35 +1,54 @@
 //! Broken connections. Uses real time, because it uses real sockets.
 
-use hatchet::embedded::Engine;
+use hatchet::ErrorKind;
+use hatchet::embedded::{Engine, Fault};
 
+use super::faults::refuse;
 use super::proxy::{Mode, Proxy};
 use super::*;
 
-/// Follows a run of some seconds through a proxy, which breaks the connections meanwhile. Returns the number of connections.
-async fn follow_while(input: Input, breaks: impl AsyncFnOnce(&Proxy)) -> (Received, usize) {
-    let engine = Engine::builder().listen().start().await.unwrap();
-    let proxy = Proxy::start(engine.grpc_address().unwrap()).await;
+/// What stands between the client and its runs.
+struct Path {
+    engine: Engine,
+    proxy: Proxy,
+}
+
+impl Path {
+    async fn new() -> Self {
+        let engine = Engine::builder().listen().start().await.unwrap();
+        let proxy = Proxy::start(engine.grpc_address().unwrap()).await;
+        Self { engine, proxy }
+    }
+
+    /// A client that reaches gRPC through the proxy.
+    fn client(&self) -> Client {
+        let config = support::config(&self.engine).host_port(self.proxy.address.to_string());
+        let config = config.keepalive_interval(6 * SECOND).keepalive_timeout(SECOND);
+        Client::new(config.build().unwrap()).unwrap()
+    }
+}
+
+/// Follows a run of some seconds, while the connections are broken or calls fail. Returns the number of connections.
+async fn follow_while(input: Input, breaks: impl AsyncFnOnce(&Path)) -> (Received, usize) {
+    let path = Path::new().await;
     // The worker is not affected.
-    let worker = support::start_worker(&engine.client(), &talk()).await;
-    let config = support::config(&engine).host_port(proxy.address.to_string());
-    let config = config.keepalive_interval(6 * SECOND).keepalive_timeout(SECOND);
-    let hatchet = Client::new(config.build().unwrap()).unwrap();
-    let run = hatchet.run(&talk(), &input).start().await.unwrap();
+    let worker = support::start_worker(&path.engine.client(), &talk()).await;
+    let run = path.client().run(&talk(), &input).start().await.unwrap();
     let broken = async {
         sleep(SECOND).await;
-        breaks(&proxy).await;
+        breaks(&path).await;
     };
-    assert_eq!(proxy.accepted(), 1, "gRPC uses one connection");
+    assert_eq!(path.proxy.accepted(), 1, "gRPC uses one connection");
     let (received, ()) = tokio::join!(follow(&run), broken);
     received.check(input);
     worker.shutdown().await;
-    (received, proxy.accepted())
+    (received, path.proxy.accepted())
 }
 
 #[tokio::test]
 async fn a_dropped_connection_is_replaced() {
     let input = Input { chunks: 40, millis: 100 };
-    let (received, connections) = follow_while(input, async |proxy| proxy.set(Mode::Cut)).await;
+    let (received, connections) = follow_while(input, async |path| path.proxy.set(Mode::Cut)).await;
     assert_eq!(received.check_chunks().last(), Some(&39));
     assert_eq!(connections, 2);
 }
@@ -37,10 +56,10 @@ async fn a_dropped_connection_is_replaced() {
 #[tokio::test]
 async fn a_restarted_server_is_found_again() {
     let input = Input { chunks: 80, millis: 100 };
-    let (received, connections) = follow_while(input, async |proxy| {
-        proxy.set(Mode::Refuse);
+    let (received, connections) = follow_while(input, async |path| {
+        path.proxy.set(Mode::Refuse);
         sleep(3 * SECOND).await;
-        proxy.set(Mode::Forward);
+        path.proxy.set(Mode::Forward);
     })
     .await;
     assert_eq!(received.check_chunks().last(), Some(&79));
@@ -51,7 +70,7 @@ async fn a_restarted_server_is_found_again() {
 #[tokio::test]
 async fn a_half_open_connection_is_detected() {
     let input = Input { chunks: 150, millis: 100 };
-    let (received, connections) = follow_while(input, async |proxy| proxy.set(Mode::Freeze)).await;
+    let (received, connections) = follow_while(input, async |path| path.proxy.set(Mode::Freeze)).await;
     let arrived = received.check_chunks();
     assert_eq!(arrived.last(), Some(&149));
     let missing = arrived.windows(2).map(|pair| pair[1] - pair[0] - 1).max();
@@ -63,9 +82,77 @@ async fn a_half_open_connection_is_detected() {
 #[tokio::test]
 async fn a_connection_that_goes_away_loses_nothing() {
     let input = Input { chunks: 40, millis: 100 };
-    let (received, connections) = follow_while(input, async |proxy| proxy.set(Mode::GoAway)).await;
+    let (received, connections) = follow_while(input, async |path| path.proxy.set(Mode::GoAway)).await;
     let arrived = received.check_chunks();
     assert_eq!(arrived.last(), Some(&39));
     assert!(arrived.windows(2).all(|pair| pair[1] == pair[0] + 1), "{arrived:?}");
     assert_eq!(connections, 2);
+}
+
+/// The engine refuses calls and streams for a minute, on connections that work.
+#[tokio::test]
+async fn a_minute_of_unavailable_is_not_reported() {
+    let input = Input { chunks: 140, millis: 500 };
+    let (received, connections) = follow_while(input, async |path| {
+        refuse(&path.engine, 14, 503);
+        sleep(60 * SECOND).await;
+        path.engine.faults().clear();
+    })
+    .await;
+    let arrived = received.check_chunks();
+    assert_eq!(arrived.last(), Some(&139));
+    // The pause before a stream is reopened is at most 5 seconds.
+    let missing = arrived.windows(2).map(|pair| pair[1] - pair[0] - 1).max();
+    assert!(missing.is_some_and(|missing| (110..135).contains(&missing)), "{missing:?}");
+    assert_eq!(connections, 1);
+}
+
+/// The engine refuses calls with a token that has expired at once, and the streams that are open continue.
+#[tokio::test]
+async fn the_streams_of_a_token_that_has_expired_continue() {
+    let input = Input { chunks: 30, millis: 100 };
+    let (received, connections) = follow_while(input, async |path| {
+        // Only the results: a watch needs calls.
+        for call in ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents", "TriggerWorkflow"] {
+            path.engine.faults().inject_always(call, Fault::RefuseGrpc(16)).unwrap();
+        }
+    })
+    .await;
+    let arrived = received.check_chunks();
+    assert!(arrived.windows(2).all(|pair| pair[1] == pair[0] + 1) && arrived.last() == Some(&29), "{arrived:?}");
+    assert_eq!(connections, 1);
+}
+
+/// The refusal of a token that was accepted before is transient: its streams and calls are repeated until it is accepted again.
+#[tokio::test]
+async fn a_token_that_is_refused_for_some_seconds_is_not_reported() {
+    let input = Input { chunks: 100, millis: 100 };
+    let (received, connections) = follow_while(input, async |path| {
+        refuse(&path.engine, 16, 403);
+        sleep(5 * SECOND).await;
+        path.engine.faults().clear();
+    })
+    .await;
+    assert_eq!(received.check_chunks().last(), Some(&99));
+    assert_eq!(connections, 1);
+}
+
+/// The first call of a client with a token that has expired fails, and so does each wait.
+#[tokio::test]
+async fn a_token_that_was_never_accepted_is_reported_to_everyone_at_once() {
+    let path = Path::new().await;
+    let worker = support::start_worker(&path.engine.client(), &talk()).await;
+    let run = path.engine.client().run(&talk(), &Input { chunks: 0, millis: 0 }).start().await.unwrap();
+    refuse(&path.engine, 16, 403);
+    let received = follow(&path.client().run_handle(run.id()).typed()).await;
+    for (after, result) in &received.results {
+        let error = result.as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+        assert!(*after < 5 * SECOND, "{after:?}");
+    }
+    for error in [received.watch_error.unwrap(), received.chunks_error.unwrap()] {
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated, "{error:?}");
+    }
+    path.engine.faults().clear();
+    worker.shutdown().await;
 }

@@ -159,7 +159,7 @@ impl Services {
         let uri = request.uri().clone();
         let (service, _) = names(&uri);
         let response = match service {
-            _ if !self.is_authorized(&request) => refuse(Status::unauthenticated("invalid auth token")),
+            _ if !self.is_authorized(&request) => refuse(Status::unauthenticated(faults::INVALID_TOKEN)),
             "v1.AdminService" => self.admin.call(request),
             "Dispatcher" => self.dispatcher.call(request),
             "EventsService" => self.events.call(request),

@@ -180,7 +180,7 @@ impl RestApi {
         if token == Some(&*self.token) {
             Ok(())
         } else {
-            Err(Refusal::message(StatusCode::FORBIDDEN, "Please provide valid credentials"))
+            Err(Refusal::message(StatusCode::FORBIDDEN, faults::INVALID_CREDENTIALS))
         }
     }
 

@@ -1,5 +1,7 @@
 //! The results of all runs that callers of a client wait for: one subscription, and one task that owns it.
 
+#[cfg(feature = "__benches")]
+mod bench;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -12,6 +14,7 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::fetcher::Gate;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::RunId;
@@ -19,13 +22,16 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunResults, TaskResult};
 use crate::sync::lock;
 use crate::time::Alarm;
-use crate::transport::{ReconnectingStream, StreamEvent};
+use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy};
 use waiting::{Decision, Probed, Waiting};
 
 /// The number of run ids that wait to be sent on the stream.
 const QUEUE: usize = 1024;
 const MAX_CONCURRENT_PROBES: usize = 16;
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// An idle stream is reopened, and asked about all runs: the server reports those that have ended meanwhile. With very many waits, that is
+/// a message for each.
+const STREAM: StreamPolicy =
+    StreamPolicy { name: "run results", max_backoff: Duration::from_secs(5), idle_limit: Duration::from_secs(300) };
 /// With fewer waits, each run is probed after [`EAGER_PROBE_DELAY`]: for a run that ended before the stream was asked about it, the
 /// server answers with its next round, a second later.
 const EAGER_PROBE_LIMIT: usize = 64;
@@ -53,6 +59,7 @@ pub(crate) enum Answer {
 pub(crate) struct Results {
     rpc: Rpc,
     tasks: Tasks,
+    gate: Gate,
     commands: Mutex<Option<Commands>>,
 }
 
@@ -66,8 +73,9 @@ enum Command {
 }
 
 impl Results {
-    pub(super) fn new(rpc: Rpc, tasks: Tasks) -> Self {
-        Self { rpc, tasks, commands: Mutex::default() }
+    /// `gate`: for the probes.
+    pub(super) fn new(rpc: Rpc, tasks: Tasks, gate: Gate) -> Self {
+        Self { rpc, tasks, gate, commands: Mutex::default() }
     }
 
     /// The channel to the task. A task that has ended is replaced.
@@ -77,7 +85,7 @@ impl Results {
             Some(commands) if !commands.is_closed() => commands.clone(),
             _ => {
                 let (sender, inbox) = mpsc::unbounded_channel();
-                drop(self.tasks.spawn(Driver::new(self.rpc.clone(), inbox).run()));
+                drop(self.tasks.spawn(Driver::new(self.rpc.clone(), self.gate.clone(), inbox).run()));
                 commands.insert(sender).clone()
             }
         }
@@ -122,6 +130,7 @@ type Probe = Pin<Box<dyn Future<Output = (RunId, Probed)> + Send>>;
 
 struct Driver {
     rpc: Rpc,
+    gate: Gate,
     inbox: mpsc::UnboundedReceiver<Command>,
     waiting: Waiting<oneshot::Sender<Result<Answer>>>,
     stream: ReconnectingStream<RunResults>,
@@ -141,12 +150,13 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(rpc: Rpc, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
+    fn new(rpc: Rpc, gate: Gate, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
         Self {
             rpc,
+            gate,
             inbox,
             waiting: Waiting::default(),
-            stream: ReconnectingStream::new("run results", MAX_BACKOFF),
+            stream: ReconnectingStream::new(STREAM),
             ids: None,
             unsent_ids: VecDeque::new(),
             probes: FuturesUnordered::new(),
@@ -177,7 +187,7 @@ impl Driver {
                 () = self.alarm.at(due) => {
                     let now = Instant::now();
                     if probe.is_some() && let Some(run) = self.waiting.take_due(now) {
-                        self.probes.push(Box::pin(probe_run(self.rpc.clone(), run)));
+                        self.probes.push(Box::pin(probe_run(self.rpc.clone(), self.gate.clone(), run)));
                     }
                     if idle.is_some_and(|idle| idle <= now) {
                         self.close();
@@ -247,7 +257,7 @@ impl Driver {
 
     fn on_stream(&mut self, event: StreamEvent<RunResults>) {
         match event {
-            StreamEvent::NeedsOpen => self.open(),
+            StreamEvent::NeedsOpen | StreamEvent::Idle => self.open(),
             StreamEvent::Message(RunResults { run, tasks }) => {
                 self.refused_since = None;
                 self.last_had_ended = false;
@@ -326,7 +336,8 @@ async fn capacity(ids: Option<mpsc::Sender<RunId>>) {
     }
 }
 
-async fn probe_run(rpc: Rpc, run: RunId) -> (RunId, Probed) {
+async fn probe_run(rpc: Rpc, gate: Gate, run: RunId) -> (RunId, Probed) {
+    let _permit = gate.pass(1).await;
     let probed = match rpc.admin.run_details(run).await {
         Ok(details) if details.done && details.status.is_final() => Probed::Ended,
         Ok(_) => Probed::Running,
@@ -430,7 +441,7 @@ mod tests {
         assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
         let opened = calls.times("SubscribeToWorkflowRuns");
         assert_eq!((opened.len(), started.elapsed()), (4, opened[3] - started + SECOND));
-        assert!(opened[3] - started < 3 * MAX_BACKOFF, "{:?}", opened[3] - started);
+        assert!(opened[3] - started < 3 * STREAM.max_backoff, "{:?}", opened[3] - started);
     }
 
     #[tokio::test(start_paused = true)]
@@ -449,9 +460,9 @@ mod tests {
             let (client, calls) = server(stream, details);
             assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
             let elapsed = start.elapsed();
-            let longest = 3600 * SECOND + 10 * SECOND + MAX_BACKOFF + SECOND;
+            let longest = 3600 * SECOND + 10 * SECOND + STREAM.max_backoff + SECOND;
             assert!((3600 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
-            // The pauses are at most MAX_BACKOFF, with full jitter.
+            // The pauses are at most five seconds, with full jitter.
             assert!(calls.count("SubscribeToWorkflowRuns") < 3600, "{}", calls.count("SubscribeToWorkflowRuns"));
         }
     }
@@ -462,7 +473,11 @@ mod tests {
         let started = Instant::now();
         let error = client.feed().results.wait(run(), true).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error}");
-        assert!((MAX_REFUSAL..=MAX_REFUSAL + MAX_BACKOFF).contains(&started.elapsed()), "{:?}", started.elapsed());
+        assert!(
+            (MAX_REFUSAL..=MAX_REFUSAL + STREAM.max_backoff).contains(&started.elapsed()),
+            "{:?}",
+            started.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -475,6 +490,25 @@ mod tests {
         let (client, calls) = server(stream, running);
         assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
         assert_eq!(calls.count("SubscribeToWorkflowRuns"), 11);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_is_half_open_is_replaced_when_it_is_idle() {
+        // A proxy keeps the first stream open, and has lost it. Calls do not find the run.
+        let stream = |count| match count {
+            1 => Scripted::Hangs,
+            _ => Scripted::Stream(vec![(SECOND, result()), (SECOND, result())], None),
+        };
+        let (client, calls) = server(stream, |_| Scripted::Status(14));
+        let started = Instant::now();
+        let results = &client.feed().results;
+        let (one, other) = tokio::join!(results.wait(run(), true), results.wait(run(), true));
+        assert_eq!((one.unwrap(), other.unwrap()), (Answer::Results(Vec::new()), Answer::Results(Vec::new())));
+        let opened: Vec<_> = calls.times("SubscribeToWorkflowRuns").iter().map(|at| *at - started).collect();
+        assert_eq!((opened[0], opened.len()), (Duration::ZERO, 2));
+        let range = STREAM.idle_limit..=STREAM.idle_limit * 5 / 4;
+        assert!(range.contains(&opened[1]), "{:?}", opened[1]);
+        assert_eq!(started.elapsed(), opened[1] + SECOND);
     }
 
     #[tokio::test(start_paused = true)]
@@ -507,8 +541,13 @@ mod tests {
     async fn a_permanent_error_ends_all_waits_at_once() {
         let (client, _) = server(|_| Scripted::Status(12), running);
         let started = Instant::now();
-        let error = client.feed().results.wait(run(), true).await.unwrap_err();
-        assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::ZERO));
+        let results = &client.feed().results;
+        let other = RunId::from(uuid::Uuid::from_u128(2));
+        let waits = [results.wait(run(), true), results.wait(run(), false), results.wait(other, true)];
+        for error in futures_util::future::join_all(waits).await {
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::Unimplemented);
+        }
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,8 +16,10 @@ use crate::model::RunId;
 const PROBE_INTERVALS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 
-/// The interval between probes of a run that exists, in case the stream has lost it.
+/// The interval between probes of a run that exists, in case the stream has lost it. With very many runs it is longer, so that all of them
+/// together are probed at most 20 times per second.
 const KNOWN_RUN_INTERVAL: Duration = Duration::from_secs(300);
+const INTERVAL_PER_KNOWN_RUN: Duration = Duration::from_millis(50);
 
 /// The maximum interval between probes that fail.
 const MAX_FAILED_INTERVAL: Duration = Duration::from_secs(60);
@@ -141,6 +143,7 @@ impl<W> Waiting<W> {
 
     /// Records the result of a probe.
     pub(super) fn probed(&mut self, now: Instant, run: RunId, probed: Probed) -> Decision {
+        let count = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
         let Some(entry) = self.runs.get_mut(&run) else { return Decision::Wait };
         if probed != Probed::Unknown {
             entry.failures = 0;
@@ -150,7 +153,7 @@ impl<W> Waiting<W> {
             Probed::Running => {
                 entry.was_observed = true;
                 entry.missing = 0;
-                KNOWN_RUN_INTERVAL
+                KNOWN_RUN_INTERVAL.max(INTERVAL_PER_KNOWN_RUN.saturating_mul(count))
             }
             Probed::Ended => return Decision::Fetch,
             Probed::Unknown => {
@@ -233,6 +236,17 @@ mod tests {
         assert_eq!(waiting.probed(now, run(1), Probed::Running), Decision::Wait);
         assert_eq!(waiting.next_probe(), Some(now + KNOWN_RUN_INTERVAL), "in case the stream loses it");
         assert_eq!(waiting.probed(now, run(1), Probed::Ended), Decision::Fetch);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn very_many_runs_are_probed_less_often() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        for number in 0..100_000 {
+            waiting.add(run(number), now, false, 'a');
+        }
+        assert_eq!(waiting.probed(now, run(1), Probed::Running), Decision::Wait);
+        let next = waiting.runs[&run(1)].due.unwrap().0;
+        assert_eq!(next - now, Duration::from_secs(5000), "20 per second");
     }
 
     #[tokio::test(start_paused = true)]

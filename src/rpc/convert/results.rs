@@ -5,7 +5,7 @@ use crate::model::{Payload, RunId, TaskId, parse_id};
 use crate::rpc::pb;
 
 /// The results of the tasks of one run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RunResults {
     pub(crate) run: RunId,
     /// One for each final row of each task; no rows if they were too large to be sent. `None` if one of them cannot be read.

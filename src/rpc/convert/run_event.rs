@@ -7,7 +7,7 @@ use crate::model::{Chunk, ChunkContent, RunId, TaskId, parse_id};
 use crate::rpc::pb;
 
 /// An event of a run. What it says about the run is not reliable: it only means that something has changed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RunEvent {
     pub(crate) run: RunId,
     pub(crate) at: Option<DateTime<Utc>>,

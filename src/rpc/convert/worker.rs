@@ -45,7 +45,7 @@ impl From<NewWorker> for pb::WorkerRegisterRequest {
 }
 
 /// A message of the engine to a worker about an attempt.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Action(pb::AssignedAction);
 
 /// The kind of a message to a worker.

@@ -2,42 +2,83 @@
 //!
 //! The owner opens it when [`StreamEvent::NeedsOpen`] requests it, and receives its messages. It spawns nothing, and it is cancel
 //! safe: an opening that has started continues with the next call.
+//!
+//! **Idle streams.** The engine is silent while nothing happens, so silence does not prove a loss. But a proxy can keep a connection
+//! open, answer its HTTP/2 pings, and have lost the stream behind it. So each stream has an idle limit: after that time without a message,
+//! its owner gets [`StreamEvent::Idle`]. The owner opens another stream, or finds out in another way whether it has missed something. The
+//! idle stream is read until the new one has certainly begun, and a message that both deliver is returned once.
 
 mod backoff;
+mod overlap;
 
 use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::messages::Messages;
 use crate::error::{Error, Result};
+use crate::sync::or_pending;
 use crate::telemetry::{self, Measurement};
+use crate::time::Alarm;
 use backoff::Backoff;
+use overlap::{Overlap, Side};
 
 /// A stream that was open for this long was not refused.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
+/// Idle limits are extended by up to this part at random, because the streams of many clients must not be reopened at the same time.
+const IDLE_JITTER: f64 = 0.25;
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<Messages<T>>> + Send>>;
 
+/// The properties of a long-lived stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StreamPolicy {
+    /// The name in log messages and measurements.
+    pub(crate) name: &'static str,
+    /// The maximum pause before it is reopened.
+    pub(crate) max_backoff: Duration,
+    /// The time without a message after which it is idle. It is extended by up to a quarter at random.
+    pub(crate) idle_limit: Duration,
+}
+
+impl StreamPolicy {
+    /// The idle limit of one stream, in whole milliseconds.
+    pub(crate) fn with_jitter(&self, jitter: f64) -> Duration {
+        let limit = self.idle_limit.mul_f64(1.0 + IDLE_JITTER * jitter);
+        Duration::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct ReconnectingStream<T> {
-    /// The name in log messages.
-    name: &'static str,
+    policy: StreamPolicy,
     state: State<T>,
+    /// The idle stream that was replaced, while it is still read.
+    replaced: Option<Source<T>>,
+    overlap: Overlap<T>,
     backoff: Backoff,
     /// When it was last opened.
     opened_at: Instant,
+    idle_limit: Duration,
+    /// When it is idle if there is no message before.
+    idle_at: Instant,
+    alarm: Alarm,
 }
 
 enum State<T> {
     Closed,
+    Requested(Source<T>),
+    /// To be reopened at this time.
+    Lost(Instant),
+}
+
+/// A stream that was requested.
+enum Source<T> {
     /// The call was sent. The server accepts it only with the first message.
     Opening(Opening<T>),
     Open(Messages<T>),
-    /// To be reopened at this time.
-    Lost(Instant),
 }
 
 /// What happened to the stream.
@@ -46,22 +87,61 @@ pub(crate) enum StreamEvent<T> {
     /// The owner must call [`ReconnectingStream::open`].
     NeedsOpen,
     Message(T),
+    /// There was no message for the idle limit. The owner opens another stream, which replaces this one without a gap, or finds out in
+    /// another way whether it has missed something. This event is repeated after each further limit without a message.
+    Idle,
     /// The stream was lost, with an error or because the server ended it. [`NeedsOpen`](Self::NeedsOpen) follows after a pause.
     Lost(Option<Error>),
     /// The stream was lost with an error that reopening cannot resolve. It is closed.
     Failed(Error),
 }
 
-impl<T> ReconnectingStream<T> {
-    /// Creates a closed stream, which pauses for at most `max_backoff` before it is reopened.
-    pub(crate) fn new(name: &'static str, max_backoff: Duration) -> Self {
-        Self { name, state: State::Closed, backoff: Backoff::new(max_backoff), opened_at: Instant::now() }
+impl<T> Source<T> {
+    /// The next message, or `None` if the server has ended the stream. Cancel safe.
+    async fn next(&mut self) -> Result<Option<T>> {
+        loop {
+            match self {
+                Self::Opening(opening) => {
+                    let messages = opening.await?;
+                    *self = Self::Open(messages);
+                }
+                Self::Open(messages) => return messages.next().await.transpose(),
+            }
+        }
+    }
+}
+
+impl<T: Clone + PartialEq> ReconnectingStream<T> {
+    /// Creates a closed stream.
+    pub(crate) fn new(policy: StreamPolicy) -> Self {
+        let now = Instant::now();
+        Self {
+            policy,
+            state: State::Closed,
+            replaced: None,
+            overlap: Overlap::default(),
+            backoff: Backoff::new(policy.max_backoff),
+            opened_at: now,
+            idle_limit: policy.idle_limit,
+            idle_at: now,
+            alarm: Alarm::default(),
+        }
     }
 
-    /// Opens the stream. If it is open, it is replaced.
+    /// Opens the stream. If it is open, it is replaced without a gap: both are read for a moment.
     pub(crate) fn open(&mut self, opening: impl Future<Output = Result<Messages<T>>> + Send + 'static) {
-        self.state = State::Opening(Box::pin(opening));
-        self.opened_at = Instant::now();
+        let now = Instant::now();
+        let requested = State::Requested(Source::Opening(Box::pin(opening)));
+        if let State::Requested(replaced) = std::mem::replace(&mut self.state, requested) {
+            tracing::debug!(stream = self.policy.name, "stream replaced");
+            self.replaced = Some(replaced);
+        }
+        if self.replaced.is_some() {
+            self.overlap.begin(now);
+        }
+        self.opened_at = now;
+        self.idle_limit = self.policy.with_jitter(fastrand::f64());
+        self.idle_at = now + self.idle_limit;
     }
 
     /// Requests that the owner opens the stream now, without a pause.
@@ -71,12 +151,14 @@ impl<T> ReconnectingStream<T> {
 
     pub(crate) fn close(&mut self) {
         self.backoff.closed();
+        self.replaced = None;
         self.state = State::Closed;
     }
 
     /// Treats the stream as lost, although it has not ended.
     pub(crate) fn mark_lost(&mut self) {
         let pause = self.backoff.lost(None, fastrand::f64()).unwrap_or_default();
+        self.replaced = None;
         self.state = State::Lost(Instant::now() + pause);
     }
 
@@ -96,39 +178,70 @@ impl<T> ReconnectingStream<T> {
 
     /// Waits for the next event. While the stream is closed, there is none. Cancel safe.
     pub(crate) async fn next(&mut self) -> StreamEvent<T> {
-        let error = loop {
-            match &mut self.state {
-                State::Closed => pending().await,
-                State::Lost(until) => {
-                    sleep_until(*until).await;
-                    return StreamEvent::NeedsOpen;
+        loop {
+            let overlap_end = self.overlap.end().filter(|_| self.replaced.is_some());
+            let (source, due) = match &mut self.state {
+                State::Closed => return pending().await,
+                State::Requested(source) => {
+                    (Some(source), overlap_end.map_or(self.idle_at, |end| end.min(self.idle_at)))
                 }
-                State::Opening(opening) => match opening.await {
-                    Ok(messages) => self.state = State::Open(messages),
-                    Err(error) => break Some(error),
-                },
-                State::Open(messages) => match messages.next().await {
-                    Some(Ok(message)) => {
-                        self.backoff.reset(self.name);
-                        return StreamEvent::Message(message);
+                State::Lost(until) => (None, *until),
+            };
+            tokio::select! {
+                biased;
+                // What it has received came first.
+                received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
+                    Ok(Some(message)) => {
+                        if self.overlap.is_new(Instant::now(), Side::Replaced, &message) {
+                            return StreamEvent::Message(message);
+                        }
                     }
-                    Some(Err(error)) => break Some(error),
-                    None => break None,
+                    Ok(None) | Err(_) => self.replaced = None,
                 },
+                received = or_pending(source.map(Source::next)) => match received {
+                    Ok(Some(message)) => {
+                        let now = Instant::now();
+                        self.backoff.reset(self.policy.name);
+                        self.idle_at = now + self.idle_limit;
+                        if self.overlap.is_new(now, Side::New, &message) {
+                            return StreamEvent::Message(message);
+                        }
+                    }
+                    Ok(None) => return self.lost(None),
+                    Err(error) => return self.lost(Some(error)),
+                },
+                () = self.alarm.at(Some(due)) => {
+                    if self.is_lost() {
+                        return StreamEvent::NeedsOpen;
+                    }
+                    let now = Instant::now();
+                    if overlap_end.is_some_and(|end| end <= now) {
+                        self.replaced = None;
+                    }
+                    if self.idle_at <= now {
+                        self.idle_at = now + self.idle_limit;
+                        tracing::debug!(stream = self.policy.name, limit = ?self.idle_limit, "stream is idle");
+                        return StreamEvent::Idle;
+                    }
+                }
             }
-        };
+        }
+    }
+
+    fn lost(&mut self, error: Option<Error>) -> StreamEvent<T> {
         // An idle stream that a proxy ends has had no message.
         if self.opened_at.elapsed() >= STABLE_AFTER {
-            self.backoff.reset(self.name);
+            self.backoff.reset(self.policy.name);
         }
         match (self.backoff.lost(error.as_ref(), fastrand::f64()), error) {
             (None, Some(error)) => {
+                self.replaced = None;
                 self.state = State::Closed;
                 StreamEvent::Failed(error)
             }
             (pause, error) => {
-                self.backoff.log(self.name, error.as_ref());
-                telemetry::record(&Measurement::StreamLost { stream: self.name });
+                self.backoff.log(self.policy.name, error.as_ref());
+                telemetry::record(&Measurement::StreamLost { stream: self.policy.name });
                 self.state = State::Lost(Instant::now() + pause.unwrap_or_default());
                 StreamEvent::Lost(error)
             }
@@ -140,9 +253,17 @@ impl<T> std::fmt::Debug for State<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Closed => "Closed",
+            Self::Requested(_) => "Requested",
+            Self::Lost(_) => "Lost",
+        })
+    }
+}
+
+impl<T> std::fmt::Debug for Source<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             Self::Opening(_) => "Opening",
             Self::Open(_) => "Open",
-            Self::Lost(_) => "Lost",
         })
     }
 }
@@ -152,12 +273,16 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
+    const SECOND: Duration = Duration::from_secs(1);
     const MAX_PAUSE: Duration = Duration::from_secs(2);
+    const POLICY: StreamPolicy =
+        StreamPolicy { name: "numbers", max_backoff: MAX_PAUSE, idle_limit: Duration::from_secs(60) };
 
     fn text(event: &StreamEvent<u32>) -> String {
         match event {
             StreamEvent::NeedsOpen => "needs open".into(),
             StreamEvent::Message(number) => number.to_string(),
+            StreamEvent::Idle => "idle".into(),
             StreamEvent::Lost(None) => "ended".into(),
             StreamEvent::Lost(Some(error)) => format!("lost: {error}"),
             StreamEvent::Failed(error) => format!("failed: {error}"),
@@ -170,7 +295,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn streams_are_reopened_until_an_error_is_permanent() {
-        let mut stream = ReconnectingStream::new("numbers", MAX_PAUSE);
+        let mut stream = ReconnectingStream::new(POLICY);
         stream.reopen_now();
         let broken = || Error::new(ErrorKind::Unavailable, "broken").transient();
         let mut streams = vec![vec![Ok(1), Ok(2)], vec![Err(broken())], vec![], vec![Ok(3), Err(broken())]].into_iter();
@@ -208,7 +333,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_stream_that_is_ended_again_and_again_is_reopened_at_once() {
-        let (mut stream, start) = (ReconnectingStream::<u32>::new("numbers", MAX_PAUSE), Instant::now());
+        let (mut stream, start) = (ReconnectingStream::<u32>::new(POLICY), Instant::now());
         stream.reopen_now();
         for _ in 0..20 {
             assert_eq!(text(&stream.next().await), "needs open");
@@ -223,7 +348,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn opening_continues_after_next_is_dropped() {
-        let mut stream = ReconnectingStream::new("numbers", MAX_PAUSE);
+        let mut stream = ReconnectingStream::new(POLICY);
         let start = Instant::now();
         stream.open(async {
             tokio::time::sleep(MAX_PAUSE).await;
@@ -234,5 +359,122 @@ mod tests {
         }
         assert_eq!(text(&stream.next().await), "1");
         assert_eq!(start.elapsed(), MAX_PAUSE);
+    }
+
+    /// Messages at these times after a moment. The stream stays open.
+    fn timed(start: Instant, items: &'static [(u64, u32)]) -> Messages<u32> {
+        Messages::timed(start, items.iter().map(|(at, item)| (Duration::from_millis(*at), *item)).collect())
+    }
+
+    /// The idle limit that is drawn next.
+    fn next_limit() -> Duration {
+        fastrand::seed(7);
+        let limit = POLICY.with_jitter(fastrand::f64());
+        fastrand::seed(7);
+        limit
+    }
+
+    #[test]
+    fn idle_limits_differ_by_up_to_a_quarter() {
+        let limits = [0.0, 0.5, 1.0].map(|jitter| POLICY.with_jitter(jitter).as_millis());
+        assert_eq!(limits, [60_000, 67_500, 75_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_idle_after_the_limit_since_its_last_message() {
+        let (mut stream, start) = (ReconnectingStream::new(POLICY), Instant::now());
+        let limit = next_limit();
+        stream.open(async move { Ok(timed(start, &[(0, 1), (40_000, 2), (90_000, 3)])) });
+        for (at, expected) in [(0, "1"), (40_000, "2"), (90_000, "3")] {
+            assert_eq!(text(&stream.next().await), expected);
+            assert_eq!(start.elapsed().as_millis(), at);
+        }
+        // The owner can leave it open. Then it is idle again after the same time.
+        for times in 1..=3 {
+            assert_eq!(text(&stream.next().await), "idle");
+            assert_eq!(start.elapsed(), 90 * SECOND + times * limit);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_the_server_never_accepts_is_idle() {
+        let (mut stream, start) = (ReconnectingStream::<u32>::new(POLICY), Instant::now());
+        let limit = next_limit();
+        stream.open(pending());
+        // Futures that are dropped do not extend it.
+        for _ in 0..5 {
+            assert!(tokio::time::timeout(10 * SECOND, stream.next()).await.is_err());
+        }
+        assert_eq!(text(&stream.next().await), "idle");
+        assert_eq!(start.elapsed(), limit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_or_lost_stream_is_not_idle() {
+        let mut stream = ReconnectingStream::<u32>::new(POLICY);
+        assert!(tokio::time::timeout(3600 * SECOND, stream.next()).await.is_err());
+        stream.open(pending());
+        stream.mark_lost();
+        assert_eq!(text(&stream.next().await), "needs open");
+        stream.close();
+        assert!(tokio::time::timeout(3600 * SECOND, stream.next()).await.is_err());
+    }
+
+    /// The events until a stream was idle for the second time, with their times since the replacement.
+    async fn replaced(old: &'static [(u64, u32)], new: &'static [(u64, u32)]) -> Vec<(u128, String)> {
+        let mut stream = ReconnectingStream::new(POLICY);
+        let limit = next_limit();
+        let start = Instant::now() + limit;
+        stream.open(async move { Ok(timed(start, old)) });
+        assert_eq!(text(&stream.next().await), "idle");
+        stream.open(async move { Ok(timed(start, new)) });
+        let mut events = Vec::new();
+        loop {
+            match stream.next().await {
+                StreamEvent::Idle => return events,
+                event => events.push((start.elapsed().as_millis(), text(&event))),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_is_replaced_without_a_gap() {
+        let expected =
+            |events: &[(u128, u32)]| -> Vec<_> { events.iter().map(|(at, n)| (*at, n.to_string())).collect() };
+        // The new one begins only after a while, and is behind. What comes after the overlap is only on the new one.
+        let events = replaced(&[(10, 1), (500, 2), (999, 3), (1001, 4)], &[(600, 2), (1100, 3), (1101, 4)]).await;
+        assert_eq!(events, expected(&[(10, 1), (500, 2), (999, 3), (1101, 4)]));
+        // The idle one was half-open, or is behind.
+        let events = replaced(&[], &[(10, 1), (2000, 2)]).await;
+        assert_eq!(events, expected(&[(10, 1), (2000, 2)]));
+        let events = replaced(&[(900, 1)], &[(10, 1), (20, 1)]).await;
+        assert_eq!(events, expected(&[(10, 1), (20, 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_is_read_until_its_replacement_can_be_opened() {
+        let mut stream = ReconnectingStream::new(POLICY);
+        let limit = next_limit();
+        let start = Instant::now() + limit;
+        stream.open(async move { Ok(timed(start, &[(10, 1), (1500, 2), (3000, 3)])) });
+        assert_eq!(text(&stream.next().await), "idle");
+        let refused = || async { Err(Error::new(ErrorKind::Unavailable, "away").transient()) };
+        stream.open(refused());
+        let mut events = Vec::new();
+        while events.len() < 6 {
+            let event = stream.next().await;
+            if matches!(event, StreamEvent::NeedsOpen) {
+                // Away for a second.
+                if start.elapsed() < SECOND {
+                    tokio::time::sleep(SECOND).await;
+                    stream.open(refused());
+                } else {
+                    stream.open(async move { Ok(timed(start, &[(1500, 2), (3000, 3)])) });
+                }
+            }
+            events.push(text(&event));
+        }
+        assert_eq!(events, ["lost: away", "needs open", "1", "lost: away", "needs open", "2"]);
+        assert_eq!((text(&stream.next().await), start.elapsed()), ("3".to_owned(), 3 * SECOND), "once");
     }
 }

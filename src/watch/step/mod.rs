@@ -7,6 +7,8 @@
 //! Meanwhile the history is fetched again. If it is not complete after a while, what is missing is returned as a gap.
 
 mod attempts;
+#[cfg(feature = "__benches")]
+pub(crate) mod bench;
 #[cfg(test)]
 mod tests;
 

@@ -34,15 +34,16 @@ use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
-use crate::transport::{ReconnectingStream, StreamEvent};
+use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy};
 use crate::workflow::{CancelCause, FullSlots, Stop};
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
-/// The name of the stream in log lines and measurements.
-const STREAM: &str = "assignments";
-/// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is not
+/// reopened, because the engine may not notice that the old one was closed, and assign tasks to it. The engine refuses heartbeats if it has
+/// lost the stream. In case the stream has lost cancellations, the attempts are checked.
+const STREAM: StreamPolicy =
+    StreamPolicy { name: "assignments", max_backoff: Duration::from_secs(1), idle_limit: Duration::from_secs(300) };
 /// How long the engine may take to notice a stream.
 const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// The timeout of each call of a shutdown.
@@ -142,7 +143,7 @@ impl Driver {
         let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
         let (release, releases) = mpsc::unbounded_channel();
         Self {
-            stream: ReconnectingStream::new(STREAM, MAX_BACKOFF),
+            stream: ReconnectingStream::new(STREAM),
             // They start when the stream is requested: an earlier one would not count.
             heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat)),
             heartbeat_failures: Failures::default(),
@@ -235,6 +236,8 @@ impl Driver {
         // The worker is gone anyway if this fails.
         let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
         drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
+        // With its timer: on virtual time, it must not be what the end of the heartbeats waits for.
+        drop(self.stream);
         if let Some(heartbeats) = self.heartbeats {
             heartbeats.stop().await;
         }
@@ -258,6 +261,11 @@ impl Driver {
                 let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
                 self.stream.open(async move { rpc.dispatcher.listen(id).await });
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
+            }
+            StreamEvent::Idle => {
+                if self.assignments.held().next().is_some() {
+                    self.request_check();
+                }
             }
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
@@ -395,8 +403,8 @@ impl Driver {
             Heartbeat::Refused(sent_at)
                 if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
             {
-                tracing::debug!(stream = STREAM, worker_id = %self.id, "stream lost: the engine refused a heartbeat");
-                telemetry::record(&Measurement::StreamLost { stream: STREAM });
+                tracing::debug!(stream = STREAM.name, worker_id = %self.id, "stream lost: the engine refused a heartbeat");
+                telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
                 self.on_stream_lost();
                 self.stream.mark_lost();
             }

@@ -423,6 +423,29 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
     assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
+    // The cancellation was lost, and the engine accepts all heartbeats.
+    let assignments = vec![(SECOND, start(1))];
+    let (client, calls) =
+        server(assignments, |call, _| call.contains("/workflow-runs/").then(|| run_details(call, "CANCELLED", 0)));
+    let started = Instant::now();
+    let running = worker(&client).start().await.unwrap();
+    let mut statuses = running.statuses();
+    for expected in [1, 0] {
+        while statuses.next().await.unwrap().running != expected {}
+    }
+    // After the limit with its jitter, the check with the next heartbeat, and the time that the code has to end.
+    let elapsed = started.elapsed();
+    let longest = STREAM.idle_limit * 5 / 4 + SECOND + Duration::from_millis(30) + SECOND;
+    assert!((STREAM.idle_limit + 2 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
+    assert_eq!(calls.count("ListenV2"), 1, "the engine might not notice that the old one is closed");
+    // A worker without attempts has nothing to check.
+    tokio::time::sleep(1000 * SECOND).await;
+    assert_eq!(calls.count("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001"), 1);
+    assert_eq!(running.shutdown().await.cancelled, 1);
+}
+
 /// A driver that is not running.
 fn driver(client: &Client) -> Driver {
     let id: WorkerId = WORKER.parse().unwrap();

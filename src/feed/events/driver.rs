@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::chunks::ChunkEvent;
 use super::group::{Group, State, Tag};
 use super::schedule::Schedule;
-use super::slot::{Listing, News, Slot, TaskRow};
+use super::slot::{Listing, Notifications, Slot, TaskRow};
 use crate::error::Result;
 use crate::feed::fetcher::Fetcher;
 use crate::feed::tasks::Tasks;
@@ -19,9 +19,12 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
 use crate::time::{Clock, at};
-use crate::transport::{ReconnectingStream, StreamEvent};
+use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy};
 
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// An idle stream is reopened, and its runs are listed: it may have lost events. Chunks that are lost cannot be read in another way, so the
+/// limit is short.
+pub(super) const STREAM: StreamPolicy =
+    StreamPolicy { name: "run events", max_backoff: Duration::from_secs(5), idle_limit: Duration::from_secs(60) };
 /// The pause before a failed stream is reopened.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// How long after the request the engine probably sends events. It does not confirm a subscription.
@@ -65,7 +68,7 @@ struct List {
 type Fetching = BoxFuture<'static, Result<List>>;
 
 /// Reads the stream of a group, and fetches its lists.
-struct Driver {
+pub(super) struct Driver {
     inner: Arc<Inner>,
     group: Arc<Group>,
     stream: ReconnectingStream<RunEvent>,
@@ -80,8 +83,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(inner: Arc<Inner>, group: Arc<Group>) -> Self {
-        let mut stream = ReconnectingStream::new("run events", MAX_BACKOFF);
+    pub(super) fn new(inner: Arc<Inner>, group: Arc<Group>) -> Self {
+        let mut stream = ReconnectingStream::new(STREAM);
         stream.reopen_now();
         Self {
             inner,
@@ -150,13 +153,12 @@ impl Driver {
         is_idle
     }
 
-    fn on_stream(&mut self, event: StreamEvent<RunEvent>) {
+    pub(super) fn on_stream(&mut self, event: StreamEvent<RunEvent>) {
         match event {
-            StreamEvent::NeedsOpen => {
-                self.has_gap = true;
-                let (rpc, tag) = (self.inner.rpc.clone(), self.group.tag.clone());
-                self.stream.open(async move { rpc.dispatcher.tagged_events(tag).await });
-                self.group.subscribed_at.send_replace(Some(Instant::now() + SUBSCRIBE_DELAY));
+            StreamEvent::NeedsOpen => self.open(),
+            StreamEvent::Idle => {
+                self.open();
+                self.lost();
             }
             StreamEvent::Message(event) => {
                 if std::mem::take(&mut self.has_gap) {
@@ -183,7 +185,14 @@ impl Driver {
         }
     }
 
-    /// Events may have been lost. Who subscribes later has news of its run from its start, or needs a list anyway.
+    fn open(&mut self) {
+        self.has_gap = true;
+        let (rpc, tag) = (self.inner.rpc.clone(), self.group.tag.clone());
+        self.stream.open(async move { rpc.dispatcher.tagged_events(tag).await });
+        self.group.subscribed_at.send_replace(Some(Instant::now() + SUBSCRIBE_DELAY));
+    }
+
+    /// Events may have been lost. Who subscribes later has notifications of its run from its start, or needs a list anyway.
     fn lost(&mut self) {
         let state = self.group.lock();
         if !state.by_run.is_empty() {
@@ -211,9 +220,9 @@ impl Driver {
             RunEventKind::TaskCreated(task) => Some((task, at)),
             RunEventKind::Changed => None,
         };
-        let change = |news: &mut News| match created {
-            Some(_) => news.created = created,
-            None => news.has_changed = true,
+        let change = |notifications: &mut Notifications| match created {
+            Some(_) => notifications.created = created,
+            None => notifications.has_changed = true,
         };
         let State { by_run, recent, arrivals, .. } = &mut *state;
         match by_run.get(&run) {

@@ -1,4 +1,4 @@
-//! The news of all runs that a client watches: one subscription to run events, and one list of tasks, for all runs with the same tag.
+//! The notifications of all runs that a client watches: one subscription to run events, and one list of tasks, for all runs with the same tag.
 //!
 //! All runs that a client starts have the client's tag. An event only means that something has changed, so the watch fetches the run.
 //! The subscription is requested before a run is fetched, but the engine does not report when it begins: it sends the response headers
@@ -6,6 +6,8 @@
 //! seen have completed. So after each loss, and again with the first message of the next stream, the tasks that have not ended are
 //! listed.
 
+#[cfg(feature = "__benches")]
+mod bench;
 mod chunks;
 mod driver;
 mod group;
@@ -31,7 +33,7 @@ use driver::Inner;
 use group::{Arrivals, Group};
 pub(crate) use group::{Arrived, Tag, Wanted};
 use slot::Slot;
-pub(crate) use slot::{Listing, News, TaskRow};
+pub(crate) use slot::{Listing, Notifications, TaskRow};
 
 /// The clocks of client and server may differ by this much.
 const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(1);
@@ -40,9 +42,9 @@ const MAX_SUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 /// The maximum number of groups with tags of other clients.
 const MAX_GROUPS: usize = 16;
 
-/// The news of the runs of a client. A group's stream is open while it has members.
+/// The notifications of the runs of a client. A group's stream is open while it has members.
 #[derive(Debug)]
-pub(crate) struct RunNews(Arc<Inner>);
+pub(crate) struct RunEvents(Arc<Inner>);
 
 /// A member of a group: its stream stays open.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub(crate) struct Membership {
     group: Arc<Group>,
 }
 
-/// The news of one run. Dropping it ends them.
+/// The notifications of one run. Dropping it ends them.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     membership: Membership,
@@ -82,7 +84,7 @@ pub(crate) struct ChunkSubscription {
 #[derive(Debug)]
 pub(crate) struct Starting(Membership);
 
-impl RunNews {
+impl RunEvents {
     pub(super) fn new(rpc: Rpc, tasks: Tasks, fetcher: Fetcher, clock: Clock) -> Self {
         Self(Arc::new(Inner { rpc, tasks, fetcher, clock, groups: Mutex::default() }))
     }
@@ -114,14 +116,20 @@ impl RunNews {
         };
         has_space.then(|| self.join(tag))
     }
+
+    /// Dispatches events, for `benches/instructions`.
+    #[cfg(feature = "__benches")]
+    pub(crate) fn dispatch(&self, tag: &Tag, watched: usize, messages: usize) -> usize {
+        bench::dispatch(&self.0, tag, watched, messages)
+    }
 }
 
 impl Membership {
-    /// Subscribes to the news of a run, which was not created before a time.
+    /// Subscribes to the notifications of a run, which was not created before a time.
     pub(crate) fn subscribe(self, run: RunId, since: DateTime<Utc>) -> Subscription {
         let since = with_margin(since);
         let mut state = self.group.lock();
-        let slot = Arc::new(Slot::with(state.recent.news.remove(&run).unwrap_or_default()));
+        let slot = Arc::new(Slot::with(state.recent.by_run.remove(&run).unwrap_or_default()));
         state.by_run.entry(run).or_default().push(Arc::clone(&slot));
         state.add_since(since);
         state.subscriptions += 1;
@@ -216,16 +224,16 @@ impl Drop for Membership {
 }
 
 impl Subscription {
-    /// Waits for news. Lists are fetched only while a watch waits. Cancel safe.
-    pub(crate) async fn next(&self, wanted: Wanted) -> News {
-        if let Some(news) = self.slot.take() {
-            return news;
+    /// Waits for notifications. Lists are fetched only while a watch waits. Cancel safe.
+    pub(crate) async fn next(&self, wanted: Wanted) -> Notifications {
+        if let Some(notifications) = self.slot.take() {
+            return notifications;
         }
         let _waiting = self.wait(wanted);
         loop {
             self.slot.changed().await;
-            if let Some(news) = self.slot.take() {
-                return news;
+            if let Some(notifications) = self.slot.take() {
+                return notifications;
             }
         }
     }
@@ -242,7 +250,7 @@ impl Subscription {
     }
 
     /// Takes what has arrived.
-    pub(crate) fn take(&self) -> News {
+    pub(crate) fn take(&self) -> Notifications {
         self.slot.take().unwrap_or_default()
     }
 
@@ -326,7 +334,7 @@ mod tests {
     use prost::Message as _;
     use tokio::time::Instant;
 
-    use super::driver::IDLE_STREAM_TTL;
+    use super::driver::{IDLE_STREAM_TTL, STREAM};
     use super::*;
     use crate::rpc::pb::WorkflowEvent;
     use crate::scripted::{Scripted, client};
@@ -351,12 +359,12 @@ mod tests {
             (_, 2) => Scripted::Stream(vec![(3 * SECOND, event.clone())], None),
             _ => Scripted::Hangs,
         });
-        let news = &client.feed().news;
-        let subscription = news.join(client.feed().tag()).subscribe(watched, client.clock().now());
+        let events = &client.feed().events;
+        let subscription = events.join(client.feed().tag()).subscribe(watched, client.clock().now());
         let started = Instant::now();
         let mut notified = Vec::new();
-        while let Ok(news) = tokio::time::timeout(9 * SECOND, subscription.next(Wanted::End)).await {
-            assert_eq!(news.listing, Some(Listing::Rows { rows: Vec::new(), with_queued: true }));
+        while let Ok(notifications) = tokio::time::timeout(9 * SECOND, subscription.next(Wanted::End)).await {
+            assert_eq!(notifications.listing, Some(Listing::Rows { rows: Vec::new(), with_queued: true }));
             notified.push(started.elapsed().as_secs_f32());
         }
         // 150 ms after the first message of each stream, and after the loss of the first one.
@@ -370,7 +378,7 @@ mod tests {
             _ => Scripted::Hangs,
         });
         let subscribe =
-            |number| client.feed().news.join(client.feed().tag()).subscribe(run(number), client.clock().now());
+            |number| client.feed().events.join(client.feed().tag()).subscribe(run(number), client.clock().now());
         let (one, two) = (subscribe(1), subscribe(2));
         let (one, two) = tokio::join!(one.next(Wanted::List), two.next(Wanted::Start));
         assert_eq!((one.listing, two.listing), (Some(Listing::Failed), Some(Listing::Failed)));
@@ -386,7 +394,7 @@ mod tests {
             ..Default::default()
         };
         let (client, _) = client(move |_, _| Scripted::Stream(vec![(SECOND, created.encode_to_vec())], None));
-        let membership = client.feed().news.join(client.feed().tag());
+        let membership = client.feed().events.join(client.feed().tag());
         tokio::time::sleep(2 * SECOND).await;
         let subscription = membership.clone().subscribe(run(1), client.clock().now());
         assert_eq!(subscription.take().created, Some((run(1).into(), None)));
@@ -396,17 +404,57 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_group_without_members_is_removed_after_a_while() {
         let (client, calls) = client(|_, _| Scripted::Stream(Vec::new(), None));
-        let (news, tag) = (&client.feed().news, client.feed().tag());
-        drop(news.join(tag).subscribe(run(1), client.clock().now()));
+        let (events, tag) = (&client.feed().events, client.feed().tag());
+        drop(events.join(tag).subscribe(run(1), client.clock().now()));
         tokio::time::sleep(IDLE_STREAM_TTL.saturating_sub(SECOND)).await;
-        let membership = news.join(tag);
+        let membership = events.join(tag);
         tokio::time::sleep(2 * IDLE_STREAM_TTL).await;
-        assert_eq!((lock(&news.0.groups).len(), calls.count("SubscribeToWorkflowEvents")), (1, 1));
+        assert_eq!((lock(&events.0.groups).len(), calls.count("SubscribeToWorkflowEvents")), (1, 1));
         drop(membership);
         tokio::time::sleep(IDLE_STREAM_TTL + SECOND).await;
-        assert!(lock(&news.0.groups).is_empty());
-        drop(news.join(tag));
+        assert!(lock(&events.0.groups).is_empty());
+        drop(events.join(tag));
         tokio::task::yield_now().await;
         assert_eq!(calls.count("SubscribeToWorkflowEvents"), 2);
+    }
+
+    /// A chunk of run 1.
+    fn chunk(text: &str) -> Vec<u8> {
+        let id = run(1).to_string();
+        let event = WorkflowEvent {
+            workflow_run_id: id.clone(),
+            resource_id: id,
+            resource_type: 1,
+            event_type: 6,
+            event_payload: text.into(),
+            ..Default::default()
+        };
+        event.encode_to_vec()
+    }
+
+    /// The chunks have no numbers, so that nothing but the stream can tell that one is received twice.
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_is_replaced_and_loses_or_doubles_nothing() {
+        fastrand::seed(7);
+        let limit = STREAM.with_jitter(fastrand::f64());
+        // The idle stream is read for another second. The other one begins with the second message.
+        let at = |shift: Duration, numbers: &[u64]| -> Vec<_> {
+            numbers.iter().map(|at| (shift + Duration::from_millis(*at), chunk(&at.to_string()))).collect()
+        };
+        let (idle, other) = (at(limit, &[50, 500, 900, 1100]), at(Duration::ZERO, &[500, 900, 1100]));
+        let (client, calls) = client(move |name, count| match name {
+            name if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+            _ => Scripted::Stream(if count == 1 { idle.clone() } else { other.clone() }, None),
+        });
+        fastrand::seed(7);
+        let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+        let (start, mut received) = (Instant::now() + limit, Vec::new());
+        while received.len() < 4 {
+            let ChunkEvent::Chunk(chunk) = chunks.next().await else { panic!("a chunk is expected") };
+            received.push((start.elapsed().as_millis(), chunk.to_string()));
+        }
+        assert_eq!(received, [50, 500, 900, 1100].map(|at| (at, at.to_string())));
+        assert_eq!(calls.times("SubscribeToWorkflowEvents")[1], start);
+        assert!(tokio::time::timeout(SECOND, chunks.next()).await.is_err(), "each is received once");
     }
 }

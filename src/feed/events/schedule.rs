@@ -1,4 +1,4 @@
-//! When the list of tasks is fetched: the pure core of the news.
+//! When the list of tasks is fetched: the pure core of the lists.
 //!
 //! No event announces that a worker has started an attempt. So while watches wait for a start, the running tasks are listed, at intervals
 //! that grow. One list is for all watches: its cost depends on the number of tasks that are running, and not on the number of watches.

@@ -1,4 +1,4 @@
-//! A group of watched runs: what its members wait for, and where their news go.
+//! A group of watched runs: what its members wait for, and where their notifications go.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::chunks::ChunkReaders;
 use super::schedule::Demand;
-use super::slot::{Listing, News, Slot};
+use super::slot::{Listing, Notifications, Slot};
 use crate::model::RunId;
 use crate::sync::lock;
 
@@ -57,21 +57,21 @@ pub(super) struct State {
 /// The last events of runs that nobody watches yet.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    pub(super) news: HashMap<RunId, News>,
+    pub(super) by_run: HashMap<RunId, Notifications>,
     order: VecDeque<RunId>,
 }
 
 impl Recent {
-    pub(super) fn update(&mut self, run: RunId, change: impl FnOnce(&mut News)) {
-        if !self.news.contains_key(&run) {
+    pub(super) fn update(&mut self, run: RunId, change: impl FnOnce(&mut Notifications)) {
+        if !self.by_run.contains_key(&run) {
             self.order.push_back(run);
             if self.order.len() > MAX_RECENT
                 && let Some(oldest) = self.order.pop_front()
             {
-                self.news.remove(&oldest);
+                self.by_run.remove(&oldest);
             }
         }
-        change(self.news.entry(run).or_default());
+        change(self.by_run.entry(run).or_default());
     }
 }
 
@@ -158,7 +158,7 @@ impl State {
     /// There is no list. Each watch fetches its run, and gets the error itself.
     pub(super) fn fail_all(&self) {
         for slot in self.by_run.values().flatten() {
-            slot.update(|news| news.listing = Some(Listing::Failed));
+            slot.update(|notifications| notifications.listing = Some(Listing::Failed));
         }
         self.mark_gap();
     }

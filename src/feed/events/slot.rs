@@ -1,4 +1,4 @@
-//! The news of a run that wait for its watch: at most the last of each kind, however rarely they are taken.
+//! The notifications of a run that wait for its watch: at most the last of each kind, however rarely they are taken.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
@@ -10,9 +10,9 @@ use crate::model::{RunId, RunStatus, TaskId};
 use crate::rpc::convert::Row;
 use crate::sync::lock;
 
-/// The news of a run.
+/// The notifications of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct News {
+pub(crate) struct Notifications {
     /// The last task whose creation was announced.
     pub(crate) created: Option<(TaskId, Option<DateTime<Utc>>)>,
     /// Whether the end of a task or of the run was announced.
@@ -55,31 +55,31 @@ impl From<Row> for TaskRow {
     }
 }
 
-impl News {
+impl Notifications {
     pub(crate) fn is_empty(&self) -> bool {
         self.created.is_none() && !self.has_changed && self.listing.is_none()
     }
 }
 
-/// The place where the news of a run wait for a watch.
+/// The place where the notifications of a run wait for a watch.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    news: Mutex<News>,
+    notifications: Mutex<Notifications>,
     notify: Notify,
     /// Whether it has received a list.
     was_listed: AtomicBool,
 }
 
 impl Slot {
-    pub(super) fn with(news: News) -> Self {
-        Self { news: Mutex::new(news), ..Self::default() }
+    pub(super) fn with(notifications: Notifications) -> Self {
+        Self { notifications: Mutex::new(notifications), ..Self::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, News> {
-        lock(&self.news)
+    fn lock(&self) -> MutexGuard<'_, Notifications> {
+        lock(&self.notifications)
     }
 
-    pub(super) fn update(&self, change: impl FnOnce(&mut News)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut Notifications)) {
         change(&mut self.lock());
         self.notify.notify_one();
     }
@@ -87,19 +87,19 @@ impl Slot {
     /// Passes on what a list shows of the run.
     pub(super) fn list(&self, listing: Listing) {
         self.was_listed.store(true, Relaxed);
-        self.update(|news| news.listing = Some(listing));
+        self.update(|notifications| notifications.listing = Some(listing));
     }
 
     pub(super) fn was_listed(&self) -> bool {
         self.was_listed.load(Relaxed)
     }
 
-    /// Takes the news, if there are any.
-    pub(super) fn take(&self) -> Option<News> {
-        Some(std::mem::take(&mut *self.lock())).filter(|news| !news.is_empty())
+    /// Takes the notifications, if there are any.
+    pub(super) fn take(&self) -> Option<Notifications> {
+        Some(std::mem::take(&mut *self.lock())).filter(|notifications| !notifications.is_empty())
     }
 
-    /// Waits until there may be news. Cancel safe.
+    /// Waits until there may be notifications. Cancel safe.
     pub(super) async fn changed(&self) {
         self.notify.notified().await;
     }

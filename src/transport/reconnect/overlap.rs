@@ -1,0 +1,119 @@
+//! What two streams deliver while one replaces the other: the pure core of a replacement without a gap.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// For how long the replaced stream is read. The engine sends the messages of a new subscription about 100 ms after the request.
+pub(super) const OVERLAP: Duration = Duration::from_secs(1);
+/// The number of messages that are remembered. The streams that are replaced are idle, so they have few.
+const MAX_UNMATCHED: usize = 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Replaced,
+    New,
+}
+
+/// The messages that only one of the two streams has delivered.
+#[derive(Debug)]
+pub(super) struct Overlap<T> {
+    /// When the replaced stream is not needed any longer.
+    end: Option<Instant>,
+    unmatched: VecDeque<(Side, T)>,
+}
+
+impl<T> Default for Overlap<T> {
+    fn default() -> Self {
+        Self { end: None, unmatched: VecDeque::new() }
+    }
+}
+
+impl<T: Clone + PartialEq> Overlap<T> {
+    /// A stream was requested while another one is read.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.end = Some(now + OVERLAP);
+    }
+
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.end
+    }
+
+    /// Whether a message has not been delivered by the other stream. Each is delivered once by each of them, or only by one.
+    pub(super) fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
+        let Some(end) = self.end else { return true };
+        // One stream can be behind the other.
+        if now >= end + OVERLAP {
+            *self = Self::default();
+            return true;
+        }
+        let twin = self.unmatched.iter().position(|(other, seen)| *other != side && seen == message);
+        if let Some(twin) = twin {
+            self.unmatched.remove(twin);
+            return false;
+        }
+        if self.unmatched.len() >= MAX_UNMATCHED {
+            self.unmatched.pop_front();
+        }
+        self.unmatched.push_back((side, message.clone()));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn outside_of_an_overlap_every_message_is_new() {
+        let (mut overlap, now) = (Overlap::default(), Instant::now());
+        assert!(overlap.is_new(now, Side::New, &1) && overlap.is_new(now, Side::New, &1));
+        overlap.begin(now);
+        assert!(overlap.is_new(now, Side::Replaced, &1));
+        assert!(!overlap.is_new(now + 2 * OVERLAP - Duration::from_millis(1), Side::New, &1), "it may be behind");
+        assert!(overlap.is_new(now, Side::Replaced, &2));
+        assert!(overlap.is_new(now + 2 * OVERLAP, Side::New, &2));
+        assert!(overlap.unmatched.is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn the_number_of_remembered_messages_is_limited() {
+        let (mut overlap, now) = (Overlap::default(), Instant::now());
+        overlap.begin(now);
+        assert!((0..2 * MAX_UNMATCHED).all(|number| overlap.is_new(now, Side::New, &number)));
+        assert_eq!(overlap.unmatched.len(), MAX_UNMATCHED);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
+
+        /// Both streams deliver the same messages, but the new one only from some message on, and the replaced one only up to another. However
+        /// they interleave, each message is returned once.
+        #[test]
+        fn each_message_is_returned_once(
+            count in 0usize..20,
+            missed in 0usize..20,
+            cut in 0usize..20,
+            order in proptest::collection::vec(any::<bool>(), 40),
+        ) {
+            // No two are equal: they have the time at which they were sent.
+            let messages: Vec<_> = (0..count).collect();
+            let missed = missed.min(messages.len());
+            let cut = cut.clamp(missed, messages.len().max(missed));
+            let (mut replaced, mut new) = (messages[..cut].iter(), messages[missed..].iter());
+            let (mut overlap, now, mut returned) = (Overlap::default(), Instant::now(), Vec::<&usize>::new());
+            overlap.begin(now);
+            for is_replaced in order.into_iter().chain([true, false].repeat(20)) {
+                let (side, next) = if is_replaced { (Side::Replaced, replaced.next()) } else { (Side::New, new.next()) };
+                returned.extend(next.filter(|message| overlap.is_new(now, side, message)));
+            }
+            let mut expected: Vec<_> = messages.iter().collect();
+            returned.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(returned, expected);
+        }
+    }
+}
