@@ -142,6 +142,9 @@ quirks! {
     /// Rate limits are refilled up to some seconds late, and give no units for more than a second after their first use. Without this
     /// quirk, they are refilled in time.
     SlowRateLimits,
+    /// The schedule timeout of a task that waits for a rate limit has no effect before the limit is refilled, if that is more than two seconds
+    /// away. The task then ends, although it could start. Without this quirk, it ends in time.
+    LateRateLimitTimeouts,
     /// `ReleaseSlot` does not free the slot before the end of the attempt.
     UnreleasedSlots,
     /// A task that requests slots of other types takes a slot of the default type, too.

@@ -177,7 +177,8 @@ impl<I, O> Task<I, O> {
     /// be over 0 and at most 10 years.
     ///
     /// The time that a task waits for its parents or for [conditions](Self::wait_for) does not count. A task that waits for a
-    /// [concurrency limit](Self::concurrency) times out only when another run ends, even if its time is over before that.
+    /// [concurrency limit](Self::concurrency) times out only when another run ends, even if its time is over before that. One that
+    /// waits for a [rate limit](Self::rate_limit) times out only when the limit is refilled, if that is more than two seconds away.
     #[must_use]
     pub fn schedule_timeout(self, timeout: Duration) -> Self {
         self.with_task_options(|options| options.schedule_timeout = Some(timeout))

@@ -316,11 +316,12 @@ async fn w7_dynamic_limits_have_their_own_keys(setup: Setup) {
     let limits = limits().await;
     let left: Vec<_> = limits.iter().map(|limit| (limit.key.clone(), limit.limit, limit.remaining)).collect();
     assert_eq!(left, [(format!("{prefix}:ada"), 10, 4), (format!("{prefix}:bob"), 10, 0)]);
-    // It waits until its schedule timeout, and does not hold up others.
+    // It does not hold up others, and waits for the next day: until then its schedule timeout has no effect.
     let waiting = start("ada", 5).await;
     start("ada", 4).await.result().await.unwrap();
-    let Outcome::TimedOut(timeout) = waiting.outcome().await.unwrap() else { panic!() };
-    assert_eq!(timeout.kind, TimeoutKind::Schedule);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(waiting.details().await.unwrap().status, RunStatus::Queued);
+    assert!(waiting.cancel().send().await.unwrap().is_applied());
     // A key that is not a string fails the task.
     let run = setup.hatchet.run(&task, &json!({"user": 1, "n": 1})).start().await.unwrap();
     let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };

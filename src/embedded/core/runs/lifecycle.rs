@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::queue::DEFAULT_TIMEOUT;
-use super::{announce, delivery, finals, late, progress, queue, retries};
+use super::{announce, delivery, finals, late, progress, queue, rates, retries};
 use crate::embedded::core::store::{At, Core, End, EventKind, State, TaskEventKind, TaskKey, Turn};
 use crate::embedded::quirks::Quirk;
 
@@ -122,6 +122,9 @@ fn batch_timeout(core: &mut Core, turn: &mut Turn<'_>, batch: &[TaskKey]) {
 }
 
 pub(crate) fn schedule_timeout(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
+    if let Some(until) = rates::postpone_timeout(core, turn, key) {
+        return queue::postpone_timeout(core, key, until);
+    }
     core.record(key, TaskEventKind::ScheduleTimedOut, turn.now, None, None);
     queue::take_back(core, key);
     announce::task_end(core, turn, key, EventKind::Cancelled, "".into());

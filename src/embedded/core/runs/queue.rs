@@ -57,6 +57,15 @@ pub(crate) fn enter_queue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, ur
     set_state(core, key, State::Queued { timer, order });
 }
 
+/// Sets another time for the schedule timeout of a queued task.
+pub(crate) fn postpone_timeout(core: &mut Core, key: TaskKey, until: At) {
+    if let Some(State::Queued { order, .. }) = core.runs.task(key).map(|(_, task)| &task.state) {
+        let order = *order;
+        let timer = Some(core.timers.set(until, Timer::Schedule(key)));
+        set_state(core, key, State::Queued { timer, order });
+    }
+}
+
 fn set_state(core: &mut Core, key: TaskKey, state: State) {
     if let Some(task) = core.runs.task_mut(key) {
         task.state = state;
@@ -85,7 +94,7 @@ fn leave(core: &mut Core, key: TaskKey) {
             if let Some(action) = action_of(core, key) {
                 core.queues.remove(&action, order);
             }
-            core.rate_limits.units.remove(&key);
+            rates::forget(core, key);
             timer
         }
         State::Batched { timer } => {

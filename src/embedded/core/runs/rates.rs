@@ -7,13 +7,17 @@ use std::time::Duration;
 use chrono::{Months, TimeDelta};
 
 use super::expressions::{self, Scope};
-use crate::embedded::core::store::{At, Core, TaskEventKind, TaskKey, TaskLimit, Timer, Turn, Units, Window, stored};
+use crate::embedded::core::store::{
+    At, Core, Hold, TaskEventKind, TaskKey, TaskLimit, Timer, Turn, Units, Window, stored,
+};
 use crate::embedded::quirks::Quirk;
 
 /// The window of a dynamic limit that has none.
 const DEFAULT_WINDOW: Window = Window::Minute;
 /// How long the scheduler does not know a new limit.
 const UNKNOWN_FOR: Duration = Duration::from_millis(1200);
+/// A limit that is refilled later than this takes the tasks that wait for it from their queues.
+const HOLD_THRESHOLD: TimeDelta = TimeDelta::seconds(2);
 /// How late a limit is refilled, in milliseconds: at least and at most, for windows of a second and for longer ones.
 const LATE_SECOND_MS: (u32, u32) = (700, 1900);
 const LATE_MS: (u32, u32) = (1000, 6500);
@@ -128,6 +132,9 @@ fn next_refill(core: &Core, turn: &mut Turn<'_>, window: Window) -> At {
 
 /// Whether a queued task can have its units now. If not, records that, and offers its queue again at the next refill.
 pub(crate) fn allow(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, action: &str) -> bool {
+    if is_held(core, turn, key) {
+        return false;
+    }
     let Some(units) = core.rate_limits.units.get(&key).cloned() else { return true };
     for (name, wanted) in &units {
         let left = available(core, turn, name);
@@ -139,10 +146,45 @@ pub(crate) fn allow(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, action: 
             "Rate limit exceeded for key {name_shown}, attempting to consume {wanted} units, but only had {left} remaining"
         );
         core.record(key, TaskEventKind::RateLimited, turn.now, None, Some(&text));
+        hold(core, turn, key, name);
         wait(core, turn, name, action);
         return false;
     }
     true
+}
+
+/// Takes a task from its queue until a limit is refilled, if that is far away.
+fn hold(core: &mut Core, turn: &Turn<'_>, key: TaskKey, name: &str) {
+    if !core.has(Quirk::LateRateLimitTimeouts) {
+        return;
+    }
+    let known = core.rate_limits.get(name).filter(|limit| limit.known_from.is_some_and(|from| from <= turn.now));
+    if let Some(until) = known.map(|limit| limit.next_refill).filter(|at| *at > turn.now + HOLD_THRESHOLD) {
+        core.rate_limits.held.insert(key, Hold { until, has_timed_out: false });
+    }
+}
+
+/// Whether a task is not in its queue, or is about to time out because it was not.
+fn is_held(core: &mut Core, turn: &Turn<'_>, key: TaskKey) -> bool {
+    let Some(hold) = core.rate_limits.held.get(&key).copied() else { return false };
+    if hold.until <= turn.now && !hold.has_timed_out {
+        core.rate_limits.held.remove(&key);
+        return false;
+    }
+    true
+}
+
+/// Postpones the schedule timeout of a task that is not in its queue. Returns until when.
+pub(crate) fn postpone_timeout(core: &mut Core, turn: &Turn<'_>, key: TaskKey) -> Option<At> {
+    let hold = core.rate_limits.held.get_mut(&key).filter(|hold| hold.until > turn.now)?;
+    hold.has_timed_out = true;
+    Some(hold.until)
+}
+
+/// A task leaves its queue for good.
+pub(crate) fn forget(core: &mut Core, key: TaskKey) -> Units {
+    core.rate_limits.held.remove(&key);
+    core.rate_limits.units.remove(&key).unwrap_or_default()
 }
 
 /// The units that are left of a limit, after a refill if one is due. `None` for a limit that the scheduler does not know.
@@ -174,7 +216,7 @@ fn wait(core: &mut Core, turn: &Turn<'_>, name: &str, action: &str) {
 
 /// Takes the units of a task that is assigned.
 pub(crate) fn consume(core: &mut Core, key: TaskKey) {
-    for (name, units) in core.rate_limits.units.remove(&key).unwrap_or_default() {
+    for (name, units) in forget(core, key) {
         if let Some(limit) = core.rate_limits.get_mut(&name) {
             limit.left = limit.left.saturating_sub(units);
         }

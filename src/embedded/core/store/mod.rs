@@ -46,7 +46,7 @@ pub(crate) use keys::Holder;
 pub(crate) use labels::{Comparator, DesiredLabel, Label};
 pub(crate) use options::{Filter, Idempotency, Sticky, WorkflowOptions};
 pub(crate) use pauses::{Pause, PausedRuns};
-pub(crate) use rate_limits::{RateLimit, TaskLimit, Units, Window};
+pub(crate) use rate_limits::{Hold, RateLimit, TaskLimit, Units, Window};
 pub(crate) use requests::{
     EventRef, ParentLink, RESERVED_METADATA, Registration, Report, ReportKind, RunOptions, Runtime, Trigger,
 };

@@ -71,6 +71,16 @@ pub(crate) struct RateLimits {
     pub(crate) changed: BTreeSet<Arc<str>>,
     /// What queued tasks consume.
     pub(crate) units: BTreeMap<TaskKey, Units>,
+    /// The tasks that have left their queues until a limit is refilled.
+    pub(crate) held: BTreeMap<TaskKey, Hold>,
+}
+
+/// The wait of a task outside of its queue.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    pub(crate) until: At,
+    /// Whether its schedule timeout has passed meanwhile.
+    pub(crate) has_timed_out: bool,
 }
 
 impl RateLimits {

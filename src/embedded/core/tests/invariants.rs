@@ -334,6 +334,7 @@ impl Play {
         assert_eq!(core.queues.entries().count(), queued, "more in queues than is queued");
         let is_queued = |key: &TaskKey| matches!(core.runs.task(*key).unwrap().1.state, State::Queued { .. });
         assert!(core.rate_limits.units.keys().all(is_queued), "units of a task that is not queued");
+        assert!(core.rate_limits.held.keys().all(is_queued), "a task that is held and not queued");
         assert_eq!(core.workers.values().map(|worker| worker.running().len()).sum::<usize>(), running);
         timers.extend(core.kept_timeouts.iter().map(|(key, timer)| (*timer, Timer::TimedOutCancel(*key))));
         let of_tasks = |timer: &Timer| {

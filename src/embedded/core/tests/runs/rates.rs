@@ -253,3 +253,25 @@ fn limits_are_slow_as_a_quirk() {
     bench.report(runs[0], ReportKind::Completed, 0, "{}");
     assert_eq!(bench.rest(runs[0]), Completed);
 }
+
+#[test]
+fn a_task_that_waits_for_a_limit_times_out_in_time_or_when_the_limit_is_refilled_as_a_quirk() {
+    for (quirks, window, ends_after) in [
+        (Quirks::none(), Window::Minute, 8),
+        (Quirk::LateRateLimitTimeouts.into(), Window::Minute, 60),
+        (Quirk::LateRateLimitTimeouts.into(), Window::Second, 8),
+    ] {
+        let mut bench = Bench::new(quirks);
+        bench.put_limit("k", 1, window);
+        let limits = vec![fixed("k", Some(if window == Window::Second { 5 } else { 1 }))];
+        bench.put(TaskDefinition { rate_limits: limits, schedule_timeout: Some("8s".into()), ..task() });
+        bench.worker(10);
+        let first = bench.trigger();
+        let waiting = if window == Window::Second { first } else { bench.trigger() };
+        assert_eq!(bench.rest(waiting), Queued);
+        bench.pass(Duration::from_secs(ends_after - 1));
+        assert_eq!(bench.rest(waiting), Queued, "before {ends_after} s");
+        bench.pass(Duration::from_secs(1));
+        assert_eq!(bench.rest(waiting), Failed, "after {ends_after} s");
+    }
+}
