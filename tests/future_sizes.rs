@@ -14,11 +14,11 @@ use hatchet::{Context, Task};
 
 /// The futures, and the maximum of their sizes.
 const MAX_SIZES: &[(&str, usize)] = &[
-    ("run.start()", 504),
+    ("run.start()", 520),
     ("run.outcome()", 528),
     ("run.result()", 528),
-    ("start, then outcome", 528),
-    ("start, then result", 528),
+    ("start, then outcome", 544),
+    ("start, then result", 544),
     ("run_many.start()", 1912),
     ("run_many.results()", 2128),
     ("outcome()", 192),
@@ -26,7 +26,7 @@ const MAX_SIZES: &[(&str, usize)] = &[
     ("details()", 16),
     ("watch().next()", 24),
     ("cancel().send()", 944),
-    ("replay().send()", 2000),
+    ("replay().send()", 2264),
     ("runs().page()", 32),
     ("worker.start()", 592),
     ("worker.shutdown()", 80),
