@@ -17,8 +17,8 @@ use hatchet::archive::{
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
     CronQuery, DetailsBuilder, EventBuilder, EventManyBuilder, EventOptions, RateLimitBuilder, RateLimitQuery,
-    ReadBuilder, ReplayBuilder, ReplayManyBuilder, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions, RunQuery,
-    ScheduleBuilder, ScheduleQuery, TaskQuery,
+    ReadBuilder, ReplayBuilder, ReplayManyBuilder, ReplayOptions, RerunBuilder, RunBuilder, RunManyBuilder, RunOptions,
+    RunQuery, ScheduleBuilder, ScheduleQuery, TaskQuery,
 };
 use hatchet::config::{
     Compression, ConfigBuilder, ConfigError, Entry, Explanation, Identity, Problem, RetryPolicy, Secret, Source, Tls,
@@ -139,6 +139,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<RunBuilder<Output>>();
     shared_and_shown::<RunManyBuilder<Output>>();
     plain::<RunOptions>();
+    plain::<ReplayOptions>();
     plain::<EventOptions>();
     plain::<CancelReason>();
     shared_and_shown::<RerunBuilder<Output>>();
