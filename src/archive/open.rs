@@ -107,6 +107,12 @@ impl Kind {
 /// Opens a folder, or the store of a URL. The options are added to those of the environment.
 pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> {
     let (kind, parsed) = parse(url)?;
+    // The text of an error has the URL.
+    if parsed.as_ref().is_some_and(|url| url.password().is_some() || url.query().is_some()) {
+        return Err(invalid(
+            "expected a URL without a password and a query, got one: credentials are options of the store",
+        ));
+    }
     if let Some(feature) = kind.missing_feature() {
         let problem =
             format_args!("expected a build with the feature `{feature}` of hatchet-rs, got {url:?} without it");
@@ -118,7 +124,7 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
             return Ok((name, value));
         }
         let expected =
-            if kind.hint().is_some() { "the name of an option of the store" } else { "no options for a folder" };
+            if kind.hint().is_some() { "the name of an option of the store" } else { "no options for this store" };
         // The value may be a secret.
         Err(Error::invalid("archive option", format_args!("expected {expected}, got {name:?}")))
     });
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn options_are_checked_and_their_values_are_not_shown() {
         let text = error("memory://", &[("aws_region", "secret")]);
-        assert_eq!(text, "invalid archive option: expected no options for a folder, got \"aws_region\"");
+        assert_eq!(text, "invalid archive option: expected no options for this store, got \"aws_region\"");
         if cfg!(feature = "archive-s3") {
             let text = error("s3://bucket/path", &[("AWS_REGOIN", "secret")]);
             let expected = "invalid archive option: expected the name of an option of the store, got \"aws_regoin\"";

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::expression::key_problem;
 
 /// The engine stores milliseconds, and its timestamps are limited.
+/// The minimum time of a key with which a start can be repeated. It is longer than a call with its retries usually takes.
+const MIN_REPEATABLE_TTL: Duration = Duration::from_secs(600);
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Allows only one run of a workflow per key. An expression computes the key from the input.
@@ -53,6 +55,11 @@ impl Idempotency {
     }
 
     /// The problem for which the engine would refuse it.
+    /// Whether a call can be repeated while the key is kept, even if its run has ended.
+    pub(crate) fn outlasts_calls(&self) -> bool {
+        !self.ends_with_run && self.ttl >= MIN_REPEATABLE_TTL
+    }
+
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(problem) = key_problem(&self.expression) {
             return Some(format!("idempotency: {problem}"));

@@ -58,7 +58,8 @@ pub trait Runnable {
         &[]
     }
 
-    /// Whether the definition has an [idempotency key](crate::model::Idempotency). `None`, the default, if that is not known here.
+    /// Whether the definition has an [idempotency key](crate::model::Idempotency) that is kept for at least 10 minutes and does not end with
+    /// the run, so that a start can be repeated. The default is `None`, which means that it is not known.
     fn has_idempotency_key(&self) -> Option<bool> {
         None
     }
@@ -329,7 +330,8 @@ impl<O> RunBuilder<O> {
     }
 
     /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency), so that it can be called
-    /// again after any error, also by another process. The workflow must have such a key.
+    /// again after any error, also by another process, while the engine keeps the key. The workflow must have a key that does not end with
+    /// its run, and that is kept for at least 10 minutes; a longer [timeout](Self::timeout) of the call needs a key that is kept longer.
     ///
     /// In contrast to [`start`](Self::start), the call is repeated within its timeout if its response is lost: if it has started a run, the
     /// engine reports that run. To find out whether a run was started, use `start`, which returns the existing run as an
@@ -361,7 +363,8 @@ impl<O> RunBuilder<O> {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) before anything is sent if the definition is a [`Task`](crate::Task) or a
-    /// [`Workflow`](crate::Workflow) without an idempotency key. A [`WorkflowRef`] does not know it: without a key, two runs may be started.
+    /// [`Workflow`](crate::Workflow) without such a key. For a [`WorkflowRef`] this is not known: without such a key, or if the server has an
+    /// older definition without it, two runs may be started.
     /// The other errors are those of [`start`](Self::start), without `AlreadyExists`.
     ///
     /// # Cancel safety
@@ -373,8 +376,7 @@ impl<O> RunBuilder<O> {
         async move {
             let prepared = prepared?;
             if has_key == Some(false) {
-                let problem =
-                    "expected a definition with an idempotency key, which makes it safe to repeat a start, got none";
+                let problem = "expected a definition with an idempotency key that is kept for at least 10 minutes and does not end with the run, got none";
                 return Err(Error::invalid("workflow", problem));
             }
             prepared.start_or_existing().await

@@ -37,7 +37,7 @@ impl Triggers {
     }
 
     pub(super) fn has_idempotency_key(&self) -> bool {
-        self.idempotency.is_some()
+        self.idempotency.as_ref().is_some_and(Idempotency::outlasts_calls)
     }
 
     pub(super) fn has_crons_without_input(&self) -> bool {

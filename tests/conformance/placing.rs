@@ -151,10 +151,10 @@ async fn b8_idempotency_keys_make_triggers_repeatable(setup: Setup) {
 }
 
 async fn b8_a_start_with_a_key_can_be_called_again(setup: Setup) {
-    let minute = Duration::from_secs(60);
+    let hour = Duration::from_secs(3600);
     // A key at the start: the expression reads a tag.
     let expression = format!("'{}:' + additional_metadata.key", setup.name("k"));
-    let task = double(setup.name("double")).idempotency(Idempotency::for_time(expression, minute));
+    let task = double(setup.name("double")).idempotency(Idempotency::for_time(&expression, hour));
     let worker = setup.worker(&task).await;
     let start = || setup.hatchet.run(&task, &Number { n: 4 }).metadata("key", "a").start_or_existing();
     let run = start().await.unwrap();
@@ -168,11 +168,14 @@ async fn b8_a_start_with_a_key_can_be_called_again(setup: Setup) {
     }
     let other = setup.hatchet.run(&task, &Number { n: 4 }).metadata("key", "b").start_or_existing().await.unwrap();
     assert_ne!(other.id(), run.id());
-    // Without a key in the definition, each start is another run.
-    let without = double(setup.name("without"));
-    let error = setup.hatchet.run(&without, &Number { n: 4 }).start_or_existing().await.unwrap_err();
-    assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true), "{error}");
-    assert!(error.to_string().contains("expected a definition with an idempotency key"), "{error}");
+    // Without a key that is kept, each start can be another run.
+    let short = [Idempotency::until_ended(&expression, hour), Idempotency::for_time(&expression, hour / 7)];
+    let without = short.map(|key| double(setup.name("without")).idempotency(key));
+    for without in without.iter().chain([&double(setup.name("without"))]) {
+        let error = setup.hatchet.run(without, &Number { n: 4 }).start_or_existing().await.unwrap_err();
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::InvalidInput, true), "{error}");
+        assert!(error.to_string().contains("expected a definition with an idempotency key"), "{error}");
+    }
     worker.shutdown().await;
 }
 

@@ -161,7 +161,8 @@ impl Driver {
                 self.lost();
             }
             StreamEvent::Message(event) => {
-                if std::mem::take(&mut self.has_gap) {
+                // A message of the stream that is replaced does not show that the new one has begun.
+                if !self.stream.is_overlapping() && std::mem::take(&mut self.has_gap) {
                     self.group.subscribed_at.send_replace(Some(Instant::now()));
                     if self.is_first_of_only_run(&event) {
                         self.group.lock().mark_gap();

@@ -10,7 +10,9 @@ mod ast;
 mod lexer;
 mod parser;
 
-pub(crate) use ast::{Access, BinaryOperator, Literal, Node, UnaryOperator};
+pub(crate) use ast::Node;
+#[cfg(feature = "embedded")]
+pub(crate) use ast::{Access, BinaryOperator, Literal, UnaryOperator};
 #[cfg(test)]
 pub(crate) use parser::{MAX_DEPTH, MAX_LENGTH};
 pub(crate) use parser::{Problem, parse};

@@ -150,7 +150,7 @@ impl Parser<'_> {
     }
 
     fn member(&mut self) -> Result<Node, Problem> {
-        let (of, mut accesses) = (self.primary()?, Vec::new());
+        let (mut of, mut accesses) = (self.primary()?, Vec::new());
         loop {
             if self.takes(".") {
                 let is_optional = self.takes("?");
@@ -169,7 +169,8 @@ impl Parser<'_> {
             } else if self.is_next("{") && is_type(&of, &accesses) {
                 // A message of a type, whose name was taken for a value with fields.
                 self.position += 1;
-                return self.entries(true);
+                of = self.entries(true)?;
+                accesses.clear();
             } else {
                 return Ok(if accesses.is_empty() { of } else { Node::Member(Box::new(of), accesses) });
             }

@@ -135,6 +135,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         if let State::Requested(replaced) = std::mem::replace(&mut self.state, requested) {
             tracing::debug!(stream = self.policy.name, "stream replaced");
             self.replaced = Some(replaced);
+            self.overlap = Overlap::default();
         }
         if self.replaced.is_some() {
             self.overlap.begin(now);
@@ -152,6 +153,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     pub(crate) fn close(&mut self) {
         self.backoff.closed();
         self.replaced = None;
+        self.overlap = Overlap::default();
         self.state = State::Closed;
     }
 
@@ -159,6 +161,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     pub(crate) fn mark_lost(&mut self) {
         let pause = self.backoff.lost(None, fastrand::f64()).unwrap_or_default();
         self.replaced = None;
+        self.overlap = Overlap::default();
         self.state = State::Lost(Instant::now() + pause);
     }
 
@@ -169,6 +172,11 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     /// Whether the stream is lost, and not reopened yet.
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.state, State::Lost(_))
+    }
+
+    /// Whether messages may still come from the stream that is replaced.
+    pub(crate) fn is_overlapping(&self) -> bool {
+        self.replaced.is_some()
     }
 
     /// When the opening of the stream last began. The server need not have been reached since.

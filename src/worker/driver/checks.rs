@@ -67,7 +67,9 @@ impl Driver {
         let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
         // Including those whose results come during the check.
         self.verifying = attempts.iter().cloned().collect();
-        if !attempts.is_empty() {
+        if attempts.is_empty() {
+            self.has_gap = false;
+        } else {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
         }
     }

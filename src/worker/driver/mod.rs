@@ -413,6 +413,8 @@ impl Driver {
                 self.is_connected = false;
                 self.registering = Some(self.register());
             }
+            // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
+            Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
             Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
                 self.is_connected = false;

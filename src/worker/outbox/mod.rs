@@ -326,8 +326,10 @@ impl Outbox {
     /// Holds back results that were to be sent, because the engine may have ended their attempts.
     fn hold_back(&mut self) {
         for entry in std::mem::take(&mut self.ready).into_values().flat_map(Queue::into_values) {
-            self.push(entry);
+            // What was checked before may have been ended since.
+            self.push(Entry { is_checked: false, ..entry });
         }
+        self.delayed.values_mut().for_each(|entry| entry.is_checked = false);
     }
 
     pub(super) fn is_full(&self) -> bool {
