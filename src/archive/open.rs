@@ -236,6 +236,8 @@ mod tests {
 
     #[test]
     fn options_are_checked_and_their_values_are_not_shown() {
+        let text = error("s3://key:secret@bucket/path", &[]);
+        assert!(text.contains("expected a URL without a password") && !text.contains("secret"), "{text}");
         let text = error("memory://", &[("aws_region", "secret")]);
         assert_eq!(text, "invalid archive option: expected no options for this store, got \"aws_region\"");
         if cfg!(feature = "archive-s3") {

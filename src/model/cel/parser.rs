@@ -363,6 +363,7 @@ mod tests {
         "string(1) + 'a'.startsWith('b') + \"\".size()",
         ".input.x == .size(input)",
         "google.protobuf.Duration{seconds: 1, package: 2,}",
+        "google.protobuf.Duration{seconds: 1}.seconds > 0",
         "Type{}",
         "input.package.if.`quoted-name`",
         "input.has == 1 && checksum(input.id) == null",
