@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::LogLevel;
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
@@ -294,10 +295,7 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     let run = hatchet.run(&task, &()).start().await.unwrap();
     run.result().await.unwrap();
     worker.shutdown().await;
-    let (mut lines, mut found) = (run.logs(), Vec::new());
-    while let Some(line) = lines.next().await {
-        found.push(line.unwrap());
-    }
+    let found: Vec<_> = run.logs().try_collect().await.unwrap();
     let texts: Vec<_> = found.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
     let expected =
         [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third"), (LogLevel::Debug, "fourth")];
@@ -327,10 +325,7 @@ async fn o2_spans_of_a_task_become_its_log_lines() {
     let run = hatchet.run(&task, &()).start().await.unwrap();
     run.result().await.unwrap();
     worker.shutdown().await;
-    let (mut lines, mut found) = (run.logs(), Vec::new());
-    while let Some(line) = lines.next().await {
-        found.push(line.unwrap());
-    }
+    let found: Vec<_> = run.logs().try_collect().await.unwrap();
     let texts: Vec<_> = found.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
     let expected = [(LogLevel::Info, "charging"), (LogLevel::Info, "charged"), (LogLevel::Warn, "span charge ended")];
     assert_eq!(texts, expected);

@@ -47,21 +47,14 @@ impl Workflows {
         self.unary.limits().send
     }
 
-    /// Starts a run, and returns its id. The run is encoded here, so it need not live as long as the call.
-    pub(crate) fn trigger(&self, run: &NewRun) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
-        self.trigger_by(&TRIGGER, run)
-    }
-
-    /// Starts a run of a workflow that has an idempotency key.
-    pub(crate) fn trigger_with_key(&self, run: &NewRun) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
-        self.trigger_by(&TRIGGER_WITH_KEY, run)
-    }
-
-    fn trigger_by(
+    /// Starts a run, and returns its id. The run is encoded here, so it need not live as long as the call. `has_key`: the workflow has an
+    /// idempotency key, with which the call can be repeated.
+    pub(crate) fn trigger(
         &self,
-        method: &'static Method<TriggerWorkflowRequest, TriggerWorkflowResponse>,
         run: &NewRun,
+        has_key: bool,
     ) -> impl Future<Output = Result<Triggered>> + Send + use<'_> {
+        let method = if has_key { &TRIGGER_WITH_KEY } else { &TRIGGER };
         let frame = self.unary.encode(method, run.encoded_len(), |message| run.encode(message));
         let call = self.unary.send(method, frame);
         async move {

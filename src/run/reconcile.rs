@@ -95,7 +95,7 @@ async fn start_again<O>(
     run: &NewRun,
     unassigned: &mut Vec<RunId>,
 ) -> Result<RunHandle<O>> {
-    let id = match client.rpc().workflows.trigger(run).await? {
+    let id = match client.rpc().workflows.trigger(run, false).await? {
         Triggered::Taken(existing) => {
             // The run has the key itself: the engine returns its input in another form.
             let Some(at) = unassigned.iter().position(|id| *id == existing) else {

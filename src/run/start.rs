@@ -379,7 +379,7 @@ impl<O> RunBuilder<O> {
                 let problem = "expected a definition with an idempotency key that is kept for at least 10 minutes and does not end with the run, got none";
                 return Err(Error::invalid("workflow", problem));
             }
-            prepared.start_or_existing().await
+            Prepared { has_key: true, ..prepared }.start().await
         }
     }
 
@@ -428,41 +428,29 @@ pub(super) struct Prepared<O> {
     workflow: Arc<str>,
     run: NewRun,
     is_dag: bool,
+    /// Whether the workflow has an idempotency key that makes it safe to repeat the call.
+    has_key: bool,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> Prepared<O> {
     pub(super) fn new(client: Client, workflow: Arc<str>, run: NewRun) -> Self {
-        Self { client, workflow, run, is_dag: false, output: PhantomData }
+        Self { client, workflow, run, is_dag: false, has_key: false, output: PhantomData }
     }
 
+    /// With a key, a run that has the key already is returned, and not an error.
     pub(super) async fn start(self) -> Result<RunHandle<O>> {
-        let Self { client, workflow, run, is_dag, .. } = self;
-        let call = client.rpc().workflows.trigger(&run);
+        let Self { client, workflow, run, is_dag, has_key, .. } = self;
+        let call = client.rpc().workflows.trigger(&run, has_key);
         drop(run);
-        let triggered = call.await.map_err(|error| of_workflow(error, &workflow))?;
-        let run = handle(&client, workflow, triggered).await?.map_err(Error::collision)?;
-        Ok(run.of_dag(is_dag))
-    }
-
-    async fn start_or_existing(self) -> Result<RunHandle<O>> {
-        let Self { client, workflow, run, is_dag, .. } = self;
-        let call = client.rpc().workflows.trigger_with_key(&run);
-        drop(run);
-        let triggered = call.await.map_err(|error| of_workflow(error, &workflow))?;
-        let run = handle(&client, workflow, triggered).await?;
-        Ok(run.unwrap_or_else(|existing| client.run_handle(existing).typed()).of_dag(is_dag))
-    }
-}
-
-/// The handle of a run that was triggered, or the run that has its idempotency key.
-async fn handle<O>(client: &Client, workflow: Arc<str>, triggered: Triggered) -> Result<Result<RunHandle<O>, RunId>> {
-    match triggered {
-        Triggered::Run(id) => {
-            client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
-            Ok(Ok(RunHandle::started(client, workflow, id)))
+        match call.await.map_err(|error| of_workflow(error, &workflow))? {
+            Triggered::Run(id) => {
+                client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
+                Ok(RunHandle::started(&client, workflow, id).of_dag(is_dag))
+            }
+            Triggered::Taken(existing) if has_key => Ok(client.run_handle(existing).typed().of_dag(is_dag)),
+            Triggered::Taken(existing) => Err(Error::collision(existing)),
         }
-        Triggered::Taken(existing) => Ok(Err(existing)),
     }
 }
 

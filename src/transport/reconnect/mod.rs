@@ -152,16 +152,19 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
 
     pub(crate) fn close(&mut self) {
         self.backoff.closed();
+        self.drop_replaced();
+        self.state = State::Closed;
+    }
+
+    fn drop_replaced(&mut self) {
         self.replaced = None;
         self.overlap = Overlap::default();
-        self.state = State::Closed;
     }
 
     /// Treats the stream as lost, although it has not ended.
     pub(crate) fn mark_lost(&mut self) {
         let pause = self.backoff.lost(None, fastrand::f64()).unwrap_or_default();
-        self.replaced = None;
-        self.overlap = Overlap::default();
+        self.drop_replaced();
         self.state = State::Lost(Instant::now() + pause);
     }
 
@@ -243,7 +246,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         }
         match (self.backoff.lost(error.as_ref(), fastrand::f64()), error) {
             (None, Some(error)) => {
-                self.replaced = None;
+                self.drop_replaced();
                 self.state = State::Closed;
                 StreamEvent::Failed(error)
             }
