@@ -216,7 +216,7 @@ mod tests {
             [
                 "concurrency: expected a CEL expression that returns a string, got \"1\"",
                 "concurrency: expected a maximum of 1 to 2147483647 runs, got 4294967295",
-                "concurrency: expected a CEL expression, got \"(\": at character 2: expected an operand, found the end",
+                "concurrency: expected a CEL expression, got \"(\": at character 2: expected an operand, got the end",
                 "concurrency: expected max_runs or max_runs_expression, got both",
                 "concurrency: expected a name for a limit that workflows share, got none",
             ]

@@ -262,7 +262,7 @@ mod tests {
             ),
             (
                 Condition::event("k").matching("("),
-                "wait_for: event \"k\": expected a CEL expression, got \"(\": at character 2: expected an operand, found the end",
+                "wait_for: event \"k\": expected a CEL expression, got \"(\": at character 2: expected an operand, got the end",
             ),
             (Condition::parent("a", ""), "wait_for: parent \"a\": expected a CEL expression, got \"\""),
             (Condition::parent("c", "true"), "wait_for: expected a parent of the task, got \"c\""),

@@ -1,9 +1,14 @@
 //! Checks of CEL expressions before they are sent. Only the engine checks names and types: what passes here can still be refused by it.
 
-use super::cel::{Node, Problem, parse};
+use super::cel::{Access, Node, Problem, parse};
 use super::payload::excerpt;
 
-/// The problem of a text that is no CEL expression.
+/// The outputs of a task's parents, which only some expressions can use.
+const PARENTS: &str = "parents";
+/// The methods whose first argument declares a variable.
+const MACROS: [&str; 5] = ["all", "exists", "exists_one", "filter", "map"];
+
+/// The problem of a text that is not a CEL expression.
 pub(crate) fn expression_problem(text: &str) -> Option<String> {
     parsed(text).err()
 }
@@ -23,12 +28,24 @@ pub(crate) fn input_problem(text: &str) -> Option<String> {
         Ok(node) => node?,
         Err(problem) => return Some(problem),
     };
-    let mut uses_parents = false;
-    node.visit(&mut |node| uses_parents |= matches!(node, Node::Name(name) if name == "parents"));
-    uses_parents.then(|| describe("a CEL expression over input and additional_metadata, without parents", text))
+    let (mut uses_parents, mut is_variable) = (false, false);
+    node.visit(&mut |node| match node {
+        Node::Name(name) => uses_parents |= name == PARENTS,
+        Node::Member(_, accesses) => is_variable |= accesses.iter().any(declares_parents),
+        _ => {}
+    });
+    let is_refused = uses_parents && !is_variable;
+    is_refused.then(|| describe("a CEL expression over input and additional_metadata, without parents", text))
 }
 
-/// The syntax tree, or the problem of a text that is no CEL. `None` if the text is too large to be checked.
+/// Whether this is a macro whose variable is called `parents`. Then the name can mean the variable, and the engine decides.
+fn declares_parents(access: &Access) -> bool {
+    let Access::Method(method, arguments) = access else { return false };
+    let [Node::Name(variable), _, ..] = arguments.as_slice() else { return false };
+    variable == PARENTS && MACROS.contains(&method.as_str())
+}
+
+/// The syntax tree, or the problem of a text that is not CEL. `None` if the text is too large to be checked.
 fn parsed(text: &str) -> Result<Option<Node>, String> {
     if text.trim().is_empty() {
         return Err(describe("a CEL expression", text));
@@ -41,7 +58,7 @@ fn parsed(text: &str) -> Result<Option<Node>, String> {
         Err(Problem::TooLarge) => Ok(None),
         Err(Problem::Syntax(error)) => {
             let text = describe("a CEL expression", text);
-            Err(format!("{text}: at character {}: expected {}, found {}", error.position, error.expected, error.found))
+            Err(format!("{text}: at character {}: expected {}, got {}", error.position, error.expected, error.got))
         }
     }
 }
@@ -63,6 +80,7 @@ mod tests {
             "{'parents': [1, 2]}.parents[0] == 1",
             "size(input.list.filter(x, x > 1u)) > 0x1F ? 'a' : 'b' // a ( comment",
             "input.list.exists(x, has(x.parents))",
+            "input.list.exists(parents, parents > 1)",
         ] {
             assert_eq!(input_problem(text), None, "{text}");
         }
@@ -82,16 +100,16 @@ mod tests {
             (
                 "input.a == 'x' and input.b",
                 "expected a CEL expression, got \"input.a == 'x' and input.b\": at character 16: expected an operator or the end, \
-                 found \"and input.b\"",
+                 got \"and input.b\"",
             ),
             (
                 "size(input.a",
-                "expected a CEL expression, got \"size(input.a\": at character 13: expected \",\" or \")\", found the end",
+                "expected a CEL expression, got \"size(input.a\": at character 13: expected \",\" or \")\", got the end",
             ),
         ] {
             assert_eq!(expression_problem(text).as_deref(), Some(problem));
         }
-        for text in ["parents.a.x", "input.x + [parents][0].a.x", "f(parents)"] {
+        for text in ["parents.a.x", "input.x + [parents][0].a.x", "f(parents)", "input.list.exists(x, x == parents)"] {
             assert_eq!(
                 key_problem(text).unwrap(),
                 format!("expected a CEL expression over input and additional_metadata, without parents, got {text:?}")

@@ -269,7 +269,7 @@ mod tests {
             both.units(1).units_expression("(").problems(),
             [
                 "rate limit \"input.a\": expected a limit of 1 to 2147483647, got 0",
-                "rate limit \"input.a\": expected a CEL expression, got \"(\": at character 2: expected an operand, found the end",
+                "rate limit \"input.a\": expected a CEL expression, got \"(\": at character 2: expected an operand, got the end",
                 "rate limit \"input.a\": expected a CEL expression over input and additional_metadata, without parents, got \"parents.a.x\"",
                 "rate limit \"input.a\": expected units or units_expression, got both",
                 "rate limit \"input.a\": expected limit or limit_expression, got both",

@@ -34,7 +34,7 @@ pub(crate) use grpc_response::ResponseBody;
 pub(crate) use messages::Messages;
 pub(crate) use poll::Polling;
 pub(crate) use prefixed_body::PrefixedBody;
-pub(crate) use reconnect::{ReconnectingStream, StreamEvent, StreamPolicy};
+pub(crate) use reconnect::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 pub(crate) use request::Sent;
 pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;

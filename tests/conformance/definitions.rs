@@ -233,7 +233,7 @@ async fn w14_definitions_are_refused_with_all_reasons(setup: Setup) {
         "cron: expected cron_input, or an input type that deserializes from {}, got that of task \"a\": missing field `n`",
         "filter: expected a non-empty scope without U+0000, got \"\"",
         "filter: expected an event key together with a filter, got none",
-        "concurrency: expected a CEL expression, got \"input.(\": at character 7: expected the name of a field, found \"(\"",
+        "concurrency: expected a CEL expression, got \"input.(\": at character 7: expected a field name, got \"(\"",
         "concurrency: expected a maximum of 1 to 2147483647 runs, got 0",
         "got a second task named \"c\"",
         "task \"a\": expected a task of the workflow as a parent, got \"nobody\"",

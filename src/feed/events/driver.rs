@@ -19,12 +19,16 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
 use crate::time::{Clock, at};
-use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy};
+use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 
 /// An idle stream is reopened, and its runs are listed: it may have lost events. Chunks that are lost cannot be read in another way, so the
 /// limit is short.
-pub(super) const STREAM: StreamPolicy =
-    StreamPolicy { name: "run events", max_backoff: Duration::from_secs(5), idle_limit: Duration::from_secs(60) };
+pub(super) const STREAM: StreamPolicy = StreamPolicy {
+    name: "run events",
+    max_backoff: Duration::from_secs(5),
+    idle_limit: Duration::from_secs(60),
+    twins: Twins::Dropped,
+};
 /// The pause before a failed stream is reopened.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// How long after the request the engine probably sends events. It does not confirm a subscription.

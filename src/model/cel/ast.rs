@@ -4,7 +4,7 @@
 pub(crate) enum Node {
     Literal(Literal),
     Name(String),
-    /// A call of a function, which is no method.
+    /// A call of a function that is not a method.
     Call(String, Vec<Node>),
     List(Vec<Node>),
     /// A map, or a message with a type.

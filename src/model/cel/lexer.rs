@@ -11,13 +11,13 @@ pub(super) enum Token {
     Sign(&'static str),
 }
 
-/// Why a text is no expression, and where: the number of the character, from 1 on.
+/// Why a text is not an expression, and where: the number of the character, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) position: usize,
     pub(crate) expected: &'static str,
     /// What is there instead.
-    pub(crate) found: String,
+    pub(crate) got: String,
 }
 
 /// Operators and punctuation, longer ones first.
@@ -52,8 +52,8 @@ pub(super) fn error(text: &str, at: usize, expected: &'static str) -> SyntaxErro
     if excerpt.len() < rest.len() {
         excerpt.push('…');
     }
-    let found = if excerpt.is_empty() { "the end".to_owned() } else { format!("{excerpt:?}") };
-    SyntaxError { position: before.chars().count() + 1, expected, found }
+    let got = if excerpt.is_empty() { "the end".to_owned() } else { format!("{excerpt:?}") };
+    SyntaxError { position: before.chars().count() + 1, expected, got }
 }
 
 struct Lexer<'a> {
@@ -135,7 +135,7 @@ impl<'a> Lexer<'a> {
                 self.at += sign.len();
                 Ok(Some(Token::Sign(sign)))
             }
-            None => self.fail(start, "a character of CEL"),
+            None => self.fail(start, "a valid character"),
         }
     }
 
@@ -166,9 +166,9 @@ impl<'a> Lexer<'a> {
         let is_unsigned = matches!(number, Some(Literal::Int(_)) | None) && (self.takes("u") || self.takes("U"));
         match number {
             Some(Literal::Int(_)) if is_unsigned => Ok(Literal::Unsigned),
-            Some(Literal::Int(number)) if number > i64::MIN.unsigned_abs() => self.fail(start, "an integer of 64 bits"),
+            Some(Literal::Int(number)) if number > i64::MIN.unsigned_abs() => self.fail(start, "a 64-bit integer"),
             Some(number) => Ok(number),
-            None => self.fail(start, "a number of 64 bits"),
+            None => self.fail(start, "a 64-bit number"),
         }
     }
 
@@ -187,13 +187,13 @@ impl<'a> Lexer<'a> {
             }
             let at = self.at;
             match self.rest().chars().next() {
-                None => return self.fail(start, "a string that is closed"),
-                Some('\n' | '\r') if !is_long => return self.fail(start, "a string that is closed in its line"),
+                None => return self.fail(start, "a closing quote"),
+                Some('\n' | '\r') if !is_long => return self.fail(start, "a closing quote on the same line"),
                 Some('\\') if !is_raw => {
                     self.at += 1;
                     match self.escaped() {
                         Some(escaped) => found.push(escaped),
-                        None => return self.fail(at, "an escape sequence of CEL"),
+                        None => return self.fail(at, "a valid escape sequence"),
                     }
                 }
                 Some(char) => {

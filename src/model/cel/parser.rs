@@ -30,7 +30,7 @@ const RESERVED: [&str; 17] = [
 ];
 
 const OPERAND: &str = "an operand";
-const FIELD: &str = "the name of a field";
+const FIELD: &str = "a field name";
 
 /// The operators by rank: those of the first rank bind least.
 const OPERATORS: [&[(&str, BinaryOperator)]; 5] = [
@@ -49,7 +49,7 @@ const OPERATORS: [&[(&str, BinaryOperator)]; 5] = [
     &[("*", BinaryOperator::Times), ("/", BinaryOperator::Divide), ("%", BinaryOperator::Modulo)],
 ];
 
-/// Why there is no syntax tree.
+/// Why an expression cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
     Syntax(SyntaxError),
@@ -118,7 +118,7 @@ impl Parser<'_> {
         if self.depth > MAX_DEPTH { Err(Problem::TooLarge) } else { Ok(()) }
     }
 
-    /// Operands and operators of any rank. They are read first and grouped then, because a function for each rank would use more stack.
+    /// Operands and operators of any rank. They are read first and grouped afterwards, because a function for each rank would use more stack.
     fn binary(&mut self) -> Result<Node, Problem> {
         let mut operands = vec![self.unary()?];
         let mut operators = Vec::new();
@@ -209,7 +209,7 @@ impl Parser<'_> {
             }
             Some(Token::Name(name)) => {
                 if RESERVED.contains(&name.as_str()) {
-                    return self.fail("a name that CEL does not reserve");
+                    return self.fail("a name that is not reserved");
                 }
                 self.position += 1;
                 if !self.takes("(") {
@@ -220,7 +220,7 @@ impl Parser<'_> {
                 if let ("has", [argument]) = (name.as_str(), arguments.as_slice())
                     && !is_field(argument)
                 {
-                    return self.fail_at(first, "a field as the argument of has");
+                    return self.fail_at(first, "a field selection as the argument of has()");
                 }
                 Ok(Node::Call(name, arguments))
             }
@@ -243,9 +243,12 @@ impl Parser<'_> {
         }
     }
 
-    /// The elements of a list, which may end with a comma.
+    /// The elements of a list. A comma may follow the last one, or be all there is.
     fn list(&mut self, end: &str, expected: &'static str) -> Result<Vec<Node>, Problem> {
         let mut nodes = Vec::new();
+        if self.takes(",") {
+            return self.take(end, expected).map(|()| nodes);
+        }
         while !self.takes(end) {
             let _is_optional = self.takes("?");
             nodes.push(self.expression()?);
@@ -256,9 +259,12 @@ impl Parser<'_> {
         Ok(nodes)
     }
 
-    /// The entries of a map or the fields of a message, after its brace. They may end with a comma.
+    /// The entries of a map or the fields of a message, after its brace. A comma may follow the last one, or be all there is.
     fn entries(&mut self, is_message: bool) -> Result<Node, Problem> {
         let mut nodes = Vec::new();
+        if self.takes(",") {
+            return self.take("}", "\"}\"").map(|()| Node::Fields(nodes));
+        }
         while !self.takes("}") {
             let _is_optional = self.takes("?");
             if is_message {
@@ -317,7 +323,7 @@ fn is_field(node: &Node) -> bool {
 }
 
 impl Node {
-    /// Whether this is a literal that is no string.
+    /// Whether this is a literal other than a string.
     pub(crate) fn is_other_literal(&self) -> bool {
         match self {
             Self::Literal(literal) => !matches!(literal, Literal::String(_)),
@@ -349,7 +355,8 @@ mod tests {
         "input.parents + input . parents",
         "{'a': [1, 2]}.a[0] == 1",
         "{} == {'a': 1, }",
-        "[1, 2, ] + []",
+        "[1, 2, ] + [] + [ , ]",
+        "{,} == Type{,}",
         "input.items.all(i, i.price * 2 - 1 >= 0.5e3 / 2e-1 && i.n % 2 == 0)",
         "input.items.exists_one(i, i in ['a', 'b']) || !('x' in input.tags)",
         "input.items.map(i, has(i.name), i.name)",
@@ -373,7 +380,7 @@ mod tests {
         "5.size() == 1.e",
     ];
 
-    /// Texts that are no CEL, with what is reported.
+    /// Texts that are not CEL, with what is reported.
     const INVALID: &[(&str, usize, &str, &str)] = &[
         ("", 1, OPERAND, "the end"),
         ("input.tenant ==", 16, OPERAND, "the end"),
@@ -382,9 +389,9 @@ mod tests {
         ("input.in", 7, FIELD, "\"in\""),
         ("input.1", 6, "an operator or the end", "\".1\""),
         ("a b", 3, "an operator or the end", "\"b\""),
-        ("a = b", 3, "a character of CEL", "\"= b\""),
-        ("a & b", 3, "a character of CEL", "\"& b\""),
-        ("a | b", 3, "a character of CEL", "\"| b\""),
+        ("a = b", 3, "a valid character", "\"= b\""),
+        ("a & b", 3, "a valid character", "\"& b\""),
+        ("a | b", 3, "a valid character", "\"| b\""),
         ("a and b", 3, "an operator or the end", "\"and b\""),
         ("&& true", 1, OPERAND, "\"&& true\""),
         ("1 +* 2", 4, OPERAND, "\"* 2\""),
@@ -394,28 +401,29 @@ mod tests {
         ("input.a)", 8, "an operator or the end", "\")\""),
         ("input[1", 8, "\"]\"", "the end"),
         ("[1 2]", 4, "\",\" or \"]\"", "\"2]\""),
-        ("[,]", 2, OPERAND, "\",]\""),
+        ("[,,]", 3, "\",\" or \"]\"", "\",]\""),
+        ("{,,}", 3, "\"}\"", "\",}\""),
         ("{'a'}", 5, "\":\"", "\"}\""),
         ("{'a': 1 'b': 2}", 9, "\",\" or \"}\"", "\"'b': 2}\""),
         ("a ? b", 6, "\":\" of a conditional", "the end"),
         ("a ? b ? c : d : e", 7, "\":\" of a conditional", "\"? c : d : e\""),
-        ("'open", 1, "a string that is closed", "\"'open\""),
-        ("x == 'a\n'", 6, "a string that is closed in its line", "\"'a\\n'\""),
-        (r"'a\'", 1, "a string that is closed", r#""'a\\'""#),
-        (r"'\q'", 2, "an escape sequence of CEL", r#""\\q'""#),
-        (r"'\u12'", 2, "an escape sequence of CEL", r#""\\u12'""#),
-        (r"'\ud800'", 2, "an escape sequence of CEL", r#""\\ud800'""#),
-        ("ä == 'x'", 1, "a character of CEL", "\"ä == 'x'\""),
-        ("'ä' == #", 8, "a character of CEL", "\"#\""),
-        ("1 == 9223372036854775809", 6, "an integer of 64 bits", "\"9223372036854775809\""),
-        ("99999999999999999999", 1, "a number of 64 bits", "\"99999999999999999999\""),
+        ("'open", 1, "a closing quote", "\"'open\""),
+        ("x == 'a\n'", 6, "a closing quote on the same line", "\"'a\\n'\""),
+        (r"'a\'", 1, "a closing quote", r#""'a\\'""#),
+        (r"'\q'", 2, "a valid escape sequence", r#""\\q'""#),
+        (r"'\u12'", 2, "a valid escape sequence", r#""\\u12'""#),
+        (r"'\ud800'", 2, "a valid escape sequence", r#""\\ud800'""#),
+        ("ä == 'x'", 1, "a valid character", "\"ä == 'x'\""),
+        ("'ä' == #", 8, "a valid character", "\"#\""),
+        ("1 == 9223372036854775809", 6, "a 64-bit integer", "\"9223372036854775809\""),
+        ("99999999999999999999", 1, "a 64-bit number", "\"99999999999999999999\""),
         ("1abc", 2, "an operator or the end", "\"abc\""),
-        ("has(input)", 5, "a field as the argument of has", "\"input)\""),
-        ("has(input['a'])", 5, "a field as the argument of has", "\"input['a'])\""),
-        ("if == 1", 1, "a name that CEL does not reserve", "\"if == 1\""),
+        ("has(input)", 5, "a field selection as the argument of has()", "\"input)\""),
+        ("has(input['a'])", 5, "a field selection as the argument of has()", "\"input['a'])\""),
+        ("if == 1", 1, "a name that is not reserved", "\"if == 1\""),
         ("input.`a", 7, "a name in backticks", "\"`a\""),
         ("`a` == 1", 1, OPERAND, "\"`a` == 1\""),
-        ("# a long comment in another language", 1, "a character of CEL", "\"# a long comment in …\""),
+        ("# a long comment in another language", 1, "a valid character", "\"# a long comment in …\""),
     ];
 
     #[test]
@@ -427,9 +435,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cel_is_refused_with_its_position() {
-        for (text, position, expected, found) in INVALID {
-            let error = SyntaxError { position: *position, expected, found: (*found).to_owned() };
+    fn a_syntax_error_names_its_position() {
+        for (text, position, expected, got) in INVALID {
+            let error = SyntaxError { position: *position, expected, got: (*got).to_owned() };
             assert_eq!(parse(text), Err(Problem::Syntax(error)), "{text}");
         }
     }
@@ -457,7 +465,7 @@ mod tests {
         ] {
             assert_eq!(parse(&text), Err(Problem::TooLarge));
         }
-        assert!(parse(&vec!["a.b[0]"; 10_000].join(" + ")).is_ok(), "a chain is no nesting");
+        assert!(parse(&vec!["a.b[0]"; 10_000].join(" + ")).is_ok(), "a chain is not nested");
     }
 
     proptest! {

@@ -6,7 +6,7 @@
 //! **Idle streams.** The engine is silent while nothing happens, so silence does not prove a loss. But a proxy can keep a connection
 //! open, answer its HTTP/2 pings, and have lost the stream behind it. So each stream has an idle limit: after that time without a message,
 //! its owner gets [`StreamEvent::Idle`]. The owner opens another stream, or finds out in another way whether it has missed something. The
-//! idle stream is read until the new one has certainly begun, and a message that both deliver is returned once.
+//! idle stream is read until the new one has certainly begun. Whether a message that both deliver is returned once is the owner's choice.
 
 mod backoff;
 mod overlap;
@@ -41,6 +41,17 @@ pub(crate) struct StreamPolicy {
     pub(crate) max_backoff: Duration,
     /// The time without a message after which it is idle. It is extended by up to a quarter at random.
     pub(crate) idle_limit: Duration,
+    /// What happens to a message that both streams deliver while one replaces the other.
+    pub(crate) twins: Twins,
+}
+
+/// Messages that two streams deliver while one replaces the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Twins {
+    /// The owner gets one of them. No stream delivers two equal messages.
+    Dropped,
+    /// The owner gets both. Equal messages can have different meanings, or it makes no difference.
+    Kept,
 }
 
 impl StreamPolicy {
@@ -203,7 +214,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 // What it has received came first.
                 received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
                     Ok(Some(message)) => {
-                        if self.overlap.is_new(Instant::now(), Side::Replaced, &message) {
+                        if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
                     }
@@ -214,7 +225,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                         let now = Instant::now();
                         self.backoff.reset(self.policy.name);
                         self.idle_at = now + self.idle_limit;
-                        if self.overlap.is_new(now, Side::New, &message) {
+                        if self.is_new(now, Side::New, &message) {
                             return StreamEvent::Message(message);
                         }
                     }
@@ -237,6 +248,10 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 }
             }
         }
+    }
+
+    fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
+        self.policy.twins == Twins::Kept || self.overlap.is_new(now, side, message)
     }
 
     fn lost(&mut self, error: Option<Error>) -> StreamEvent<T> {
@@ -286,8 +301,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const MAX_PAUSE: Duration = Duration::from_secs(2);
-    const POLICY: StreamPolicy =
-        StreamPolicy { name: "numbers", max_backoff: MAX_PAUSE, idle_limit: Duration::from_secs(60) };
+    const POLICY: StreamPolicy = StreamPolicy {
+        name: "numbers",
+        max_backoff: MAX_PAUSE,
+        idle_limit: Duration::from_secs(60),
+        twins: Twins::Dropped,
+    };
 
     fn text(event: &StreamEvent<u32>) -> String {
         match event {
@@ -433,7 +452,15 @@ mod tests {
 
     /// The events until a stream was idle for the second time, with their times since the replacement.
     async fn replaced(old: &'static [(u64, u32)], new: &'static [(u64, u32)]) -> Vec<(u128, String)> {
-        let mut stream = ReconnectingStream::new(POLICY);
+        replaced_with(POLICY, old, new).await
+    }
+
+    async fn replaced_with(
+        policy: StreamPolicy,
+        old: &'static [(u64, u32)],
+        new: &'static [(u64, u32)],
+    ) -> Vec<(u128, String)> {
+        let mut stream = ReconnectingStream::new(policy);
         let limit = next_limit();
         let start = Instant::now() + limit;
         stream.open(async move { Ok(timed(start, old)) });
@@ -453,13 +480,20 @@ mod tests {
         let expected =
             |events: &[(u128, u32)]| -> Vec<_> { events.iter().map(|(at, n)| (*at, n.to_string())).collect() };
         // The new one begins only after a while, and is behind. What comes after the overlap is only on the new one.
-        let events = replaced(&[(10, 1), (500, 2), (999, 3), (1001, 4)], &[(600, 2), (1100, 3), (1101, 4)]).await;
-        assert_eq!(events, expected(&[(10, 1), (500, 2), (999, 3), (1101, 4)]));
+        let events = replaced(&[(10, 1), (500, 2), (4999, 3), (5001, 4)], &[(600, 2), (5100, 3), (5101, 4)]).await;
+        assert_eq!(events, expected(&[(10, 1), (500, 2), (4999, 3), (5101, 4)]));
         // The idle one was half-open, or is behind.
         let events = replaced(&[], &[(10, 1), (2000, 2)]).await;
         assert_eq!(events, expected(&[(10, 1), (2000, 2)]));
         let events = replaced(&[(900, 1)], &[(10, 1), (20, 1)]).await;
         assert_eq!(events, expected(&[(10, 1), (20, 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_can_get_the_messages_of_both_streams() {
+        let policy = StreamPolicy { twins: Twins::Kept, ..POLICY };
+        let events = replaced_with(policy, &[(10, 1), (5001, 2)], &[(10, 1), (600, 1)]).await;
+        assert_eq!(events, [(10, "1".to_owned()), (10, "1".into()), (600, "1".into())]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For how long the replaced stream is read. The engine sends the messages of a new subscription about 100 ms after the request.
-pub(super) const OVERLAP: Duration = Duration::from_secs(1);
+/// For how long the replaced stream is read. The engine sends the messages of a new subscription about 100 ms after the request, and later
+/// under load.
+pub(super) const OVERLAP: Duration = Duration::from_secs(5);
 /// The number of messages that are remembered. The streams that are replaced are idle, so they have few.
 const MAX_UNMATCHED: usize = 1024;
 

@@ -34,7 +34,7 @@ use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
-use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy};
+use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots, Stop};
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
@@ -42,8 +42,12 @@ use shutdown::{Deadlines, Phase};
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is not
 /// reopened, because the engine may not notice that the old one was closed, and assign tasks to it. The engine refuses heartbeats if it has
 /// lost the stream. In case the stream has lost cancellations, the attempts are checked.
-const STREAM: StreamPolicy =
-    StreamPolicy { name: "assignments", max_backoff: Duration::from_secs(1), idle_limit: Duration::from_secs(300) };
+const STREAM: StreamPolicy = StreamPolicy {
+    name: "assignments",
+    max_backoff: Duration::from_secs(1),
+    idle_limit: Duration::from_secs(300),
+    twins: Twins::Dropped,
+};
 /// How long the engine may take to notice a stream.
 const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// The timeout of each call of a shutdown.

@@ -142,7 +142,7 @@ fn expressions_of_conditions() {
     }
     for text in [" ", "output.x >", "payload.x == 5", "((true)", "a b", "has(true)", "checksum(input) == 'x'"] {
         let (mut bench, _, _) = chain(Quirks::none(), vec![parent(Queue, "a", text)]);
-        assert_eq!(bench.assigned(), ["a"], "{text} is no CEL, accepted and never true");
+        assert_eq!(bench.assigned(), ["a"], "{text} is not CEL, accepted and never true");
     }
     for text in ["size(output) > 1", "output.x == 'checksum(' && size(output) > 1"] {
         let refused = On::event("e".into(), text).unwrap_err();
