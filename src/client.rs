@@ -100,9 +100,9 @@ impl Client {
 
     /// Closes this client and all of its clones, and waits until the streams and tasks that they share have ended.
     ///
-    /// Pending waits and [`RunWatch`](crate::stream::RunWatch) streams, and all later calls, return [`ErrorKind::Closed`]. Calls that have been sent still
-    /// complete. Shut down the workers of the client first: they could not report their results anymore. A client that is dropped
-    /// closes without waiting.
+    /// Pending waits and [`RunWatch`](crate::stream::RunWatch) streams, and all later calls, return [`ErrorKind::Closed`]. Calls that have
+    /// been sent still complete. Shut down the workers of the client first: they could not report their results anymore. A client that is
+    /// dropped closes without waiting.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -113,8 +113,8 @@ pub enum ErrorKind {
     Unimplemented,
     /// The server has an internal error, or its response is invalid.
     Server,
-    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only methods that return outputs return it, such as [`RunHandle::result`](crate::RunHandle::result) and
-    /// [`RunBuilder::result`](crate::builder::RunBuilder::result).
+    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only methods that return outputs return it, such as
+    /// [`RunHandle::result`](crate::RunHandle::result) and [`RunBuilder::result`](crate::builder::RunBuilder::result).
     RunFailed,
     /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).
     RunState,

@@ -163,8 +163,8 @@ impl CollectBuilder {
     /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
     /// with [`batches`](Self::batches), the report is available.
     ///
-    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors). An error of the server or of the archive ends the
-    /// collection.
+    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors). An error of the server or of the
+    /// archive ends the collection.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.

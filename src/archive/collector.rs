@@ -50,8 +50,8 @@ impl CollectBuilder {
     /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started in the meantime is cancelled. The
     /// output is a [`CollectReport`].
     ///
-    /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a [cron](Task::cron) can be added. If an
-    /// option of the collection is invalid, the runs fail.
+    /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a
+    /// [cron](Task::cron) can be added. If an option of the collection is invalid, the runs fail.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {

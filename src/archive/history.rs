@@ -158,7 +158,7 @@ impl HistoryQuery {
         self
     }
 
-    /// Returns the newest matching runs, at most `size`, a bound of the number of all matching runs, and the token of the next page. The
+    /// Returns the newest matching runs, at most `size`, an upper bound of the number of all matching runs, and the token of the next page. The
     /// token can be sent to another process, and it stays valid while runs are archived, compacted and dropped by the engine.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages. The total counts runs twice that both the engine
@@ -188,7 +188,7 @@ impl HistoryQuery {
         Box::pin(self.pages().page(self.items(), size, after.as_ref(), self.total())).await
     }
 
-    /// A bound of the number of all matching runs.
+    /// An upper bound of the number of all matching runs.
     async fn total(&self) -> Result<Total> {
         let History { client, archive, .. } = &self.history;
         let live = match client.runs(self.filter.clone()).count().await {

@@ -221,7 +221,7 @@ impl EngineBuilder {
     /// runs that never existed. The default is to keep all runs; that of a server is 30 days.
     ///
     /// A server drops all runs of a day (UTC) together, and so does this engine: a run is dropped when this period has passed since the
-    /// midnight after its creation. Other than a server, it keeps runs that have not ended. Events are dropped in the same way.
+    /// midnight after its creation. Unlike a server, it keeps runs that have not ended. Events are dropped in the same way.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

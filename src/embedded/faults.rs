@@ -46,11 +46,11 @@ use crate::time::{Clock, MAX_DURATION};
 #[non_exhaustive]
 pub enum Fault {
     /// The gRPC call does not reach the engine. The caller gets this numeric code, from 1 to 16, as if the engine had sent it: 14 is
-    /// `UNAVAILABLE`. The caller cannot know whether the call had an effect. With 16, `UNAUTHENTICATED`, the message is that of the
-    /// engine for a token which it does not accept, for example because it has expired.
+    /// `UNAVAILABLE`. The caller cannot know whether the call had an effect. With 16, `UNAUTHENTICATED`, the message is the one
+    /// that the engine sends for a token that it does not accept, such as an expired one.
     RefuseGrpc(u16),
-    /// The same for a REST call and its HTTP status, from 400 to 599. With 403, the body is that of the engine for a token which it does not
-    /// accept.
+    /// The same for a REST call and its HTTP status, from 400 to 599. With 403, the body is the one that the engine sends for a token that
+    /// it does not accept.
     RefuseRest(u16),
     /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
     LoseResponse,

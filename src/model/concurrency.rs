@@ -31,13 +31,14 @@ pub enum ConcurrencyStrategy {
     GroupRoundRobin,
     /// The newest runs continue. Older ones are cancelled, even if they are running.
     CancelInProgress,
-    /// The runs that are there continue. New ones are cancelled before they start.
+    /// Existing runs continue. New ones are cancelled before they start.
     CancelNewest,
-    /// Runs that have started continue. Of the runs that wait, as many of the newest are kept as may run at the same time, and the others are
-    /// cancelled. The oldest run that waits is next, whatever its priority. Needs an engine from v0.105.16 on: on an older one, the
-    /// worker does not start.
+    /// Runs that have started continue. Of the queued runs, the newest are kept, as many as may run at the same time, and the others are
+    /// cancelled. The oldest of the kept runs starts next, whatever its priority. Requires engine v0.105.16 or later: with an older one,
+    /// the worker does not start.
     CancelQueuedExceptNewest,
-    /// The same, but the oldest runs that wait are kept. Needs an engine from v0.105.16 on: on an older one, the worker does not start.
+    /// Runs that have started continue. Of the queued runs, the oldest are kept, as many as may run at the same time, and the others are
+    /// cancelled. Requires engine v0.105.16 or later: with an older one, the worker does not start.
     CancelQueuedExceptOldest,
 }
 
@@ -128,14 +129,14 @@ impl Concurrency {
     }
 
     /// Sets an expression that computes the limit from the input, for example `input.tier == 'premium' ? 10 : 1`. The limit of a key is the
-    /// value of its newest run. Needs an engine from v0.106.5 on: older ones ignore it, so a worker that registers the definition checks
+    /// value of its newest run. Requires engine v0.106.5 or later. Older ones ignore it, so a worker that registers the definition checks
     /// the engine's version first.
     pub fn max_runs_expression(mut self, expression: impl Into<String>) -> Self {
         self.max_runs_expression = Some(expression.into());
         self
     }
 
-    /// Sets the name of the limit. Needs an engine from v0.106.5 on.
+    /// Sets the name of the limit. Requires engine v0.106.5 or later.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

@@ -127,8 +127,9 @@ impl RateLimit {
         Self::with_key(RateLimitKey::Static(key.into()), RateLimitWindow::Minute)
     }
 
-    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes. The key must be a string. Its size must be set with
-    /// [`limit`](Self::limit) or [`limit_expression`](Self::limit_expression): otherwise, the engine would create a limit of 0.
+    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes. The key must be a string.
+    /// Its size must be set with [`limit`](Self::limit) or [`limit_expression`](Self::limit_expression): otherwise, the engine would create
+    /// a limit of 0.
     pub fn dynamic(key_expression: impl Into<String>, window: RateLimitWindow) -> Self {
         Self::with_key(RateLimitKey::Dynamic(key_expression.into()), window)
     }

@@ -86,9 +86,9 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
 }
 
 /// The end that counts, of all ends of an attempt. If the engine has taken the attempt from its worker, or has started another attempt
-/// after a failure, the attempt failed: a late output is recorded and ignored. Otherwise it is one with an output; otherwise not a cancel if there is a failure, because all API
-/// views show a task that fails after its cancel as failed; otherwise the first one, because the schedule timeout of a run that was
-/// cancelled in the queue still passes.
+/// after a failure, the attempt failed: a late output is recorded and ignored. Otherwise it is one with an output; otherwise not a cancel
+/// if there is a failure, because all API views show a task that fails after its cancel as failed; otherwise the first one, because the
+/// schedule timeout of a run that was cancelled in the queue still passes.
 fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEvent)> {
     let has_failed = ends.iter().any(|(status, _)| *status == RunStatus::Failed);
     let is_failure = |status: &RunStatus| matches!(status, RunStatus::Failed | RunStatus::TimedOut);

@@ -33,7 +33,8 @@ const CANCEL_TEXT: &str = "Cancellation requested";
 /// The metadata key of such a line, which distinguishes it from a line with the same text.
 const CANCEL_KEY: &str = "hatchet_rs__cancel";
 
-/// A stream of a run's log lines; see [`RunHandle::logs`](crate::RunHandle::logs). It ends after an error. Nothing is sent before the first item is requested.
+/// A stream of a run's log lines; see [`RunHandle::logs`](crate::RunHandle::logs). It ends after an error. Nothing is sent before the first
+/// item is requested.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -157,8 +157,8 @@ impl CancelBuilder {
     }
 
     /// Cancels the run, and waits until the cancel has an effect. Running tasks are notified and have the worker's
-    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end. Later tasks do not start, and nothing is retried. The children of
-    /// the run continue; [`children`](RunHandle::children) lists them.
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end. Later tasks do not start, and nothing is retried.
+    /// The children of the run continue; [`children`](RunHandle::children) lists them.
     ///
     /// With a [reason](Self::reason) or an [author](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///

@@ -208,7 +208,7 @@ impl ReplayManyBuilder {
         self
     }
 
-    /// Sets options of single runs. The function is called once for each run, with its id and the options of all runs.
+    /// Sets options for each run. The function is called once per run, with its id and the options set on this request.
     pub fn each(mut self, mut options: impl FnMut(RunId, ReplayOptions) -> ReplayOptions) -> Self {
         let (of_all, runs) = (self.command.options, &self.runs);
         self.command.each = runs.iter().map(|run| (*run, options(*run, of_all))).collect();

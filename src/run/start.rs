@@ -231,8 +231,9 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the
-    /// same key already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its index: the first child of a task is 0.
+    /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the same key
+    /// already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its index: the first child
+    /// of a task is 0.
     ///
     /// The server does not distinguish keys from indexes, so a key must not be an integer. A key is accepted only for runs that are
     /// started through a task's [`Context`](crate::Context::run).

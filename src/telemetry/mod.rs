@@ -12,13 +12,13 @@
 //! | field | value |
 //! |---|---|
 //! | `call` | the same as the label of the metrics below |
-//! | `tries` | how often the request was sent, or was to be sent (calls only) |
-//! | `result` | `ok`, or the [kind](ErrorKind) of the error, such as `run_not_found` |
+//! | `tries` | the number of attempts to send the request (calls only) |
+//! | `result` | `ok`, or the [kind](ErrorKind) of the error, such as `unavailable` |
 //! | `grpc_code` | the number of the gRPC status, if the server refused the request with one |
 //! | `http_status` | the HTTP status, if the server or a proxy refused the request with one |
 //!
-//! A call whose future was dropped has only `call`. The engine sends no ids of requests, so the spans have none. With the feature `otel`, the
-//! span of a call that failed is marked as failed.
+//! If the future of a call is dropped, its span has only `call`. The engine sends no request ids, so the spans have none. With the feature
+//! `otel`, the span of a failed call has the status "error".
 //!
 //! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
 //! it is started; the metadata key `traceparent` carries its ids. The same applies to events, to schedules, and to child runs that a task
@@ -59,7 +59,7 @@
 //!
 //! | metric | kind | labels |
 //! |---|---|---|
-//! | [`CALLS`] | counter | `call`; `result`: `ok`, or the [kind](ErrorKind) of the error, such as `run_not_found` |
+//! | [`CALLS`] | counter | `call`; `result`: `ok`, or the [kind](ErrorKind) of the error, such as `unavailable` |
 //! | [`CALL_SECONDS`] | histogram | `call` |
 //! | [`CALL_RETRIES`] | counter | `call` |
 //! | [`STREAMS_LOST`] | counter | `stream` |

@@ -28,7 +28,8 @@ pub(super) enum Retry {
     No,
 }
 
-/// A call is retried if the error is transient, if the call may be sent again, and if the delay ends before the deadline. The caller checks the retry budget afterwards, because the check withdraws from it.
+/// A call is retried if the error is transient, if the call may be sent again, and if the delay ends before the deadline. The caller checks
+/// the retry budget afterwards, because the check withdraws from it.
 ///
 /// `failures`: the number of failed tries, including this one. `left`: the time until the deadline. `jitter`: from 0 to 1.
 pub(super) fn decide(error: &Error, repeat: Repeat, failures: u32, left: Duration, jitter: f64) -> Retry {

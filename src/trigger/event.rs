@@ -74,9 +74,8 @@ impl EventHandle {
 
     /// Fetches, when the request is awaited, the details of the event: key, payload, metadata, and its runs with their statuses.
     ///
-    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if this client pushed the
-    /// event, otherwise 1 second. The runs appear
-    /// later: [`runs`](Self::runs) waits for them.
+    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if
+    /// this client pushed the event, otherwise 1 second. The runs appear later: [`runs`](Self::runs) waits for them.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.

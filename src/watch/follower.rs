@@ -22,8 +22,8 @@ use crate::runtime::{self, Needs};
 const EVENT_DELAY: Duration = Duration::from_millis(50);
 /// A run that this client has started for less than this has probably not ended.
 const NEW_RUN_AGE: Duration = Duration::from_secs(1);
-/// The intervals between checks of a run without notifications grow from the first to the last. Runs have no notifications if they were not started by
-/// this crate.
+/// The intervals between checks of a run without notifications grow from the first to the last. Runs have no notifications if they were not
+/// started by this crate.
 const FIRST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -1,7 +1,8 @@
 //! The order of chunks: the pure core of a stream of chunks.
 //!
-//! Chunks are numbered from 0 in each attempt of a task, and do not contain the attempt. The engine delivers them in order for five seconds, and then nearly in order. So
-//! a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`]. What has not arrived then is a gap.
+//! Chunks are numbered from 0 in each attempt of a task, and do not contain the attempt. The engine delivers them in order for five
+//! seconds, and then nearly in order. So a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`].
+//! What has not arrived then is a gap.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;

@@ -57,7 +57,8 @@ where
     /// An output must not contain NaN, infinities or U+0000; otherwise the task fails. If other tasks of a workflow receive the output,
     /// it must not contain integers beyond ±2^53 either, because the engine passes numbers on as doubles.
     ///
-    /// A name consists of one or more ASCII letters, digits, `.`, `-` and `_`. [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
+    /// A name consists of one or more ASCII letters, digits, `.`, `-` and `_`.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
     pub fn new<F, R>(name: impl Into<String>, code: F) -> Self
     where
         F: Fn(I, Context) -> R + Send + Sync + 'static,

@@ -290,7 +290,8 @@ async fn q7_queries_use_indexed_fields(setup: Setup) {
         RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::Queued).metadata("tier", "gold");
     let query = setup.hatchet.runs(filter);
     setup.eventually(async || query.count().await.unwrap() == Total::Exactly(1000)).await;
-    // One request is enough for the rows of a page, and one for their count. Only the embedded engine can count requests. The benchmark `runs` measures the time.
+    // One request is enough for the rows of a page, and one for their count. Only the embedded engine can count requests. The benchmark
+    // `runs` measures the time.
     let (list, planned) = ("GET /api/v1/stable/tenants/{tenant}/workflow-runs", 100);
     if let Some(engine) = &setup.engine {
         for call in Faults::calls().filter(|call| *call == list || call.contains("/{run}") || *call == "GetRunDetails")
