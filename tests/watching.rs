@@ -182,41 +182,66 @@ async fn streams_combine_with_those_of_tokio_stream() {
     worker.shutdown().await;
 }
 
-/// Runs of other SDKs have no tag of a client of this crate. They share the list of another tag, if it is watched.
+/// Starts runs as another SDK does: without a tag of a client of this crate.
+async fn foreign_runs(setup: &Setup, count: usize) -> Vec<RunHandle<()>> {
+    setup.worker(1).await.shutdown().await;
+    let mut workflows = WorkflowServiceClient::new(setup.hatchet.raw_channel());
+    let mut runs = Vec::new();
+    for _ in 0..count {
+        let additional_metadata = Some(r#"{"tenant":"acme"}"#.into());
+        let request = TriggerWorkflowRequest {
+            name: "short".into(),
+            input: "{}".into(),
+            additional_metadata,
+            ..Default::default()
+        };
+        let run = workflows.trigger_workflow(request).await.unwrap().into_inner().workflow_run_id;
+        runs.push(setup.hatchet.run_handle(run.parse().unwrap()).typed());
+    }
+    runs
+}
+
+/// Runs of other SDKs share the list of a tag, if it is watched.
 #[tokio::test(start_paused = true)]
 async fn waiting_runs_of_other_sdks_share_the_list_of_a_watched_tag() {
+    let setup = Setup::new(200).await;
+    let runs = foreign_runs(&setup, 20).await;
+    let mut tenant = setup.hatchet.watch_matching("tenant", "acme");
+    assert!(tenant.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    setup.count_calls();
+    let mut watch = setup.hatchet.watch_many(&runs);
+    for _ in 0..20 {
+        assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    }
+    assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());
+    assert!(setup.calls() < 120, "{}", setup.calls());
+    let worker = setup.worker(20).await;
+    let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
+    assert_eq!(states.len(), 40);
+    worker.shutdown().await;
+}
+
+/// Otherwise, they share the list of their workflow after a few seconds.
+#[tokio::test(start_paused = true)]
+async fn waiting_runs_of_other_sdks_share_the_list_of_their_workflow() {
     let mut calls = Vec::new();
-    for is_watched in [false, true] {
-        let setup = Setup::new(200).await;
-        setup.worker(1).await.shutdown().await;
-        let mut workflows = WorkflowServiceClient::new(setup.hatchet.raw_channel());
-        let mut runs: Vec<RunHandle<()>> = Vec::new();
-        for _ in 0..20 {
-            let additional_metadata = Some(r#"{"tenant":"acme"}"#.into());
-            let request = TriggerWorkflowRequest {
-                name: "short".into(),
-                input: "{}".into(),
-                additional_metadata,
-                ..Default::default()
-            };
-            let run = workflows.trigger_workflow(request).await.unwrap().into_inner().workflow_run_id;
-            runs.push(setup.hatchet.run_handle(run.parse().unwrap()).typed());
-        }
-        let mut tenant = setup.hatchet.watch_matching("tenant", "acme");
-        if is_watched {
-            assert!(tenant.next().await.unwrap().unwrap().is(&RunStatus::Queued));
-        }
-        setup.count_calls();
+    for count in [1, 20, 200] {
+        let setup = Setup::new(1000).await;
+        let runs = foreign_runs(&setup, count).await;
         let mut watch = setup.hatchet.watch_many(&runs);
-        for _ in 0..20 {
+        for _ in 0..count {
             assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
         }
+        assert!(tokio::time::timeout(10 * SECOND, watch.next()).await.is_err());
+        setup.count_calls();
         assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());
         calls.push(setup.calls());
-        let worker = setup.worker(20).await;
+        let worker = setup.worker(u32::try_from(count).unwrap()).await;
         let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
-        assert_eq!(states.len(), 40);
+        assert_eq!(states.len(), 2 * count, "{states:?}");
+        assert_eq!(states.iter().filter(|state| state.starts_with("COMPLETED")).count(), count);
         worker.shutdown().await;
     }
-    assert!(calls[0] > 500 && calls[1] < 120, "{calls:?}");
+    // A list every two seconds.
+    assert!(calls.iter().all(|count| *count == calls[0] && *count <= 31), "{calls:?}");
 }

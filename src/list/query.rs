@@ -10,7 +10,6 @@ use super::selection::{Kind, ListRequest, Selection};
 use crate::client::Client;
 use crate::config::RetryPolicy;
 use crate::error::{Error, Result};
-#[cfg(feature = "archive")]
 use crate::feed::Gate;
 use crate::model::{Page, PageToken, RunFilter, RunStatus, RunSummary, StatusCounts, TaskSummary, Total};
 use crate::rpc::convert::ListRow;
@@ -109,7 +108,6 @@ impl RunQuery {
     }
 
     /// Sets the gate that each request must pass, except those of counts.
-    #[cfg(feature = "archive")]
     pub(crate) fn through(mut self, gate: Gate) -> Self {
         self.selection.gate = Some(gate);
         self

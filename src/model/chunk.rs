@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{RunId, TaskId};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a stream of chunks returns: a chunk, or a gap where chunks are missing.
+/// What a stream of chunks returns: a chunk, or where chunks are missing.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -23,6 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///     match item {
 ///         ChunkItem::Chunk(chunk) => print!("{chunk}"),
 ///         ChunkItem::Gap(gap) => println!("[{gap}]"),
+///         ChunkItem::Interrupted => println!("[chunks may be missing]"),
 ///         _ => {}
 ///     }
 /// }
@@ -37,6 +38,10 @@ pub enum ChunkItem {
     Chunk(Chunk),
     /// Chunks that did not arrive.
     Gap(ChunkGap),
+    /// Chunks may be missing, because the subscription was lost for a moment, and no later chunk shows whether one is. It is returned
+    /// before the next chunk of a task that does not number its chunks. For numbered chunks, it is returned at the end of the stream, if
+    /// the last chunks of an attempt may be missing: any other missing chunk is a [gap](Self::Gap).
+    Interrupted,
 }
 
 /// A chunk that a task has sent; see [`RunHandle::chunks`](crate::RunHandle::chunks).

@@ -152,4 +152,10 @@ impl Dispatcher {
         };
         self.streams.open(&RUN_EVENTS, request).await
     }
+
+    /// Subscribes to the events of one run.
+    pub(crate) async fn run_events(&self, run: RunId) -> Result<Messages<RunEvent>> {
+        let request = SubscribeToWorkflowEventsRequest { workflow_run_id: Some(run.into()), ..Default::default() };
+        self.streams.open(&RUN_EVENTS, request).await
+    }
 }

@@ -92,7 +92,7 @@ impl Rest {
     /// Rows of tasks that have not ended, of all runs with a tag that were created since a time, newest first.
     pub(crate) async fn active_tasks(
         &self,
-        (key, value): &(String, String),
+        selection: (&'static str, String),
         since: DateTime<Utc>,
         statuses: &[RunStatus],
         (limit, offset): (usize, usize),
@@ -100,7 +100,7 @@ impl Rest {
         let mut parameters = vec![
             ("since", since.to_rfc3339_opts(SecondsFormat::Micros, true)),
             ("only_tasks", "true".to_owned()),
-            ("additional_metadata", format!("{key}:{value}")),
+            selection,
             ("limit", limit.to_string()),
             ("offset", offset.to_string()),
         ];

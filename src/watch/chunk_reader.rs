@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::changes::RunWatch;
+use super::continuity::Continuity;
 use super::family::Family;
 use super::follower::Watched;
 use super::lookup::{Lookup, lookup};
@@ -18,7 +19,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::feed::{ChunkEvent, ChunkSubscription};
 use crate::model::trigger::{self, Trigger};
-use crate::model::{Change, ChunkItem, ChunkPosition, RunId, RunStatus};
+use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
 use crate::sync::lock;
 use crate::time::at;
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) with_children: AtomicBool,
     /// The last chunks that were received in another stream.
     pub(super) resumed: Mutex<Vec<ChunkPosition>>,
+    /// The run, when it was started.
+    pub(super) run: Mutex<Option<RunId>>,
     /// The last status of the run.
     pub(super) status: Mutex<Option<RunStatus>>,
 }
@@ -43,6 +46,9 @@ pub(super) struct Reader {
     shared: Arc<Shared>,
     watch: RunWatch,
     reorder: Reorder,
+    continuity: Continuity,
+    /// Whether tasks have other ids than the run.
+    is_dag: bool,
     /// With the chunks of children.
     family: Option<Family>,
     lookups: FuturesUnordered<Lookup<Option<RunId>>>,
@@ -56,8 +62,10 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(chunks: ChunkSubscription, watched: Watched, shared: Arc<Shared>) -> Self {
-        let (client, run) = (watched.client.clone(), watched.run);
-        let watched = Watched { membership: Some(chunks.membership().clone()), ..watched };
+        let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
+        *lock(&shared.run) = Some(run);
+        let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
+        let watched = Watched { membership: membership.cloned(), ..watched };
         let mut reorder = Reorder::default();
         for position in lock(&shared.resumed).drain(..) {
             reorder.resume(position);
@@ -68,6 +76,8 @@ impl Reader {
             chunks,
             watch: RunWatch::of(watched),
             reorder,
+            continuity: Continuity::default(),
+            is_dag,
             family: shared.with_children.load(Relaxed).then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
             shared,
@@ -90,7 +100,9 @@ impl Reader {
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                event = self.chunks.next() => self.take(event),
+                event = self.chunks.next() => if let Err(error) = self.take(event) {
+                    return Some(Err(error));
+                },
                 Some(found) = self.lookups.next() => match found {
                     (run, Ok(Some(parent))) => self.on_parent(run, parent),
                     (run, Ok(None)) => self.on_unknown(run),
@@ -109,6 +121,9 @@ impl Reader {
                     self.reorder.release_due(now, &mut self.ready);
                     if over.is_some_and(|over| over <= now) {
                         self.reorder.release_all(&mut self.ready);
+                        if self.continuity.ended() {
+                            self.ready.push_back(ChunkItem::Interrupted);
+                        }
                         self.has_ended = true;
                     }
                 }
@@ -116,16 +131,22 @@ impl Reader {
         }
     }
 
-    fn take(&mut self, event: ChunkEvent) {
+    fn take(&mut self, event: ChunkEvent) -> Result<()> {
         let now = Instant::now();
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
             ChunkEvent::AttemptEnded { run, task, at } => {
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
                     self.reorder.attempt_ended(task, at);
+                    self.continuity.announced(task, at);
                 }
-                return;
+                return Ok(());
             }
+            ChunkEvent::Interrupted => {
+                self.continuity.lost();
+                return Ok(());
+            }
+            ChunkEvent::Failed(error) => return Err(error),
         };
         if chunk.run_id == self.run {
             self.ended_at = self.ended_at.map(|_| now);
@@ -141,9 +162,17 @@ impl Reader {
             }
         };
         if let Some(chunk) = chunk {
-            self.reorder.take(now, chunk, &mut self.ready);
+            self.add(now, chunk);
         }
         self.count_dropped();
+        Ok(())
+    }
+
+    fn add(&mut self, now: Instant, chunk: Chunk) {
+        if self.continuity.chunk(chunk.task_id, self.reorder.place(&chunk), chunk.sent_at) {
+            self.ready.push_back(ChunkItem::Interrupted);
+        }
+        self.reorder.take(now, chunk, &mut self.ready);
     }
 
     fn count_dropped(&self) {
@@ -171,7 +200,7 @@ impl Reader {
             self.lookups.push(parent_of(&self.client, run));
         }
         for chunk in found.chunks {
-            self.reorder.take(Instant::now(), chunk, &mut self.ready);
+            self.add(Instant::now(), chunk);
         }
     }
 
@@ -180,14 +209,22 @@ impl Reader {
         let (task, state, at) = match change {
             Change::Run(change) => {
                 *lock(&self.shared.status) = Some(change.state.status.clone());
+                if self.is_dag {
+                    return;
+                }
+                // The only task has the id of the run.
                 (change.run_id.into(), &change.state, change.changed_at)
             }
-            Change::Task(change) => (change.task_id, &change.state, change.changed_at),
+            Change::Task(change) => {
+                self.is_dag = true;
+                (change.task_id, &change.state, change.changed_at)
+            }
             _ => return,
         };
         // Only these are reported by the worker that sends the chunks.
         if matches!(state.status, RunStatus::Completed | RunStatus::Failed) {
             self.reorder.attempt_ended(task, at);
+            self.continuity.recorded(task, at);
         }
     }
 }

@@ -15,10 +15,11 @@ use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::error::{Error, Result};
 use crate::feed::{CLIENT_KEY, ChunkSubscription, FAMILY_PREFIX, Membership, Tag};
-use crate::model::{ChunkItem, RunDetails};
+use crate::model::{ChunkItem, RunDetails, RunId, RunStatus};
 use crate::observe::RunFetch;
 use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
+use crate::sync::lock;
 
 impl<O> RunHandle<O> {
     /// Returns the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), until the run has ended.
@@ -26,11 +27,15 @@ impl<O> RunHandle<O> {
     /// Hatchet SDKs.
     ///
     /// The server does not store chunks, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap) if later
-    /// chunks of the same attempt arrive. So if the engine loses the last chunks before the end of a run, that is not reported. Chunks of
-    /// child runs are included if [`with_children`](RunChunks::with_children) is called.
+    /// chunks of the same attempt arrive. If the subscription is lost and chunks may be missing without that,
+    /// [`Interrupted`](ChunkItem::Interrupted) is returned. If the engine loses the last chunks before the end of an attempt while the client
+    /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
-    /// stream returns [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends.
+    /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
+    /// and chunks that were sent in between are missing. With [`with_children`](RunChunks::with_children), the stream of a run without a
+    /// tag returns [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server refuses the subscription, the stream returns its
+    /// error and ends.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -47,11 +52,13 @@ impl<O> RunHandle<O> {
     /// ```
     pub fn chunks(&self) -> RunChunks {
         let watched = Watched::of(self);
-        RunChunks::new(async move |with_children| {
+        let chunks = RunChunks::new(async move |with_children| {
             let (membership, created_at) = membership(&watched, with_children).await?;
             let of = (!with_children).then_some(watched.run);
             Ok((membership.chunks(of), Watched { created_at, ..watched }))
-        })
+        });
+        *lock(&chunks.shared.run) = Some(self.id());
+        chunks
     }
 }
 
@@ -60,7 +67,9 @@ impl<O: 'static> RunBuilder<O> {
     /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 100 ms.
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
-    /// If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
+    /// If the server refuses the subscription, the stream returns its error and ends, and the run is not started. If no subscription can be
+    /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is returned if chunks may be
+    /// missing. If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
     ///
     /// # Cancel safety
     /// If the stream is dropped after its first poll, the run may have been started. A run that was started continues.
@@ -86,33 +95,41 @@ impl<O: 'static> RunBuilder<O> {
             if with_children {
                 let tag = feed.family_tag();
                 let chunks = feed.events.join(&tag).chunks(None);
-                chunks.membership().subscribed().await;
+                if !chunks.membership().subscribed().await? {
+                    chunks.interrupt();
+                }
                 let run = run.start(Some(tag)).await?;
                 return Ok((chunks, Watched::of(&run)));
             }
             let starting = feed.events.join(feed.tag()).starting();
-            starting.membership().subscribed().await;
+            let is_subscribed = starting.membership().subscribed().await?;
             let run = run.start(None).await?;
-            Ok((starting.started(run.id()), Watched::of(&run)))
+            let chunks = starting.started(run.id());
+            if !is_subscribed {
+                chunks.interrupt();
+            }
+            Ok((chunks, Watched::of(&run)))
         })
     }
 }
 
-/// Joins the group of a tag that the run has. Also returns when the run was created, if it was fetched.
+/// Joins the group of a tag that the run has, or that of the run. Also returns when the run was created, if it was fetched.
 async fn membership(watched: &Watched, with_children: bool) -> Result<(Membership, Option<DateTime<Utc>>)> {
     let client = &watched.client;
     if watched.started_at.is_some() && !with_children {
         return Ok((client.feed().events.join(client.feed().tag()), None));
     }
     let details = RunFetch::new(watched.run).fetch(client).await?;
-    let tag = tag(&details, with_children).ok_or_else(|| {
-        let problem = format!(
-            "expected a run with a tag, which the subscription to its chunks needs, got run {} without one",
-            details.id
-        );
-        Error::invalid("run", problem)
-    })?;
-    Ok((client.feed().events.join(&tag), details.created_at))
+    let membership = match tag(&details, with_children) {
+        Some(tag) => client.feed().events.join(&tag),
+        None if with_children => {
+            let run = details.id;
+            let problem = format!("expected a run with a tag, which its children have too, got run {run} without one");
+            return Err(Error::invalid("run", problem));
+        }
+        None => client.feed().events.join_run(watched.run),
+    };
+    Ok((membership, details.created_at))
 }
 
 /// The tag that fits best: that of the client, which its children have only if this client starts them, or one that they inherit.
@@ -139,9 +156,11 @@ fn tag(details: &RunDetails, with_children: bool) -> Option<Tag> {
 ///     match item {
 ///         ChunkItem::Chunk(chunk) => print!("{chunk}"),
 ///         ChunkItem::Gap(gap) => eprintln!("{gap}"), // chunks 3 to 5 are missing
+///         ChunkItem::Interrupted => eprintln!("chunks may be missing"),
 ///         _ => {}
 ///     }
 /// }
+/// println!("{:?}", chunks.status()); // Some(Completed)
 /// # Ok(())
 /// # }
 /// ```
@@ -193,13 +212,37 @@ impl RunChunks {
         self
     }
 
+    /// Returns the id of the run. `None` if this stream starts the run and has not started it yet.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, chat: hatchet::Task<(), String>) -> hatchet::Result<()> {
+    /// let mut chunks = hatchet.run(&chat, &()).chunks();
+    /// while let Some(item) = chunks.next().await.transpose()? {
+    ///     println!("{item:?}");
+    /// }
+    /// if let Some(run_id) = chunks.run_id() {
+    ///     println!("{}", hatchet.run_handle(run_id).typed::<String>().result().await?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_id(&self) -> Option<RunId> {
+        *lock(&self.shared.run)
+    }
+
+    /// Returns the status of the run that was last observed: when the stream has returned `None`, the final one. `None` before the first
+    /// observation.
+    pub fn status(&self) -> Option<RunStatus> {
+        lock(&self.shared.status).clone()
+    }
+
     /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait. Dropped
     /// chunks that are numbered are reported as gaps, too.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }
 
-    /// Returns the next chunk or gap, or `None` after the end of the run.
+    /// Returns the next item, or `None` after the end of the run.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.

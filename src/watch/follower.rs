@@ -13,7 +13,7 @@ use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
 use crate::error::Result;
 use crate::feed::{CLIENT_KEY, Membership, Notifications, Question, Subscription, Tag, Wanted};
-use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId};
+use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId, WorkflowId};
 use crate::observe::{RunFetch, if_found};
 use crate::run::RunHandle;
 use crate::runtime::{self, Needs};
@@ -23,7 +23,7 @@ const EVENT_DELAY: Duration = Duration::from_millis(50);
 /// A run that this client has started for less than this has probably not ended.
 const NEW_RUN_AGE: Duration = Duration::from_secs(1);
 /// The intervals between checks of a run without notifications grow from the first to the last. Runs have no notifications if they were not
-/// started by this crate.
+/// started by this crate, or if there are too many clients that have started some.
 const FIRST_CHECK_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -79,6 +79,8 @@ pub(super) struct Follower {
     outage: Outage,
     check_interval: Duration,
     last_check: Option<Fingerprint>,
+    /// The workflow, and when the run was created, for a run without notifications.
+    workflow: Option<(WorkflowId, DateTime<Utc>)>,
     ready: VecDeque<Change>,
     has_ended: bool,
 }
@@ -100,6 +102,7 @@ impl Follower {
             outage: Outage::default(),
             check_interval: FIRST_CHECK_INTERVAL,
             last_check: None,
+            workflow: None,
             ready: VecDeque::new(),
             has_ended: false,
         }
@@ -276,11 +279,21 @@ impl Follower {
             None => details.metadata.iter().filter_map(tag).find_map(|tag| client.feed().events.join_existing(&tag)),
         };
         let created_at = details.created_at.unwrap_or_else(|| client.clock().now());
+        self.workflow = details.workflow_id.map(|workflow| (workflow, created_at));
         self.subscription = group.map(|group| group.subscribe(details.id, created_at));
     }
 
-    /// Checks a run without notifications after a while.
+    /// Checks a run without notifications after a while. If it takes long, one list for all runs of its workflow replaces the checks.
     async fn check(&mut self) -> Result<()> {
+        if self.check_interval >= MAX_CHECK_INTERVAL
+            && let Some((workflow, created_at)) = self.workflow
+            && let Some(group) = self.watched.client.feed().events.try_join_workflow(workflow)
+        {
+            self.subscription = Some(group.subscribe(self.watched.run, created_at));
+            // What has changed since the last check.
+            self.set_next(Next::Fetch);
+            return Ok(());
+        }
         sleep(self.check_interval).await;
         self.check_interval = (self.check_interval * 2).min(MAX_CHECK_INTERVAL);
         let (owned, run) = (self.watched.client.clone(), self.watched.run);

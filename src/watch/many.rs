@@ -25,8 +25,8 @@ impl Client {
     /// returns its id.
     ///
     /// The runs share their requests: one list shows which of them have started, and each run is fetched when it has ended. The number of
-    /// requests does not depend on the number of waiting runs. Runs that were not started by this crate are checked individually, at most
-    /// every 2 seconds.
+    /// requests does not depend on the number of waiting runs. Runs that were not started by this crate are first checked individually, and
+    /// after a few seconds share one list for each workflow, every 2 seconds.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {

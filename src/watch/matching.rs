@@ -102,9 +102,9 @@ struct Pending {
 }
 
 impl TagWatch {
-    /// Lists the runs that were created at or after `time`, including those that have ended, and returns their changes first. Each of them
-    /// needs three requests. Unfinished runs that were created before `time` are not listed; the watch of such a run starts with its next
-    /// event. Calling this method after the first poll has no effect.
+    /// Also watches the runs that were created at or after `time` and have ended, and returns the changes of the listed runs first. Each run
+    /// needs three requests. Runs that were created before `time` are included if they have not ended when the list is read. Calling this
+    /// method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);
@@ -220,12 +220,9 @@ impl Matching {
         let now = client.clock().now();
         let of = |window: Window| RunFilter::new(window).metadata(tag.0.clone(), tag.1.clone());
         let margin = now.checked_sub_signed(LIST_MARGIN).unwrap_or(now);
-        let lists = if let Some(since) = since {
-            vec![of(Window::since(since))]
-        } else {
-            // The recent ones first: those that have ended before now are not returned.
-            vec![of(Window::since(margin)), of(Window::all()).status(RunStatus::Queued).status(RunStatus::Running)]
-        };
+        // The recent ones first: those that have ended before the time are not returned.
+        let recent = of(Window::since(since.unwrap_or(margin)));
+        let unfinished = of(Window::all()).status(RunStatus::Queued).status(RunStatus::Running);
         Self {
             client,
             tag,
@@ -238,7 +235,7 @@ impl Matching {
             watches: SelectAll::new(),
             lookups: FuturesUnordered::new(),
             foreign: HashSet::new(),
-            lists: lists.into(),
+            lists: VecDeque::from([recent, unfinished]),
             list: None,
             outage: Outage::default(),
             retry_at: None,
@@ -254,7 +251,8 @@ impl Matching {
                 && self.retry_at.is_none()
                 && let Some(filter) = self.lists.pop_front()
             {
-                self.list = Some((filter.clone(), self.client.runs(filter).items()));
+                let gate = self.client.feed().fetcher.gate();
+                self.list = Some((filter.clone(), self.client.runs(filter).through(gate).items()));
             }
             let list_at =
                 self.list_at.filter(|_| self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty());

@@ -3,6 +3,7 @@
 mod changes;
 mod chunk_reader;
 mod chunks;
+mod continuity;
 mod family;
 mod follower;
 mod lookup;

@@ -15,10 +15,22 @@ use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, RunId, TaskId};
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
 /// The times of an end in an event and in the history differ by less.
-const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
+pub(super) const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number and the bytes of chunks that wait, for each task.
 const MAX_HELD: usize = 4096;
 const MAX_HELD_BYTES: usize = 16 << 20;
+
+/// Where a chunk is among the others of its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Its SDK does not number chunks.
+    Unnumbered,
+    NewAttempt,
+    /// It is of the same attempt as the last one.
+    SameAttempt,
+    /// It was returned before, or given up.
+    Outdated,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Reorder {
@@ -48,18 +60,29 @@ struct Lane {
 impl Reorder {
     /// Takes a chunk, and adds those that are next to `ready`.
     pub(super) fn take(&mut self, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
-        let Some(index) = chunk.index else { return ready.extend([ChunkItem::Chunk(chunk)]) };
-        let task = chunk.task_id;
-        let lane = self.tasks.entry(task).or_default();
-        if lane.is_of_next_attempt(index, chunk.sent_at) {
-            lane.begin_attempt(ready);
-        } else if index < lane.next || lane.is_of_earlier_attempt(index, chunk.sent_at) {
-            // It has been returned, or was given up.
+        let place = self.place(&chunk);
+        let (task, Some(index)) = (chunk.task_id, chunk.index) else { return ready.extend([ChunkItem::Chunk(chunk)]) };
+        if place == Place::Outdated {
             self.outdated += 1;
             return;
         }
+        let lane = self.tasks.entry(task).or_default();
+        if place == Place::NewAttempt {
+            lane.begin_attempt(ready);
+        }
         lane.add(index, chunk, ready);
         self.schedule(task, now);
+    }
+
+    /// Where a chunk is that has not been taken yet.
+    pub(super) fn place(&self, chunk: &Chunk) -> Place {
+        let Some(index) = chunk.index else { return Place::Unnumbered };
+        match self.tasks.get(&chunk.task_id) {
+            None => Place::NewAttempt,
+            Some(lane) if lane.is_of_next_attempt(index, chunk.sent_at) => Place::NewAttempt,
+            Some(lane) if index < lane.next || lane.is_of_earlier_attempt(index, chunk.sent_at) => Place::Outdated,
+            Some(_) => Place::SameAttempt,
+        }
     }
 
     /// An attempt of a task has ended.
@@ -208,6 +231,7 @@ mod tests {
             .map(|item| match item {
                 ChunkItem::Chunk(chunk) => chunk.to_string(),
                 ChunkItem::Gap(gap) => gap.to_string(),
+                ChunkItem::Interrupted => "interrupted".to_owned(),
             })
             .collect()
     }
@@ -347,6 +371,7 @@ mod tests {
                         prop_assert!(gap.last_index >= gap.first_index);
                         next = gap.last_index + 1;
                     }
+                    ChunkItem::Interrupted => prop_assert!(false),
                 }
             }
             prop_assert_eq!(next, arrivals.iter().map(|(index, _)| index + 1).max().unwrap_or(0));

@@ -58,6 +58,7 @@ impl RunChunks {
 /// | `message`, the default | the text of a chunk |
 /// | `bytes` | the bytes of a chunk, as base64 |
 /// | `gap` | the JSON of a [`ChunkGap`](crate::model::ChunkGap) |
+/// | `interrupted` | a message that chunks may be missing; see [`ChunkItem::Interrupted`] |
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
 ///
@@ -182,6 +183,8 @@ impl Encoder {
                 }
             }
             Ok(ChunkItem::Gap(gap)) => SseEvent::new(json(&gap)).name("gap"),
+            // Browsers ignore events without data.
+            Ok(ChunkItem::Interrupted) => SseEvent::new("chunks may be missing").name("interrupted"),
             Err(error) => failed(&error),
         }
     }
@@ -236,6 +239,7 @@ mod tests {
         let id = "00000000-0000-0000-0000-000000000001";
         let expected = format!(r#"{{"run_id":"{id}","task_id":"{id}","first_index":3,"last_index":5}}"#);
         assert_eq!(encode(Ok(gap)), format!("event: gap\ndata: {expected}\n\n"));
+        assert_eq!(encode(Ok(ChunkItem::Interrupted)), "event: interrupted\ndata: chunks may be missing\n\n");
         let error = Error::new(ErrorKind::Unavailable, "a secret");
         assert_eq!(encode(Err(error)), "event: failed\ndata: Unavailable\n\n");
         assert_eq!(end(Some(&RunStatus::Completed)).to_string(), "event: end\ndata: COMPLETED\n\n");

@@ -28,6 +28,7 @@ rows! {
     b13_missing_chunks_are_a_gap,
     b13_chunks_of_children_are_returned_on_request,
     b13_chunks_of_other_sdks_are_returned,
+    b13_chunks_of_runs_without_a_tag_are_returned,
 }
 
 const ONE: Number = Number { n: 1 };
@@ -161,10 +162,15 @@ async fn s11_watches_of_a_tag_include_runs_that_have_not_ended(setup: Setup) {
     setup.eventually(async || run.details().await.unwrap().created_at.is_some()).await;
     let other = setup.client_with(|config| config);
     let mut watch = other.watch_matching("tenant", &tenant);
-    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    // The run was created long before.
+    let mut since = other.watch_matching("tenant", &tenant).since(chrono::Utc::now() + chrono::TimeDelta::minutes(1));
+    for watch in [&mut watch, &mut since] {
+        assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    }
     let worker = setup.worker(&task).await;
-    let states = read(&mut watch, 1).await;
+    let (states, of_since) = tokio::join!(read(&mut watch, 1), read(&mut since, 1));
     assert_eq!(states, BTreeMap::from([(run.id(), completed()[1..].to_vec())]));
+    assert_eq!(of_since, states);
     worker.shutdown().await;
 }
 
@@ -336,13 +342,14 @@ async fn b4_thousands_of_runs_are_awaited_at_once(setup: Setup) {
     worker.shutdown().await;
 }
 
-/// The texts of the chunks of a stream, and its gaps.
+/// The texts of the chunks of a stream, and what it says about missing ones.
 async fn texts(mut chunks: hatchet::stream::RunChunks) -> Vec<String> {
     let mut texts = Vec::new();
     while let Some(item) = chunks.next().await {
         match item.unwrap() {
             ChunkItem::Chunk(chunk) => texts.push(chunk.to_string()),
             ChunkItem::Gap(gap) => texts.push(gap.to_string()),
+            ChunkItem::Interrupted => texts.push("interrupted".to_owned()),
             other => panic!("{other:?}"),
         }
     }
@@ -389,7 +396,11 @@ async fn b13_chunks_of_retries_and_dags_are_in_order(setup: Setup) {
     });
     let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&first).task_after(&last, ["first"]);
     let worker = setup.worker(&flow).await;
-    let chunks = texts(setup.hatchet.run(&flow, &ONE).chunks()).await;
+    let mut chunks = texts(setup.hatchet.run(&flow, &ONE).chunks()).await;
+    // The engine announces the end of a DAG run too early, and ends the subscription. The stream cannot know that nothing was lost.
+    if chunks.last().is_some_and(|last| last == "interrupted") {
+        chunks.pop();
+    }
     let expected: Vec<_> =
         ["a1.", "a2.", "b"].iter().flat_map(|text| (0..3).map(move |n| format!("{text}{n}"))).collect();
     assert_eq!(chunks, expected);
@@ -485,9 +496,38 @@ async fn b13_chunks_of_other_sdks_are_returned(setup: Setup) {
         }
     });
     let worker = setup.worker(&chat).await;
-    let mut chunks = texts(setup.hatchet.run(&chat, &ONE).chunks()).await;
-    // Without the engine's defect, it is replaced.
-    chunks.retain(|chunk| chunk != "\u{fffd}");
-    assert_eq!(chunks, ["a", "b"]);
+    let chunks = texts(setup.hatchet.run(&chat, &ONE).chunks()).await;
+    // The chunk ends the stream. Without the engine's defect, it is replaced.
+    assert!(chunks == ["a", "interrupted", "b"] || chunks == ["a", "\u{fffd}", "b"], "{chunks:?}");
+    worker.shutdown().await;
+}
+
+/// Other SDKs start runs without a tag. The engine ends a subscription by id with the first failed attempt.
+async fn b13_chunks_of_runs_without_a_tag_are_returned(setup: Setup) {
+    use hatchet::raw::pb::v1::TriggerWorkflowRequest;
+    use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
+
+    let chat = Task::new(setup.name("chat"), async |_: Number, context: Context| {
+        tokio::time::sleep(3 * SECOND).await;
+        say(&context, &format!("{}.", context.attempt())).await;
+        if context.attempt() == 1 { Err(hatchet::TaskError::new("once more")) } else { Ok(1) }
+    })
+    .retries(1);
+    let worker = setup.worker(&chat).await;
+    let request = TriggerWorkflowRequest { name: setup.name("chat"), input: r#"{"n":1}"#.into(), ..Default::default() };
+    let mut workflows = WorkflowServiceClient::new(setup.hatchet.raw_channel());
+    let run = workflows.trigger_workflow(request).await.unwrap().into_inner().workflow_run_id.parse().unwrap();
+    let mut chunks = setup.hatchet.run_handle(run).chunks();
+    assert_eq!(chunks.run_id(), Some(run));
+    let (mut received, mut index) = (Vec::new(), 0);
+    while let Some(item) = chunks.next().await {
+        let ChunkItem::Chunk(chunk) = item.unwrap() else { continue };
+        index = if received.len() == 3 { 0 } else { index };
+        assert_eq!(chunk.index, Some(index));
+        index += 1;
+        received.push(chunk.to_string());
+    }
+    assert_eq!(received, ["1.0", "1.1", "1.2", "2.0", "2.1", "2.2"]);
+    assert_eq!(chunks.status(), Some(RunStatus::Completed));
     worker.shutdown().await;
 }

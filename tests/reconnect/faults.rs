@@ -1,8 +1,10 @@
 //! Planned faults, on virtual time.
 
+use futures_util::StreamExt as _;
 use hatchet::embedded::{Engine, Fault};
+use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
-use hatchet::{Client, ErrorKind};
+use hatchet::{Client, ErrorKind, RunFilter};
 
 use super::*;
 
@@ -76,6 +78,7 @@ async fn an_outage_of_a_minute_is_not_reported() {
     let missing: Vec<_> = (0..80).filter(|number| !arrived.contains(number)).collect();
     // The engine does not store chunks. The pause before the stream is reopened is at most 5 seconds.
     assert!(missing.iter().all(|number| (10..76).contains(number)), "{missing:?}");
+    assert!(!received.is_interrupted(), "the gap says what is missing");
     setup.worker.shutdown().await;
 }
 
@@ -168,5 +171,61 @@ async fn streams_that_are_lost_again_and_again_lose_nobody() {
     received.check(input);
     assert_eq!(tagged, completed());
     assert_eq!(received.check_chunks().last(), Some(&39));
+    setup.worker.shutdown().await;
+}
+
+/// The last chunks of a run were sent during an outage, so that no later one shows that they are missing.
+#[tokio::test(start_paused = true)]
+async fn chunks_that_may_be_missing_at_the_end_are_reported() {
+    for (outage, expected) in [(1..3, false), (3..8, true), (8..9, false)] {
+        let setup = Setup::new().await;
+        let input = Input { chunks: 6, millis: 1000 };
+        let run = setup.start(input).await;
+        let outage = async {
+            sleep(outage.start * SECOND + SECOND / 2).await;
+            setup.refuse(14, 503);
+            sleep((outage.end - outage.start) * SECOND).await;
+            setup.engine.faults().clear();
+        };
+        let (received, ()) = tokio::join!(follow(&run), outage);
+        received.check(input);
+        received.check_chunks();
+        assert_eq!(received.is_interrupted(), expected, "{:?}", received.chunks);
+        setup.worker.shutdown().await;
+    }
+}
+
+/// The server refuses the subscription to events for good, and everything else works.
+#[tokio::test(start_paused = true)]
+async fn a_refused_subscription_to_chunks_is_an_error() {
+    let setup = Setup::new().await;
+    let input = Input { chunks: 6, millis: 1000 };
+    setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RefuseGrpc(12)).unwrap();
+    let run = setup.start(input).await;
+    let started = async || setup.hatchet.runs(RunFilter::new(Window::all())).count().await;
+    let before = started().await.unwrap();
+    let mut of_handle = run.chunks();
+    let mut of_builder = setup.hatchet.run(&talk(), &input).chunks();
+    for chunks in [&mut of_handle, &mut of_builder] {
+        let error = chunks.next().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unimplemented, "{error}");
+        assert!(chunks.next().await.is_none());
+    }
+    assert_eq!((of_builder.run_id(), started().await.unwrap()), (None, before), "it was not started");
+    // Status changes are listed.
+    let states: Vec<_> = run.watch().map(|change| change.unwrap().to_string()).collect().await;
+    assert_eq!(states, completed());
+    setup.worker.shutdown().await;
+}
+
+/// The subscription cannot be opened before the run is started, nor before it has ended.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_started_without_a_subscription_says_so() {
+    let setup = Setup::new().await;
+    setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RefuseGrpc(14)).unwrap();
+    let mut chunks = setup.hatchet.run(&talk(), &Input { chunks: 3, millis: 10 }).chunks();
+    assert_eq!(chunks.next().await.unwrap().unwrap(), ChunkItem::Interrupted);
+    assert!(chunks.next().await.is_none());
+    assert_eq!(chunks.status(), Some(hatchet::RunStatus::Completed));
     setup.worker.shutdown().await;
 }

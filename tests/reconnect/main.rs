@@ -117,10 +117,16 @@ impl Received {
                     assert_eq!(gap.first_index, next);
                     next = gap.last_index + 1;
                 }
+                // The last chunks may be missing, too.
+                ChunkItem::Interrupted => assert_eq!(item, self.chunks.last().unwrap()),
                 other => panic!("{other:?}"),
             }
         }
         arrived
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.chunks.last() == Some(&ChunkItem::Interrupted)
     }
 }
 

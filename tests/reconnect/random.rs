@@ -89,7 +89,8 @@ impl Plan {
     }
 }
 
-/// The chunks of each attempt in order and once, or in a gap. The last ones can be lost without a trace.
+/// The chunks of each attempt in order and once, or in a gap. The last ones of an attempt can be lost. If the subscription was lost with them,
+/// that is said at the end.
 fn check_chunks(plan: Plan, items: &[ChunkItem]) {
     let (mut attempt, mut next) = (0, 0);
     for item in items {
@@ -112,6 +113,7 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) {
                 assert!(gap.first_index == next || gap.first_index == 0, "{items:?}");
                 next = gap.last_index + 1;
             }
+            ChunkItem::Interrupted => assert_eq!(item, items.last().unwrap(), "{items:?}"),
             other => panic!("{other:?}"),
         }
         assert!(u64::try_from(next).unwrap() <= plan.chunks);

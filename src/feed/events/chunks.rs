@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
+use crate::error::Error;
 use crate::model::{Chunk, RunId, TaskId};
 use crate::sync::lock;
 
@@ -15,8 +16,12 @@ const MAX_QUEUED: usize = 8192;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
 
 /// What a reader of chunks receives.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum ChunkEvent {
+    /// The stream was lost: chunks that were sent before it is reopened are missing.
+    Interrupted,
+    /// The server refuses the subscription.
+    Failed(Error),
     Chunk(Chunk),
     /// An attempt of a task has ended. The chunks of its next attempt are numbered from 0 again.
     AttemptEnded {
@@ -27,17 +32,19 @@ pub(crate) enum ChunkEvent {
 }
 
 impl ChunkEvent {
-    fn run(&self) -> RunId {
+    /// The run that the event is about. `None` if it is about the stream.
+    fn run(&self) -> Option<RunId> {
         match self {
-            Self::Chunk(chunk) => chunk.run_id,
-            Self::AttemptEnded { run, .. } => *run,
+            Self::Chunk(chunk) => Some(chunk.run_id),
+            Self::AttemptEnded { run, .. } => Some(*run),
+            Self::Interrupted | Self::Failed(_) => None,
         }
     }
 
     fn size(&self) -> usize {
         match self {
             Self::Chunk(chunk) => chunk.content.len(),
-            Self::AttemptEnded { .. } => 0,
+            Self::Interrupted | Self::Failed(_) | Self::AttemptEnded { .. } => 0,
         }
     }
 }
@@ -68,7 +75,7 @@ impl Queue {
     /// Removes the events of a run.
     fn take_run(&mut self, run: RunId) -> impl Iterator<Item = ChunkEvent> + use<> {
         let (of_run, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.events).into_iter().partition(|event| event.run() == run);
+            std::mem::take(&mut self.events).into_iter().partition(|event| event.run() == Some(run));
         self.events = others;
         self.bytes = self.bytes.saturating_sub(of_run.iter().map(ChunkEvent::size).sum());
         of_run.into_iter()
@@ -92,6 +99,22 @@ impl ChunkQueue {
         }
         queue.push(event);
         drop(queue);
+        self.notify.notify_one();
+    }
+
+    /// Chunks may have been lost before those that come now. This is never dropped, and remembered once.
+    pub(super) fn interrupt(&self) {
+        let mut queue = lock(&self.queue);
+        if !matches!(queue.events.back(), Some(ChunkEvent::Interrupted)) {
+            queue.push(ChunkEvent::Interrupted);
+        }
+        drop(queue);
+        self.notify.notify_one();
+    }
+
+    /// The server refuses the subscription: no chunks come any longer.
+    fn fail(&self, error: Error) {
+        lock(&self.queue).push(ChunkEvent::Failed(error));
         self.notify.notify_one();
     }
 
@@ -121,15 +144,19 @@ pub(super) struct ChunkReaders {
     /// Those that want the chunks of all runs.
     of_all: Vec<Arc<ChunkQueue>>,
     /// The number of readers whose run is being started, so that its id is not known yet.
-    pub(super) starting: usize,
+    starting: usize,
+    /// How often the stream was lost.
+    pub(super) losses: u64,
     /// The last events of runs without readers, while there are such.
     early: Queue,
 }
 
 impl ChunkReaders {
+    /// Takes an event about a run.
     pub(super) fn take(&mut self, event: ChunkEvent) {
+        let Some(run) = event.run() else { return };
         self.of_all.iter().for_each(|queue| queue.push(event.clone()));
-        match self.by_run.get(&event.run()) {
+        match self.by_run.get(&run) {
             Some(queues) => queues.iter().for_each(|queue| queue.push(event.clone())),
             None if self.starting > 0 => {
                 // The runs that are being started now have sent the newest chunks.
@@ -138,6 +165,22 @@ impl ChunkReaders {
             }
             None => {}
         }
+    }
+
+    /// The stream was lost.
+    pub(super) fn interrupt(&mut self) {
+        self.losses += 1;
+        self.queues().for_each(|queue| queue.interrupt());
+    }
+
+    /// The server refuses the subscription.
+    pub(super) fn fail(&mut self, error: &Error) {
+        self.losses += 1;
+        self.queues().for_each(|queue| queue.fail(error.clone()));
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &Arc<ChunkQueue>> {
+        self.of_all.iter().chain(self.by_run.values().flatten())
     }
 
     /// Adds a reader of a run, or of all runs.
@@ -162,6 +205,12 @@ impl ChunkReaders {
         }
     }
 
+    /// A run is being started. Returns how often the stream was lost before.
+    pub(super) fn start(&mut self) -> u64 {
+        self.starting += 1;
+        self.losses
+    }
+
     /// A run was started, or could not be started.
     pub(super) fn started(&mut self) {
         self.starting = self.starting.saturating_sub(1);
@@ -174,6 +223,7 @@ impl ChunkReaders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
     use crate::model::ChunkContent;
 
     fn chunk(run: u128, text: &str) -> ChunkEvent {
@@ -188,6 +238,8 @@ mod tests {
             .map(|event| match event {
                 ChunkEvent::Chunk(chunk) => chunk.to_string(),
                 ChunkEvent::AttemptEnded { .. } => "ended".to_owned(),
+                ChunkEvent::Interrupted => "interrupted".to_owned(),
+                ChunkEvent::Failed(error) => error.to_string(),
             })
             .collect()
     }
@@ -212,7 +264,7 @@ mod tests {
     fn chunks_are_kept_while_a_run_is_being_started() {
         let (mut readers, run) = (ChunkReaders::default(), uuid::Uuid::from_u128(1).into());
         readers.take(chunk(1, "before"));
-        readers.starting += 1;
+        assert_eq!(readers.start(), 0);
         readers.take(chunk(2, "other"));
         readers.take(chunk(1, "early"));
         readers.take(ChunkEvent::AttemptEnded { run, task: uuid::Uuid::from_u128(1).into(), at: None });
@@ -227,6 +279,22 @@ mod tests {
         readers.remove(Some(run), &queue);
         readers.remove(None, &of_all);
         assert!(readers.by_run.is_empty() && readers.of_all.is_empty());
+    }
+
+    #[test]
+    fn a_loss_of_the_stream_reaches_all_readers_once() {
+        let mut readers = ChunkReaders::default();
+        let (of_run, of_all) = (readers.add(Some(uuid::Uuid::from_u128(1).into())), readers.add(None));
+        (0..MAX_QUEUED).for_each(|_| readers.take(chunk(1, "x")));
+        readers.interrupt();
+        readers.interrupt();
+        readers.fail(&Error::new(ErrorKind::Unimplemented, "refused"));
+        for queue in [of_run, of_all] {
+            let texts = texts(&queue);
+            assert_eq!(texts.len(), MAX_QUEUED + 2);
+            assert_eq!(texts[MAX_QUEUED..], ["interrupted", "refused"]);
+        }
+        assert_eq!(readers.start(), 3);
     }
 
     #[test]

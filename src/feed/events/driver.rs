@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::chunks::ChunkEvent;
-use super::group::{Group, State, Tag};
+use super::group::{Group, State, Subject, Subscribed};
 use super::schedule::Schedule;
 use super::slot::{Listing, Notifications, Slot, TaskRow};
 use crate::error::Result;
@@ -46,7 +46,7 @@ pub(super) struct Inner {
     pub(super) tasks: Tasks,
     pub(super) fetcher: Fetcher,
     pub(super) clock: Clock,
-    pub(super) groups: Mutex<HashMap<Tag, Arc<Group>>>,
+    pub(super) groups: Mutex<HashMap<Subject, Arc<Group>>>,
 }
 
 impl Inner {
@@ -64,6 +64,8 @@ impl Inner {
 struct List {
     rows: Vec<TaskRow>,
     with_queued: bool,
+    /// Whether it is one of those that correct what was missed.
+    is_periodic: bool,
     is_complete: bool,
     /// Those that have waited for it.
     newcomers: Vec<(RunId, Arc<Slot>)>,
@@ -81,15 +83,17 @@ pub(super) struct Driver {
     reopen_at: Option<Instant>,
     schedule: Schedule,
     fetching: Option<Fetching>,
-    /// The runs with running tasks in the last list.
-    running: HashMap<RunId, Vec<TaskRow>>,
+    /// The tasks in the last list, by run: those that are running, or all that have not ended if there are no events.
+    listed: HashMap<RunId, Vec<TaskRow>>,
     idle_since: Option<Instant>,
 }
 
 impl Driver {
     pub(super) fn new(inner: Arc<Inner>, group: Arc<Group>) -> Self {
         let mut stream = ReconnectingStream::new(STREAM);
-        stream.reopen_now();
+        if group.subject.has_events() {
+            stream.reopen_now();
+        }
         Self {
             inner,
             group,
@@ -98,7 +102,7 @@ impl Driver {
             reopen_at: None,
             schedule: Schedule::new(Instant::now()),
             fetching: None,
-            running: HashMap::new(),
+            listed: HashMap::new(),
             idle_since: None,
         }
     }
@@ -152,7 +156,7 @@ impl Driver {
         let mut groups = lock(&self.inner.groups);
         let is_idle = self.group.lock().members == 0;
         if is_idle {
-            groups.remove(&self.group.tag);
+            groups.remove(&self.group.subject);
         }
         is_idle
     }
@@ -167,7 +171,7 @@ impl Driver {
             StreamEvent::Message(event) => {
                 // A message of the stream that is replaced does not show that the new one has begun.
                 if !self.stream.is_overlapping() && std::mem::take(&mut self.has_gap) {
-                    self.group.subscribed_at.send_replace(Some(Instant::now()));
+                    self.group.subscribed.send_replace(Subscribed::Since(Instant::now()));
                     if self.is_first_of_only_run(&event) {
                         self.group.lock().mark_gap();
                     } else {
@@ -177,14 +181,16 @@ impl Driver {
                 self.on_event(event);
             }
             StreamEvent::Lost(_) => {
-                self.group.subscribed_at.send_replace(None);
+                self.group.subscribed.send_replace(Subscribed::No);
+                self.group.lock().chunks.interrupt();
                 self.lost();
             }
             // Meanwhile, lists continue without events.
             StreamEvent::Failed(error) => {
                 tracing::warn!(%error, retry_after = ?FAILED_PAUSE, "stream of run events failed");
                 self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
-                self.group.subscribed_at.send_replace(None);
+                self.group.lock().chunks.fail(&error);
+                self.group.subscribed.send_replace(Subscribed::Refused(error));
                 self.lost();
             }
         }
@@ -192,9 +198,15 @@ impl Driver {
 
     fn open(&mut self) {
         self.has_gap = true;
-        let (rpc, tag) = (self.inner.rpc.clone(), self.group.tag.clone());
-        self.stream.open(async move { rpc.dispatcher.tagged_events(tag).await });
-        self.group.subscribed_at.send_replace(Some(Instant::now() + SUBSCRIBE_DELAY));
+        let (rpc, subject) = (self.inner.rpc.clone(), self.group.subject.clone());
+        self.stream.open(async move {
+            match subject {
+                Subject::Tag(tag) => rpc.dispatcher.tagged_events(tag).await,
+                Subject::Run(run) => rpc.dispatcher.run_events(run).await,
+                Subject::Workflow(_) => std::future::pending().await,
+            }
+        });
+        self.group.subscribed.send_replace(Subscribed::Since(Instant::now() + SUBSCRIBE_DELAY));
     }
 
     /// Events may have been lost. Who subscribes later has notifications of its run from its start, or needs a list anyway.
@@ -239,29 +251,33 @@ impl Driver {
         }
     }
 
-    /// Fetches a list of the tasks that are running, or also of those that are queued.
-    fn fetch(&mut self, now: Instant, with_queued: bool) {
-        self.schedule.requested(now, with_queued);
+    /// Fetches a list of the tasks that are running, and also of those that are queued if that is due.
+    fn fetch(&mut self, now: Instant, is_periodic: bool) {
+        self.schedule.requested(now, is_periodic);
+        let Some(parameter) = self.group.subject.list_parameter() else { return };
+        // Without events, only its absence shows that a queued run has ended.
+        let with_queued = is_periodic || !self.group.subject.has_events();
         let mut state = self.group.lock();
         let newcomers = if with_queued { std::mem::take(&mut state.newcomers) } else { HashMap::new() };
         let newcomers = newcomers.into_values().collect();
         let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
         drop(state);
-        let (rpc, gate, tag) = (self.inner.rpc.clone(), self.inner.fetcher.gate(), self.group.tag.clone());
+        let (rpc, gate) = (self.inner.rpc.clone(), self.inner.fetcher.gate());
         self.fetching = Some(Box::pin(async move {
             let statuses = [RunStatus::Running, RunStatus::Queued];
             let statuses = if with_queued { &statuses[..] } else { &statuses[..1] };
             let (mut rows, mut is_complete) = (Vec::new(), false);
             for page in 0..MAX_PAGES {
                 let _permit = gate.pass(1).await;
-                let found = rpc.rest.active_tasks(&tag, since, statuses, (PAGE, page * PAGE)).await?;
+                let paging = (PAGE, page * PAGE);
+                let found = rpc.rest.active_tasks(parameter.clone(), since, statuses, paging).await?;
                 is_complete = found.len() < PAGE;
                 rows.extend(found.into_iter().map(TaskRow::from));
                 if is_complete {
                     break;
                 }
             }
-            Ok(List { rows, with_queued, is_complete, newcomers })
+            Ok(List { rows, with_queued, is_periodic, is_complete, newcomers })
         }));
     }
 
@@ -292,7 +308,17 @@ impl Driver {
         for (run, slot) in &list.newcomers {
             slot.list(listing(run));
         }
-        if list.with_queued {
+        let has_events = self.group.subject.has_events();
+        if !has_events {
+            for (run, slots) in &state.by_run {
+                let is_changed = rows.get(run) != self.listed.get(run);
+                has_changed |= is_changed;
+                let is_unknown = !list.is_complete && list.is_periodic && !rows.contains_key(run);
+                for slot in slots.iter().filter(|slot| is_changed || is_unknown || !slot.was_listed()) {
+                    slot.list(listing(run));
+                }
+            }
+        } else if list.with_queued {
             for (run, slots) in &state.by_run {
                 for slot in slots {
                     slot.list(listing(run));
@@ -300,10 +326,10 @@ impl Driver {
             }
         } else {
             // Those that are running, and those that are no longer.
-            let vanished = self.running.keys().filter(|run| !rows.contains_key(*run));
+            let vanished = self.listed.keys().filter(|run| !rows.contains_key(*run));
             for run in rows.keys().chain(vanished) {
                 let Some(slots) = state.by_run.get(run) else { continue };
-                let is_changed = rows.get(run) != self.running.get(run);
+                let is_changed = rows.get(run) != self.listed.get(run);
                 has_changed |= is_changed;
                 // A watch that began after the last list does not know what has not changed since.
                 for slot in slots.iter().filter(|slot| is_changed || !slot.was_listed()) {
@@ -312,11 +338,13 @@ impl Driver {
             }
         }
         drop(state);
-        for of_run in rows.values_mut() {
-            of_run.retain(|row| row.status == RunStatus::Running);
+        if has_events {
+            for of_run in rows.values_mut() {
+                of_run.retain(|row| row.status == RunStatus::Running);
+            }
+            rows.retain(|_, of_run| !of_run.is_empty());
         }
-        rows.retain(|_, of_run| !of_run.is_empty());
-        self.running = rows;
+        self.listed = rows;
         self.schedule.received(count, has_changed);
     }
 }

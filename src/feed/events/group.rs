@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::chunks::ChunkReaders;
 use super::schedule::Demand;
 use super::slot::{Listing, Notifications, Slot};
-use crate::model::RunId;
+use crate::error::Error;
+use crate::model::{RunId, WorkflowId};
 use crate::sync::lock;
 
 /// The number of runs whose events are kept for watches that start a moment later.
@@ -18,18 +19,53 @@ const MAX_RECENT: usize = 4096;
 /// The number of runs that wait for the watch of a group that is not polled.
 const MAX_ARRIVED: usize = 10_000;
 
-/// The key and the value that a group of runs has.
+/// A key and a value in the metadata of runs.
 pub(crate) type Tag = (String, String);
 
-/// The runs with a tag.
+/// What the runs of a group have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    Tag(Tag),
+    /// Their workflow. The engine has no stream for that, so the group has only lists.
+    Workflow(WorkflowId),
+    /// One run. The group has only a stream.
+    Run(RunId),
+}
+
+impl Subject {
+    /// Whether the engine sends events of the runs.
+    pub(super) fn has_events(&self) -> bool {
+        !matches!(self, Self::Workflow(_))
+    }
+
+    /// The parameter of a list of the runs' tasks, if there is one.
+    pub(super) fn list_parameter(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Tag((key, value)) => Some(("additional_metadata", format!("{key}:{value}"))),
+            Self::Workflow(workflow) => Some(("workflow_ids", workflow.to_string())),
+            Self::Run(_) => None,
+        }
+    }
+}
+
+/// Whether the engine sends events.
+#[derive(Debug, Clone)]
+pub(super) enum Subscribed {
+    No,
+    /// Probably, from this time on.
+    Since(Instant),
+    /// The server refuses the subscription.
+    Refused(Error),
+}
+
+/// The runs with the same subject.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) tag: Tag,
+    pub(super) subject: Subject,
     pub(super) state: Mutex<State>,
     /// Notified when the demand or the number of members changes.
     pub(super) wake: Notify,
-    /// From when on the engine probably sends events. `None` while the stream is not open.
-    pub(super) subscribed_at: watch::Sender<Option<Instant>>,
+    pub(super) subscribed: watch::Sender<Subscribed>,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +153,9 @@ pub(crate) enum Wanted {
 }
 
 impl Group {
-    pub(super) fn new(tag: Tag) -> Self {
-        Self { tag, state: Mutex::default(), wake: Notify::new(), subscribed_at: watch::Sender::new(None) }
+    pub(super) fn new(subject: Subject) -> Self {
+        let subscribed = watch::Sender::new(Subscribed::No);
+        Self { subject, state: Mutex::default(), wake: Notify::new(), subscribed }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,5 @@
 //! The notifications of all runs that a client watches: one subscription to run events, and one list of tasks, for all runs with the same tag.
+//! Runs without a tag that others have, too, are listed by their workflow.
 //!
 //! All runs that a client starts have the client's tag. An event only means that something has changed, so the watch fetches the run.
 //! The subscription is requested before a run is fetched, but the engine does not report when it begins: it sends the response headers
@@ -23,15 +24,17 @@ use tokio::time::{sleep_until, timeout};
 
 use super::fetcher::Fetcher;
 use super::tasks::Tasks;
-use crate::model::RunId;
+use crate::error::Result;
+use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::sync::lock;
 use crate::time::Clock;
 pub(crate) use chunks::ChunkEvent;
 use chunks::ChunkQueue;
 use driver::Inner;
+use group::Subscribed;
 use group::{Arrivals, Group};
-pub(crate) use group::{Arrived, Tag, Wanted};
+pub(crate) use group::{Arrived, Subject, Tag, Wanted};
 use slot::Slot;
 pub(crate) use slot::{Listing, Notifications, TaskRow};
 
@@ -39,8 +42,10 @@ pub(crate) use slot::{Listing, Notifications, TaskRow};
 const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(1);
 /// How long the start of a run waits for a stream that cannot be opened.
 const MAX_SUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
-/// The maximum number of groups with tags of other clients.
-const MAX_GROUPS: usize = 16;
+/// The maximum number of groups with tags of other clients: each has a stream.
+const MAX_TAGS: usize = 16;
+/// The maximum number of groups by workflow: each has a list every two seconds.
+const MAX_WORKFLOWS: usize = 64;
 
 /// The notifications of the runs of a client. A group's stream is open while it has members.
 #[derive(Debug)]
@@ -82,7 +87,11 @@ pub(crate) struct ChunkSubscription {
 
 /// Keeps the chunks of a run that is being started. Dropping it ends that.
 #[derive(Debug)]
-pub(crate) struct Starting(Membership);
+pub(crate) struct Starting {
+    membership: Membership,
+    /// The number of times that the stream had been lost before.
+    losses: u64,
+}
 
 impl RunEvents {
     pub(super) fn new(rpc: Rpc, tasks: Tasks, fetcher: Fetcher, clock: Clock) -> Self {
@@ -91,9 +100,18 @@ impl RunEvents {
 
     /// Joins the group of a tag: its stream is opened.
     pub(crate) fn join(&self, tag: &Tag) -> Membership {
+        self.join_subject(Subject::Tag(tag.clone()))
+    }
+
+    /// Joins the group of a run, for its chunks. The engine ends its stream with each attempt.
+    pub(crate) fn join_run(&self, run: RunId) -> Membership {
+        self.join_subject(Subject::Run(run))
+    }
+
+    fn join_subject(&self, subject: Subject) -> Membership {
         let group = {
             let mut groups = lock(&self.0.groups);
-            let group = groups.entry(tag.clone()).or_insert_with(|| Arc::new(Group::new(tag.clone())));
+            let group = groups.entry(subject.clone()).or_insert_with(|| Arc::new(Group::new(subject)));
             // Counted while the groups are locked, so that the group is not removed meanwhile.
             group.lock().members += 1;
             Arc::clone(group)
@@ -104,17 +122,28 @@ impl RunEvents {
 
     /// Joins the group of a tag if it exists.
     pub(crate) fn join_existing(&self, tag: &Tag) -> Option<Membership> {
-        let exists = lock(&self.0.groups).contains_key(tag);
-        exists.then(|| self.join(tag))
+        let subject = Subject::Tag(tag.clone());
+        let exists = lock(&self.0.groups).contains_key(&subject);
+        exists.then(|| self.join_subject(subject))
     }
 
-    /// Joins the group of another client's tag, unless there are too many groups.
+    /// Joins the group of another client's tag, unless there are too many such groups.
     pub(crate) fn try_join(&self, tag: &Tag) -> Option<Membership> {
+        self.join_up_to(MAX_TAGS, Subject::Tag(tag.clone()))
+    }
+
+    /// Joins the group of a workflow, unless there are too many such groups.
+    pub(crate) fn try_join_workflow(&self, workflow: WorkflowId) -> Option<Membership> {
+        self.join_up_to(MAX_WORKFLOWS, Subject::Workflow(workflow))
+    }
+
+    fn join_up_to(&self, max: usize, subject: Subject) -> Option<Membership> {
         let has_space = {
             let groups = lock(&self.0.groups);
-            groups.contains_key(tag) || groups.len() < MAX_GROUPS
+            let is_same_kind = |other: &&Subject| std::mem::discriminant(*other) == std::mem::discriminant(&subject);
+            groups.contains_key(&subject) || groups.keys().filter(is_same_kind).count() < max
         };
-        has_space.then(|| self.join(tag))
+        has_space.then(|| self.join_subject(subject))
     }
 
     /// Dispatches events, for `benches/instructions`.
@@ -153,37 +182,57 @@ impl Membership {
         ChunkSubscription { membership: self, run, queue }
     }
 
-    /// Waits until the engine probably sends events. If the stream cannot be opened, it waits for a second.
-    pub(crate) async fn subscribed(&self) {
-        let mut subscribed_at = self.group.subscribed_at.subscribe();
-        let opened = timeout(MAX_SUBSCRIBE_DELAY, subscribed_at.wait_for(Option::is_some)).await;
-        let at = opened.ok().and_then(Result::ok).and_then(|at| *at);
-        if let Some(at) = at {
-            sleep_until(at).await;
+    /// Waits until the engine probably sends events. Returns `false` if the stream cannot be opened for a second.
+    ///
+    /// # Errors
+    /// The server refuses the subscription.
+    pub(crate) async fn subscribed(&self) -> Result<bool> {
+        let mut subscribed = self.group.subscribed.subscribe();
+        let is_known = |subscribed: &Subscribed| !matches!(subscribed, Subscribed::No);
+        let found = match timeout(MAX_SUBSCRIBE_DELAY, subscribed.wait_for(is_known)).await {
+            Ok(Ok(found)) => found.clone(),
+            Ok(Err(_)) | Err(_) => Subscribed::No,
+        };
+        match found {
+            Subscribed::No => Ok(false),
+            Subscribed::Since(at) => {
+                sleep_until(at).await;
+                Ok(true)
+            }
+            Subscribed::Refused(error) => Err(error),
         }
+    }
+
+    /// Whether the group has notifications of its runs, or only their chunks.
+    pub(crate) fn has_notifications(&self) -> bool {
+        !matches!(self.group.subject, Subject::Run(_))
     }
 
     /// Keeps the chunks of a run that is being started.
     pub(crate) fn starting(self) -> Starting {
-        self.group.lock().chunks.starting += 1;
-        Starting(self)
+        let losses = self.group.lock().chunks.start();
+        Starting { membership: self, losses }
     }
 }
 
 impl Starting {
     pub(crate) fn membership(&self) -> &Membership {
-        &self.0
+        &self.membership
     }
 
     /// The run was started: subscribes to its chunks.
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
-        self.0.clone().chunks(Some(run))
+        let chunks = self.membership.clone().chunks(Some(run));
+        if self.membership.group.lock().chunks.losses > self.losses {
+            chunks.interrupt();
+        }
+        chunks
     }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.0.group.lock().chunks.started();
+        self.membership.group.lock().chunks.started();
     }
 }
 
@@ -191,6 +240,11 @@ impl ChunkSubscription {
     /// Waits for the next chunk. Cancel safe.
     pub(crate) async fn next(&self) -> ChunkEvent {
         self.queue.next().await
+    }
+
+    /// Chunks may have been lost before those that come now.
+    pub(crate) fn interrupt(&self) {
+        self.queue.interrupt();
     }
 
     /// The number of chunks that were dropped because too many waited.
@@ -437,7 +491,7 @@ mod tests {
     async fn an_idle_stream_is_replaced_and_loses_or_doubles_nothing() {
         fastrand::seed(7);
         let limit = STREAM.with_jitter(fastrand::f64());
-        // The idle stream is read for another second. The other one begins with the second message.
+        // The idle stream is still read. The other one begins with the second message.
         let at = |shift: Duration, numbers: &[u64]| -> Vec<_> {
             numbers.iter().map(|at| (shift + Duration::from_millis(*at), chunk(&at.to_string()))).collect()
         };

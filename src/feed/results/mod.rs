@@ -46,6 +46,9 @@ const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 const PROBE_DELAY: Duration = Duration::from_secs(1);
 /// For how long the server may refuse the stream with an error of its own.
 const MAX_REFUSAL: Duration = Duration::from_secs(60);
+/// The number of runs on a stream for which nobody waits any longer, from which on the stream is replaced. The engine asks about them again
+/// and again, a thousand each second, so the results of others are late.
+const MAX_ABANDONED: usize = 1000;
 /// How long an unused stream stays open.
 const IDLE_STREAM_TTL: Duration = Duration::from_secs(30);
 
@@ -143,6 +146,8 @@ struct Driver {
     ids: Option<mpsc::Sender<RunId>>,
     /// Ids for which the queue of the stream had no space yet.
     unsent_ids: VecDeque<RunId>,
+    /// The number of runs on the stream that nobody waits for any longer, and whose results have not arrived.
+    abandoned: usize,
     probes: FuturesUnordered<Probe>,
     /// For the next probe, and for the end of an unused stream.
     alarm: Alarm,
@@ -163,6 +168,7 @@ impl Driver {
             stream: ReconnectingStream::new(STREAM),
             ids: None,
             unsent_ids: VecDeque::new(),
+            abandoned: 0,
             probes: FuturesUnordered::new(),
             alarm: Alarm::default(),
             idle_since: None,
@@ -216,9 +222,19 @@ impl Driver {
                 }
             }
             Command::Leave(run) => {
-                self.waiting.remove(run, oneshot::Sender::is_closed);
+                if self.waiting.remove(run, oneshot::Sender::is_closed) {
+                    self.abandoned();
+                }
                 self.check_idle();
             }
+        }
+    }
+
+    /// The stream has a run that nobody waits for any longer. With many of them, it is replaced.
+    fn abandoned(&mut self) {
+        self.abandoned += 1;
+        if self.abandoned >= MAX_ABANDONED.max(self.waiting.len()) && !self.waiting.is_empty() && self.ids.is_some() {
+            self.open();
         }
     }
 
@@ -239,6 +255,7 @@ impl Driver {
         });
         let rpc = self.rpc.clone();
         self.unsent_ids = self.waiting.runs();
+        self.abandoned = 0;
         self.ids = Some(sender);
         self.stream.open(async move { rpc.dispatcher.run_results(ids).await });
     }
@@ -321,6 +338,9 @@ impl Driver {
         };
         for waiter in self.waiting.take(run) {
             let _ = waiter.send(answer.clone());
+        }
+        if probed == Probed::Missing {
+            self.abandoned();
         }
         self.check_idle();
     }
@@ -572,6 +592,23 @@ mod tests {
         tokio::time::sleep(IDLE_STREAM_TTL + SECOND).await;
         wait().await;
         assert_eq!(calls.count("SubscribeToWorkflowRuns"), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_with_many_abandoned_runs_is_replaced() {
+        let (client, calls) = server(|_| Scripted::Stream(Vec::new(), None), running);
+        let results = &client.feed().results;
+        let id = |number: usize| RunId::from(uuid::Uuid::from_u128(number as u128));
+        let (kept, mut opened) = (results.wait(id(0), false), Vec::new());
+        tokio::pin!(kept);
+        for count in [MAX_ABANDONED - 1, 1, MAX_ABANDONED - 1, 1] {
+            let waits = futures_util::future::join_all((1..=count).map(|number| results.wait(id(number), false)));
+            let both = futures_util::future::join(waits, &mut kept);
+            assert!(tokio::time::timeout(EAGER_PROBE_DELAY / 2, both).await.is_err());
+            assert!(tokio::time::timeout(EAGER_PROBE_DELAY / 2, &mut kept).await.is_err());
+            opened.push(calls.count("SubscribeToWorkflowRuns"));
+        }
+        assert_eq!(opened, [1, 2, 2, 3]);
     }
 
     #[tokio::test(start_paused = true)]

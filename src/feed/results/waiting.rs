@@ -91,13 +91,15 @@ impl<W> Waiting<W> {
         is_new
     }
 
-    /// Removes the waiters of a run that are gone.
-    pub(super) fn remove(&mut self, run: RunId, is_gone: impl Fn(&W) -> bool) {
-        let Some(entry) = self.runs.get_mut(&run) else { return };
+    /// Removes the waiters of a run that are gone. Returns whether they were all that the run had.
+    pub(super) fn remove(&mut self, run: RunId, is_gone: impl Fn(&W) -> bool) -> bool {
+        let Some(entry) = self.runs.get_mut(&run) else { return false };
         entry.waiters.retain(|waiter| !is_gone(waiter));
-        if entry.waiters.is_empty() {
+        let is_empty = entry.waiters.is_empty();
+        if is_empty {
             self.take(run);
         }
+        is_empty
     }
 
     /// Removes a run, and returns its waiters.
