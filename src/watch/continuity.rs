@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
-use super::reorder::{Place, SAME_END};
+use super::reorder::Place;
 use crate::model::TaskId;
 
 /// The number of losses that are remembered. Without the oldest ones, chunks may be missing.
@@ -78,7 +78,9 @@ impl Continuity {
     pub(super) fn announced(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         self.is_lost = false;
         self.sending.remove(&task);
-        self.announced.extend(at.map(|at| (task, at)));
+        let end = at.map(|at| (task, at));
+        // One that is announced twice counts once.
+        self.announced.extend(end.filter(|end| !self.announced.contains(end)));
     }
 
     /// The history of the run has the end of an attempt, which its worker has reported.
@@ -91,18 +93,22 @@ impl Continuity {
         self.has_forgotten || self.losses.iter().any(|loss| self.may_have_lost(loss))
     }
 
+    /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
     fn may_have_lost(&self, loss: &Loss) -> bool {
         let before = self.announced.get(..loss.announced).unwrap_or_default();
-        let is_before = |task: TaskId, at: DateTime<Utc>| {
-            before.iter().any(|(other, announced)| *other == task && (*announced - at).abs() <= SAME_END)
+        let is_affected = |(task, at): &&(TaskId, DateTime<Utc>)| match loss.resumed.get(task) {
+            Some(None) => false,
+            // A chunk of this attempt or of an earlier one shows that none is missing after it.
+            Some(Some(began_at)) => at < began_at,
+            None => true,
         };
-        let is_complete = |task: TaskId, at: DateTime<Utc>| match loss.resumed.get(&task) {
-            Some(None) => true,
-            Some(Some(began_at)) => at >= *began_at || is_before(task, at),
-            None => is_before(task, at),
-        };
+        let mut affected: HashMap<TaskId, usize> = HashMap::new();
+        for (task, _) in self.recorded.iter().filter(is_affected) {
+            *affected.entry(*task).or_default() += 1;
+        }
+        let announced = |task: &TaskId| before.iter().filter(|(other, _)| other == task).count();
         let is_resumed = |task: &TaskId| matches!(loss.resumed.get(task), Some(None));
-        !loss.sending.iter().all(is_resumed) || !self.recorded.iter().all(|(task, at)| is_complete(*task, *at))
+        !loss.sending.iter().all(is_resumed) || affected.iter().any(|(task, count)| announced(task) < *count)
     }
 }
 

@@ -14,8 +14,8 @@ use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, RunId, TaskId};
 
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
-/// The times of an end in an event and in the history differ by less.
-pub(super) const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
+/// An end in the history is not later than its event, which has the engine's time, by more than this.
+const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number and the bytes of chunks that wait, for each task.
 const MAX_HELD: usize = 4096;
 const MAX_HELD_BYTES: usize = 16 << 20;
