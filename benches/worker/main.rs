@@ -10,7 +10,7 @@
 //!
 //! - *throughput*: from the call that starts all runs to the end of the last one. The loop sends each report in a call of its own.
 //! - *to the code*: from the call that starts a run until its code runs: the time of the engine, and from the assignment to the start.
-//! - *to the report*: from the end of the code until a subscriber is told about the end of the run: the time until the report is sent, and
+//! - *to the report*: from the end of the code until a subscriber is notified of the end of the run: the time until the report is sent, and
 //!   the time of the engine.
 #![expect(
     clippy::print_stdout,

@@ -117,7 +117,7 @@ quirks! {
     /// milliseconds after ASSIGNED. REST shows such a task, requested by itself, as queued as long as it runs.
     LateTimestamps,
     /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run
-    /// before the events of its task, an event before its runs, and temporarily a failed attempt as the end of the run. The same
+    /// before the events of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt as the end of the run. The same
     /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
     /// end was reported without the worker's id, is not found by its worker.
     UnorderedRows,

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::expression::key_problem;
 
-/// The engine stores milliseconds, and its timestamps are limited.
 /// The minimum time of a key with which a start can be repeated. It is longer than a call with its retries usually takes.
 const MIN_REPEATABLE_TTL: Duration = Duration::from_secs(600);
+/// The engine stores milliseconds, and its timestamps are limited.
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Allows only one run of a workflow per key. An expression computes the key from the input.
@@ -54,12 +54,12 @@ impl Idempotency {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
     }
 
-    /// The problem for which the engine would refuse it.
     /// Whether a call can be repeated while the key is kept, even if its run has ended.
     pub(crate) fn outlasts_calls(&self) -> bool {
         !self.ends_with_run && self.ttl >= MIN_REPEATABLE_TTL
     }
 
+    /// The problem for which the engine would refuse it.
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(problem) = key_problem(&self.expression) {
             return Some(format!("idempotency: {problem}"));

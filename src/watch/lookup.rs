@@ -13,8 +13,8 @@ use crate::observe::if_found;
 use crate::rpc::convert::RestRun;
 use crate::transport::Polling;
 
-/// For how long a run is fetched that REST does not have yet, and the longest pause before the next time. Usually, it has a run 0.1 s after
-/// its start; under load, up to eight seconds later.
+/// For how long a run is fetched that REST does not have yet, or not with its tasks, and the longest pause before the next time. Usually, it
+/// has a run 0.1 s after its start; under load, up to eight seconds later.
 const MAX_LAG: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,10 +43,11 @@ async fn fetch(client: Client, run: RunId) -> Result<Option<RestRun>> {
         let found = if_found(client.rpc().rest.run(run).await);
         drop(permit);
         match found {
-            Ok(None) => {
+            // REST can have a run before it has its tasks, which name the parent.
+            Ok(found) if found.as_ref().is_none_or(|found| found.tasks.is_empty()) => {
                 let polling = || Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
                 if !missing.get_or_insert_with(polling).again().await {
-                    return Ok(None);
+                    return Ok(found);
                 }
             }
             Ok(found) => return Ok(found),

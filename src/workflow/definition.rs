@@ -65,12 +65,12 @@ impl TaskDefinition {
 impl Definition {
     /// All tasks, including the on-failure task.
     pub(crate) fn all_tasks(&self) -> impl Iterator<Item = &Arc<TaskDefinition>> {
-        self.tasks.iter().map(|placed| &placed.task).chain(&self.on_failure)
+        self.tasks.iter().map(|node| &node.task).chain(&self.on_failure)
     }
 
     /// Whether the task with this name is a parent of other tasks.
     pub(crate) fn has_dependents(&self, task: &str) -> bool {
-        self.tasks.iter().any(|placed| placed.parents.iter().any(|parent| parent == task))
+        self.tasks.iter().any(|node| node.parents.iter().any(|parent| parent == task))
     }
 
     /// The options that older engines refuse, or ignore without an error.
@@ -111,7 +111,7 @@ impl Definition {
             name: client.prefixed(&self.name),
             description: self.options.description.clone(),
             default_priority: self.options.default_priority.map(Priority::number),
-            tasks: self.tasks.iter().map(|placed| task(&placed.task, &placed.parents)).collect(),
+            tasks: self.tasks.iter().map(|node| task(&node.task, &node.parents)).collect(),
             on_failure: self.on_failure.as_deref().map(|on_failure| task(on_failure, &[])),
             concurrency: self.options.concurrency.clone(),
             input_schema: self.options.input_schema.clone(),

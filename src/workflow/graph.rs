@@ -6,12 +6,12 @@ use super::definition::TaskNode;
 
 /// A task of a cycle, or one that depends on a cycle: it can never start.
 pub(super) fn find_cycle(tasks: &[TaskNode]) -> Option<&str> {
-    let known = |name: &str| tasks.iter().any(|placed| placed.task.name == name);
+    let known = |name: &str| tasks.iter().any(|node| node.task.name == name);
     let mut waiting: BTreeMap<&str, Vec<&str>> = tasks
         .iter()
-        .map(|placed| {
-            let parents = placed.parents.iter().map(String::as_str).filter(|parent| known(parent));
-            (placed.task.name.as_str(), parents.collect())
+        .map(|node| {
+            let parents = node.parents.iter().map(String::as_str).filter(|parent| known(parent));
+            (node.task.name.as_str(), parents.collect())
         })
         .collect();
     loop {
@@ -30,8 +30,8 @@ pub(super) fn find_cycle(tasks: &[TaskNode]) -> Option<&str> {
 
 /// The names of the tasks on which no other task depends.
 pub(super) fn leaves(tasks: &[TaskNode]) -> Vec<String> {
-    let has_dependents = |name: &String| tasks.iter().any(|placed| placed.parents.contains(name));
-    tasks.iter().map(|placed| &placed.task.name).filter(|name| !has_dependents(name)).cloned().collect()
+    let has_dependents = |name: &String| tasks.iter().any(|node| node.parents.contains(name));
+    tasks.iter().map(|node| &node.task.name).filter(|name| !has_dependents(name)).cloned().collect()
 }
 
 #[cfg(test)]

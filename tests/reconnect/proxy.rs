@@ -93,7 +93,7 @@ async fn connection(client: TcpStream, server: SocketAddr, mut mode: watch::Rece
                     Mode::Forward => {}
                     Mode::Cut | Mode::Refuse => break,
                     Mode::Freeze => {
-                        // Both directions stop, and nobody is told.
+                        // Both directions stop, and nobody is notified.
                         up.abort();
                         std::future::pending::<()>().await;
                     }

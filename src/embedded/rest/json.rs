@@ -72,7 +72,8 @@ pub(super) fn error(task: &Task, any_attempt: bool) -> &str {
 /// A run with its tasks.
 pub(super) fn run_details(core: &Core, run: &Run, now: At) -> Value {
     // Tasks without events are omitted. The newest is first.
-    let present = run.newest_first().into_iter().filter(|task| !task.events.is_empty());
+    let shows_tasks = core.shows_tasks(run, now);
+    let present = run.newest_first().into_iter().filter(|task| shows_tasks && !task.events.is_empty());
     let tasks: Vec<_> = present
         .map(|task| {
             let mut row = task_of_run(core, run, task);

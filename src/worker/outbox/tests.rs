@@ -57,8 +57,8 @@ async fn the_end_of_an_attempt_follows_its_start() {
     assert!(accept(&mut outbox, start).is_empty());
     let end = outbox.next_call(Instant::now()).unwrap();
     assert_eq!(shown(&end), [(1, Completed)]);
-    let settled = accept(&mut outbox, end);
-    assert!(settled.len() == 1 && settled[0].key == key(1) && matches!(settled[0].resolution, Resolution::Accepted));
+    let resolved = accept(&mut outbox, end);
+    assert!(resolved.len() == 1 && resolved[0].key == key(1) && matches!(resolved[0].resolution, Resolution::Accepted));
     assert!(outbox.count == 0);
 }
 
@@ -128,15 +128,15 @@ async fn a_refused_call_is_sent_again_report_by_report() {
 async fn internal_errors_delay_one_report_and_end_after_a_while() {
     let mut outbox = with(&[(1, Completed)]);
     let (started, mut calls) = (Instant::now(), 0);
-    let settled = loop {
+    let resolved = loop {
         let Some(call) = outbox.next_call(Instant::now()) else {
             tokio::time::advance(outbox.next_wake(Instant::now()).unwrap() - Instant::now()).await;
             continue;
         };
         calls += 1;
-        let settled = answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));
-        if let Some(settled) = settled.into_iter().next() {
-            break settled;
+        let resolved = answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));
+        if let Some(resolved) = resolved.into_iter().next() {
+            break resolved;
         }
         // Others are sent meanwhile.
         outbox.add(key(2), report(2, Completed));
@@ -144,7 +144,7 @@ async fn internal_errors_delay_one_report_and_end_after_a_while() {
         assert_eq!(shown(&other), [(2, Completed)]);
         accept(&mut outbox, other);
     };
-    assert!(matches!(settled.resolution, Resolution::Refused(_)) && calls > 50, "{calls}");
+    assert!(matches!(resolved.resolution, Resolution::Refused(_)) && calls > 50, "{calls}");
     assert!(started.elapsed() <= MAX_INTERNAL_ERRORS && started.elapsed() + 3 * SLOW_CALL * 8 > MAX_INTERNAL_ERRORS);
 }
 

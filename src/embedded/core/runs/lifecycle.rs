@@ -148,7 +148,7 @@ pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     progress::assign_to_freed(core, turn, worker);
 }
 
-/// The first part of a cancel: tells the worker, and takes the task from it or from its queue. The task has not ended before it has a
+/// The first part of a cancel: notifies the worker, and takes the task from it or from its queue. The task has not ended before it has a
 /// final row. Returns the worker that has a free slot now.
 pub(crate) fn stop(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, message: Option<&str>) -> Option<Uuid> {
     core.record(key, TaskEventKind::Cancelled, turn.now, None, message);
