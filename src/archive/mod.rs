@@ -111,6 +111,7 @@ mod query;
 mod reading;
 mod report;
 mod retention;
+mod risk;
 mod schema;
 mod store;
 mod sweep;
