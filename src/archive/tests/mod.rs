@@ -1,6 +1,7 @@
 //! Archives over the embedded engine, on virtual time.
 
 mod files;
+mod manifest;
 mod property;
 mod versions;
 mod view;
