@@ -272,7 +272,7 @@ async fn a_weekly_cron_shows_the_runs_that_its_next_collection_would_miss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn collections_of_a_cron_are_visible_retried_and_single() {
+async fn t4_collections_of_a_cron_are_visible_retried_and_single() {
     let (engine, client) = engine().await;
     let (worker, task) = start(&client).await;
     let archive = memory();

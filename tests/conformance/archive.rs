@@ -158,6 +158,8 @@ async fn t4_collections_run_regularly_in_a_process_and_as_a_task(setup: Setup) {
     let collect = archive.collect(&setup.hatchet, of(&[task.name()])).task(setup.name("archive")).cron("0 3 * * *");
     let worker = setup.hatchet.worker(setup.name("worker")).register(&task).register(&collect);
     let worker = worker.build().unwrap().start().await.unwrap();
+    let crons = setup.hatchet.crons().workflow(collect.name()).get().await.unwrap();
+    assert_eq!(crons.iter().map(|cron| cron.expression.as_str()).collect::<Vec<_>>(), ["0 3 * * *"]);
     ended(&setup, &task, 0..2).await;
     let report = setup.hatchet.run(&collect, &()).result().await.unwrap();
     assert_eq!((report.archived, report.unchanged), (2, 0), "{report}");
