@@ -140,7 +140,8 @@ impl CollectBuilder {
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
     /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the
-    /// start, about fifteen requests find the day of the oldest run.
+    /// start, about fifteen requests find the day of the oldest run. Each call counts once: a retry by the [policy](Self::retry) is not
+    /// limited by the rate, only by its backoff and by the retry budget of the client.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
         self
