@@ -3,6 +3,7 @@
 mod files;
 mod manifest;
 mod property;
+mod pruning;
 mod versions;
 mod view;
 
