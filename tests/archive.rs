@@ -264,8 +264,8 @@ async fn a_weekly_cron_shows_the_runs_that_its_next_collection_would_miss() {
     let third = report("daily").await;
     assert_eq!((third.archived, third.at_risk), (6, 1), "{third}");
     // At the last of nine collections, 39 runs are or would be 24 days old.
-    let archived = async |archive: &Archive| archive.runs(Window::all()).count().await.unwrap();
-    assert_eq!((count, archived(fits).await, archived(late).await), (64, 49, 39 - 5));
+    let number_of_runs = async |archive: &Archive| archive.runs(Window::all()).count().await.unwrap();
+    assert_eq!((count, number_of_runs(fits).await, number_of_runs(late).await), (64, 49, 39 - 5));
     worker.shutdown().await;
     collectors.shutdown().await;
     engine.shutdown().await;
