@@ -18,12 +18,11 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version};
-use super::days::{MICROSECOND, day_end, day_start, first_day_with_runs};
+use super::days::{MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
-use super::risk::{Risk, engine_retention};
 use super::schema::{Column, Row};
 use super::writing::{self, MAX_FILE_BYTES};
 use crate::boxed::BoxStream;

@@ -111,7 +111,6 @@ mod query;
 mod reading;
 mod report;
 mod retention;
-mod risk;
 mod schema;
 mod store;
 mod sweep;
