@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::Once;
 use std::time::Duration;
 
 use hatchet::archive::{Archive, CollectReport, History, Retention, Rule};
@@ -97,9 +97,12 @@ fn measure() {
     MEASURED.take();
 }
 
-/// The warnings of a thread.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    /// The warnings of this test.
+    static WARNINGS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Warnings;
 
 struct Text(String);
 
@@ -114,15 +117,23 @@ impl<S: Subscriber> Layer<S> for Warnings {
         if *event.metadata().level() == Level::WARN {
             let mut text = Text(String::new());
             event.record(&mut text);
-            self.0.lock().unwrap().push(text.0);
+            WARNINGS.with_borrow_mut(|warnings| warnings.push(text.0));
         }
     }
 }
 
-impl Warnings {
-    fn count(&self, part: &str) -> usize {
-        self.0.lock().unwrap().iter().filter(|text| text.contains(part)).count()
-    }
+/// Collects warnings. The subscriber is that of all threads: a warning that first occurs in a thread without one could be disabled.
+fn collect_warnings() {
+    static SET: Once = Once::new();
+    SET.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Warnings)).unwrap();
+    });
+    WARNINGS.take();
+}
+
+/// The number of warnings that contain a text.
+fn warnings(part: &str) -> usize {
+    WARNINGS.with_borrow(|warnings| warnings.iter().filter(|text| text.contains(part)).count())
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +144,11 @@ async fn each_request_of_a_collection_counts_against_its_rate() {
     let client = engine.client();
     let names =
         Retention::never().workflow("count", Rule::older_than(Duration::ZERO)).workflow("gone", Rule::older_than(DAY));
-    for (retention, logs) in [(all(), 0), (names, 10)] {
+    // The runs at risk are counted, too.
+    let too_long = Retention::older_than(60 * DAY)
+        .workflow("count", Rule::older_than(Duration::ZERO))
+        .workflow("gone", Rule::older_than(30 * DAY));
+    for (retention, logs) in [(all(), 0), (names, 10), (too_long, 0)] {
         let archive = memory();
         let collection = archive.collect(&client, retention).logs(logs).requests_per_second(1).concurrency(3);
         MEASURED.take();
@@ -166,8 +181,7 @@ async fn engine_with_runs() -> (Engine, Vec<RunId>) {
 #[tokio::test(start_paused = true)]
 async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
     measure();
-    let warnings = Warnings::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
+    collect_warnings();
     let (engine, _) = engine_with_runs().await;
     let client = engine.client();
     let archive = memory();
@@ -176,20 +190,36 @@ async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
     let report = archive.collect(&client, all()).dry_run().send().await.unwrap();
     assert_eq!((report.at_risk, report.engine_retention, MEASURED.take().1), (4, Some(30 * DAY), vec![]), "{report}");
     let text = "runs were archived only shortly before the engine would have dropped them";
-    let before = warnings.count(text);
+    let before = warnings(text);
     let report = archive.collect(&client, all()).send().await.unwrap();
     assert_eq!((report.archived, report.at_risk), (12, 4), "{report}");
-    assert_eq!(warnings.count(text), before + 1, "{:?}", warnings.0);
+    assert_eq!(warnings(text), before + 1);
     // The gauge is that of the last collection, also if that archives nothing.
     assert_eq!(MEASURED.take().1.last(), Some(&4));
     let report = archive.collect(&client, all()).send().await.unwrap();
     assert_eq!((report.archived, report.at_risk, MEASURED.take().1), (0, 0, vec![0]), "{report}");
-    assert_eq!(warnings.count(text), before + 1);
+    assert_eq!(warnings(text), before + 1);
 
-    // An age that is longer than the engine's retention.
+    // An age that is longer than the engine's retention. All runs are archived already.
     let text = "expected an age shorter than the engine's retention period";
+    let lost = "the engine soon drops runs that are not old enough to be archived";
     let report = archive.collect(&client, Retention::default()).send().await.unwrap();
-    assert_eq!((report.is_retention_too_long, warnings.count(text)), (true, 1), "{report}");
+    assert_eq!((report.is_retention_too_long, warnings(text)), (true, 1), "{report}");
+    assert_eq!((report.at_risk, MEASURED.take().1, warnings(lost)), (0, vec![0], 0), "{report}");
+    // Nothing is archived, so the runs will be lost.
+    let rules = [
+        (Retention::default(), 4),
+        // Two of the four runs have failed.
+        (Retention::default().workflow("count", Rule::older_than(30 * DAY).status(RunStatus::Failed)), 2),
+        (Retention::default().workflow("count", Rule::never()), 0),
+        (Retention::older_than(29 * DAY + HOUR), 4),
+    ];
+    for (retention, at_risk) in rules {
+        let before = warnings(lost);
+        let report = memory().collect(&client, retention).send().await.unwrap();
+        assert_eq!((report.archived, report.at_risk, MEASURED.take().1), (0, at_risk, vec![at_risk]), "{report}");
+        assert_eq!(warnings(lost) - before, usize::from(at_risk > 0));
+    }
     // A collector whose interval is longer than what is left.
     let archive = memory();
     let mut collector = archive.collect(&client, all()).every(3 * DAY).start().unwrap();
@@ -200,7 +230,49 @@ async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn collections_of_a_cron_are_visible_retried_and_single() {
+async fn a_weekly_cron_shows_the_runs_that_its_next_collection_would_miss() {
+    let (engine, client) = engine().await;
+    let (worker, task) = start(&client).await;
+    let collect =
+        |archive: &Archive, age| archive.collect(&client, Retention::never().workflow("count", Rule::older_than(age)));
+    let archives = [memory(), memory(), memory()];
+    let [fits, late, daily] = &archives;
+    // The last one counts as if it ran daily.
+    let tasks = [
+        collect(fits, 14 * DAY).collected_every(7 * DAY).task("fits"),
+        collect(late, 24 * DAY).collected_every(7 * DAY).task("late"),
+        collect(daily, 24 * DAY).task("daily"),
+    ]
+    .map(|task| task.cron("0 3 * * 0"));
+    let collectors = tasks.iter().fold(client.worker("archiver"), hatchet::worker::WorkerBuilder::register);
+    let collectors = collectors.build().unwrap().start().await.unwrap();
+    let mut count = 0;
+    for _ in 0..64 {
+        count += run(&client, &task, 0..1).await.len();
+        sleep(DAY).await;
+    }
+    let report = async |name: &str| -> CollectReport {
+        let runs = client.runs(RunFilter::new(Window::all()).workflow(name)).page(1).await.unwrap();
+        client.run_handle(runs.items[0].id).details().await.unwrap().output().unwrap().parse().unwrap()
+    };
+    // The runs of a week.
+    let first = report("fits").await;
+    assert_eq!((first.archived, first.at_risk), (7, 0), "{first}");
+    // Each week, the engine drops one run before it is archived. Two more are dropped within eight days, and will not be old enough before.
+    let second = report("late").await;
+    assert_eq!((second.archived, second.at_risk), (6, 6 + 2), "{second}");
+    let third = report("daily").await;
+    assert_eq!((third.archived, third.at_risk), (6, 1), "{third}");
+    // At the last of nine collections, 39 runs are or would be 24 days old.
+    let number_of_runs = async |archive: &Archive| archive.runs(Window::all()).count().await.unwrap();
+    assert_eq!((count, number_of_runs(fits).await, number_of_runs(late).await), (64, 49, 39 - 5));
+    worker.shutdown().await;
+    collectors.shutdown().await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn t4_collections_of_a_cron_are_visible_retried_and_single() {
     let (engine, client) = engine().await;
     let (worker, task) = start(&client).await;
     let archive = memory();

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use futures_core::Stream;
 use futures_util::stream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version};
-use super::days::{MICROSECOND, day_end, day_start, first_day_with_runs};
+use super::days::{MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
 use super::report::{CollectReport, CollectedBatch};
@@ -35,6 +35,7 @@ use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::observe::DetailsBuilder;
 use crate::sync::lock;
 use crate::telemetry::{Measurement, record};
+use crate::time::MAX_DURATION;
 
 /// The number of runs that are compared with the archive at once. It is the size of a page of the list.
 const LIST_BATCH: usize = 200;
@@ -47,8 +48,6 @@ const REQUESTS_PER_SECOND: u32 = 200;
 /// The default of [`CollectBuilder::concurrency`].
 const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
-/// A run that the engine drops within this time counts as at risk.
-pub(super) const RISK_MARGIN: Duration = Duration::from_secs(24 * 3600);
 
 impl Archive {
     /// Prepares a collection: it copies the runs of the client's namespace that have ended and that the [`Retention`] selects to the archive.
@@ -77,7 +76,7 @@ impl Archive {
             logs: 0,
             concurrency: CONCURRENCY,
             requests_per_second: REQUESTS_PER_SECOND,
-            margin: RISK_MARGIN,
+            interval: Duration::ZERO,
             request: RequestOptions::default(),
         }
     }
@@ -105,8 +104,8 @@ pub struct CollectBuilder {
     logs: usize,
     concurrency: usize,
     requests_per_second: u32,
-    /// How long before the engine's retention runs should be archived.
-    pub(super) margin: Duration,
+    /// The time until the next collection.
+    pub(super) interval: Duration,
     request: RequestOptions,
 }
 
@@ -140,9 +139,30 @@ impl CollectBuilder {
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
     /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the
-    /// start, about fifteen requests find the day of the oldest run.
+    /// start, about fifteen requests find the day of the oldest run. Each call counts once: a retry by the [policy](Self::retry) is not
+    /// limited by the rate, only by its backoff and by the retry budget of the client.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
+        self
+    }
+
+    /// Sets how often runs are collected, if something else than [`every`](Self::every) repeats the collection: a cron, for example. Runs
+    /// that the engine drops before the next collection, or within 24 hours after it, count as [at risk](CollectReport::at_risk). The default
+    /// is 0, and the maximum is ten years. [`every`](Self::every) replaces it.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::Retention;
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// let collect = archive.collect(&hatchet, Retention::older_than(14 * DAY)).collected_every(7 * DAY);
+    /// let weekly = collect.task("archive-runs").cron("0 3 * * 0");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn collected_every(mut self, interval: Duration) -> Self {
+        self.interval = interval;
         self
     }
 
@@ -215,6 +235,9 @@ impl CollectBuilder {
         if self.requests_per_second == 0 {
             return out_of_range("requests per second", "at least 1", 0);
         }
+        if self.interval > MAX_DURATION {
+            return Err(Error::invalid("interval", format_args!("expected at most 10 years, got {:?}", self.interval)));
+        }
         if self.logs > RunDetails::MAX_LOGS {
             return out_of_range("number of log lines", "at most 1000", self.logs);
         }
@@ -275,6 +298,10 @@ struct Collector {
     ids: HashSet<RunId>,
     /// `list`, `queue` and `rows` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
+    /// Which runs the engine drops soon. `None` if its retention is unknown.
+    risk: Option<Risk>,
+    /// The number of these runs that are not old enough to be archived.
+    not_due_at_risk: u64,
     report: CollectReport,
 }
 
@@ -295,7 +322,14 @@ impl Collector {
                 "expected an age shorter than the engine's retention period; runs are dropped before they are archived"
             );
         }
+        let risk = engine_retention.and_then(|retention| Risk::new(now, retention, builder.interval));
+        // A time replaces the ages here, too: other collections have them.
+        let not_due_at_risk = match risk.filter(|_| builder.before.is_none()) {
+            Some(risk) => risk.count_not_due(&builder.archive, &client, &gate, &builder.retention).await?,
+            None => 0,
+        };
         let report = CollectReport {
+            at_risk: not_due_at_risk,
             is_dry_run: builder.is_dry_run,
             engine_retention,
             is_retention_too_long: is_too_long,
@@ -323,6 +357,8 @@ impl Collector {
             size: 0,
             ids: HashSet::new(),
             checked: None,
+            risk,
+            not_due_at_risk,
             report,
         })
     }
@@ -343,21 +379,31 @@ impl Collector {
         }
         let batch = self.commit().await?;
         if batch.is_none() {
-            let archive = self.builder.archive.url();
-            if !self.report.is_dry_run {
-                // Also if nothing was committed: the gauge is that of this collection.
-                record(&Measurement::RunsArchived { archived: 0, at_risk: self.report.at_risk });
-            }
-            if self.report.at_risk > 0 {
-                tracing::warn!(
-                    archive,
-                    at_risk = self.report.at_risk,
-                    "runs were archived only shortly before the engine would have dropped them"
-                );
-            }
-            tracing::info!(archive, report = %self.report, "the collection has ended");
+            self.finish();
         }
         Ok(batch)
+    }
+
+    /// Logs and records the result.
+    fn finish(&self) {
+        let (archive, report) = (self.builder.archive.url(), &self.report);
+        if !report.is_dry_run {
+            // Also if nothing was committed: the gauge is that of this collection.
+            record(&Measurement::RunsArchived { archived: 0, at_risk: report.at_risk });
+        }
+        let late = report.at_risk.saturating_sub(self.not_due_at_risk);
+        if late > 0 {
+            tracing::warn!(
+                archive,
+                at_risk = late,
+                "runs were archived only shortly before the engine would have dropped them"
+            );
+        }
+        if self.not_due_at_risk > 0 {
+            let at_risk = self.not_due_at_risk;
+            tracing::warn!(archive, at_risk, "the engine soon drops runs that are not old enough to be archived");
+        }
+        tracing::info!(archive, %report, "the collection has ended");
     }
 
     /// Reads the next runs of the list, and queues those that are not archived. Returns `false` at the end.
@@ -383,7 +429,7 @@ impl Collector {
                 // A run that is archived is updated whatever its new status.
                 None if !is_selected() => {}
                 _ => {
-                    self.report.at_risk += u64::from(self.is_at_risk(&run));
+                    self.report.at_risk += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
                     if self.builder.is_dry_run {
                         self.report.archived += 1;
                     } else {
@@ -404,13 +450,6 @@ impl Collector {
         self.checked.get_or_insert(state.commits);
         let files = state.files().filter(|file| file.partition.day == day).cloned().collect();
         Ok((list, ArchivedVersions::new(archive, files, self.now)?))
-    }
-
-    /// Whether the engine drops the run within the margin.
-    fn is_at_risk(&self, run: &RunSummary) -> bool {
-        let Some(retention) = self.report.engine_retention else { return false };
-        let left = TimeDelta::from_std(retention.saturating_sub(self.builder.margin)).unwrap_or(TimeDelta::MAX);
-        self.now.signed_duration_since(run.created_at) >= left
     }
 
     /// Fetches the next runs of the queue.
@@ -483,18 +522,6 @@ impl Collector {
 fn is_of_one_run(error: &Error) -> bool {
     use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
     matches!(error.kind(), Decode | Encode | NotFound | Rejected | Server | TooLarge | Unimplemented)
-}
-
-/// The engine's retention, if the server shows it.
-async fn engine_retention(client: &Client, gate: &Gate) -> Option<Duration> {
-    let _permit = gate.pass(1).await;
-    match client.rpc().rest.retention().await {
-        Ok(retention) => retention,
-        Err(error) => {
-            tracing::debug!(%error, "failed to read the engine's retention period");
-            None
-        }
-    }
 }
 
 /// A stream of the commits of a collection; see [`CollectBuilder::batches`]. It ends after an error. Dropping it stops the collection; what

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::collect::{CollectBuilder, RISK_MARGIN};
+use super::collect::CollectBuilder;
 use super::report::CollectReport;
 use crate::error::{Error, Result};
 use crate::runtime::{self, Needs};
@@ -51,15 +51,17 @@ impl CollectBuilder {
     /// output is a [`CollectReport`].
     ///
     /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a
-    /// [cron](Task::cron) can be added. If an option of the collection is invalid, the runs fail.
+    /// [cron](Task::cron) can be added. The task does not know how often it runs: set it with [`collected_every`](Self::collected_every). If
+    /// an option of the collection is invalid, the runs fail.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
     /// use std::time::Duration;
     /// use hatchet::archive::Retention;
     ///
-    /// let retention = Retention::older_than(Duration::from_secs(20 * 24 * 3600));
-    /// let collect = archive.collect(&hatchet, retention).task("archive-runs").cron("0 3 * * *");
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// let collect = archive.collect(&hatchet, Retention::older_than(20 * DAY)).collected_every(DAY);
+    /// let collect = collect.task("archive-runs").cron("0 3 * * *");
     /// let worker = hatchet.worker("archiver").register(&collect).build()?;
     /// # Ok(())
     /// # }
@@ -106,8 +108,8 @@ impl CollectorBuilder {
             let problem = format_args!("expected 1 second to 10 years, got {interval:?}");
             return Err(Error::invalid("interval", problem));
         }
+        collection.interval = interval;
         collection.check()?;
-        collection.margin = RISK_MARGIN.saturating_add(interval);
         let runtime = runtime::current("a collector", Needs::Timers)?;
         let (results, last_result) = watch::channel(None);
         let stop = CancellationToken::new();

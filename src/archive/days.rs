@@ -1,14 +1,24 @@
-//! The days of which an engine has runs. It drops the oldest days, so it has runs up to the end of each day from the first one on.
+//! The days of which an engine has runs, and the runs that it drops soon. It drops the oldest days, so it has runs up to the end of each day
+//! from the first one on.
+
+use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, NaiveTime, TimeDelta, Utc};
 
+use super::handle::Archive;
+use super::retention::{Retention, Rule};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::feed::Gate;
-use crate::model::Window;
+use crate::model::{RunFilter, RunStatus, Total, Window};
 
 /// The resolution of creation times.
 pub(super) const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
+
+/// A run that the engine drops within this time counts as at risk.
+const MARGIN: Duration = Duration::from_secs(24 * 3600);
+/// The server stops counting at this number.
+const MAX_COUNTED: u64 = 20_000;
 
 /// Returns the first day, from `first` to `last`, up to whose end the engine has runs. `None` if there is none. Each request passes the gate,
 /// if there is one.
@@ -40,4 +50,111 @@ pub(super) fn day_start(day: NaiveDate) -> DateTime<Utc> {
 
 pub(super) fn day_end(day: NaiveDate) -> DateTime<Utc> {
     day.succ_opt().map_or(DateTime::<Utc>::MAX_UTC, |next| day_start(next) - MICROSECOND)
+}
+
+/// The engine's retention period, if the server shows it.
+pub(super) async fn engine_retention(client: &Client, gate: &Gate) -> Option<Duration> {
+    let _permit = gate.pass(1).await;
+    match client.rpc().rest.retention().await {
+        Ok(retention) => retention,
+        Err(error) => {
+            tracing::debug!(%error, "failed to read the engine's retention period");
+            None
+        }
+    }
+}
+
+/// The runs that the engine drops before the next collection, or within a day after it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Risk {
+    now: DateTime<Utc>,
+    /// Runs that were created up to this time are at risk.
+    until: DateTime<Utc>,
+    /// The engine keeps runs that were created at this time or later.
+    kept_since: DateTime<Utc>,
+}
+
+impl Risk {
+    /// `interval`: the time until the next collection.
+    pub(super) fn new(now: DateTime<Utc>, engine_retention: Duration, interval: Duration) -> Option<Self> {
+        let ago = |age: Duration| now.checked_sub_signed(TimeDelta::from_std(age).ok()?);
+        let until = ago(engine_retention.saturating_sub(MARGIN.saturating_add(interval)))?;
+        // The engine drops whole days.
+        Some(Self { now, until, kept_since: day_start(ago(engine_retention)?.date_naive()) })
+    }
+
+    pub(super) fn includes(&self, created_at: DateTime<Utc>) -> bool {
+        created_at <= self.until
+    }
+
+    /// Counts the runs at risk that are not old enough to be archived, and that are not archived either. Runs that no rule selects are not
+    /// counted.
+    pub(super) async fn count_not_due(
+        &self,
+        archive: &Archive,
+        client: &Client,
+        gate: &Gate,
+        retention: &Retention,
+    ) -> Result<u64> {
+        let mut count = self.count(archive, client, gate, retention.rule(), None).await?;
+        for (workflow, rule) in retention.workflows() {
+            if count > 0 {
+                let by_default = self.count(archive, client, gate, retention.rule(), Some(workflow)).await?;
+                count = count.saturating_sub(by_default);
+            }
+            count = count.saturating_add(self.count(archive, client, gate, rule, Some(workflow)).await?);
+        }
+        Ok(count)
+    }
+
+    /// The runs at risk that a rule will select, of one workflow or of all.
+    async fn count(
+        &self,
+        archive: &Archive,
+        client: &Client,
+        gate: &Gate,
+        rule: &Rule,
+        workflow: Option<&str>,
+    ) -> Result<u64> {
+        let Some(since) = rule.last_due(self.now).map(|last| last + MICROSECOND) else { return Ok(0) };
+        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
+        let statuses: Vec<_> = ended.into_iter().filter(|status| rule.selects(status)).collect();
+        if since > self.until || statuses.is_empty() {
+            return Ok(0);
+        }
+        let filter = |since| {
+            let filter = RunFilter::new(Window::between(since, self.until));
+            let filter = statuses.iter().cloned().fold(filter, RunFilter::status);
+            workflow.into_iter().fold(filter, RunFilter::workflow)
+        };
+        // The count itself does not pass the gate, and what it may have to read does, so it must not hold a permit.
+        drop(gate.pass(1).await);
+        let live = match client.runs(filter(since)).through(gate.clone()).count().await {
+            Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Total::Exactly(0),
+            live => live?,
+        };
+        let live = match live {
+            Total::Exactly(count) | Total::AtLeast(count) | Total::AtMost(count) => count,
+            Total::Unknown => MAX_COUNTED,
+        };
+        // An earlier collection with a shorter age may have archived them.
+        let since = since.max(self.kept_since);
+        if live == 0 || since > self.until {
+            return Ok(live);
+        }
+        Ok(live.saturating_sub(archived(archive, filter(since)).await?))
+    }
+}
+
+/// Counts archived runs. What a damaged file had is not archived.
+async fn archived(archive: &Archive, filter: RunFilter) -> Result<u64> {
+    let (mut runs, mut count) = (archive.runs(filter).items(), 0);
+    while let Some(run) = runs.next().await {
+        match run {
+            Ok(_) => count += 1,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
 }

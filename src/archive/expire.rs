@@ -56,7 +56,8 @@ impl ExpireBuilder {
         self
     }
 
-    /// Removes the runs from the archive. [`sweep`](Archive::sweep) deletes their files. Ages are measured by the system clock.
+    /// Removes the runs from the archive, all of them in one commit: either all are removed or none. [`sweep`](Archive::sweep) deletes
+    /// their files. Ages are measured by the system clock.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads: whole

@@ -5,24 +5,25 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::manifest::{Commit, Conflict, Source, State, VERSION};
-use super::store::Store;
+use super::store::{Object, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
 /// The folder of the commits.
-const COMMITS: &str = "manifest/commits";
+pub(super) const COMMITS: &str = "manifest/commits";
 /// The folder of stored states, which save reading the commits before them.
-const STATES: &str = "manifest/states";
+pub(super) const STATES: &str = "manifest/states";
 /// The folder of objects that check the store.
-const PROBES: &str = "manifest/probes";
+pub(super) const PROBES: &str = "manifest/probes";
 /// The number of commits between two stored states.
-const COMMITS_PER_STATE: u64 = 50;
+pub(super) const COMMITS_PER_STATE: u64 = 50;
 
 /// How often a store may refuse to create a commit that it does not have.
 const MAX_REFUSALS: u32 = 5;
@@ -47,19 +48,38 @@ impl Log {
     /// Reads the commits since the last call, and returns the current state.
     pub(super) async fn state(&self) -> Result<Arc<State>> {
         let last = lock(&self.last).clone();
-        let base = if last.commits == 0 { self.stored_state().await? } else { last };
+        let mut base = if last.commits == 0 { self.stored_state().await? } else { last };
+        loop {
+            match self.state_since(&base).await {
+                Ok(state) => {
+                    self.remember(&state);
+                    return Ok(state);
+                }
+                Err(error) => {
+                    // A sweep may have deleted the next commits: then there is a state that was stored after them.
+                    let stored = self.stored_state().await?;
+                    if stored.commits <= base.commits {
+                        return Err(error);
+                    }
+                    base = stored;
+                }
+            }
+        }
+    }
+
+    /// Reads the commits after a state.
+    async fn state_since(&self, base: &Arc<State>) -> Result<Arc<State>> {
         let new = self.store.list(COMMITS, Some(&commit_path(base.commits))).await?;
         if new.is_empty() {
-            self.remember(&base);
-            return Ok(base);
+            return Ok(Arc::clone(base));
         }
-        let mut state = State::clone(&base);
+        let mut state = State::clone(base);
         for object in new {
-            let commit: Commit = self.read(&object.path).await?;
             let expected = commit_path(state.commits + 1);
             if object.path != expected {
                 return Err(corrupt(&expected, &"expected a commit, got none"));
             }
+            let commit: Commit = self.read(&object.path).await?;
             check_version(&object.path, commit.version)?;
             state.check(&commit).map_err(|_| {
                 corrupt(
@@ -70,9 +90,30 @@ impl Log {
             })?;
             state.apply(commit);
         }
-        let state = Arc::new(state);
-        self.remember(&state);
-        Ok(state)
+        Ok(Arc::new(state))
+    }
+
+    /// The objects that no reader needs, in the order in which they can be deleted: the states before a stored state, the commits up to it,
+    /// and probes that a crash left behind. This state was stored before `last`, and at least one was stored after it. So each commit that
+    /// is deleted is older, too: a process that has not seen it yet has not read the manifest since.
+    pub(super) async fn unused(&self, last: DateTime<Utc>) -> Result<Vec<Object>> {
+        let mut unused = self.store.list(PROBES, None).await?;
+        unused.retain(|probe| probe.modified_at <= last);
+        let states = self.store.list(STATES, None).await?;
+        for (at, object) in states.iter().enumerate().rev().skip(1).filter(|(_, object)| object.modified_at <= last) {
+            // Without the commits, the state is needed if the newer ones are damaged.
+            let Ok(state) = self.read::<State>(&object.path).await else { continue };
+            check_version(&object.path, state.version)?;
+            let state = Arc::new(state);
+            if object.path == state_path(state.commits) && self.state_since(&state).await.is_ok() {
+                let commits = self.store.list(COMMITS, None).await?;
+                let end = commit_path(state.commits);
+                unused.extend(states.into_iter().take(at));
+                unused.extend(commits.into_iter().filter(|commit| commit.path <= end));
+                break;
+            }
+        }
+        Ok(unused)
     }
 
     /// Keeps a state for the next call, unless another call has read more.
@@ -94,6 +135,8 @@ impl Log {
                 Err(error) if error.kind() == ErrorKind::Corrupt => {
                     tracing::warn!(%error, archive = self.store.url(), "failed to read a stored state of the manifest; an earlier one is used");
                 }
+                // A sweep has deleted it, because there are newer ones.
+                Err(_) if self.store.length(&object.path).await?.is_none() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -205,7 +248,6 @@ fn state_path(number: u64) -> String {
 mod tests {
     use super::*;
     use crate::archive::manifest::tests::file;
-    use chrono::DateTime;
 
     fn commit(path: &str) -> Commit {
         let add = vec![file(path, "2026-11-01")];

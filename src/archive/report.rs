@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
 /// let report = collection.send().await?;
 /// if report.at_risk > 0 {
-///     eprintln!("the engine would soon have dropped {} of the archived runs", report.at_risk);
+///     eprintln!("the engine soon drops {} of these runs, or of those that are not old enough", report.at_risk);
 /// }
 /// # Ok(())
 /// # }
@@ -30,9 +30,11 @@ pub struct CollectReport {
     pub fetch_errors: u64,
     /// The number of runs that the engine dropped between being listed and being fetched. They are lost.
     pub dropped: u64,
-    /// The number of due runs that the engine drops within 24 hours or, for a collector, within 24 hours and its
-    /// [interval](super::CollectBuilder::every). A shorter [`Retention`](super::Retention) archives them earlier. It is 0 if the engine's
-    /// retention period is unknown.
+    /// The number of runs that the engine drops within 24 hours or, if the [interval](super::CollectBuilder::collected_every) of the
+    /// collections is known, within 24 hours after the next one. They are runs that this collection archived, and runs that are not archived
+    /// because they are not old enough; of the latter, the server counts up to 20 000 for each rule. A shorter
+    /// [`Retention`](super::Retention) archives them earlier. With [`before`](super::CollectBuilder::before), only those that were archived
+    /// are counted. It is 0 if the engine's retention period is unknown.
     pub at_risk: u64,
     /// The number of files that were written.
     pub files: u64,

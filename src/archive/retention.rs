@@ -90,6 +90,16 @@ impl Retention {
         self.workflows.get(workflow).unwrap_or(&self.rule)
     }
 
+    /// The rule of the workflows without a rule of their own.
+    pub(super) fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The workflows with a rule of their own.
+    pub(super) fn workflows(&self) -> impl Iterator<Item = (&str, &Rule)> {
+        self.workflows.iter().map(|(name, rule)| (name.as_str(), rule))
+    }
+
     fn rules(&self) -> impl Iterator<Item = &Rule> {
         std::iter::once(&self.rule).chain(self.workflows.values())
     }

@@ -18,7 +18,8 @@ const RUNS: &str = "runs";
 
 impl Archive {
     /// Prepares to delete files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
-    /// written but not committed because of a crash.
+    /// written but not committed because of a crash. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
+    /// and the commits before these.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -51,7 +52,7 @@ pub struct SweepBuilder {
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
     /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query or collection takes; otherwise, files
-    /// that are still in use may be deleted. It is measured by the clocks of this process, of the processes that remove files, and of the
+    /// that are still in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this process, of the processes that remove files, and of the
     /// store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
@@ -93,6 +94,11 @@ impl SweepBuilder {
                 report.bytes += object.bytes;
             }
         }
+        for object in self.archive.log().unused(last).await? {
+            store.delete(&object.path).await?;
+            report.manifest_files += 1;
+            report.bytes += object.bytes;
+        }
         Ok(report)
     }
 }
@@ -100,19 +106,22 @@ impl SweepBuilder {
 /// The result of a sweep; see [`SweepBuilder::send`].
 ///
 /// ```
-/// assert_eq!(hatchet::archive::SweepReport::default().to_string(), "0 files with 0 bytes deleted");
+/// assert_eq!(hatchet::archive::SweepReport::default().to_string(), "0 files and 0 of the manifest with 0 bytes deleted");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The number of files that were deleted.
+    /// The number of data files that were deleted.
     pub files: u64,
+    /// The number of files of the manifest that were deleted.
+    pub manifest_files: u64,
     /// Their total size, in bytes.
     pub bytes: u64,
 }
 
 impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files with {} bytes deleted", self.files, self.bytes)
+        let Self { files, manifest_files, bytes } = self;
+        write!(f, "{files} files and {manifest_files} of the manifest with {bytes} bytes deleted")
     }
 }

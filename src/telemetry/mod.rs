@@ -48,6 +48,9 @@
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
 //! | `WARN` | `a collection failed; the collector continues` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
+//! | `WARN` | `expected an age shorter than the engine's retention period; runs are dropped before they are archived` |
+//! | `WARN` | `runs were archived only shortly before the engine would have dropped them` (with the field `at_risk`, their number) |
+//! | `WARN` | `the engine soon drops runs that are not old enough to be archived` (with the same field) |
 //! | `ERROR` | `failed to report the end of an attempt` |
 //! | `ERROR` | `worker failed; shutting down` |
 //! | `DEBUG` | `retrying` (a call, with the field `call`) |
@@ -127,8 +130,8 @@ pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
 /// The number of runs that were archived.
 pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
-/// The number of runs in the last collection that the engine would have dropped within 24 hours, or within 24 hours and the interval of
-/// the collector.
+/// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that the last collection
+/// archived, and those that are not old enough to be archived.
 pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
 
 /// Something that this crate has counted or measured.
@@ -204,8 +207,8 @@ pub enum Measurement<'a> {
     RunsArchived {
         /// The number of runs that were committed.
         archived: u64,
-        /// The number of runs in the collection so far that the engine would have dropped within 24 hours, or within 24 hours and the interval
-        /// of the collector.
+        /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that this collection
+        /// has archived so far, and those that are not old enough to be archived.
         at_risk: u64,
     },
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::task::Poll;
 use std::time::Duration;
 
 use hatchet::archive::{Archive, CollectBuilder, History, Retention, Rule};
@@ -157,6 +158,8 @@ async fn t4_collections_run_regularly_in_a_process_and_as_a_task(setup: Setup) {
     let collect = archive.collect(&setup.hatchet, of(&[task.name()])).task(setup.name("archive")).cron("0 3 * * *");
     let worker = setup.hatchet.worker(setup.name("worker")).register(&task).register(&collect);
     let worker = worker.build().unwrap().start().await.unwrap();
+    let crons = setup.hatchet.crons().workflow(collect.name()).get().await.unwrap();
+    assert_eq!(crons.iter().map(|cron| cron.expression.as_str()).collect::<Vec<_>>(), ["0 3 * * *"]);
     ended(&setup, &task, 0..2).await;
     let report = setup.hatchet.run(&collect, &()).result().await.unwrap();
     assert_eq!((report.archived, report.unchanged), (2, 0), "{report}");
@@ -191,14 +194,33 @@ async fn t5_the_request_rate_is_limited(setup: Setup) {
 }
 
 async fn t6_a_collection_that_is_stopped_and_repeated_archives_each_run_once(setup: Setup) {
-    let (task, archive) = (count(&setup), memory());
+    let (task, folder) = (count(&setup), Folder::new());
+    let archive = Archive::open(folder.0.to_str().unwrap()).unwrap();
     let worker = setup.worker(&task).await;
     let runs = ended(&setup, &task, 0..6).await;
     let collect = || -> CollectBuilder { archive.collect(&setup.hatchet, of(&[task.name()])) };
-    // It is dropped at different times.
-    for millis in [0, 1, 2, 5, 10, 20, 50] {
-        let _ = tokio::time::timeout(Duration::from_millis(millis), collect().requests_per_second(10).send()).await;
+    // It is dropped after more and more polls, until one is complete. Until something is committed, each begins anew.
+    let (mut stopped_before, mut stopped_after) = (0, 0);
+    for polls in 0.. {
+        let mut collection = std::pin::pin!(collect().requests_per_second(10_000).concurrency(1).send());
+        let mut left = polls;
+        let is_complete = std::future::poll_fn(|cx| {
+            if left == 0 {
+                return Poll::Ready(false);
+            }
+            left -= 1;
+            collection.as_mut().poll(cx).map(|report| report.is_ok())
+        });
+        if is_complete.await {
+            break;
+        }
+        let has_file = folder.0.join("runs").exists();
+        *(if has_file { &mut stopped_after } else { &mut stopped_before }) += 1;
     }
+    assert!(
+        stopped_before > 0 && stopped_after > 0,
+        "{stopped_before} before a file was written, {stopped_after} after"
+    );
     let (one, other) = tokio::join!(collect().send(), collect().send());
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!(collect().send().await.unwrap().unchanged, 6, "{one} and {other}");

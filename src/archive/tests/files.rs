@@ -265,7 +265,7 @@ async fn nothing_is_written_if_there_is_nothing_to_discard_or_to_merge() {
 }
 
 /// The reads of data files.
-fn file_reads(crash: &Crash) -> usize {
+pub(super) fn file_reads(crash: &Crash) -> usize {
     crash.operations().iter().filter(|operation| operation.starts_with("read runs/")).count()
 }
 

@@ -1,7 +1,9 @@
 //! Archives over the embedded engine, on virtual time.
 
 mod files;
+mod manifest;
 mod property;
+mod pruning;
 mod versions;
 mod view;
 
@@ -368,6 +370,7 @@ async fn options_are_checked() {
         collect().concurrency(65),
         collect().requests_per_second(0),
         collect().logs(1001),
+        collect().collected_every(4000 * DAY),
         bench.archive.collect(&bench.client, Retention::older_than(4000 * DAY)),
     ] {
         assert_eq!(builder.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);

@@ -1,0 +1,108 @@
+//! The parts of the manifest that a sweep deletes.
+
+use super::super::log::{COMMITS, COMMITS_PER_STATE, PROBES, STATES};
+use super::super::manifest::State;
+use super::super::manifest::tests::file;
+use super::*;
+
+const NUMBER_OF_COMMITS: u64 = 3 * COMMITS_PER_STATE + 7;
+
+/// Adds commits, each with a file.
+async fn commit(archive: &Archive, numbers: std::ops::Range<u64>) {
+    for number in numbers {
+        let state = archive.log().state().await.unwrap();
+        let add = vec![file(&format!("runs/{number}"), "2026-11-01")];
+        let commit = Commit { version: VERSION, committed_at: Utc::now(), source: None, add, remove: Vec::new() };
+        assert!(archive.log().commit(&state, &commit).await.unwrap());
+    }
+}
+
+/// Other processes, whose states are of different ages, after some commits that they have not read yet.
+async fn readers(store: &Store) -> Vec<Archive> {
+    let (writer, mut readers) = (Archive::over(store.clone()), Vec::new());
+    for commits in [1, COMMITS_PER_STATE + 1, 2 * COMMITS_PER_STATE, NUMBER_OF_COMMITS] {
+        let from = writer.log().state().await.unwrap().commits;
+        commit(&writer, from..commits).await;
+        let reader = Archive::over(store.clone());
+        reader.log().state().await.unwrap();
+        readers.push(reader);
+    }
+    // A process that has read nothing.
+    readers.push(Archive::over(store.clone()));
+    readers
+}
+
+async fn count(store: &Store, folder: &str) -> usize {
+    store.list(folder, None).await.unwrap().len()
+}
+
+fn sweep(archive: &Archive) -> SweepBuilder {
+    archive.sweep().grace_period(Duration::ZERO)
+}
+
+async fn number_of_files(archive: &Archive) -> usize {
+    archive.log().state().await.unwrap().files().count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_while_the_manifest_is_swept_affects_no_reader() {
+    for step in 0.. {
+        let store = Store::open("memory://", Vec::new()).unwrap();
+        let readers = readers(&store).await;
+        store.put(&format!("{PROBES}/left-behind"), "probe".into()).await.unwrap();
+        let crash = Crash::at(3 * step);
+        let result = sweep(&Archive::over(store.crashing(crash.clone()))).send().await;
+        for reader in &readers {
+            assert_eq!(number_of_files(reader).await as u64, NUMBER_OF_COMMITS, "{:?}", crash.operations().last());
+        }
+        if !crash.has_happened() {
+            // The first state, the commits up to the second, and the probe.
+            assert_eq!(result.unwrap().manifest_files, 1 + 2 * COMMITS_PER_STATE + 1);
+            assert!(step > 50, "{step} crashes");
+            break;
+        }
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::Storage);
+        // The next sweep deletes the rest.
+        sweep(&Archive::over(store.clone())).send().await.unwrap();
+        assert_eq!(count(&store, COMMITS).await as u64, COMMITS_PER_STATE + 7);
+        assert_eq!((count(&store, STATES).await, count(&store, PROBES).await), (2, 0));
+        // A process that was behind can commit.
+        commit(&readers[0], NUMBER_OF_COMMITS..NUMBER_OF_COMMITS + 1).await;
+        for reader in &readers {
+            assert_eq!(number_of_files(reader).await as u64, NUMBER_OF_COMMITS + 1);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_manifest_is_kept_for_the_grace_period_and_does_not_grow_after_it() {
+    let store = Store::open("memory://", Vec::new()).unwrap();
+    let archive = Archive::over(store.clone());
+    commit(&archive, 0..NUMBER_OF_COMMITS).await;
+    assert_eq!(archive.sweep().send().await.unwrap(), SweepReport::default());
+    for round in 1..4 {
+        commit(&archive, round * NUMBER_OF_COMMITS..(round + 1) * NUMBER_OF_COMMITS).await;
+        sweep(&archive).send().await.unwrap();
+        assert_eq!(sweep(&archive).send().await.unwrap(), SweepReport::default());
+        assert_eq!(count(&store, STATES).await, 2);
+        assert!((count(&store, COMMITS).await as u64) < 2 * COMMITS_PER_STATE);
+        assert_eq!(number_of_files(&Archive::over(store.clone())).await as u64, (round + 1) * NUMBER_OF_COMMITS);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_are_kept_if_the_state_after_them_is_damaged() {
+    let store = Store::open("memory://", Vec::new()).unwrap();
+    let archive = Archive::over(store.clone());
+    commit(&archive, 0..NUMBER_OF_COMMITS).await;
+    let states = store.list(STATES, None).await.unwrap();
+    store.put(&states[1].path, "{".into()).await.unwrap();
+    // The first state takes the place of the second.
+    let report = sweep(&Archive::over(store.clone())).send().await.unwrap();
+    assert_eq!(report.manifest_files, COMMITS_PER_STATE);
+    // Also if the newest state is damaged after that.
+    store.put(&states[2].path, "{".into()).await.unwrap();
+    assert_eq!(number_of_files(&Archive::over(store.clone())).await as u64, NUMBER_OF_COMMITS);
+    let first: State = serde_json::from_slice(&store.read(&states[0].path).await.unwrap()).unwrap();
+    assert_eq!(first.commits, COMMITS_PER_STATE);
+}
