@@ -129,6 +129,12 @@ impl Dispatcher {
         self.unary.call(&HEARTBEAT, request).await.map(drop)
     }
 
+    /// Closes the connections of all services that were established at least this long ago. The next call establishes another one. Returns
+    /// whether there were any.
+    pub(crate) fn close_connections(&self, age: Duration) -> bool {
+        self.unary.close_connections(age)
+    }
+
     /// Opens the stream of a worker's assignments.
     pub(crate) async fn listen(&self, worker: WorkerId) -> Result<Messages<Action>> {
         self.streams.open(&LISTEN, WorkerListenRequest { worker_id: worker.into() }).await

@@ -1,6 +1,7 @@
 //! Makes unary calls, with deadline and retries.
 
 use std::future::Future;
+use std::time::Duration;
 
 use prost::{EncodeError, Message};
 
@@ -26,6 +27,12 @@ impl Unary {
     /// The same for one request, with its options.
     pub(super) fn with(&self, options: RequestOptions) -> Self {
         Self { caller: self.caller.with(options), ..self.clone() }
+    }
+
+    /// Closes the connections that were established at least this long ago. The next call establishes another one. Returns
+    /// whether there were any.
+    pub(super) fn close_connections(&self, age: Duration) -> bool {
+        self.wire.close_connections(age)
     }
 
     pub(super) fn limits(&self) -> &Limits {

@@ -46,6 +46,7 @@
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
 //! | `WARN` | `failed to report results; they are kept and sent again` |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
+//! | `WARN` | `connection does not respond, but another one does: closed it` |
 //! | `WARN` | `a collection failed; the collector continues` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
 //! | `WARN` | `expected an age shorter than the engine's retention period; runs are dropped before they are archived` |

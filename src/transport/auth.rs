@@ -19,6 +19,10 @@ impl<S> Authorized<S> {
     pub(super) fn new(inner: S, bearer: HeaderValue) -> Self {
         Self { inner, bearer }
     }
+
+    pub(super) fn inner(&self) -> &S {
+        &self.inner
+    }
 }
 
 impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {

@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::{Channel, Endpoint};
 
 use super::connect_error::{ConnectError, causes};
+use super::connections::Connections;
 use super::dial::{Resolve, SystemResolver, dial};
 use super::probe::speaks_tls;
 use super::protocol::{Api, Mismatch, Protocol};
@@ -71,6 +72,7 @@ struct Inner {
     #[cfg(feature = "__tls")]
     tls: Option<TlsLayer>,
     last: LastConnection,
+    open: Connections,
 }
 
 impl Connector {
@@ -118,12 +120,19 @@ impl Connector {
                 None => None,
             },
             last: LastConnection::default(),
+            open: Connections::default(),
         })))
     }
 
     /// The runtime of the connections.
     pub(super) fn runtime(&self) -> &Handle {
         &self.0.runtime
+    }
+
+    /// Closes the connections that were established at least this long ago. The next call establishes another one. Returns
+    /// whether there were any.
+    pub(super) fn close_older_than(&self, age: Duration) -> bool {
+        self.0.open.close_older_than(age)
     }
 
     /// Replaces the error of a call if the connection has a more precise reason. hyper and h2 report only that the connection was
@@ -217,7 +226,7 @@ impl Inner {
                 ConnectError::failed(text, error).transient_if(self.last.has_worked())
             };
             return match timeout_at(deadline, tls.handshake(tcp)).await {
-                Ok(Ok(stream)) => Ok(Stream::new(stream, protocol, true, last)),
+                Ok(Ok(stream)) => Ok(Stream::new(stream, protocol, true, last, self.open.add())),
                 Ok(Err(HandshakeError::NotTls(error))) => {
                     let mismatch = self.mismatch(Protocol::Tls, protocol).with_source(error);
                     Err(mismatch.transient_if(self.last.has_worked()))
@@ -229,7 +238,7 @@ impl Inner {
                 Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
             };
         }
-        Ok(Stream::new(tcp, protocol, false, last))
+        Ok(Stream::new(tcp, protocol, false, last, self.open.add()))
     }
 }
 

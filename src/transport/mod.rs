@@ -6,6 +6,7 @@ mod budget;
 mod caller;
 mod connect;
 mod connect_error;
+mod connections;
 mod dial;
 mod failure;
 mod grpc_response;

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::connections::Closing;
 use super::protocol::{Protocol, unexpected};
 
 use crate::sync::lock;
@@ -134,6 +135,7 @@ pub(super) struct Stream {
     io: Box<dyn Io>,
     /// `Some` until the server has sent bytes of the expected protocol.
     check: Option<ProtocolCheck>,
+    closing: Closing,
 }
 
 impl Stream {
@@ -142,8 +144,9 @@ impl Stream {
         expected: Protocol,
         is_encrypted: bool,
         last: LastConnection,
+        closing: Closing,
     ) -> Self {
-        Self { io: Box::new(io), check: Some(ProtocolCheck { expected, is_encrypted, last }) }
+        Self { io: Box::new(io), check: Some(ProtocolCheck { expected, is_encrypted, last }), closing }
     }
 
     /// Maps the error of a write. The server may have sent a reason before it closed the connection, so that is read first.
@@ -161,7 +164,8 @@ impl Stream {
     }
 
     fn written<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        polled.map_err(|error| self.write_error(cx, error))
+        let polled = polled.map_err(|error| self.write_error(cx, error));
+        self.closing.check(cx, polled)
     }
 }
 
@@ -175,6 +179,7 @@ impl AsyncRead for Stream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        let polled = self.closing.check(cx, polled);
         let (Some(check), Poll::Ready(read)) = (&self.check, &polled) else { return polled };
         if buf.capacity() == before {
             return polled;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
 use tonic::body::Body;
@@ -45,6 +46,16 @@ impl GrpcWire {
     pub(crate) fn connect(config: &Config, token: HeaderValue) -> Result<Self> {
         let (channel, connector) = connect::grpc(config)?;
         Ok(Self::on(Transport::Network(channel, connector), token, false))
+    }
+
+    /// Closes the connections that were established at least this long ago. The next call establishes another one. Returns
+    /// whether there were any.
+    pub(crate) fn close_connections(&self, age: Duration) -> bool {
+        match self.wire.inner() {
+            Transport::Network(_, connector) => connector.close_older_than(age),
+            #[cfg(feature = "embedded")]
+            Transport::Service(_) => false,
+        }
     }
 
     /// A wire over any service.

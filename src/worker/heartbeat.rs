@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat};
+use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat, is_answered};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
@@ -70,8 +70,8 @@ impl Heartbeats {
     pub(super) fn start(client: &Client, worker: WorkerId, last: &LastHeartbeat) -> Self {
         let (early, requests) = mpsc::channel(1);
         let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
-        last.set();
-        let thread = HeartbeatThread::start(client.config(), &client.clock(), worker, last.clone());
+        last.set(true);
+        let thread = HeartbeatThread::start(client, worker, last.clone());
         let task = tokio::spawn(send(client.clone(), worker, requests, sender, last.clone()));
         Self { early, results, task, thread }
     }
@@ -130,13 +130,14 @@ async fn send(
             due = clock.next_heartbeat(worker.into(), next, PERIOD, idle) => next = due,
         }
         let sent_at = Instant::now();
-        let heartbeat = match client.rpc().dispatcher.heartbeat(worker, clock.now()).await {
+        let result = client.rpc().dispatcher.heartbeat(worker, clock.now()).await;
+        last.set(is_answered(&result));
+        let heartbeat = match result {
             Ok(()) => Heartbeat::Accepted,
             Err(error) if error.kind() == ErrorKind::Rejected => Heartbeat::Refused(sent_at),
             Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
             Err(error) => Heartbeat::Failed(error),
         };
-        last.set();
         idle = matches!(heartbeat, Heartbeat::Accepted);
         // After a slow heartbeat, the next one must not be sent immediately.
         next = next.max(Instant::now() - PERIOD / 2);

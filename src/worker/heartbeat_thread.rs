@@ -1,8 +1,10 @@
-//! Heartbeats that do not depend on the threads of the runtime.
+//! Heartbeats that depend neither on the threads of the runtime nor on the connection of the client.
 //!
-//! Code that blocks a thread can keep the tasks of the runtime from running, and with them the heartbeats. After 30 seconds without
-//! heartbeats, the engine assigns all attempts of the worker to other workers. A dedicated thread therefore monitors the heartbeats. If
-//! they are late, it sends them over its own connection.
+//! After 30 seconds without heartbeats, the engine assigns all attempts of the worker to other workers. There are two reasons for which
+//! the heartbeats of the runtime do not arrive although the engine could be reached: code that blocks a thread can keep the tasks of the
+//! runtime from running, and a NAT or a load balancer can drop a connection without closing it. A dedicated thread therefore monitors the
+//! heartbeats. If the engine has not responded for some seconds, it sends one over its own connection. If that one is answered and the
+//! runtime is not blocked, the connection of the client is closed, and the next call establishes another one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,43 +15,67 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
+use crate::client::Client;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::model::WorkerId;
 use crate::rpc::Rpc;
 use crate::time::Clock;
 
-/// How late the heartbeats of the runtime may be. In an outage each takes 4 seconds, with its timeout and its pause. After 5 seconds, the
-/// engine assigns nothing more, which is right if the runtime is blocked.
+/// How long the engine may not have responded to the heartbeats of the runtime, and how long the runtime may not have attempted any. In an
+/// outage each takes 4 seconds, with its timeout and its pause. After 5 seconds, the engine assigns nothing more, which is right if the
+/// runtime is blocked.
 const MAX_DELAY: Duration = Duration::from_secs(6);
 const CHECK_PERIOD: Duration = Duration::from_millis(500);
 /// The interval of the heartbeats that the thread sends. The engine keeps the attempts for 30 seconds, and assigns further ones only for
 /// five seconds after a heartbeat: a blocked runtime should not get many.
 const PERIOD: Duration = Duration::from_secs(12);
-/// The pause after a heartbeat that failed.
+/// The pause after a heartbeat that failed, and after one that the runtime has attempted in vain.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// When the last heartbeat of the runtime ended, by the clock of the machine.
+/// When the last heartbeats of the runtime ended, by the clock of the machine.
 #[derive(Debug, Clone)]
 pub(super) struct LastHeartbeat {
     start: Instant,
-    millis: Arc<AtomicU64>,
+    /// The last one, in milliseconds since the start.
+    attempted: Arc<AtomicU64>,
+    /// The last one to which the engine has responded.
+    answered: Arc<AtomicU64>,
 }
 
 impl LastHeartbeat {
     #[expect(clippy::disallowed_methods, reason = "the thread runs on the clock of the machine")]
     pub(super) fn now() -> Self {
-        Self { start: Instant::now(), millis: Arc::default() }
+        Self { start: Instant::now(), attempted: Arc::default(), answered: Arc::default() }
     }
 
-    pub(super) fn set(&self) {
-        self.millis.store(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), Relaxed);
+    /// A heartbeat has ended now.
+    pub(super) fn set(&self, is_answered: bool) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.attempted.store(millis, Relaxed);
+        if is_answered {
+            self.answered.store(millis, Relaxed);
+        }
     }
 
-    /// How long ago it was.
+    /// How long ago the last attempt was.
     pub(super) fn age(&self) -> Duration {
-        self.start.elapsed().saturating_sub(Duration::from_millis(self.millis.load(Relaxed)))
+        self.since(&self.attempted)
     }
+
+    /// How long ago the engine last responded.
+    fn silence(&self) -> Duration {
+        self.since(&self.answered)
+    }
+
+    fn since(&self, millis: &AtomicU64) -> Duration {
+        self.start.elapsed().saturating_sub(Duration::from_millis(millis.load(Relaxed)))
+    }
+}
+
+/// Whether a heartbeat has reached the engine.
+pub(super) fn is_answered(heartbeat: &Result<()>) -> bool {
+    heartbeat.as_ref().map_or_else(|error| error.kind() == ErrorKind::Rejected || error.is_not_found(), |()| true)
 }
 
 /// The thread. It ends when this is dropped.
@@ -62,20 +88,22 @@ pub(super) struct HeartbeatThread {
 impl HeartbeatThread {
     /// Starts the thread, or returns `None` if the worker is not connected over sockets: an embedded engine in this process runs on the
     /// same threads.
-    pub(super) fn start(config: &Config, clock: &Clock, worker: WorkerId, last: LastHeartbeat) -> Option<Self> {
-        if !matches!(clock, Clock::System) {
+    pub(super) fn start(client: &Client, worker: WorkerId, last: LastHeartbeat) -> Option<Self> {
+        if !matches!(client.clock(), Clock::System) {
             return None;
         }
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let config = config.clone();
+        let (config, rpc) = (client.config().clone(), client.rpc().clone());
         let run = move || {
             let _end = end;
             match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
-                    let mut rpc = None;
-                    let send = async || send(&config, &mut rpc, worker).await;
-                    runtime.block_on(watch(worker, || last.age(), send, stopped));
+                    let mut own = None;
+                    let send = async || send(&config, &mut own, worker).await;
+                    let ages = || Ages { attempted: last.age(), answered: last.silence() };
+                    let reconnect = || rpc.dispatcher.close_connections(MAX_DELAY);
+                    runtime.block_on(watch(worker, ages, send, reconnect, stopped));
                     // A name resolution in progress must not delay the end.
                     runtime.shutdown_background();
                 }
@@ -98,11 +126,19 @@ impl HeartbeatThread {
     }
 }
 
-/// Sends heartbeats while the last one of the runtime is too old.
+/// The ages of the last heartbeat of the runtime, and of the last one to which the engine has responded.
+struct Ages {
+    attempted: Duration,
+    answered: Duration,
+}
+
+/// Sends heartbeats while the last answered one of the runtime is too old. If one is answered although the runtime has attempted others,
+/// their connection is at fault: `reconnect` closes it, unless it is new.
 async fn watch(
     worker: WorkerId,
-    age: impl Fn() -> Duration,
+    ages: impl Fn() -> Ages,
     mut send: impl AsyncFnMut() -> Result<()>,
+    reconnect: impl Fn() -> bool,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut pause = CHECK_PERIOD;
@@ -113,30 +149,44 @@ async fn watch(
             () = sleep(pause) => {}
         }
         pause = CHECK_PERIOD;
-        if age() < MAX_DELAY {
+        if ages().answered < MAX_DELAY {
             continue;
         }
-        pause = PERIOD;
-        tokio::select! {
+        let heartbeat = tokio::select! {
             biased;
             _ = &mut stopped => return,
-            result = send() => match result {
-                Ok(()) => tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread"),
-                Err(error) => {
-                    pause = RETRY_PAUSE;
-                    tracing::debug!(worker_id = %worker, %error, "heartbeat thread failed to send a heartbeat");
+            heartbeat = send() => heartbeat,
+        };
+        pause = PERIOD;
+        let Ages { attempted, answered } = ages();
+        match heartbeat {
+            _ if answered < MAX_DELAY => {}
+            result if is_answered(&result) && attempted < MAX_DELAY => {
+                pause = RETRY_PAUSE;
+                if reconnect() {
+                    tracing::warn!(worker_id = %worker, "connection does not respond, but another one does: closed it");
                 }
-            },
+            }
+            Ok(()) => {
+                tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread")
+            }
+            Err(error) => {
+                pause = RETRY_PAUSE;
+                tracing::debug!(worker_id = %worker, %error, "heartbeat thread failed to send a heartbeat");
+            }
         }
     }
 }
 
+/// Sends a heartbeat over a new connection: an older one could have been dropped, too.
 async fn send(config: &Config, rpc: &mut Option<Rpc>, worker: WorkerId) -> Result<()> {
     let rpc = match rpc {
         Some(rpc) => rpc,
         None => rpc.insert(Rpc::connect(config)?),
     };
-    rpc.dispatcher.heartbeat(worker, Clock::System.now()).await
+    let result = rpc.dispatcher.heartbeat(worker, Clock::System.now()).await;
+    rpc.dispatcher.close_connections(Duration::ZERO);
+    result
 }
 
 #[cfg(test)]
@@ -150,44 +200,95 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Watches a runtime whose heartbeats are due at every second, and missing in these periods. Returns when heartbeats were sent, of
-    /// which the first ones fail.
-    async fn sent(missing: &[(u64, u64)], failures: usize, stop_at: Duration) -> Vec<Duration> {
+    /// What a runtime does at every second in which it is not blocked.
+    struct Runtime<'a> {
+        /// The periods in which it is blocked.
+        blocked: &'a [(u64, u64)],
+        /// The periods in which its heartbeats are not answered. A new connection works.
+        unanswered: &'a [(u64, u64)],
+        /// How many heartbeats of the thread fail.
+        failures: usize,
+    }
+
+    const HEALTHY: Runtime<'_> = Runtime { blocked: &[], unanswered: &[], failures: 0 };
+
+    /// Watches a runtime. Returns when the thread sent heartbeats, and when it closed the connection.
+    async fn watched(runtime: Runtime<'_>, stop_at: Duration) -> (Vec<Duration>, Vec<Duration>) {
         let start = tokio::time::Instant::now();
-        let (times, count) = (RefCell::new(Vec::new()), Cell::new(0));
-        let age = || {
-            let now = start.elapsed().as_secs();
-            let is_missing = |second: u64| missing.iter().any(|(from, to)| (*from..*to).contains(&second));
-            let last = (0..=now).rev().find(|second| !is_missing(*second)).unwrap_or_default();
+        let (times, closed, count) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()), Cell::new(0));
+        let since_last = |missing: &[&[(u64, u64)]]| {
+            let is_missing = |second: u64| missing.concat().iter().any(|(from, to)| (*from..*to).contains(&second));
+            let last = (0..=start.elapsed().as_secs()).rev().find(|second| !is_missing(*second)).unwrap_or_default();
             start.elapsed().saturating_sub(Duration::from_secs(last))
+        };
+        let ages = || Ages {
+            attempted: since_last(&[runtime.blocked]),
+            answered: since_last(&[runtime.blocked, runtime.unanswered]),
         };
         let send = async || {
             times.borrow_mut().push(start.elapsed());
             count.set(count.get() + 1);
-            if count.get() <= failures { Err(Error::new(ErrorKind::Unavailable, "as planned")) } else { Ok(()) }
+            let is_failing = count.get() <= runtime.failures;
+            if is_failing { Err(Error::new(ErrorKind::Unavailable, "as planned")) } else { Ok(()) }
+        };
+        let reconnect = || {
+            closed.borrow_mut().push(start.elapsed());
+            true
         };
         let (stop, stopped) = oneshot::channel();
         let stopping = async {
             sleep(stop_at).await;
             drop(stop);
         };
-        tokio::join!(watch(Uuid::nil().into(), age, send, stopped), stopping);
+        tokio::join!(watch(Uuid::nil().into(), ages, send, reconnect, stopped), stopping);
         assert_eq!(start.elapsed(), stop_at, "it ends at once");
-        times.into_inner()
+        (times.into_inner(), closed.into_inner())
     }
 
     #[tokio::test(start_paused = true)]
     async fn heartbeats_are_sent_only_while_the_runtime_sends_none() {
-        assert_eq!(sent(&[], 0, 60 * SECOND).await, []);
-        assert_eq!(sent(&[(5, 10)], 0, 60 * SECOND).await, [], "a short delay");
+        let sent = async |blocked| watched(Runtime { blocked, ..HEALTHY }, 60 * SECOND).await;
+        assert_eq!(sent(&[]).await, (vec![], vec![]));
+        assert_eq!(sent(&[(5, 10)]).await, (vec![], vec![]), "a short delay");
         // The last one was at 4 s.
-        assert_eq!(sent(&[(5, 40)], 0, 60 * SECOND).await, [10 * SECOND, 22 * SECOND, 34 * SECOND]);
-        assert_eq!(sent(&[(5, 20), (30, 37)], 0, 60 * SECOND).await, [10 * SECOND, 35 * SECOND]);
+        assert_eq!(sent(&[(5, 40)]).await, (vec![10 * SECOND, 22 * SECOND, 34 * SECOND], vec![]));
+        assert_eq!(sent(&[(5, 20), (30, 37)]).await, (vec![10 * SECOND, 35 * SECOND], vec![]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_closed_if_another_one_works() {
+        let watched = async |unanswered, failures| {
+            let (sent, closed) = watched(Runtime { unanswered, failures, ..HEALTHY }, 30 * SECOND).await;
+            assert_eq!(closed, sent.get(failures..).unwrap_or_default(), "after each heartbeat that is answered");
+            sent
+        };
+        assert_eq!(watched(&[(5, 10)], 0).await, [], "a short outage");
+        assert_eq!(watched(&[(5, 11)], 0).await, [10 * SECOND]);
+        assert_eq!(
+            watched(&[(5, 16)], 0).await,
+            [10 * SECOND, 12 * SECOND, 14 * SECOND],
+            "the next connection does not work, either"
+        );
+        // In an outage, no connection works.
+        assert_eq!(watched(&[(5, 15)], 99).await, [10 * SECOND, 12 * SECOND, 14 * SECOND]);
+        assert_eq!(watched(&[(5, 15)], 2).await, [10 * SECOND, 12 * SECOND, 14 * SECOND]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_heartbeat_that_fails_is_sent_again_soon() {
-        assert_eq!(sent(&[(1, 60)], 2, 21 * SECOND).await, [6 * SECOND, 8 * SECOND, 10 * SECOND]);
+        let runtime = Runtime { blocked: &[(1, 60)], failures: 2, ..HEALTHY };
+        assert_eq!(watched(runtime, 21 * SECOND).await, (vec![6 * SECOND, 8 * SECOND, 10 * SECOND], vec![]));
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer() {
+        let failed = |kind| Err(Error::new(kind, "as planned"));
+        assert!(
+            is_answered(&Ok(()))
+                && is_answered(&failed(ErrorKind::Rejected))
+                && is_answered(&failed(ErrorKind::NotFound))
+        );
+        assert!(!is_answered(&failed(ErrorKind::Timeout)) && !is_answered(&failed(ErrorKind::Unavailable)));
     }
 
     #[tokio::test]
@@ -195,8 +296,8 @@ mod tests {
         let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2F\
                      zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cDovL2xvY2FsaG9zdDo4MDgwIn0.c2ln";
         let config = Config::builder().token(token).tls_strategy(crate::config::TlsStrategy::None).build().unwrap();
-        let last = LastHeartbeat::now();
-        let thread = HeartbeatThread::start(&config, &Clock::System, Uuid::nil().into(), last).unwrap();
+        let client = Client::new(config).unwrap();
+        let thread = HeartbeatThread::start(&client, Uuid::nil().into(), LastHeartbeat::now()).unwrap();
         thread.stop().await;
     }
 }

@@ -1,7 +1,12 @@
 //! Broken connections. Uses real time, because it uses real sockets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
 use hatchet::ErrorKind;
+use hatchet::config::ConfigBuilder;
 use hatchet::embedded::{Engine, Fault};
+use hatchet::worker::WorkerState;
 
 use super::faults::refuse;
 use super::proxy::{Mode, Proxy};
@@ -20,10 +25,13 @@ impl Path {
         Self { engine, proxy }
     }
 
-    /// A client that reaches gRPC through the proxy.
+    /// A configuration that reaches gRPC through the proxy.
+    fn config(&self) -> ConfigBuilder {
+        support::config(&self.engine).host_port(self.proxy.address.to_string())
+    }
+
     fn client(&self) -> Client {
-        let config = support::config(&self.engine).host_port(self.proxy.address.to_string());
-        let config = config.keepalive_interval(6 * SECOND).keepalive_timeout(SECOND);
+        let config = self.config().keepalive_interval(6 * SECOND).keepalive_timeout(SECOND);
         Client::new(config.build().unwrap()).unwrap()
     }
 }
@@ -76,6 +84,41 @@ async fn a_half_open_connection_is_detected() {
     let missing = arrived.windows(2).map(|pair| pair[1] - pair[0] - 1).max();
     assert!(missing.is_some_and(|missing| (30..100).contains(&missing)), "{missing:?}");
     assert_eq!(connections, 2);
+}
+
+/// A worker with the default keepalive, which would need half a minute. By then, the engine would have assigned its attempts again.
+#[tokio::test]
+async fn w17_a_worker_replaces_a_half_open_connection_within_seconds() {
+    let path = Path::new().await;
+    let executions = Arc::new(AtomicU32::new(0));
+    let task: Task<(), u32> = Task::with_state(
+        "task",
+        Arc::clone(&executions),
+        async |executions: Arc<AtomicU32>, (): (), context: Context| {
+            executions.fetch_add(1, SeqCst);
+            sleep(25 * SECOND).await;
+            Ok(context.attempt())
+        },
+    );
+    let worker = support::start_worker(&Client::new(path.config().build().unwrap()).unwrap(), &task).await;
+    let (id, mut statuses) = (worker.id(), worker.statuses());
+    let run = path.engine.client().run(&task, &()).start().await.unwrap();
+    while executions.load(SeqCst) == 0 {
+        sleep(SECOND / 10).await;
+    }
+    assert_eq!(path.proxy.accepted(), 1);
+    // The second time, the connection over which the heartbeat thread found the first loss is lost, too.
+    for connections in [3, 5] {
+        path.proxy.set(Mode::Freeze);
+        let frozen = Instant::now();
+        while statuses.next().await.unwrap().state != WorkerState::Disconnected {}
+        worker.ready().await.unwrap();
+        let elapsed = frozen.elapsed();
+        assert!(elapsed < 8 * SECOND, "{elapsed:?}");
+        assert_eq!(path.proxy.accepted(), connections, "one of the heartbeat thread, and another one of the client");
+    }
+    assert_eq!((run.result().await.unwrap(), executions.load(SeqCst), worker.id()), (1, 1, id));
+    assert_eq!(worker.shutdown().await.completed, 1);
 }
 
 /// The streams that are open continue on the old connection, and new calls use another one.
