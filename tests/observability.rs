@@ -102,6 +102,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
         &["event INFO", "worker is ready", &worker_id][..],
         &["event INFO", "attempt failed", &id, &worker_id, "task_id=", "attempt=1", "it broke"],
         &["event WARN", "heartbeat failed", &worker_id],
+        &["event INFO", "worker reconnected", &worker_id, "after="],
         &["event INFO", "worker is shutting down", &worker_id],
         &["event INFO", "worker stopped", &worker_id, "1 completed, 1 failed attempt"],
     ] {

@@ -35,6 +35,7 @@
 //! | level | message |
 //! |---|---|
 //! | `INFO` | `worker is ready` |
+//! | `INFO` | `worker reconnected` (with the field `after`: how long it was not connected) |
 //! | `INFO` | `attempt failed` |
 //! | `INFO` | `worker is shutting down` |
 //! | `INFO` | `the collection has ended` |

@@ -20,10 +20,10 @@ use crate::model::payload::encode_output;
 /// The result of a task's code.
 pub type TaskResult<O> = Result<O, TaskError>;
 
-/// The error of a task. Any error type converts to it with `?`. Its message includes the messages of the causes.
+/// The error of a task. Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors
+/// of the crate `anyhow`, and strings. Its message includes the messages of the causes.
 ///
-/// It does not implement [`Error`](std::error::Error), so that every error type can convert to it with `?`. Errors of the crate `anyhow` and
-/// boxed errors convert with `.map_err(TaskError::from_boxed)`, and strings with `.map_err(TaskError::new)`.
+/// It does not implement [`Error`](std::error::Error) itself, which makes this possible.
 ///
 /// ```
 /// use hatchet::{Context, Task, TaskError};
@@ -48,32 +48,9 @@ pub struct TaskError {
 impl TaskError {
     /// Creates an error after which the task is retried, if it has retries left.
     ///
-    /// The message is formatted with `{:#}`. For an error, use [`from_boxed`](Self::from_boxed) or `?`: most error types do not write their
-    /// causes.
+    /// The message is formatted with `{:#}`. For an error, use `?` or [`From`]: most error types do not write their causes.
     pub fn new(message: impl fmt::Display) -> Self {
         Self { message: format!("{message:#}"), retry: true, delay: None }
-    }
-
-    /// Creates an error after which the task is retried, from an error that `?` does not convert because it does not implement
-    /// [`Error`](std::error::Error), such as `Box<dyn Error + Send + Sync>` or an error of the crate `anyhow`. As with `?`, the message includes
-    /// those of its causes.
-    ///
-    /// ```
-    /// use std::error::Error;
-    /// use hatchet::{Context, Task, TaskError};
-    ///
-    /// fn parse(text: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
-    ///     Ok(text.parse()?)
-    /// }
-    ///
-    /// let task: Task<(), u32> = Task::new("parse", async |(): (), _: Context| {
-    ///     let number = parse("7").map_err(TaskError::from_boxed)?;
-    ///     // A retry would fail, too.
-    ///     parse("8").map_err(|error| TaskError::non_retryable(TaskError::from_boxed(error)))
-    /// });
-    /// ```
-    pub fn from_boxed(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::of(&*error.into())
     }
 
     fn of(error: &(dyn StdError + 'static)) -> Self {
@@ -132,11 +109,26 @@ impl TaskError {
     }
 }
 
-impl<E: StdError + 'static> From<E> for TaskError {
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for TaskError {
     /// The error is retried, unless it or one of its causes is an error of this crate that each attempt would get again, such as that of
     /// [`Context::output_of`](crate::Context::output_of) for a task that is not a parent.
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use hatchet::{Context, Task, TaskError};
+    ///
+    /// fn parse(text: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
+    ///     Ok(text.parse()?)
+    /// }
+    ///
+    /// let task: Task<(), u32> = Task::new("parse", async |(): (), _: Context| {
+    ///     let number = parse("7")?;
+    ///     // A retry would fail, too.
+    ///     parse("8").map_err(|error| TaskError::non_retryable(TaskError::from(error)))
+    /// });
+    /// ```
     fn from(error: E) -> Self {
-        Self::of(&error)
+        Self::of(&*error.into())
     }
 }
 
@@ -272,16 +264,26 @@ mod tests {
     }
 
     #[test]
-    fn the_message_of_a_boxed_error_includes_its_causes() {
+    fn everything_that_converts_to_a_boxed_error_converts_with_a_question_mark() {
         let error = || crate::Error::new(crate::ErrorKind::Decode, "outer").with_source("inner").deterministic();
-        let boxed: Box<dyn StdError + Send + Sync> = error().into();
-        let boxed = TaskError::from_boxed(boxed);
-        assert_eq!((boxed.message(), boxed.is_retryable()), ("outer: inner", false));
-        let anyhow = anyhow::Error::new(error()).context("outermost");
-        let anyhow = TaskError::from_boxed(anyhow);
-        assert_eq!((anyhow.message(), anyhow.is_retryable()), ("outermost: outer: inner", false));
+        let boxed = || -> TaskResult<()> { Ok(Err::<(), Box<dyn StdError + Send + Sync>>(error().into())?) };
+        let anyhow = || -> TaskResult<()> { Ok(Err(anyhow::Error::new(error()).context("outermost"))?) };
+        let text = || -> TaskResult<()> { Ok(Err("a string")?) };
+        let own = || -> TaskResult<()> { Ok(Err(TaskError::non_retryable("own"))?) };
+        let io = || -> TaskResult<()> { Ok(Err(std::io::Error::other("inner"))?) };
+        let described = [boxed(), anyhow(), text(), own(), io()].map(|result| {
+            let error = result.unwrap_err();
+            (error.message().to_owned(), error.is_retryable())
+        });
+        let expected = [
+            ("outer: inner", false),
+            ("outermost: outer: inner", false),
+            ("a string", true),
+            ("own", false),
+            ("inner", true),
+        ];
+        assert_eq!(described, expected.map(|(message, retry)| (message.to_owned(), retry)));
         assert_eq!(TaskError::new(anyhow::anyhow!("inner").context("outer")).message(), "outer: inner");
-        assert_eq!(TaskError::from_boxed("a string").message(), "a string");
     }
 
     #[test]

@@ -136,6 +136,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         &[
             "step",
             "reorder",
+            "continuity",
             "family",
             "outage",
             "lookup",

@@ -94,6 +94,8 @@ pub(super) struct Driver {
     phase: Phase,
     life: watch::Sender<Life>,
     is_connected: bool,
+    /// Since when a worker that was ready is not connected.
+    disconnected_at: Option<Instant>,
     /// When the engine last accepted a heartbeat.
     accepted_at: Option<Instant>,
     /// Since when the token or a call has been refused.
@@ -172,6 +174,7 @@ impl Driver {
             phase: Phase::Running,
             life,
             is_connected: false,
+            disconnected_at: None,
             accepted_at: None,
             refused_at: None,
             must_check: !unchecked.is_empty(),
@@ -288,8 +291,15 @@ impl Driver {
         }
     }
 
-    fn on_stream_lost(&mut self) {
+    fn disconnected(&mut self) {
         self.is_connected = false;
+        if self.ready.is_none() {
+            self.disconnected_at.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn on_stream_lost(&mut self) {
+        self.disconnected();
         // A cancellation is sent once, and may have been lost with the stream.
         self.must_check = true;
     }
@@ -398,6 +408,11 @@ impl Driver {
                 self.heartbeat_failures.end(self.id);
                 self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
+                if self.is_connected
+                    && let Some(at) = self.disconnected_at.take()
+                {
+                    tracing::info!(worker_id = %self.id, after = ?at.elapsed(), "worker reconnected");
+                }
                 if let Some(ready) = self.ready.take() {
                     tracing::info!(worker_id = %self.id, name = self.worker.name, "worker is ready");
                     let _ = ready.send(Ok(()));
@@ -414,14 +429,14 @@ impl Driver {
             }
             // The engine has lost the worker and its attempts.
             Heartbeat::UnknownWorker if self.registering.is_none() && self.phase.is_running() => {
-                self.is_connected = false;
+                self.disconnected();
                 self.registering = Some(self.register());
             }
             // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
             Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
             Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
-                self.is_connected = false;
+                self.disconnected();
                 self.heartbeat_failures.add(self.id, &error);
                 // Transient errors are waited out.
                 if !error.is_transient() {
