@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::embedded::{Engine, Fault};
+use hatchet::embedded::{Engine, Fault, Faults};
 use hatchet::worker::WorkerState;
 use hatchet::{Client, Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, TaskError};
 use tokio::time::{Instant, sleep};
@@ -145,6 +145,65 @@ async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
     }
     assert_eq!(attempts.load(SeqCst), 10);
     assert_eq!(worker.shutdown().await.completed, 10);
+}
+
+/// Calls of gRPC and of REST are refused, and the worker's stream is lost.
+fn refuse_everything(engine: &Engine) {
+    for call in Faults::calls() {
+        let fault = if call.contains(' ') { Fault::RefuseRest(503) } else { Fault::RefuseGrpc(UNAVAILABLE) };
+        engine.faults().inject_always(call, fault).unwrap();
+    }
+    engine.faults().interrupt("ListenV2").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn b9_the_result_of_a_task_that_ends_while_the_engine_is_away_arrives() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let run = start(&hatchet, &task, 5).await;
+    refuse_everything(&engine);
+    sleep(60 * SECOND).await;
+    assert_eq!((worker.status().state, worker.status().unreported), (WorkerState::Disconnected, 1));
+    engine.faults().clear();
+    assert_eq!(run.result().await.unwrap(), 5);
+    // The engine assigns the task again after 30 seconds without heartbeats.
+    let report = worker.shutdown().await;
+    assert_eq!((report.total(), report.failed), (u64::from(attempts.load(SeqCst)), 0), "{report}");
+}
+
+/// A worker is shut down while it cannot reach the engine, and its task ends meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_worker_drains_while_it_is_disconnected() {
+    for is_back in [true, false] {
+        let (engine, hatchet) = support::engine_with_quirks().await;
+        let attempts = Arc::default();
+        let task = task(&attempts).timeout(3600 * SECOND);
+        let worker = hatchet.worker("worker").shutdown_grace_period(30 * SECOND).register(&task);
+        let worker = worker.build().unwrap().start().await.unwrap();
+        let run = start(&hatchet, &task, 5).await;
+        refuse_everything(&engine);
+        let begin = Instant::now();
+        let back = async {
+            sleep(15 * SECOND).await;
+            if is_back {
+                engine.faults().clear();
+            }
+        };
+        let (report, ()) = tokio::join!(worker.shutdown(), back);
+        let elapsed = begin.elapsed();
+        assert_eq!((report.completed, report.total(), report.unfinished), (u64::from(is_back), 1, u64::from(!is_back)));
+        if is_back {
+            assert!(elapsed < 25 * SECOND, "{elapsed:?}");
+            assert_eq!(run.result().await.unwrap(), 5);
+        } else {
+            assert!((30 * SECOND..45 * SECOND).contains(&elapsed), "{elapsed:?}");
+            assert!(report.unfinished_tasks[0].is_finished, "only its report is missing");
+        }
+        assert_eq!(attempts.load(SeqCst), 1);
+        engine.faults().clear();
+    }
 }
 
 /// A file that is removed in the end, with its companions.

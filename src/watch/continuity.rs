@@ -144,7 +144,9 @@ mod tests {
                 Loss => continuity.lost(),
             }
         }
-        ends.iter().for_each(|second| continuity.recorded(task(1), at(*second)));
+        for second in ends {
+            continuity.recorded(task(1), at(*second));
+        }
         is_uncertain | continuity.ended()
     }
 

@@ -168,7 +168,7 @@ async fn watch(
                 }
             }
             Ok(()) => {
-                tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread")
+                tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread");
             }
             Err(error) => {
                 pause = RETRY_PAUSE;

@@ -269,7 +269,11 @@ mod tests {
         let boxed = || -> TaskResult<()> { Ok(Err::<(), Box<dyn StdError + Send + Sync>>(error().into())?) };
         let anyhow = || -> TaskResult<()> { Ok(Err(anyhow::Error::new(error()).context("outermost"))?) };
         let text = || -> TaskResult<()> { Ok(Err("a string")?) };
-        let own = || -> TaskResult<()> { Ok(Err(TaskError::non_retryable("own"))?) };
+        let own = || -> TaskResult<()> {
+            let refused: TaskResult<()> = Err(TaskError::non_retryable("own"));
+            refused?;
+            Ok(())
+        };
         let io = || -> TaskResult<()> { Ok(Err(std::io::Error::other("inner"))?) };
         let described = [boxed(), anyhow(), text(), own(), io()].map(|result| {
             let error = result.unwrap_err();
