@@ -52,8 +52,8 @@ pub struct SweepBuilder {
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
     /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query or collection takes; otherwise, files
-    /// that are still in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this process, of the processes that remove files, and of the
-    /// store.
+    /// that are still in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this process, of the
+    /// processes that remove files, and of the store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
@@ -106,7 +106,7 @@ impl SweepBuilder {
 /// The result of a sweep; see [`SweepBuilder::send`].
 ///
 /// ```
-/// assert_eq!(hatchet::archive::SweepReport::default().to_string(), "0 files and 0 of the manifest with 0 bytes deleted");
+/// assert_eq!(hatchet::archive::SweepReport::default().to_string(), "0 data files and 0 manifest files deleted, 0 bytes");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -122,6 +122,6 @@ pub struct SweepReport {
 impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { files, manifest_files, bytes } = self;
-        write!(f, "{files} files and {manifest_files} of the manifest with {bytes} bytes deleted")
+        write!(f, "{files} data files and {manifest_files} manifest files deleted, {bytes} bytes")
     }
 }
