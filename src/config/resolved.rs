@@ -198,7 +198,7 @@ impl Config {
         self.values.tuning.rpc_timeout
     }
 
-    /// Returns the retry policy.
+    /// Returns the retry policy of the calls of a client. A request can have its own.
     pub fn retry(&self) -> RetryPolicy {
         self.values.tuning.retry
     }

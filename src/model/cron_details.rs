@@ -36,12 +36,12 @@ impl CronSpec {
         Self { name: name.into(), expression: expression.into() }
     }
 
-    /// Returns the name.
+    /// Returns the name of the cron, as it was given to [`new`](Self::new).
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the expression.
+    /// Returns the cron expression, as it was given to [`new`](Self::new).
     pub fn expression(&self) -> &str {
         &self.expression
     }

@@ -64,7 +64,7 @@ impl Harness {
         &self.client
     }
 
-    /// Returns the worker.
+    /// Returns the worker that executes the registered tasks, for example to pause it.
     pub fn worker(&self) -> &RunningWorker {
         &self.worker
     }

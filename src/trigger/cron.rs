@@ -205,7 +205,7 @@ impl<O> CronHandle<O> {
         self.id
     }
 
-    /// Returns the client of this handle.
+    /// Returns the client with which the handle was created. Its requests are sent through that client.
     pub fn client(&self) -> &Client {
         &self.client
     }

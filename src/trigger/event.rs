@@ -67,7 +67,7 @@ impl EventHandle {
         self.key.as_deref()
     }
 
-    /// Returns the client of this handle.
+    /// Returns the client with which the handle was created. Its requests are sent through that client.
     pub fn client(&self) -> &Client {
         &self.client
     }

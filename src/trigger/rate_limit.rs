@@ -126,7 +126,7 @@ impl RateLimitHandle {
         &self.key
     }
 
-    /// Returns the client of this handle.
+    /// Returns the client with which the handle was created. Its requests are sent through that client.
     pub fn client(&self) -> &Client {
         &self.client
     }

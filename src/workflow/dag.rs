@@ -145,7 +145,7 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// Returns the name of the workflow.
+    /// Returns the name of the workflow, without the namespace of a client.
     pub fn name(&self) -> &str {
         &self.name
     }
