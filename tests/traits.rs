@@ -231,11 +231,11 @@ fn futures_can_be_spawned() {
         spawnable(other.run_until(std::future::pending::<()>()));
         sent(running.ready());
         sent(running.stopped());
-        sent(running.pause());
-        sent(running.set_labels([("a", 1)]));
+        spawnable(running.pause().send());
+        spawnable(running.set_labels([("a", 1)]).send());
         spawnable(running.shutdown());
         sent(context.put("chunk"));
-        sent(context.refresh_timeout(std::time::Duration::ZERO));
+        spawnable(context.refresh_timeout(std::time::Duration::ZERO).send());
         spawnable(engine.shutdown());
         spawnable(Engine::builder().start());
         spawnable(run.children().into_future());

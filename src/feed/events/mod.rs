@@ -32,9 +32,8 @@ use crate::time::Clock;
 pub(crate) use chunks::ChunkEvent;
 use chunks::ChunkQueue;
 use driver::Inner;
-use group::Subscribed;
-use group::{Arrivals, Group};
-pub(crate) use group::{Arrived, Subject, Tag, Wanted};
+use group::{Arrivals, Group, Subject, Subscribed};
+pub(crate) use group::{Arrived, Tag, Wanted};
 use slot::Slot;
 pub(crate) use slot::{Listing, Notifications, TaskRow};
 
