@@ -15,12 +15,14 @@ use hatchet::embedded::{Engine, Fault, Faults};
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, ScheduleHandle};
 use hatchet::model::{CronSpec, Effect, RateLimitWindow, RunReport, Window};
 use hatchet::worker::RunningWorker;
-use hatchet::{Client, Context, Error, ErrorKind, Result, RunFilter, RunHandle, Task};
+use hatchet::{Client, Context, ErrorKind, Result, RunHandle, Task};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 const RESOURCE_EXHAUSTED: u16 = 8;
+/// The calls of the worker and of the client's subscriptions.
+const OF_OTHERS: [&str; 4] = ["Heartbeat", "ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
 
 struct World {
     engine: Engine,
@@ -63,7 +65,7 @@ async fn world() -> World {
         schedule: hatchet.schedule(&task, &(), Utc::now() + TimeDelta::days(300)).send().await.unwrap(),
         event: hatchet.push("key", &()).send().await.unwrap(),
         limit: hatchet.rate_limit("limit", 1, RateLimitWindow::Minute).send().await.unwrap(),
-        archive: Archive::open("memory://").await.unwrap(),
+        archive: Archive::open("memory://").unwrap(),
         engine,
         hatchet,
         task,
@@ -80,19 +82,35 @@ enum Setting {
 
 type Answer<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
+/// The calls of a request to a server that does not respond.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Calls {
+    One,
+    /// It continues without the first one.
+    Two,
+    /// Two at the same time.
+    Pair,
+    /// A run is fetched again after an error, for twice the timeout and at most 10 seconds.
+    UntilConsistent,
+}
+
 /// A request of a type of builder.
 struct Request {
     builder: &'static str,
     method: &'static str,
+    calls: Calls,
     send: for<'a> fn(&'a World, Setting) -> Answer<'a>,
 }
 
-/// `ending` awaits the request that it gets.
 macro_rules! request {
     ($builder:literal, $method:literal, |$world:ident| $request:expr, |$set:ident| $ending:expr) => {
+        request!(Calls::One, $builder, $method, |$world| $request, |$set| $ending)
+    };
+    ($calls:expr, $builder:literal, $method:literal, |$world:ident| $request:expr, |$set:ident| $ending:expr) => {
         Request {
             builder: $builder,
             method: $method,
+            calls: $calls,
             send: |$world, setting| {
                 Box::pin(async move {
                     let $set = match setting {
@@ -107,7 +125,10 @@ macro_rules! request {
 }
 
 fn first_error(reports: Vec<RunReport>) -> Result<()> {
-    reports.into_iter().find_map(|report| if let Effect::Unknown(error) = report.effect { Some(error) } else { None }).map_or(Ok(()), Err)
+    reports
+        .into_iter()
+        .find_map(|report| if let Effect::Unknown(error) = report.effect { Some(error) } else { None })
+        .map_or(Ok(()), Err)
 }
 
 fn all<T>(results: Vec<Result<T>>) -> Result<()> {
@@ -115,7 +136,7 @@ fn all<T>(results: Vec<Result<T>>) -> Result<()> {
 }
 
 fn due() -> Retention {
-    Retention::after(SECOND)
+    Retention::older_than(SECOND)
 }
 
 #[rustfmt::skip]
@@ -125,22 +146,22 @@ fn requests() -> Vec<Request> {
         request!("RunBuilder", "outcome", |it| it.hatchet.run(&it.task, &()), |it| it.outcome().await.map(drop)),
         request!("RunBuilder", "watch", |it| it.hatchet.run(&it.task, &()), |it| it.watch().next().await.unwrap().map(drop)),
         request!("RunManyBuilder", "start", |it| it.hatchet.run_many(&it.task, [(), ()]), |it| all(it.start().await?)),
-        request!("RerunBuilder", "start", |it| it.run.rerun(), |it| it.start().await.map(drop)),
-        request!("DetailsBuilder", "details", |it| it.run.details(), |it| it.await.map(drop)),
-        request!("LogItems", "logs", |it| it.run.logs(), |it| it.take(1).collect::<Vec<_>>().await.pop().unwrap().map(drop)),
+        request!(Calls::UntilConsistent, "RerunBuilder", "start", |it| it.run.rerun(), |it| it.start().await.map(drop)),
+        request!(Calls::UntilConsistent, "DetailsBuilder", "details", |it| it.run.details(), |it| it.await.map(drop)),
+        request!(Calls::UntilConsistent, "LogItems", "logs", |it| it.run.logs(), |it| it.take(1).collect::<Vec<_>>().await.pop().unwrap().map(drop)),
         request!("CancelBuilder", "cancel", |it| it.run.cancel(), |it| first_error(vec![it.send().await?])),
         request!("CancelManyBuilder", "cancel_many", |it| it.hatchet.cancel_many([it.run.id()]), |it| first_error(it.send().await?)),
-        request!("ReplayBuilder", "replay", |it| it.run.replay(), |it| first_error(vec![it.send().await?.report])),
-        request!("ReplayManyBuilder", "replay_many", |it| it.hatchet.replay_many([it.run.id()]), |it| first_error(it.send().await?)),
-        request!("BulkCancelBuilder", "cancel", |it| it.hatchet.runs(RunFilter::new()).cancel(), |it| it.send().await.map(drop)),
-        request!("BulkReplayBuilder", "replay", |it| it.hatchet.runs(RunFilter::new()).replay(), |it| it.send().await.map(drop)),
-        request!("RunQuery", "page", |it| it.hatchet.runs(RunFilter::new()), |it| it.page(10).await.map(drop)),
-        request!("RunQuery", "items", |it| it.hatchet.runs(RunFilter::new()), |it| it.items().next().await.unwrap().map(drop)),
-        request!("RunQuery", "count", |it| it.hatchet.runs(RunFilter::new()), |it| it.count().await.map(drop)),
-        request!("RunQuery", "counts_by_status", |it| it.hatchet.runs(RunFilter::new()), |it| it.counts_by_status().await.map(drop)),
-        request!("TaskQuery", "page", |it| it.hatchet.tasks(RunFilter::new()), |it| it.page(10).await.map(drop)),
-        request!("TaskQuery", "items", |it| it.hatchet.tasks(RunFilter::new()), |it| it.items().next().await.unwrap().map(drop)),
-        request!("TaskQuery", "count", |it| it.hatchet.tasks(RunFilter::new()), |it| it.count().await.map(drop)),
+        request!(Calls::UntilConsistent, "ReplayBuilder", "replay", |it| it.run.replay(), |it| it.send().await.map(drop)),
+        request!(Calls::UntilConsistent, "ReplayManyBuilder", "replay_many", |it| it.hatchet.replay_many([it.run.id()]), |it| first_error(it.send().await?)),
+        request!("BulkCancelBuilder", "cancel", |it| it.hatchet.runs(Window::all()).cancel(), |it| it.send().await.map(drop)),
+        request!("BulkReplayBuilder", "replay", |it| it.hatchet.runs(Window::all()).replay(), |it| it.send().await.map(drop)),
+        request!(Calls::Pair, "RunQuery", "page", |it| it.hatchet.runs(Window::all()), |it| it.page(10).await.map(drop)),
+        request!("RunQuery", "items", |it| it.hatchet.runs(Window::all()), |it| it.items().next().await.unwrap().map(drop)),
+        request!("RunQuery", "count", |it| it.hatchet.runs(Window::all()), |it| it.count().await.map(drop)),
+        request!("RunQuery", "counts_by_status", |it| it.hatchet.runs(Window::all()), |it| it.counts_by_status().await.map(drop)),
+        request!(Calls::Pair, "TaskQuery", "page", |it| it.hatchet.tasks(Window::all()), |it| it.page(10).await.map(drop)),
+        request!("TaskQuery", "items", |it| it.hatchet.tasks(Window::all()), |it| it.items().next().await.unwrap().map(drop)),
+        request!("TaskQuery", "count", |it| it.hatchet.tasks(Window::all()), |it| it.count().await.map(drop)),
         request!("EventBuilder", "push", |it| it.hatchet.push("key", &()), |it| it.send().await.map(drop)),
         request!("EventManyBuilder", "push_many", |it| it.hatchet.push_many("key", [(), ()]), |it| all(it.send().await?)),
         request!("CronBuilder", "cron", |it| it.hatchet.cron(&it.task, &(), CronSpec::new("other", "0 0 1 1 *")), |it| it.send().await.map(drop)),
@@ -149,15 +170,15 @@ fn requests() -> Vec<Request> {
         request!("ScheduleQuery", "schedules", |it| it.hatchet.schedules(), |it| it.get().await.map(drop)),
         request!("RateLimitBuilder", "rate_limit", |it| it.hatchet.rate_limit("limit", 1, RateLimitWindow::Minute), |it| it.send().await.map(drop)),
         request!("RateLimitQuery", "rate_limits", |it| it.hatchet.rate_limits(), |it| it.get().await.map(drop)),
-        request!("CollectBuilder", "collect", |it| it.archive.collect(&it.hatchet, due()), |it| it.send().await.map(drop)),
+        request!(Calls::Two, "CollectBuilder", "collect", |it| it.archive.collect(&it.hatchet, due()), |it| it.send().await.map(drop)),
         request!("ReadBuilder", "CronHandle::details", |it| it.cron.details(), |it| it.await.map(drop)),
-        request!("ReadBuilder", "CronHandle::runs", |it| it.cron.runs(Window::all()), |it| it.await.map(drop)),
+        request!("ReadBuilder", "CronHandle::runs", |it| it.hatchet.cron_handle(it.cron.id()).runs(Window::all()), |it| it.await.map(drop)),
         request!("ReadBuilder", "EventHandle::details", |it| it.event.details(), |it| it.await.map(drop)),
         request!("ReadBuilder", "EventHandle::runs", |it| it.event.runs(), |it| it.await.map(drop)),
         request!("ReadBuilder", "ScheduleHandle::details", |it| it.schedule.details(), |it| it.await.map(drop)),
         request!("ReadBuilder", "ScheduleHandle::run", |it| it.schedule.run(), |it| it.await.map(drop)),
         request!("ReadBuilder", "RateLimitHandle::details", |it| it.limit.details(), |it| it.await.map(drop)),
-        request!("ReadBuilder", "RunHandle::children", |it| it.run.children(), |it| it.await.map(drop)),
+        request!(Calls::UntilConsistent, "ReadBuilder", "RunHandle::children", |it| it.run.children(), |it| it.await.map(drop)),
         request!("CommandBuilder", "CronHandle::pause", |it| it.cron.pause(), |it| it.send().await),
         request!("CommandBuilder", "CronHandle::resume", |it| it.cron.resume(), |it| it.send().await),
         request!("CommandBuilder", "CronHandle::delete", |it| it.cron.delete(), |it| it.send().await),
@@ -178,38 +199,61 @@ async fn each_request_has_its_own_timeout() {
     for call in Faults::calls() {
         world.engine.faults().inject_always(call, Fault::Delay(30 * SECOND)).unwrap();
     }
+    let mut wrong = Vec::new();
     for request in requests() {
         for timeout in [SECOND, 2 * SECOND] {
             let start = Instant::now();
-            let error: Option<Error> = (request.send)(&world, Setting::Timeout(timeout)).await.err();
-            let kind = error.map(|error| error.kind());
-            assert_eq!((kind, start.elapsed()), (Some(ErrorKind::Timeout), timeout), "{}", request.method);
+            let kind = (request.send)(&world, Setting::Timeout(timeout)).await.err().map(|error| error.kind());
+            let (elapsed, backoff) = (start.elapsed(), SECOND / 10);
+            let is_exact = match request.calls {
+                Calls::One | Calls::Pair => elapsed == timeout,
+                Calls::Two => elapsed == 2 * timeout,
+                Calls::UntilConsistent => (2 * timeout..2 * timeout + backoff).contains(&elapsed),
+            };
+            if kind != Some(ErrorKind::Timeout) || !is_exact {
+                wrong.push((request.builder, request.method, kind, elapsed));
+            }
         }
     }
+    assert_eq!(wrong, []);
     world.engine.shutdown().await;
+}
+
+/// How many calls of a request are refused, in a world of its own: a client limits the retries of all its requests.
+async fn refused(request: &Request, policy: RetryPolicy) -> usize {
+    let world = world().await;
+    let faults = world.engine.faults();
+    for call in Faults::calls().filter(|call| !OF_OTHERS.contains(call)) {
+        let is_rest = call.contains(' ');
+        let fault = if is_rest { Fault::RefuseRest(429) } else { Fault::RefuseGrpc(RESOURCE_EXHAUSTED) };
+        faults.inject_times(call, fault, 100).unwrap();
+    }
+    let planned = faults.planned();
+    let error = (request.send)(&world, Setting::Retry(policy)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited, "{}", request.method);
+    let refused = planned - faults.planned();
+    world.engine.shutdown().await;
+    refused
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_request_has_its_own_retry_policy() {
-    let world = world().await;
-    let faults = world.engine.faults();
-    for request in requests() {
-        let mut calls = Vec::new();
-        for policy in [RetryPolicy::none(), RetryPolicy::max_retries(2)] {
-            for call in Faults::calls().filter(|call| *call != "Heartbeat") {
-                let is_rest = call.contains(' ');
-                let fault = if is_rest { Fault::RefuseRest(429) } else { Fault::RefuseGrpc(RESOURCE_EXHAUSTED) };
-                faults.inject_times(call, fault, 100).unwrap();
-            }
-            let planned = faults.planned();
-            let error: Option<Error> = (request.send)(&world, Setting::Retry(policy)).await.err();
-            calls.push(planned - faults.planned());
-            assert_eq!(error.map(|error| error.kind()), Some(ErrorKind::RateLimited), "{}", request.method);
-            faults.clear();
+    let mut wrong = Vec::new();
+    // What fetches a run repeats its calls by itself.
+    for request in requests().iter().filter(|request| request.calls != Calls::UntilConsistent) {
+        let once = refused(request, RetryPolicy::none()).await;
+        let retried = refused(request, RetryPolicy::max_retries(2)).await;
+        let is_exact = match request.calls {
+            Calls::Two => (once, retried) == (2, 6),
+            // The first error ends both.
+            Calls::Pair => once == 1 && (3..=6).contains(&retried),
+            Calls::One | Calls::UntilConsistent => (once, retried) == (1, 3),
+        };
+        if !is_exact {
+            wrong.push((request.builder, request.method, once, retried));
         }
-        assert_eq!(calls, [1, 3], "{} {}", request.builder, request.method);
     }
-    world.engine.shutdown().await;
+    assert_eq!(wrong, []);
 }
 
 /// The builders above are all that have these options.
@@ -227,7 +271,8 @@ fn each_builder_with_options_is_tested() {
             let mut owner = String::new();
             for line in fs::read_to_string(&path).unwrap().lines() {
                 if line.starts_with("impl") {
-                    let name = line.trim_start_matches("impl").trim_start_matches("<O>").trim_start_matches("<T>").trim();
+                    let name =
+                        line.trim_start_matches("impl").trim_start_matches("<O>").trim_start_matches("<T>").trim();
                     owner = name.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned();
                 }
                 if line.contains("pub fn retry(") && line.contains("policy: RetryPolicy") {
