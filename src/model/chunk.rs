@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChunkItem {
-    /// A chunk.
+    /// The next chunk of a task.
     Chunk(Chunk),
     /// Chunks that did not arrive.
     Gap(ChunkGap),
@@ -63,9 +63,9 @@ pub enum ChunkItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Chunk {
-    /// The id of the run.
+    /// The run that the task belongs to: the watched one, or a child.
     pub run_id: RunId,
-    /// The id of the task.
+    /// The task that sent the chunk.
     pub task_id: TaskId,
     /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks.
     pub index: Option<i64>,
@@ -122,9 +122,9 @@ pub enum ChunkContent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChunkGap {
-    /// The id of the run.
+    /// The run that the task belongs to: the watched one, or a child.
     pub run_id: RunId,
-    /// The id of the task.
+    /// The task whose chunks are missing.
     pub task_id: TaskId,
     /// The number of the first missing chunk.
     pub first_index: i64,

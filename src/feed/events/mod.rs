@@ -485,7 +485,7 @@ mod tests {
         event.encode_to_vec()
     }
 
-    /// The chunks have no numbers, so that nothing but the stream can tell that one is received twice.
+    /// The chunks have no numbers, so that nothing but the stream shows that one is received twice.
     #[tokio::test(start_paused = true)]
     async fn an_idle_stream_is_replaced_and_loses_or_doubles_nothing() {
         fastrand::seed(7);
