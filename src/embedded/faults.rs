@@ -174,7 +174,7 @@ pub(super) struct OpenStream {
 }
 
 impl OpenStream {
-    fn close(&self, status: Status) {
+    pub(super) fn close(&self, status: Status) {
         let _ = self.status.set(status);
         self.closed.cancel();
     }
@@ -539,7 +539,7 @@ mod tests {
         let (first, second, other) = (faults.opened("ListenV2"), faults.opened("ListenV2"), faults.opened("Listen"));
         drop(faults.opened("ListenV2"));
         assert_eq!(faults.interrupt("ListenV2").unwrap(), 2);
-        let are_interrupted = [&first, &second, &other].map(|stream| stream.interrupted.is_cancelled());
+        let are_interrupted = [&first, &second, &other].map(|stream| stream.closed.is_cancelled());
         assert_eq!(are_interrupted, [true, true, false]);
         assert_eq!(faults.interrupt("ListenV2").unwrap(), 0, "they are interrupted once");
         assert!(faults.interrupt("Push").is_err());
