@@ -2,6 +2,7 @@
 
 mod files;
 mod manifest;
+mod progress;
 mod property;
 mod pruning;
 mod versions;
@@ -267,33 +268,6 @@ async fn after_a_crash_at_any_step_no_run_is_lost_or_duplicated() {
         assert_eq!(store.list("runs", None).await.unwrap().len(), files);
     }
     assert!(crashes > 10, "{crashes} crashes");
-    bench.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_a_crash_of_a_compaction_no_run_is_lost_or_duplicated() {
-    let bench = Bench::new().await;
-    for n in 0..3 {
-        bench.start([n]).await;
-        bench.archive.collect(&bench.client, all()).send().await.unwrap();
-    }
-    let expected = bench.archived().await;
-    for step in 0.. {
-        let crash = Crash::at(step);
-        let result = bench.crashing(&crash).compact().send().await;
-        assert_eq!(
-            (bench.archived().await, rows(&bench.other()).await),
-            (expected.clone(), 3),
-            "{:?}",
-            crash.operations()
-        );
-        if !crash.has_happened() {
-            result.unwrap();
-            assert!(step > 10);
-            break;
-        }
-    }
-    assert_eq!(bench.archive.files(Window::all()).await.unwrap().len(), 1);
     bench.end().await;
 }
 
