@@ -12,8 +12,8 @@ use futures_core::Stream;
 use hatchet::archive::{
     Archive, ArchiveFile, ArchiveQuery, ArchivedDetails, ArchivedRuns, CollectBuilder, CollectReport, CollectedBatch,
     CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, CompactedDay, CompactedDays, ExpireBuilder,
-    ExpireReport, History, HistoryDetails, HistoryQuery, HistoryRuns, Retention, Rule, RunningCollector, SweepBuilder,
-    SweepReport, SweptBatch, SweptBatches,
+    ExpireReport, History, HistoryDetails, HistoryQuery, HistoryRunDetails, HistoryRuns, Retention, Rule,
+    RunningCollector, SweepBuilder, SweepReport, SweptBatch, SweptBatches,
 };
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
@@ -97,6 +97,7 @@ fn types_of_archives_have_the_traits_of_their_kind() {
     stream::<ArchivedDetails>();
     stream::<CollectedBatches>();
     stream::<CompactedDays>();
+    stream::<HistoryRunDetails>();
     stream::<HistoryRuns>();
     stream::<SweptBatches>();
     data::<Retention>();

@@ -127,6 +127,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "compact",
             "expire",
             "sweep",
+            "merge",
             "history",
             "tests",
         ],
