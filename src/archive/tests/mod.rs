@@ -2,6 +2,7 @@
 
 mod files;
 mod manifest;
+mod payloads;
 mod progress;
 mod property;
 mod pruning;
@@ -223,19 +224,6 @@ async fn a_collection_can_be_repeated_and_a_replayed_run_is_archived_again() {
     assert_eq!((rows(&bench.archive).await, bench.archived().await), (4, bench.live().await));
     assert_eq!(listed(bench.archive.runs(failed).items()).await.len(), 1);
     assert_eq!(bench.archive.compact().send().await.unwrap(), CompactReport::default());
-    bench.end().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn payloads_can_be_left_out() {
-    let bench = Bench::new().await;
-    let ids = bench.start(0..2).await;
-    let rule = Rule::older_than(Duration::ZERO).without_payloads();
-    bench.archive.collect(&bench.client, Retention::default().default_rule(rule)).send().await.unwrap();
-    let details = bench.archive.details(ids[0]).await.unwrap();
-    assert_eq!((details.input.as_str(), details.output().unwrap().as_str()), ("null", "null"));
-    assert!(!format!("{details:?}").contains("[0]"), "{details:?}");
-    assert_eq!(bench.archived().await, bench.live().await);
     bench.end().await;
 }
 

@@ -185,11 +185,10 @@ async fn the_numbers_of_the_view_are_those_of_its_runs_while_a_collector_works()
     let slow = slow("slow");
     let worker = bench.client.worker("other").register(&slow).build().unwrap().start().await.unwrap();
     let history = History::new(&bench.client, &bench.archive).paged(3);
-    let collector =
-        bench.archive.collect(&bench.client, Retention::older_than(20 * DAY)).every(12 * HOUR).start().unwrap();
+    let collector = bench.archive.collect(&bench.client, Retention::older_than(20 * DAY)).every(DAY).start().unwrap();
     let none = history.runs(Window::all()).counts_by_status().await.unwrap();
     assert_eq!((none.total(), none.get(&RunStatus::TimedOut)), (0, Some(0)));
-    for day in 0..50 {
+    for day in 0..36 {
         bench.start([2 * day, 2 * day + 1]).await;
         bench.client.run(&slow, &json!({})).outcome().await.unwrap();
         sleep(DAY).await;
@@ -201,10 +200,10 @@ async fn the_numbers_of_the_view_are_those_of_its_runs_while_a_collector_works()
         }
     }
     let (live, archived) = (bench.live().await.len(), bench.archived().await.len());
-    assert!(live < 150 && archived < 150 && live + archived > 150, "{live} and {archived}");
+    assert!(live < 108 && archived < 108 && live + archived > 108, "{live} and {archived}");
     let failed = history.runs(RunFilter::new(Window::all()).status(RunStatus::Failed));
     let counts = failed.counts_by_status().await.unwrap();
-    assert_eq!((counts.total(), counts.get(&RunStatus::Failed), failed.count().await.unwrap()), (50, Some(50), 50));
+    assert_eq!((counts.total(), counts.get(&RunStatus::Failed), failed.count().await.unwrap()), (36, Some(36), 36));
     collector.shutdown().await;
     worker.shutdown().await;
     bench.end().await;
