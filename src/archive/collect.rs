@@ -75,6 +75,7 @@ impl Archive {
             concurrency: CONCURRENCY,
             requests_per_second: REQUESTS_PER_SECOND,
             interval: Duration::ZERO,
+            commit_bytes: MAX_FILE_BYTES,
             request: RequestOptions::default(),
         }
     }
@@ -104,6 +105,8 @@ pub struct CollectBuilder {
     requests_per_second: u32,
     /// The time until the next collection.
     pub(super) interval: Duration,
+    /// The size of the runs after which they are committed.
+    commit_bytes: usize,
     request: RequestOptions,
 }
 
@@ -175,6 +178,14 @@ impl CollectBuilder {
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
+        self
+    }
+
+    /// Replaces the 64 MiB after which runs are committed: a test of the memory without optimizations would take minutes.
+    #[cfg(feature = "__benches")]
+    #[doc(hidden)]
+    pub fn commit_bytes(mut self, bytes: usize) -> Self {
+        self.commit_bytes = bytes;
         self
     }
 
@@ -487,7 +498,7 @@ impl Job for Collector {
 
     /// Collects until a batch is committed.
     async fn step(&mut self) -> Result<Option<CollectedBatch>> {
-        while self.rows.len() < COMMIT_RUNS && self.size < MAX_FILE_BYTES {
+        while self.rows.len() < COMMIT_RUNS && self.size < self.builder.commit_bytes {
             let step = if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) };
             match step {
                 Ok(true) => {}
