@@ -55,16 +55,16 @@
 //!
 //! # Requests
 //!
-//! A method that needs the server returns a builder, and its last word says what it does:
+//! Most methods that call the server return a builder. The method that ends the chain sends the request:
 //!
-//! | last word | request |
+//! | final method | request |
 //! |---|---|
 //! | `start()` | starts a run, a worker, or an engine. [`run(..)`](Client::run) can also end with what is wanted of the run: `result()`, `outcome()`, `watch()`, `chunks()` |
 //! | `send()` | changes something: cancel, replay, push, cron, schedule, pause … |
-//! | `get()`, `page(n)`, `items()`, `count()` | reads a list that a query selects |
+//! | `get()`, `page(n)`, `items()`, `count()`, `counts_by_status()` | reads what a query selects |
 //! | `.await` | reads what a handle refers to, such as [`run.details()`](RunHandle::details) |
 //!
-//! Each builder has `timeout(..)` and `retry(..)`; the defaults are in [`Config`].
+//! Builders of requests to the engine have `timeout(..)` and `retry(..)`. Their defaults are set in [`Config`].
 //!
 //! # Glossary
 //!

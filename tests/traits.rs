@@ -11,9 +11,9 @@ use std::str::FromStr;
 use futures_core::Stream;
 use hatchet::archive::{
     Archive, ArchiveFile, ArchiveQuery, ArchivedDetails, ArchivedRuns, CollectBuilder, CollectReport, CollectedBatch,
-    CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, CompactedDay, CompactedDays, ExpireBuilder,
-    ExpireReport, History, HistoryDetails, HistoryQuery, HistoryRunDetails, HistoryRuns, Retention, Rule,
-    RunningCollector, SweepBuilder, SweepReport, SweptBatch, SweptBatches,
+    CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, CompactedPartition, CompactedPartitions,
+    ExpireBuilder, ExpireReport, History, HistoryDetails, HistoryDetailsBuilder, HistoryQuery, HistoryRuns, Retention,
+    Rule, RunningCollector, SweepBuilder, SweepReport, SweptBatch, SweptBatches,
 };
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
@@ -91,13 +91,13 @@ fn types_of_archives_have_the_traits_of_their_kind() {
     handle::<ExpireBuilder>();
     handle::<SweepBuilder>();
     handle::<ArchiveQuery>();
-    handle::<HistoryDetails>();
+    handle::<HistoryDetailsBuilder>();
     handle::<HistoryQuery>();
     stream::<ArchivedRuns>();
     stream::<ArchivedDetails>();
     stream::<CollectedBatches>();
-    stream::<CompactedDays>();
-    stream::<HistoryRunDetails>();
+    stream::<CompactedPartitions>();
+    stream::<HistoryDetails>();
     stream::<HistoryRuns>();
     stream::<SweptBatches>();
     data::<Retention>();
@@ -106,7 +106,7 @@ fn types_of_archives_have_the_traits_of_their_kind() {
     data::<CollectReport>();
     data::<CollectedBatch>();
     data::<CompactReport>();
-    data::<CompactedDay>();
+    data::<CompactedPartition>();
     data::<ExpireReport>();
     data::<SweepReport>();
     data::<SweptBatch>();

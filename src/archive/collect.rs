@@ -20,7 +20,7 @@ use super::convert::{self, Version};
 use super::days::{MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
-use super::progress::{Job, Progress};
+use super::progress::{OperationStream, SteppedOperation};
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
 use super::schema::{Column, Row};
@@ -216,7 +216,7 @@ impl CollectBuilder {
     pub fn batches(self) -> Result<CollectedBatches> {
         self.check()?;
         let client = self.client.with(self.request)?;
-        Ok(CollectedBatches(Progress::of(async move { Ok(Box::new(Collector::start(self, client).await?)) })))
+        Ok(CollectedBatches(OperationStream::of(async move { Ok(Box::new(Collector::start(self, client).await?)) })))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -492,7 +492,7 @@ impl Collector {
     }
 }
 
-impl Job for Collector {
+impl SteppedOperation for Collector {
     type Item = CollectedBatch;
     type Report = CollectReport;
 
@@ -542,7 +542,7 @@ fn is_of_one_run(error: &Error) -> bool {
 /// # }
 /// ```
 #[must_use = "nothing is archived before the stream is polled"]
-pub struct CollectedBatches(Progress<CollectedBatch, CollectReport>);
+pub struct CollectedBatches(OperationStream<CollectedBatch, CollectReport>);
 
 impl CollectedBatches {
     /// Returns the next batch when it is committed, or `None` at the end.

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
+use super::compactor::{CompactOptions, Compactor};
 use super::handle::Archive;
-use super::merging::{Compactor, Merging};
-use super::progress::Progress;
-use super::report::{CompactReport, CompactedDay};
+use super::progress::OperationStream;
+use super::report::{CompactReport, CompactedPartition};
 use crate::error::Result;
 
 impl Archive {
@@ -25,7 +25,7 @@ impl Archive {
     /// # }
     /// ```
     pub fn compact(&self) -> CompactBuilder {
-        CompactBuilder { merging: Merging::new(self.clone()) }
+        CompactBuilder { options: CompactOptions::new(self.clone()) }
     }
 }
 
@@ -41,21 +41,21 @@ impl Archive {
 #[derive(Debug, Clone)]
 #[must_use = "nothing is merged until `send` is awaited or the stream from `days` is polled"]
 pub struct CompactBuilder {
-    merging: Merging,
+    options: CompactOptions,
 }
 
 impl CompactBuilder {
     /// Limits the rows of a file, for tests.
     #[cfg(test)]
     pub(super) fn max_rows(mut self, rows: usize) -> Self {
-        self.merging.max_rows = rows;
+        self.options.max_rows = rows;
         self
     }
 
     /// Limits the files of a commit, for tests.
     #[cfg(test)]
     pub(super) fn commit_files(mut self, files: usize) -> Self {
-        self.merging.commit_files = files;
+        self.options.commit_files = files;
         self
     }
 
@@ -63,7 +63,7 @@ impl CompactBuilder {
     /// that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs that the engine still has are then archived
     /// in other files.
     pub fn discard_damaged(mut self) -> Self {
-        self.merging.discards_damaged = true;
+        self.options.discards_damaged = true;
         self
     }
 
@@ -83,48 +83,48 @@ impl CompactBuilder {
     /// This method is cancel safe: if the future is dropped, the compaction can be started again, and no run is lost or duplicated. Files that
     /// were written but not committed are deleted by [`sweep`](Archive::sweep).
     pub async fn send(self) -> Result<CompactReport> {
-        let (mut days, mut failed) = (self.days(), None);
-        while let Some(day) = days.next().await {
-            failed = day.err().or(failed);
+        let (mut partitions, mut failed) = (self.partitions(), None);
+        while let Some(partition) = partitions.next().await {
+            failed = partition.err().or(failed);
         }
-        failed.map_or_else(|| Ok(days.report()), Err)
+        failed.map_or_else(|| Ok(partitions.report()), Err)
     }
 
-    /// Returns a stream that merges the files while it is polled, with an item for each workflow and day whose files were read: those that
-    /// need a merge, or all with [`discard_damaged`](Self::discard_damaged). The items of several workflows and days follow each other when
-    /// they are committed together.
+    /// Returns a stream that merges the files while it is polled, with one item for each partition (a workflow and a day) whose files were
+    /// read: those that need a merge, or all with [`discard_damaged`](Self::discard_damaged). Partitions that are committed together are
+    /// returned one after the other.
     ///
-    /// An item is an error if the files of a workflow and day cannot be merged. The stream then continues with the others. It ends after an
-    /// error of the manifest; see [`send`](Self::send).
-    pub fn days(self) -> CompactedDays {
-        CompactedDays(Progress::of(async move { Ok(Box::new(Compactor::start(self.merging).await?)) }))
+    /// An item is an error if the files of a partition cannot be merged. The stream then continues with the others. An error of the manifest
+    /// ends the stream; see [`send`](Self::send).
+    pub fn partitions(self) -> CompactedPartitions {
+        CompactedPartitions(OperationStream::of(async move { Ok(Box::new(Compactor::start(self.options).await?)) }))
     }
 }
 
-/// A stream of the workflows and days of a compaction; see [`CompactBuilder::days`]. Dropping it stops the compaction; what was committed
+/// A stream of the partitions of a compaction; see [`CompactBuilder::partitions`]. Dropping it stops the compaction; what was committed
 /// remains.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) {
-/// let mut days = archive.compact().days();
-/// while let Some(day) = days.next().await {
-///     match day {
-///         Ok(day) => println!("{} {}: {} files merged", day.workflow_name, day.day, day.files_merged),
+/// let mut partitions = archive.compact().partitions();
+/// while let Some(partition) = partitions.next().await {
+///     match partition {
+///         Ok(it) => println!("{} {}: {} files merged", it.workflow_name, it.day, it.files_merged),
 ///         Err(error) => eprintln!("{error}"), // the others are merged
 ///     }
 /// }
-/// println!("{}", days.report());
+/// println!("{}", partitions.report());
 /// # }
 /// ```
 #[must_use = "nothing is merged before the stream is polled"]
-pub struct CompactedDays(Progress<CompactedDay, CompactReport>);
+pub struct CompactedPartitions(OperationStream<CompactedPartition, CompactReport>);
 
-impl CompactedDays {
+impl CompactedPartitions {
     /// Returns the next workflow and day when its files are committed, or `None` at the end.
     ///
     /// # Cancel safety
     /// This method is cancel safe: the compaction continues with the next call.
-    pub async fn next(&mut self) -> Option<Result<CompactedDay>> {
+    pub async fn next(&mut self) -> Option<Result<CompactedPartition>> {
         self.0.next().await
     }
 
@@ -134,16 +134,16 @@ impl CompactedDays {
     }
 }
 
-impl Stream for CompactedDays {
-    type Item = Result<CompactedDay>;
+impl Stream for CompactedPartitions {
+    type Item = Result<CompactedPartition>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_next_unpin(cx)
     }
 }
 
-impl fmt::Debug for CompactedDays {
+impl fmt::Debug for CompactedPartitions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CompactedDays").field("report", &self.report()).finish_non_exhaustive()
+        f.debug_struct("CompactedPartitions").field("report", &self.report()).finish_non_exhaustive()
     }
 }

@@ -247,7 +247,7 @@ pub(super) fn status(row: &Row) -> Result<RunStatus> {
     Ok(RunStatus::from_name(required(row, Column::Status)?))
 }
 
-/// The numbers of runs by the name of their status. Timed-out runs are counted, so their number is known even if it is 0.
+/// Run counts by status name. Timed-out runs are counted, so their number is known even if it is 0.
 pub(super) fn status_counts(mut counts: BTreeMap<String, u64>) -> StatusCounts {
     counts.entry(RunStatus::TimedOut.as_str().to_owned()).or_insert(0);
     StatusCounts::new(counts.into_iter().map(|(name, count)| (RunStatus::from_name(&name), count)))

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use super::convert::{self, SUMMARY_COLUMNS, status_counts};
 use super::filter::Criteria;
 use super::handle::Archive;
-use super::merge::{Found, Merge, View};
+use super::history_stream::{Found, HistoryStream, View};
 use super::paging::Pages;
 use super::schema::Column;
 use crate::boxed::BoxStream;
@@ -67,8 +67,8 @@ impl History {
     }
 
     /// Prepares to fetch the details of a run: from the engine if it has the run, otherwise from the archive. Await it.
-    pub fn details(&self, id: RunId) -> HistoryDetails {
-        HistoryDetails { history: self.clone(), id, logs: 0 }
+    pub fn details(&self, id: RunId) -> HistoryDetailsBuilder {
+        HistoryDetailsBuilder { history: self.clone(), id, logs: 0 }
     }
 }
 
@@ -90,13 +90,13 @@ impl History {
 /// It is cancel safe: it only reads.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is fetched before it is awaited"]
-pub struct HistoryDetails {
+pub struct HistoryDetailsBuilder {
     history: History,
     id: RunId,
     logs: usize,
 }
 
-impl HistoryDetails {
+impl HistoryDetailsBuilder {
     /// Includes the first `count` log lines. The default is 0, the maximum is [`RunDetails::MAX_LOGS`]. The archive has those that
     /// [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
@@ -117,7 +117,7 @@ impl HistoryDetails {
     }
 }
 
-impl IntoFuture for HistoryDetails {
+impl IntoFuture for HistoryDetailsBuilder {
     type Output = Result<RunDetails>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
@@ -235,7 +235,7 @@ impl HistoryQuery {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn details(&self) -> HistoryRunDetails {
+    pub fn details(&self) -> HistoryDetails {
         let (history, logs) = (self.history.clone(), self.logs);
         let details = self.read(Column::ALL).map(move |found| {
             let history = history.clone();
@@ -247,7 +247,7 @@ impl HistoryQuery {
                 Ok(details)
             }
         });
-        HistoryRunDetails(BoxStream::new(details.buffered(CONCURRENCY)))
+        HistoryDetails(BoxStream::new(details.buffered(CONCURRENCY)))
     }
 
     fn read(&self, columns: &'static [Column]) -> BoxStream<Result<Found>> {
@@ -255,12 +255,12 @@ impl HistoryQuery {
         let open = async move {
             let after = query.pages().position(query.after.as_ref())?;
             let Self { history: History { client, archive, page }, filter, .. } = query;
-            Ok(Box::new(Merge::start(View { client, archive, filter, after, page, columns }).await?))
+            Ok(Box::new(HistoryStream::start(View { client, archive, filter, after, page, columns }).await?))
         };
-        BoxStream::opened(open, |mut merge: Box<Merge>| async move {
-            let found = merge.next().await?;
-            let merge = (!merge.has_failed).then_some(merge);
-            Some((found, merge))
+        BoxStream::opened(open, |mut runs: Box<HistoryStream>| async move {
+            let found = runs.next().await?;
+            let runs = (!runs.has_failed).then_some(runs);
+            Some((found, runs))
         })
     }
 
@@ -337,8 +337,8 @@ impl fmt::Debug for HistoryRuns {
 }
 
 /// A stream of the details of the runs of an engine and of its archive, newest first; see [`HistoryQuery::details`]. Errors are handled as in
-/// [`HistoryRuns`], and it also continues after an error of one run: [`RunNotFound`](ErrorKind::RunNotFound) if the engine drops a run after
-/// it was listed, and the archive does not have it.
+/// [`HistoryRuns`]. It also continues if the details of one run cannot be fetched. For example, the item is
+/// [`RunNotFound`](ErrorKind::RunNotFound) if the engine dropped the run after it was listed, and the archive does not have it.
 ///
 /// ```no_run
 /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
@@ -354,9 +354,9 @@ impl fmt::Debug for HistoryRuns {
 /// # }
 /// ```
 #[must_use = "nothing is read before the stream is polled"]
-pub struct HistoryRunDetails(BoxStream<Result<RunDetails>>);
+pub struct HistoryDetails(BoxStream<Result<RunDetails>>);
 
-impl HistoryRunDetails {
+impl HistoryDetails {
     /// Returns the details of the next run, or `None` at the end.
     ///
     /// # Cancel safety
@@ -366,7 +366,7 @@ impl HistoryRunDetails {
     }
 }
 
-impl Stream for HistoryRunDetails {
+impl Stream for HistoryDetails {
     type Item = Result<RunDetails>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -374,8 +374,8 @@ impl Stream for HistoryRunDetails {
     }
 }
 
-impl fmt::Debug for HistoryRunDetails {
+impl fmt::Debug for HistoryDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HistoryRunDetails")
+        f.write_str("HistoryDetails")
     }
 }

@@ -90,6 +90,7 @@
 mod collect;
 mod collector;
 mod compact;
+mod compactor;
 mod compare;
 mod convert;
 #[cfg(test)]
@@ -102,11 +103,10 @@ mod expire;
 mod filter;
 mod handle;
 mod history;
+mod history_stream;
 mod log;
 mod lookup;
 mod manifest;
-mod merge;
-mod merging;
 mod open;
 mod paging;
 mod progress;
@@ -123,12 +123,12 @@ mod writing;
 
 pub use self::collect::{CollectBuilder, CollectedBatches};
 pub use self::collector::{CollectorBuilder, RunningCollector};
-pub use self::compact::{CompactBuilder, CompactedDays};
+pub use self::compact::{CompactBuilder, CompactedPartitions};
 pub use self::expire::{ExpireBuilder, ExpireReport};
 pub use self::handle::Archive;
-pub use self::history::{History, HistoryDetails, HistoryQuery, HistoryRunDetails, HistoryRuns};
+pub use self::history::{History, HistoryDetails, HistoryDetailsBuilder, HistoryQuery, HistoryRuns};
 pub use self::lookup::ArchiveFile;
 pub use self::query::{ArchiveQuery, ArchivedDetails, ArchivedRuns};
-pub use self::report::{CollectReport, CollectedBatch, CompactReport, CompactedDay};
+pub use self::report::{CollectReport, CollectedBatch, CompactReport, CompactedPartition};
 pub use self::retention::{Retention, Rule};
 pub use self::sweep::{SweepBuilder, SweepReport, SweptBatch, SweptBatches};

@@ -1,4 +1,4 @@
-//! Jobs that report their progress: a stream with an item for each step, and a report of all steps so far.
+//! Operations that report their progress: a stream with an item for each step, and a report of all steps so far.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use crate::boxed::BoxStream;
 use crate::error::Result;
 use crate::sync::lock;
 
-/// What is done in steps.
-pub(super) trait Job: Send + 'static {
+/// An archive operation that runs in steps.
+pub(super) trait SteppedOperation: Send + 'static {
     /// What a step did.
     type Item: Send + 'static;
     /// What all steps did.
@@ -30,27 +30,27 @@ pub(super) trait Job: Send + 'static {
     }
 }
 
-/// The progress of a job, which works while the stream is polled.
-pub(super) struct Progress<T, R> {
+/// The stream of an operation, which works while the stream is polled.
+pub(super) struct OperationStream<T, R> {
     items: BoxStream<Result<T>>,
     report: Arc<Mutex<R>>,
 }
 
-impl<T: Send + 'static, R: Clone + Default + Send + 'static> Progress<T, R> {
-    /// The first poll opens the job. If that fails, the error is the only item.
-    pub(super) fn of<J: Job<Item = T, Report = R>>(
+impl<T: Send + 'static, R: Clone + Default + Send + 'static> OperationStream<T, R> {
+    /// The first poll opens the operation. If that fails, the error is the only item.
+    pub(super) fn of<J: SteppedOperation<Item = T, Report = R>>(
         open: impl Future<Output = Result<Box<J>>> + Send + 'static,
     ) -> Self {
         let report = Arc::new(Mutex::new(R::default()));
         let shared = Arc::clone(&report);
-        let items = BoxStream::opened(open, move |mut job: Box<J>| {
+        let items = BoxStream::opened(open, move |mut operation: Box<J>| {
             let report = Arc::clone(&shared);
             async move {
-                let item = job.step().await;
-                *lock(&report) = job.report().clone();
+                let item = operation.step().await;
+                *lock(&report) = operation.report().clone();
                 match item {
-                    Ok(item) => Some((Ok(item?), Some(job))),
-                    Err(error) => Some((Err(error), job.continues_after_error().then_some(job))),
+                    Ok(item) => Some((Ok(item?), Some(operation))),
+                    Err(error) => Some((Err(error), operation.continues_after_error().then_some(operation))),
                 }
             }
         });
@@ -67,7 +67,7 @@ impl<T: Send + 'static, R: Clone + Default + Send + 'static> Progress<T, R> {
     }
 }
 
-impl<T, R> Stream for Progress<T, R> {
+impl<T, R> Stream for OperationStream<T, R> {
     type Item = Result<T>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -123,13 +123,13 @@ impl fmt::Display for CompactReport {
 /// A workflow and a day whose files were compacted; see [`CompactBuilder::days`](super::CompactBuilder::days).
 ///
 /// ```
-/// fn print(day: &hatchet::archive::CompactedDay) {
+/// fn print(day: &hatchet::archive::CompactedPartition) {
 ///     println!("{} {}: {} files", day.workflow_name, day.day, day.files_written);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct CompactedDay {
+pub struct CompactedPartition {
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
     /// The day on which the runs were created, in UTC.
@@ -147,7 +147,7 @@ pub struct CompactedDay {
     pub damaged_files: Vec<String>,
 }
 
-impl CompactedDay {
+impl CompactedPartition {
     pub(super) fn of(partition: Partition, add: &[File], remove: &[String], damaged: &[String]) -> Self {
         Self {
             workflow_name: partition.workflow,

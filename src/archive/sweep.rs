@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::handle::Archive;
 use super::log::corrupt;
 use super::manifest::REMOVED_FOR;
-use super::progress::{Job, Progress};
+use super::progress::{OperationStream, SteppedOperation};
 use super::store::Object;
 use crate::error::{Error, Result};
 
@@ -60,9 +60,9 @@ pub struct SweepBuilder {
 
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
-    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query, collection or commit of a
-    /// compaction takes; otherwise, files that are still in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this process, of the
-    /// processes that remove files, and of the store.
+    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query, collection or
+    /// compaction commit. Otherwise, files in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this
+    /// process, of the processes that remove files, and of the store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
@@ -84,7 +84,7 @@ impl SweepBuilder {
         Ok(batches.report())
     }
 
-    /// Returns a stream that deletes the files while it is polled, with an item for each 100 files, and for the last ones.
+    /// Returns a stream that deletes the files while it is polled, with one item for every 100 deleted files, and one for the rest.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. Other errors are items, after which the stream
@@ -96,7 +96,7 @@ impl SweepBuilder {
             return Err(Error::invalid("grace period", problem));
         }
         let open = async move { Ok(Box::new(Sweeper::start(self.archive, grace_period).await?)) };
-        Ok(SweptBatches(Progress::of(open)))
+        Ok(SweptBatches(OperationStream::of(open)))
     }
 }
 
@@ -151,7 +151,7 @@ impl Sweeper {
     }
 }
 
-impl Job for Sweeper {
+impl SteppedOperation for Sweeper {
     type Item = SweptBatch;
     type Report = SweepReport;
 
@@ -190,7 +190,7 @@ impl Job for Sweeper {
 /// # }
 /// ```
 #[must_use = "nothing is deleted before the stream is polled"]
-pub struct SweptBatches(Progress<SweptBatch, SweepReport>);
+pub struct SweptBatches(OperationStream<SweptBatch, SweepReport>);
 
 impl SweptBatches {
     /// Returns the next batch when its files are deleted, or `None` at the end.

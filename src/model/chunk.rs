@@ -68,7 +68,7 @@ pub struct Chunk {
     /// The task that sent the chunk.
     pub task_id: TaskId,
     /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks. The engine does not
-    /// transmit the attempt: a number that is not above the last one of the task begins the next attempt.
+    /// transmit the attempt: an index that is not greater than the task's previous one starts the next attempt.
     pub index: Option<i64>,
     /// When the task sent it.
     pub sent_at: Option<DateTime<Utc>>,

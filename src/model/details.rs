@@ -38,7 +38,7 @@ pub struct RunDetails {
     pub workflow_name: Option<String>,
     /// The id of the version of the definition. `None` if the history does not contain the run yet.
     pub workflow_version_id: Option<WorkflowVersionId>,
-    /// The status, which all views of the API agree on.
+    /// The status, resolved from all API views. See [`conflicts`](Self::conflicts) for views that permanently disagree.
     pub status: RunStatus,
     /// The outcome, if the run has ended.
     pub outcome: Option<Outcome>,
@@ -78,7 +78,7 @@ pub struct TaskDetails {
     pub id: TaskId,
     /// The name of the task in its workflow.
     pub name: String,
-    /// The status of the last attempt, or of the wait for the first one.
+    /// The status of the newest attempt. A task without attempts has a status, too.
     pub status: RunStatus,
     /// The outcome, if the task has ended.
     pub outcome: Option<Outcome>,
@@ -104,7 +104,7 @@ pub struct TaskDetails {
 pub struct Attempt {
     /// The number of the attempt, starting at 1.
     pub number: u32,
-    /// How far it has come, or how it has ended.
+    /// The current status, or the final one if the attempt has ended.
     pub status: RunStatus,
     /// When the attempt was queued, by the engine's clock.
     pub queued_at: Option<DateTime<Utc>>,

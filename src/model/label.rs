@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum LabelValue {
-    /// A number, such as an amount of memory.
+    /// An integer, such as an amount of memory in GiB.
     Integer(i32),
-    /// A text, such as the name of a model.
+    /// A string, such as the name of a model.
     String(String),
 }
 

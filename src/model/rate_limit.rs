@@ -222,7 +222,7 @@ impl RateLimit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RateLimitDetails {
-    /// The name that tasks refer to.
+    /// The key that tasks refer to.
     pub key: String,
     /// The number of units in a window.
     pub limit: i64,

@@ -20,9 +20,9 @@ use crate::error::Error;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunAction {
-    /// Ending a run that has not ended.
+    /// Cancels a run that has not ended.
     Cancel,
-    /// Executing an ended run again.
+    /// Starts a new attempt of the same run.
     Replay,
 }
 

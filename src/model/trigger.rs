@@ -37,7 +37,7 @@ pub enum Trigger {
     Manual,
     /// An event that the workflow listens to.
     Event(EventTrigger),
-    /// It was started by a schedule that repeats.
+    /// A cron, at one of its recurring times.
     Cron(CronTrigger),
     /// A schedule of this crate. A schedule of another SDK leaves no trace in its run, whose trigger is then
     /// [`Manual`](Self::Manual).
@@ -79,7 +79,7 @@ pub struct EventTrigger {
 pub struct CronTrigger {
     /// The name of the cron. `None` if it belongs to a definition.
     pub name: Option<String>,
-    /// When it fires, as cron syntax.
+    /// The cron expression, such as `0 2 * * *`.
     pub expression: String,
     /// The time for which the run was scheduled, in whole seconds.
     pub scheduled_at: Option<DateTime<Utc>>,

@@ -114,7 +114,7 @@ impl<O> RunHandle<O> {
         self.workflow.as_ref()
     }
 
-    /// Returns the id, with which another process can make a handle: [`Client::run_handle`].
+    /// Returns the id. Another process can pass it to [`Client::run_handle`].
     pub fn id(&self) -> RunId {
         self.id
     }

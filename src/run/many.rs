@@ -28,8 +28,8 @@ const MAX_CONCURRENT_STARTS: usize = 16;
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
-    /// The inputs are encoded when this method is called, so they can borrow. Their JSON texts are kept until they are sent: if they do not
-    /// fit into memory together, start the runs in portions.
+    /// The inputs are serialized by this call, so they may borrow. The JSON is kept in memory until it is sent. If it does not fit, use
+    /// several calls.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};

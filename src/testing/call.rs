@@ -184,11 +184,11 @@ pub struct SentChunk {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StartedRun {
-    /// The made-up id that the task has received.
+    /// The generated id that the task received; no such run exists.
     pub run_id: RunId,
-    /// What was started, without the namespace.
+    /// The workflow, without the namespace.
     pub workflow_name: String,
-    /// What it was started with.
+    /// The input that the task passed.
     pub input: Payload,
 }
 

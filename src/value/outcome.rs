@@ -101,7 +101,7 @@ pub struct Cancellation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CancelRequest {
-    /// Why, if the canceller has said it.
+    /// The reason that the caller gave, if any.
     pub reason: Option<String>,
     /// The author.
     pub by: Option<String>,

@@ -31,7 +31,7 @@ pub enum RunStatus {
     Completed,
     /// The run ended with an error.
     Failed,
-    /// The run was ended on request, or by a concurrency limit.
+    /// The run was cancelled, by a request or by a concurrency limit.
     Cancelled,
     /// The run timed out, either during its execution or while it waited for a worker.
     ///
@@ -108,7 +108,7 @@ impl fmt::Display for RunStatus {
 pub struct AttemptStatus {
     /// The number of the attempt: the retry count plus one.
     pub attempt: u32,
-    /// How far the attempt has come, or how it has ended.
+    /// The current status, or the final one if the attempt has ended.
     pub status: RunStatus,
 }
 

@@ -84,7 +84,7 @@ impl RunsWatch {
         self
     }
 
-    /// Returns the number of updates of all runs that were ignored, as [`RunWatch::outdated_updates`] does for one run.
+    /// Returns the number of outdated updates that were ignored, for all runs together; see [`RunWatch::outdated_updates`].
     pub fn outdated_updates(&self) -> u64 {
         self.outdated.load(Relaxed)
     }

@@ -50,7 +50,7 @@ pub struct WorkerReport {
 pub struct UnfinishedTask {
     /// The run that the task belongs to.
     pub run_id: RunId,
-    /// The task whose attempt was dropped.
+    /// The task that the attempt belongs to.
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,

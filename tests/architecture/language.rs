@@ -1,4 +1,4 @@
-//! The language of documentation, comments and texts.
+//! The wording of doc comments, comments and guides.
 
 use std::collections::BTreeSet;
 use std::fs;

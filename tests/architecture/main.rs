@@ -124,11 +124,11 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "writing",
             "collect",
             "collector",
-            "merging",
+            "compactor",
             "compact",
             "expire",
             "sweep",
-            "merge",
+            "history_stream",
             "history",
             "tests",
         ],
@@ -332,7 +332,7 @@ fn documentation_says_more_than_names() {
 }
 
 #[test]
-fn one_term_is_used_for_one_thing() {
+fn comments_and_guides_avoid_banned_words() {
     let found = language::avoided_words();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }

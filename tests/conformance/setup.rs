@@ -55,6 +55,7 @@ impl Setup {
 
     /// A client of the same engine whose connection is lost on request. `None` for a real engine with TLS, or that cannot be reached over
     /// IP: the row is skipped there.
+    #[expect(clippy::print_stderr, reason = "a skipped row is reported")]
     pub(crate) async fn unreliable_client(&self) -> Option<Unreliable<'_>> {
         if let Some(engine) = &self.engine {
             return Some(Unreliable { hatchet: engine.client(), connection: Connection::Embedded(engine) });
@@ -62,7 +63,7 @@ impl Setup {
         let config = Config::from_env().unwrap();
         let address = tokio::net::lookup_host(config.authority()).await.ok().and_then(|mut found| found.next());
         let Some(address) = address.filter(|_| config.tls().strategy() == TlsStrategy::None) else {
-            println!("{}: skipped on the real engine, which is not reachable without TLS", self.row);
+            eprintln!("{}: skipped on the real engine, which is not reachable without TLS", self.row);
             return None;
         };
         let proxy = Proxy::start(address).await;

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 const SECOND: Duration = Duration::from_secs(1);
 const RESOURCE_EXHAUSTED: u16 = 8;
 /// The calls of the worker and of the client's subscriptions.
-const OF_OTHERS: [&str; 4] = ["Heartbeat", "ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
+const BACKGROUND_CALLS: [&str; 4] = ["Heartbeat", "ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
 
 struct World {
     engine: Engine,
@@ -80,13 +80,13 @@ enum Setting {
     Retry(RetryPolicy),
 }
 
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+type RequestFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// The calls of a request to a server that does not respond.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Calls {
     One,
-    /// It continues without the first one.
+    /// A second call follows although the first one failed.
     Two,
     /// Two at the same time.
     Pair,
@@ -99,7 +99,7 @@ struct Request {
     builder: &'static str,
     method: &'static str,
     calls: Calls,
-    send: for<'a> fn(&'a World, Setting) -> Answer<'a>,
+    send: for<'a> fn(&'a World, Setting) -> RequestFuture<'a>,
 }
 
 macro_rules! request {
@@ -223,7 +223,7 @@ async fn each_request_has_its_own_timeout() {
 async fn refused(request: &Request, policy: RetryPolicy) -> usize {
     let world = world().await;
     let faults = world.engine.faults();
-    for call in Faults::calls().filter(|call| !OF_OTHERS.contains(call)) {
+    for call in Faults::calls().filter(|call| !BACKGROUND_CALLS.contains(call)) {
         let is_rest = call.contains(' ');
         let fault = if is_rest { Fault::RefuseRest(429) } else { Fault::RefuseGrpc(RESOURCE_EXHAUSTED) };
         faults.inject_times(call, fault, 100).unwrap();

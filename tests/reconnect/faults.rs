@@ -167,7 +167,7 @@ async fn lose_again_and_again(close: fn(&Faults, &str) -> hatchet::Result<usize>
         for _ in 0..30 {
             sleep(SECOND / 2).await;
             for stream in STREAMS {
-                close(&setup.engine.faults(), stream).unwrap();
+                close(setup.engine.faults(), stream).unwrap();
             }
             setup.engine.faults().inject("GetRunDetails", Fault::RefuseGrpc(14)).unwrap();
             setup.engine.faults().inject(READS[2], Fault::RefuseRest(502)).unwrap();

@@ -155,7 +155,9 @@ async fn follow_dag(run: &RunHandle<Value>, plan: Plan) {
                 Change::Task(task) => of_tasks.entry(task.task_id).or_default().push(change),
                 // A gap says that changes of any task may be missing.
                 Change::Gap(_) => {
-                    of_tasks.values_mut().for_each(|changes| changes.push(change.clone()));
+                    for changes in of_tasks.values_mut() {
+                        changes.push(change.clone());
+                    }
                     of_run.push(change);
                 }
                 _ => of_run.push(change),
@@ -180,7 +182,9 @@ async fn follow_dag(run: &RunHandle<Value>, plan: Plan) {
             }
         }
         assert!(of_tasks.len() <= TASKS.len(), "{of_tasks:?}");
-        of_tasks.values().for_each(|items| check_chunks(plan, items));
+        for items in of_tasks.values() {
+            check_chunks(plan, items);
+        }
     };
     tokio::join!(outcome, watch, chunks);
 }

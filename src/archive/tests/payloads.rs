@@ -30,7 +30,7 @@ async fn columns_with_secret(store: &Store, expected: &[&str]) -> BTreeSet<Strin
 }
 
 /// A task that logs the secret, and returns it.
-fn telling(name: &str) -> Task<Value, Value> {
+fn logging_secret(name: &str) -> Task<Value, Value> {
     Task::new(name, async |_: Value, context: Context| {
         context.log(SECRET);
         Ok(json!({ "secret": SECRET }))
@@ -50,14 +50,15 @@ fn failing(name: &str) -> Task<Value, Value> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_column_has_a_part_of_a_payload_that_is_left_out() {
+async fn no_column_contains_an_omitted_payload() {
     let bench = Bench::new().await;
     let client = &bench.client;
-    let dag = Workflow::new("dag").task(&telling("first")).task_after(&telling("second"), ["first"]);
-    let broken_dag = Workflow::new("broken-dag").task(&telling("first")).task_after(&failing("second"), ["first"]);
-    let on_event = telling("on-event").on_event("order:created");
-    let (alone, retried, slow) = (telling("alone"), failing("retried"), slow("slow"));
-    let child = telling("child");
+    let dag = Workflow::new("dag").task(&logging_secret("first")).task_after(&logging_secret("second"), ["first"]);
+    let broken_dag =
+        Workflow::new("broken-dag").task(&logging_secret("first")).task_after(&failing("second"), ["first"]);
+    let on_event = logging_secret("on-event").on_event("order:created");
+    let (alone, retried, slow) = (logging_secret("alone"), failing("retried"), slow("slow"));
+    let child = logging_secret("child");
     let parent =
         Task::with_state("parent", child.clone(), async |child: Task<Value, Value>, input: Value, context: Context| {
             Ok(context.run(&child, &input).result().await?)

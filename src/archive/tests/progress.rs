@@ -4,7 +4,7 @@ use std::task::Poll;
 
 use super::*;
 
-/// An archive of three days with two files each.
+/// An archive of three partitions with two files each.
 async fn three_days() -> Bench {
     let bench = Bench::new().await;
     for day in 0..3 {
@@ -37,33 +37,33 @@ async fn a_compaction_has_an_item_for_each_workflow_and_day() {
     let bench = three_days().await;
     bench.start([100]).await;
     bench.archive.collect(&bench.client, all()).send().await.unwrap();
-    let mut days = bench.archive.compact().days();
-    assert_eq!(days.report(), CompactReport::default());
+    let mut partitions = bench.archive.compact().partitions();
+    assert_eq!(partitions.report(), CompactReport::default());
     for (at, day) in ["2026-11-01", "2026-11-02", "2026-11-03"].into_iter().enumerate() {
-        let item = days.next().await.unwrap().unwrap();
+        let item = partitions.next().await.unwrap().unwrap();
         assert_eq!((item.workflow_name.as_str(), item.day), ("count", day.parse().unwrap()));
         assert_eq!((item.files_merged, item.files_written, item.runs), (2, 1, 2));
         let file = &bench.other().files(Window::all()).await.unwrap()[at];
         assert_eq!((item.day, item.bytes), (file.day, file.bytes));
     }
     // The fourth day has one file.
-    assert!(days.next().await.is_none());
-    assert_eq!(days.report(), CompactReport { files_merged: 6, files_written: 3, damaged_files: Vec::new() });
+    assert!(partitions.next().await.is_none());
+    assert_eq!(partitions.report(), CompactReport { files_merged: 6, files_written: 3, damaged_files: Vec::new() });
     // They are in one commit.
     assert_eq!(bench.other().log().state().await.unwrap().commits, 7 + 1);
 
-    // To find damage, all days are read.
-    let mut days = bench.archive.compact().discard_damaged().days();
+    // To find damage, all partitions are read.
+    let mut partitions = bench.archive.compact().discard_damaged().partitions();
     for _ in 0..4 {
-        let day = days.next().await.unwrap().unwrap();
+        let day = partitions.next().await.unwrap().unwrap();
         assert_eq!((day.files_merged, day.files_written, day.damaged_files), (0, 0, Vec::new()));
     }
-    assert!(days.next().await.is_none());
+    assert!(partitions.next().await.is_none());
     bench.end().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_crash_of_a_compaction_no_run_is_lost_or_duplicated_and_the_report_is_true() {
+async fn after_a_crash_of_a_compaction_no_run_is_lost_or_duplicated_and_the_report_is_accurate() {
     let bench = three_days().await;
     let expected = bench.archived().await;
     // Each day removes two files and adds one.
@@ -73,9 +73,9 @@ async fn after_a_crash_of_a_compaction_no_run_is_lost_or_duplicated_and_the_repo
             let (crash, archive) = (Crash::at(step), Archive::over(store.clone()));
             let before = archive.log().state().await.unwrap().commits;
             let crashing = Archive::over(store.crashing(crash.clone()));
-            let mut days = crashing.compact().commit_files(commit_files).days();
+            let mut partitions = crashing.compact().commit_files(commit_files).partitions();
             let (mut merged, mut errors) = (0, 0);
-            while let Some(day) = days.next().await {
+            while let Some(day) = partitions.next().await {
                 match day {
                     Ok(day) => merged += day.files_merged,
                     Err(error) => {
@@ -85,7 +85,7 @@ async fn after_a_crash_of_a_compaction_no_run_is_lost_or_duplicated_and_the_repo
                 }
             }
             let operations = crash.operations();
-            assert_eq!(days.report().files_merged, merged, "{operations:?}");
+            assert_eq!(partitions.report().files_merged, merged, "{operations:?}");
             assert_eq!(
                 (listed(archive.runs(Window::all()).items()).await, rows(&archive).await),
                 (expected.clone(), 6)
@@ -115,7 +115,7 @@ async fn after_a_crash_of_a_compaction_no_run_is_lost_or_duplicated_and_the_repo
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_one_day_leaves_the_others() {
+async fn an_error_in_one_day_does_not_affect_the_others() {
     let bench = three_days().await;
     let expected = bench.archived().await;
     let file = bench.archive.files(Window::all()).await.unwrap().remove(2);
@@ -123,13 +123,13 @@ async fn an_error_of_one_day_leaves_the_others() {
     let failing = Crash::default();
     failing.fail(&file.path);
     let archive = bench.crashing(&failing);
-    let (mut days, mut items) = (archive.compact().days(), Vec::new());
-    while let Some(day) = days.next().await {
+    let (mut partitions, mut items) = (archive.compact().partitions(), Vec::new());
+    while let Some(day) = partitions.next().await {
         items.push(day.map(|day| day.day.to_string()).map_err(|error| error.kind()));
     }
     // The first day was committed before the error.
     assert_eq!(items, [Ok("2026-11-01".to_owned()), Err(ErrorKind::Storage), Ok("2026-11-03".to_owned())]);
-    assert_eq!(days.report(), CompactReport { files_merged: 4, files_written: 2, damaged_files: Vec::new() });
+    assert_eq!(partitions.report(), CompactReport { files_merged: 4, files_written: 2, damaged_files: Vec::new() });
     assert_eq!(archive.compact().send().await.unwrap_err().kind(), ErrorKind::Storage);
     assert_eq!((number_of_files(&bench.other()).await, bench.archived().await), (4, expected));
     bench.end().await;
@@ -139,10 +139,10 @@ async fn an_error_of_one_day_leaves_the_others() {
 async fn a_compaction_that_is_dropped_keeps_what_it_has_committed() {
     let bench = three_days().await;
     let expected = bench.archived().await;
-    let mut days = bench.archive.compact().commit_files(1).days();
-    days.next().await.unwrap().unwrap();
-    assert_eq!(days.report(), CompactReport { files_merged: 2, files_written: 1, damaged_files: Vec::new() });
-    drop(days);
+    let mut partitions = bench.archive.compact().commit_files(1).partitions();
+    partitions.next().await.unwrap().unwrap();
+    assert_eq!(partitions.report(), CompactReport { files_merged: 2, files_written: 1, damaged_files: Vec::new() });
+    drop(partitions);
     assert_eq!((number_of_files(&bench.other()).await, bench.archived().await), (5, expected.clone()));
     let report = bench.archive.compact().send().await.unwrap();
     assert_eq!((report.files_merged, report.files_written, bench.archived().await), (4, 2, expected));
@@ -170,9 +170,9 @@ async fn a_day_that_another_process_merges_does_not_stop_the_others_of_its_commi
         if report.await.is_some() {
             break;
         }
-        let mut days = other.compact().commit_files(1).days();
-        let theirs = days.next().await.map_or(0, |day| day.unwrap().files_merged);
-        drop(days);
+        let mut partitions = other.compact().commit_files(1).partitions();
+        let theirs = partitions.next().await.map_or(0, |day| day.unwrap().files_merged);
+        drop(partitions);
         let report = compaction.await.unwrap();
         shared += u64::from(theirs > 0 && report.files_merged > 0);
         assert_eq!((theirs + report.files_merged, report.files_written), (6, report.files_merged / 2), "{polls} polls");
@@ -217,7 +217,7 @@ async fn a_sweep_has_an_item_for_each_hundred_files() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_crash_of_a_sweep_the_report_is_true() {
+async fn after_a_crash_of_a_sweep_the_report_is_accurate() {
     let bench = with_unused_files(250).await;
     let mut crashes = 0;
     for step in (0..).step_by(37) {

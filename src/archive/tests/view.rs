@@ -122,7 +122,7 @@ async fn nothing_is_missed_in_the_view_while_runs_are_archived_and_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_details_are_missed_or_doubled_in_the_view_while_runs_are_archived_and_dropped() {
+async fn no_details_are_missed_or_duplicated_in_the_view_while_runs_are_archived_and_dropped() {
     // With large pages, runs are dropped between the list and the fetch of their details.
     for page in [2, 200] {
         let bench = Bench::new().await;
@@ -180,7 +180,7 @@ async fn a_run_that_is_dropped_unarchived_between_list_and_fetch_is_one_error() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_numbers_of_the_view_are_those_of_its_runs_while_a_collector_works() {
+async fn the_counts_of_the_view_match_its_runs_during_a_collection() {
     let bench = Bench::new().await;
     let slow = slow("slow");
     let worker = bench.client.worker("other").register(&slow).build().unwrap().start().await.unwrap();

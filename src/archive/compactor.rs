@@ -8,9 +8,9 @@ use chrono::Utc;
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::manifest::{Commit, File, Partition, State, VERSION};
-use super::progress::Job;
+use super::progress::SteppedOperation;
 use super::reading::Reading;
-use super::report::{CompactReport, CompactedDay};
+use super::report::{CompactReport, CompactedPartition};
 use super::schema::Column;
 use super::writing::{MAX_FILE_BYTES, MAX_FILE_ROWS, write_file};
 use crate::error::{ErrorKind, Result};
@@ -22,7 +22,7 @@ const COMMIT_BYTES: u64 = 64 << 20;
 
 /// How files are merged.
 #[derive(Debug, Clone)]
-pub(super) struct Merging {
+pub(super) struct CompactOptions {
     pub(super) archive: Archive,
     /// Whether damaged files are removed.
     pub(super) discards_damaged: bool,
@@ -32,13 +32,13 @@ pub(super) struct Merging {
     pub(super) commit_files: usize,
 }
 
-impl Merging {
+impl CompactOptions {
     pub(super) fn new(archive: Archive) -> Self {
         Self { archive, discards_damaged: false, max_rows: MAX_FILE_ROWS, commit_files: COMMIT_FILES }
     }
 
     /// Merges the files of a partition, if this is necessary and possible. `None` if they are left unchanged and not damaged.
-    async fn merge(&self, partition: Partition, files: Vec<File>) -> Result<Option<Merged>> {
+    async fn merge(&self, partition: Partition, files: Vec<File>) -> Result<Option<MergedPartition>> {
         let (archive, now) = (&self.archive, Utc::now());
         // Only a file that is read is known to be damaged. So the files are read before anything is written.
         if !needs_merge(&files) {
@@ -46,7 +46,7 @@ impl Merging {
                 return Ok(None);
             }
             if !has_damaged(archive, &files).await? {
-                return Ok(Some(Merged::unchanged(partition, &[])));
+                return Ok(Some(MergedPartition::unchanged(partition, &[])));
             }
         }
         let mut reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);
@@ -74,7 +74,7 @@ impl Merging {
                     for file in &add {
                         archive.store().delete(&file.path).await?;
                     }
-                    return Ok(Some(Merged::unchanged(partition, damaged)));
+                    return Ok(Some(MergedPartition::unchanged(partition, damaged)));
                 }
             }
             if let Some(row) = row {
@@ -92,8 +92,8 @@ impl Merging {
         };
         let is_removed = |file: &&File| self.discards_damaged || !damaged.contains(&file.path);
         let remove: Vec<String> = files.iter().filter(is_removed).map(|file| file.path.clone()).collect();
-        let day = CompactedDay::of(partition, &add, &remove, damaged);
-        Ok(Some(Merged { day, add, remove }))
+        let day = CompactedPartition::of(partition, &add, &remove, damaged);
+        Ok(Some(MergedPartition { day, add, remove }))
     }
 }
 
@@ -120,15 +120,15 @@ fn needs_merge<'a>(files: impl IntoIterator<Item = &'a File>) -> bool {
 }
 
 /// Files that were written, and that replace others when they are committed.
-struct Merged {
-    day: CompactedDay,
+struct MergedPartition {
+    day: CompactedPartition,
     add: Vec<File>,
     remove: Vec<String>,
 }
 
-impl Merged {
+impl MergedPartition {
     fn unchanged(partition: Partition, damaged: &[String]) -> Self {
-        Self { day: CompactedDay::of(partition, &[], &[], damaged), add: Vec::new(), remove: Vec::new() }
+        Self { day: CompactedPartition::of(partition, &[], &[], damaged), add: Vec::new(), remove: Vec::new() }
     }
 
     fn files(&self) -> usize {
@@ -148,27 +148,27 @@ fn is_committed(files: &[File], state: &State) -> bool {
 
 /// A compaction.
 pub(super) struct Compactor {
-    merging: Merging,
+    options: CompactOptions,
     /// The files of the workflows and days that are left.
     partitions: btree_map::IntoIter<Partition, Vec<File>>,
     /// What is committed next.
-    merged: Vec<Merged>,
+    merged: Vec<MergedPartition>,
     /// The next items of the stream.
-    done: VecDeque<Result<CompactedDay>>,
+    done: VecDeque<Result<CompactedPartition>>,
     report: CompactReport,
     /// Whether the manifest could not be read or written.
     has_failed: bool,
 }
 
 impl Compactor {
-    pub(super) async fn start(merging: Merging) -> Result<Self> {
-        let state = merging.archive.log().state().await?;
+    pub(super) async fn start(options: CompactOptions) -> Result<Self> {
+        let state = options.archive.log().state().await?;
         let mut partitions: BTreeMap<Partition, Vec<File>> = BTreeMap::new();
         for file in state.files() {
             partitions.entry(file.partition.clone()).or_default().push(file.clone());
         }
         Ok(Self {
-            merging,
+            options,
             partitions: partitions.into_iter(),
             merged: Vec::new(),
             done: VecDeque::new(),
@@ -180,7 +180,7 @@ impl Compactor {
     /// Merges the files of the next workflow and day. Returns `false` at the end.
     async fn merge_next(&mut self) -> Result<bool> {
         let Some((partition, files)) = self.partitions.next() else { return Ok(false) };
-        match self.merging.merge(partition, files).await {
+        match self.options.merge(partition, files).await {
             Ok(None) => {}
             Ok(Some(merged)) => {
                 self.report.damaged_files.extend(merged.day.damaged_files.iter().cloned());
@@ -202,22 +202,22 @@ impl Compactor {
     }
 
     fn is_full(&self) -> bool {
-        let files: usize = self.merged.iter().map(Merged::files).sum();
+        let files: usize = self.merged.iter().map(MergedPartition::files).sum();
         let bytes: u64 = self.merged.iter().map(|merged| merged.day.bytes).sum();
-        files >= self.merging.commit_files || bytes >= COMMIT_BYTES
+        files >= self.options.commit_files || bytes >= COMMIT_BYTES
     }
 
     /// Replaces the files that were merged.
     async fn commit(&mut self) -> Result<()> {
         let mut merged = std::mem::take(&mut self.merged);
         while !merged.is_empty() {
-            let state = self.merging.archive.log().state().await?;
+            let state = self.options.archive.log().state().await?;
             let (next, others): (Vec<_>, Vec<_>) = merged.into_iter().partition(|merged| merged.can_follow(&state));
             for other in others {
                 // Otherwise, another process has merged or removed these files.
                 let mut day = other.day;
                 if !is_committed(&other.add, &state) {
-                    day = CompactedDay { files_merged: 0, files_written: 0, runs: 0, bytes: 0, ..day };
+                    day = CompactedPartition { files_merged: 0, files_written: 0, runs: 0, bytes: 0, ..day };
                 }
                 self.committed(day);
             }
@@ -232,14 +232,14 @@ impl Compactor {
                 remove: next.iter().flat_map(|merged| merged.remove.iter().cloned()).collect(),
             };
             merged = next;
-            if self.merging.archive.log().commit(&state, &commit).await? {
+            if self.options.archive.log().commit(&state, &commit).await? {
                 merged.drain(..).for_each(|merged| self.committed(merged.day));
             }
         }
         Ok(())
     }
 
-    fn committed(&mut self, day: CompactedDay) {
+    fn committed(&mut self, day: CompactedPartition) {
         self.report.files_merged += day.files_merged;
         self.report.files_written += day.files_written;
         self.done.push_back(Ok(day));
@@ -260,11 +260,11 @@ impl Compactor {
     }
 }
 
-impl Job for Compactor {
-    type Item = CompactedDay;
+impl SteppedOperation for Compactor {
+    type Item = CompactedPartition;
     type Report = CompactReport;
 
-    async fn step(&mut self) -> Result<Option<CompactedDay>> {
+    async fn step(&mut self) -> Result<Option<CompactedPartition>> {
         if let Err(error) = self.work().await {
             self.has_failed = true;
             return Err(error);

@@ -40,7 +40,7 @@ pub(super) struct View {
 }
 
 /// The runs of an engine and of its archive, newest first.
-pub(super) struct Merge {
+pub(super) struct HistoryStream {
     client: Client,
     archive: Archive,
     columns: &'static [Column],
@@ -68,7 +68,7 @@ pub(super) struct Merge {
     pub(super) has_failed: bool,
 }
 
-impl Merge {
+impl HistoryStream {
     pub(super) async fn start(view: View) -> Result<Self> {
         let View { client, archive, mut filter, after, page, columns } = view;
         archive.check_source(&client).await?;
