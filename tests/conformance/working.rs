@@ -28,6 +28,7 @@ rows! {
     w13_chunks_of_this_sdk_are_read_by_others,
     w20_no_more_attempts_run_than_there_are_slots,
     w20_slots_of_different_kinds_are_separate,
+    w20_durable_slots_are_separate,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -362,6 +363,30 @@ impl Concurrent {
         sleep(2 * SECOND).await;
         self.running.fetch_sub(1, SeqCst);
     }
+}
+
+/// The kind of slots that the engine gives to durable tasks. Any task can request them.
+async fn w20_durable_slots_are_separate(setup: Setup) {
+    let (durable, other) = (Concurrent::default(), Concurrent::default());
+    let work = |name: &str, concurrent: &Concurrent| -> Task<Number, ()> {
+        let code = async |concurrent: Concurrent, _: Number, _: Context| {
+            concurrent.work().await;
+            Ok(())
+        };
+        Task::with_state(setup.name(name), concurrent.clone(), code)
+    };
+    let wait = work("wait", &durable).slot_request("durable", 1);
+    let parse = work("parse", &other);
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(10).slot_kind("durable", 2);
+    let worker = worker.register(&wait).register(&parse).build().unwrap().start().await.unwrap();
+    let waits = setup.hatchet.run_many(&wait, (0..4).map(|n| Number { n })).start().await.unwrap();
+    let parsed = setup.hatchet.run_many(&parse, (0..4).map(|n| Number { n })).results().await.unwrap();
+    assert!(parsed.iter().all(Result::is_ok));
+    for run in waits {
+        run.unwrap().result().await.unwrap();
+    }
+    assert_eq!((durable.most.load(SeqCst), other.most.load(SeqCst)), (2, 4));
+    worker.shutdown().await;
 }
 
 async fn w20_slots_of_different_kinds_are_separate(setup: Setup) {

@@ -1,6 +1,7 @@
 //! Concurrency limits of definitions.
 
 use super::cel::Cel;
+use super::slots::Scope;
 
 /// Limits how many runs of a workflow, or attempts of a task, have a slot at the same time. Each key has slots of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -8,9 +9,28 @@ pub(crate) struct Concurrency {
     /// The key.
     pub(crate) expression: Cel,
     pub(crate) max_runs: Option<i32>,
+    /// The number of runs of a key, by its newest one.
+    pub(crate) max_runs_expression: Option<Cel>,
+    pub(crate) name: Option<String>,
+    /// Whether all tasks that have a limit with this name share it.
+    pub(crate) is_tenant_scoped: bool,
     pub(crate) strategy: Option<LimitStrategy>,
     /// The name of a field that was set and that this version of the engine does not know.
     pub(crate) unknown_field: Option<&'static str>,
+}
+
+impl Concurrency {
+    /// The name under which tasks share the limit.
+    pub(crate) fn shared_name(&self) -> Option<&str> {
+        self.name.as_deref().filter(|_| self.is_tenant_scoped)
+    }
+}
+
+/// A limit that tasks share by its name, as it was defined last.
+#[derive(Debug)]
+pub(crate) struct SharedLimit {
+    pub(crate) scope: Scope,
+    pub(crate) limit: Concurrency,
 }
 
 /// What happens to those that exceed a limit.

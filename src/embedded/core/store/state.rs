@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::batches::Batches;
+use super::concurrency::SharedLimit;
 use super::crons::Crons;
 use super::effects::Effect;
 use super::events::Events;
@@ -49,6 +50,8 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) crons: Crons,
     pub(in crate::embedded::core) keys: Keys,
     pub(in crate::embedded::core) slots: Slots,
+    /// The concurrency limits that tasks share, by name.
+    pub(in crate::embedded::core) shared_limits: BTreeMap<String, SharedLimit>,
     pub(in crate::embedded::core) rate_limits: RateLimits,
     pub(in crate::embedded::core) effects: Vec<Effect>,
     /// Tasks that wait for the end of a pause of their workflows.
@@ -86,6 +89,7 @@ impl Core {
             crons: Crons::default(),
             keys: Keys::default(),
             slots: Slots::default(),
+            shared_limits: BTreeMap::new(),
             rate_limits: RateLimits::default(),
             effects: Vec::new(),
             paused: BTreeSet::new(),
