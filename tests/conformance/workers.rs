@@ -84,7 +84,7 @@ async fn w21_a_worker_whose_client_is_closed_ends_with_the_reason(setup: Setup) 
     let task = double(setup.name("double"));
     let worker = hatchet.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
     let mut statuses = worker.statuses();
-    assert_eq!(statuses.next().await.unwrap().state, WorkerState::Connected);
+    while statuses.next().await.unwrap().state != WorkerState::Connected {}
     hatchet.close().await;
     assert_eq!(worker.stopped().await.unwrap_err().kind(), ErrorKind::Closed);
     while statuses.next().await.unwrap().state != WorkerState::Draining {}
