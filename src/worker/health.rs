@@ -258,6 +258,8 @@ fn with_type(code: StatusCode, content_type: &'static str, body: String) -> Resp
 
 #[cfg(test)]
 mod tests {
+    use WorkerState::{Connected, Disconnected, Draining};
+
     use super::*;
 
     #[test]
@@ -269,7 +271,6 @@ mod tests {
             let last_heartbeat = LastHeartbeat::ago(Duration::from_secs(age));
             HealthSource { life: source.clone(), last_heartbeat, recorder: None }.respond(path).status().as_u16()
         };
-        use WorkerState::{Connected, Disconnected, Draining};
         for (state, age, expected) in [
             (Connected, 0, [200, 200, 200]),
             (Connected, 14, [200, 200, 200]),

@@ -51,7 +51,7 @@ impl LastHeartbeat {
 
     /// As if the last heartbeat was so long ago.
     #[cfg(all(test, feature = "health"))]
-    #[expect(clippy::disallowed_methods, reason = "the thread runs on the clock of the machine")]
+    #[expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "only for tests, on the clock of the machine")]
     pub(super) fn ago(age: Duration) -> Self {
         Self { start: Instant::now().checked_sub(age).unwrap(), ..Self::now() }
     }

@@ -66,7 +66,7 @@ impl Signals {
 struct Signals;
 
 #[cfg(not(unix))]
-#[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Unix")]
+#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
 impl Signals {
     fn new() -> io::Result<Self> {
         Ok(Self)

@@ -1,7 +1,6 @@
 //! Concurrency limits of definitions.
 
 use super::cel::Cel;
-use super::slots::Scope;
 
 /// Limits how many runs of a workflow, or attempts of a task, have a slot at the same time. Each key has slots of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,13 +23,6 @@ impl Concurrency {
     pub(crate) fn shared_name(&self) -> Option<&str> {
         self.name.as_deref().filter(|_| self.is_tenant_scoped)
     }
-}
-
-/// A limit that tasks share by its name, as it was defined last.
-#[derive(Debug)]
-pub(crate) struct SharedLimit {
-    pub(crate) scope: Scope,
-    pub(crate) limit: Concurrency,
 }
 
 /// What happens to those that exceed a limit.

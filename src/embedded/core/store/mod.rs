@@ -34,7 +34,7 @@ mod workers;
 
 pub(crate) use batches::{BatchGroup, BatchLimits, BatchOptions};
 pub(crate) use cel::Cel;
-pub(crate) use concurrency::{Concurrency, LimitStrategy, SharedLimit};
+pub(crate) use concurrency::{Concurrency, LimitStrategy};
 pub(crate) use conditions::{Condition, ConditionAction, On};
 pub(crate) use crons::{Cron, CronSpec};
 pub(crate) use definition::{Definition, TaskDefinition};
@@ -52,7 +52,7 @@ pub(crate) use requests::{
 };
 pub(crate) use run::{Child, Dag, Run, Wait, Waits};
 pub(crate) use schedules::{Schedule, ScheduledRun};
-pub(crate) use slots::{Group, GroupId, Level, MaxRuns, Rank, Scope, SlotOwner};
+pub(crate) use slots::{Group, GroupId, Level, MaxRuns, Rank, Scope, SharedLimit, SlotOwner};
 pub(crate) use state::Core;
 pub(crate) use status_error::{Code, Collision, Collisions, StatusError};
 pub(crate) use streams::{EventStream, ResultStream, Subject};

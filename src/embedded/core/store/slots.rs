@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::concurrency::LimitStrategy;
+use super::concurrency::{Concurrency, LimitStrategy};
 use super::ids::{RunIx, TaskKey};
 use super::turn::At;
 
@@ -27,6 +27,13 @@ pub(crate) enum Level {
     Task(u16),
     /// All tasks with the same limit by name.
     Tenant,
+}
+
+/// A limit that tasks share by its name, as it was defined last.
+#[derive(Debug)]
+pub(crate) struct SharedLimit {
+    pub(crate) scope: Scope,
+    pub(crate) limit: Concurrency,
 }
 
 /// The slots of one limit and one key.

@@ -6,7 +6,6 @@ use chrono::TimeDelta;
 use uuid::Uuid;
 
 use super::batches::Batches;
-use super::concurrency::SharedLimit;
 use super::crons::Crons;
 use super::effects::Effect;
 use super::events::Events;
@@ -18,7 +17,7 @@ use super::queues::Queues;
 use super::rate_limits::RateLimits;
 use super::runs::Runs;
 use super::schedules::Schedules;
-use super::slots::Slots;
+use super::slots::{SharedLimit, Slots};
 use super::status_error::StatusError;
 use super::streams::Streams;
 use super::task::{TaskEvent, TaskEventKind};
