@@ -140,7 +140,7 @@ pub enum ErrorKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetryAfter {
-    /// After this delay.
+    /// The time from now on that the server has asked for.
     Delay(Duration),
     /// The server asks not to retry.
     Never,

@@ -53,6 +53,19 @@
 //! exists in the engine, [`stream`] for streams, [`model`] for data, [`config`], [`error`], [`worker`], [`workflow`], [`telemetry`] for
 //! spans, events and metrics, `archive` for archives, and `testing` for tests.
 //!
+//! # Requests
+//!
+//! A method that needs the server returns a builder, and its last word says what it does:
+//!
+//! | last word | request |
+//! |---|---|
+//! | `start()` | starts a run, a worker, or an engine. [`run(..)`](Client::run) can also end with what is wanted of the run: `result()`, `outcome()`, `watch()`, `chunks()` |
+//! | `send()` | changes something: cancel, replay, push, cron, schedule, pause … |
+//! | `get()`, `page(n)`, `items()`, `count()` | reads a list that a query selects |
+//! | `.await` | reads what a handle refers to, such as [`run.details()`](RunHandle::details) |
+//!
+//! Each builder has `timeout(..)` and `retry(..)`; the defaults are in [`Config`].
+//!
 //! # Glossary
 //!
 //! | term | meaning |

@@ -376,10 +376,10 @@ async fn o5_health_and_metrics_report_the_state_of_the_worker() {
         sleep(SECOND / 20).await;
     };
     until(200, "ok").await;
-    worker.pause().await.unwrap();
+    worker.pause().send().await.unwrap();
     until(503, "the worker is paused").await;
     assert_eq!(get(&health, "/livez").await.0, 200);
-    worker.resume().await.unwrap();
+    worker.resume().send().await.unwrap();
     until(200, "ok").await;
     let (_, metrics) = get(&health, "/metrics").await;
     assert!(metrics.contains(&format!("{} 0", telemetry::ATTEMPTS_RUNNING)), "{metrics}");

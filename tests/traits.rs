@@ -200,7 +200,7 @@ fn futures_can_be_spawned() {
         context: &'static Context,
         (event, cron, schedule): (&'static EventHandle, &'static CronHandle, &'static ScheduleHandle),
         (mut watch, mut logs, mut items, mut reports): (RunWatch, LogItems, RunItems, RunReports),
-        (worker, other, running, engine): (Worker, Worker, RunningWorker, Engine),
+        ([worker, other, third], running, engine): ([Worker; 3], RunningWorker, Engine),
     ) {
         spawnable(hatchet.run(task, &()).start());
         spawnable(hatchet.run(task, &()).outcome());
@@ -209,6 +209,7 @@ fn futures_can_be_spawned() {
         spawnable(hatchet.run_many(task, [()]).results());
         spawnable(context.run(task, &()).result());
         spawnable(context.run_many(task, [()]).results());
+        spawnable(hatchet.run(task, &()).start_or_existing());
         spawnable(run.rerun().start());
         spawnable(run.cancel().send());
         spawnable(run.replay().send());
@@ -229,13 +230,17 @@ fn futures_can_be_spawned() {
         spawnable(hatchet.rate_limit_handle("key").delete().send());
         spawnable(worker.start());
         spawnable(other.run_until(std::future::pending::<()>()));
+        spawnable(third.run_until_signal());
         sent(running.ready());
         sent(running.stopped());
-        sent(running.pause());
-        sent(running.set_labels([("a", 1)]));
+        spawnable(running.pause().send());
+        spawnable(running.set_labels([("a", 1)]).send());
         spawnable(running.shutdown());
         sent(context.put("chunk"));
-        sent(context.refresh_timeout(std::time::Duration::ZERO));
+        sent(context.put_bytes("chunk"));
+        sent(context.put_json(&1));
+        spawnable(context.refresh_timeout(std::time::Duration::ZERO).send());
+        sent(engine.run_count());
         spawnable(engine.shutdown());
         spawnable(Engine::builder().start());
         spawnable(run.children().into_future());
@@ -250,10 +255,14 @@ fn futures_can_be_spawned() {
         spawnable(cron.delete().send());
         spawnable(schedule.reschedule(chrono::DateTime::UNIX_EPOCH).send());
         spawnable(schedule.delete().send());
+        spawnable(hatchet.run_many(task, [()]).outcomes());
+        spawnable(Harness::of(task));
         // These borrow.
         sent(hatchet.close());
         sent(run.outcome());
         sent(run.result());
+        sent(run.until(RunStatus::Running));
+        sent(hatchet.raw_rest(http::Method::GET, "/", None));
         sent(all.page(1));
         sent(all.count());
         sent(all.counts_by_status());
@@ -458,6 +467,32 @@ fn filters_and_reports_have_a_stable_form() {
     );
 }
 
+/// The same for archives.
+#[test]
+fn futures_of_archives_can_be_spawned() {
+    fn spawnable<T: Future + Send + 'static>(_: T) {}
+    fn sent<T: Future + Send>(_: T) {}
+    #[expect(dead_code, reason = "it is not called: it compiles")]
+    fn check(
+        hatchet: &'static Client,
+        archive: &'static Archive,
+        mut collector: RunningCollector,
+        other: RunningWorker,
+    ) {
+        spawnable(archive.collect(hatchet, Retention::default()).send());
+        spawnable(archive.compact().send());
+        spawnable(archive.sweep().send());
+        spawnable(archive.expire(Retention::default()).send());
+        sent(archive.files(Window::all()));
+        sent(archive.runs(Window::all()).page(1));
+        sent(archive.runs(Window::all()).count());
+        sent(archive.runs(Window::all()).counts_by_status());
+        sent(collector.next_result());
+        spawnable(collector.shutdown());
+        spawnable(other.shutdown_with_timeout(std::time::Duration::ZERO));
+    }
+}
+
 /// Calls a function with the text of each source file.
 fn for_each_source(text: &mut impl FnMut(&str)) {
     fn visit(folder: &Path, text: &mut impl FnMut(&str)) {
@@ -490,6 +525,28 @@ fn every_public_type_is_in_this_file() {
         .map(|(_, rest)| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap())
         .collect();
     names.retain(|name| !tested.contains(&name.as_str()));
+    assert!(names.is_empty(), "without a line in tests/traits.rs: {names:?}");
+}
+
+/// A new method that returns a future has to be added above.
+#[test]
+fn every_public_future_is_in_this_file() {
+    let mut names = std::collections::BTreeSet::new();
+    for_each_source(&mut |text| {
+        for line in text.lines().map(str::trim_start) {
+            let is_future = line.starts_with("pub async fn ") || line.contains("-> impl Future");
+            if let Some(name) = line.strip_prefix("pub ").filter(|_| is_future) {
+                let name = name.trim_start_matches("async ").trim_start_matches("fn ");
+                names.insert(name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned());
+            }
+        }
+    });
+    assert!(names.len() > 25, "{names:?}");
+    let tested: String = include_str!("traits.rs")
+        .lines()
+        .filter(|line| ["spawnable(", "sent("].iter().any(|call| line.trim_start().starts_with(call)))
+        .collect();
+    names.retain(|name| !tested.contains(&format!(".{name}(")) && !tested.contains(&format!("::{name}(")));
     assert!(names.is_empty(), "without a line in tests/traits.rs: {names:?}");
 }
 

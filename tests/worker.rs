@@ -472,7 +472,7 @@ async fn a_released_slot_is_used_by_another_attempt() {
         let engine = Engine::builder().quirks(quirks).seed(7).start().await.unwrap();
         let hatchet = engine.client();
         let waits: Task<(), ()> = Task::new("waits", async |(): (), context: Context| {
-            context.release_slot().await?;
+            context.release_slot().send().await?;
             sleep(60 * SECOND).await;
             Ok(())
         });

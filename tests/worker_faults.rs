@@ -55,7 +55,7 @@ fn task(executions: &Executions) -> Task<Job, usize> {
             context.log(format!("job {}", job.number));
             context.put("a chunk").await?;
             // It may fail like any call.
-            drop(context.refresh_timeout(SECOND).await);
+            drop(context.refresh_timeout(SECOND).send().await);
             sleep(Duration::from_millis(job.millis)).await;
             Ok(job.number)
         });

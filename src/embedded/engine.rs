@@ -371,7 +371,7 @@ impl Engine {
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
-    /// The tenant of this engine.
+    /// The tenant that all tokens of this engine belong to.
     pub fn tenant_id(&self) -> TenantId {
         TENANT.into()
     }

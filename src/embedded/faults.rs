@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -165,12 +165,33 @@ enum Times {
     Always,
 }
 
-/// An open stream that can be interrupted.
+/// An open stream that can be closed by a test.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OpenStream {
-    pub(super) interrupted: CancellationToken,
-    /// Its clones are counted.
-    counted: Arc<()>,
+    closed: CancellationToken,
+    /// What its reader gets then. Its clones are counted.
+    status: Arc<OnceLock<Status>>,
+}
+
+impl OpenStream {
+    pub(super) fn close(&self, status: Status) {
+        let _ = self.status.set(status);
+        self.closed.cancel();
+    }
+
+    pub(super) fn closed(&self) -> impl Future<Output = Status> + Send + 'static {
+        // Without the count.
+        let (closed, status) = (self.closed.clone(), Arc::downgrade(&self.status));
+        async move {
+            closed.cancelled().await;
+            status.upgrade().and_then(|status| status.get().cloned()).unwrap_or_else(interrupted)
+        }
+    }
+}
+
+/// The status that the reader of an interrupted stream gets.
+pub(super) fn interrupted() -> Status {
+    Status::unavailable("the stream was interrupted")
 }
 
 impl Methods {
@@ -327,10 +348,31 @@ impl Faults {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.
     pub fn interrupt(&self, method: &str) -> Result<usize> {
+        self.close(method, interrupted())
+    }
+
+    /// Ends the open streams of a method without an error, as a server or a proxy does that closes idle streams: their readers get the end
+    /// of the stream. New streams can be opened. Returns the number of streams that have ended.
+    ///
+    /// ```no_run
+    /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
+    /// let streams = engine.faults().end("SubscribeToWorkflowEvents")?;
+    /// println!("{streams} subscriptions are opened again");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no stream with this name.
+    pub fn end(&self, method: &str) -> Result<usize> {
+        self.close(method, Status::ok(""))
+    }
+
+    fn close(&self, method: &str, status: Status) -> Result<usize> {
         check_stream(method)?;
         let Some(open) = self.lock().open.remove(method) else { return Ok(0) };
-        open.interrupted.cancel();
-        Ok(Arc::strong_count(&open.counted).saturating_sub(1))
+        open.close(status);
+        Ok(Arc::strong_count(&open.status).saturating_sub(1))
     }
 
     /// Returns the number of faults that have not been applied yet. A fault that is applied always or for a
@@ -497,7 +539,7 @@ mod tests {
         let (first, second, other) = (faults.opened("ListenV2"), faults.opened("ListenV2"), faults.opened("Listen"));
         drop(faults.opened("ListenV2"));
         assert_eq!(faults.interrupt("ListenV2").unwrap(), 2);
-        let are_interrupted = [&first, &second, &other].map(|stream| stream.interrupted.is_cancelled());
+        let are_interrupted = [&first, &second, &other].map(|stream| stream.closed.is_cancelled());
         assert_eq!(are_interrupted, [true, true, false]);
         assert_eq!(faults.interrupt("ListenV2").unwrap(), 0, "they are interrupted once");
         assert!(faults.interrupt("Push").is_err());

@@ -1,4 +1,4 @@
-//! Streams that a test interrupts, or whose messages it loses, repeats or reorders.
+//! Streams that a test interrupts or ends, or whose messages it loses, repeats or reorders.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -7,30 +7,25 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use hyper::body::{Frame, SizeHint};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tonic::body::Body;
 
 use super::faults::{Fault, Faults, OpenStream};
 
-/// The status that the reader of an interrupted stream gets.
-pub(super) fn interrupted() -> Status {
-    Status::unavailable("the stream was interrupted")
-}
-
-/// A response that ends when its stream is interrupted, and whose messages have the planned faults.
+/// A response that ends when its stream is interrupted or ended, and whose messages have the planned faults.
 pub(super) fn with_faults(response: Response<Body>, open: OpenStream, faults: Faults, method: &str) -> Response<Body> {
     response.map(|body| {
-        let interrupted = Box::pin(open.interrupted.clone().cancelled_owned());
+        let closed = Box::pin(open.closed());
         let messages = Messages { faults, method: method.into(), ready: VecDeque::new(), held: None };
-        Body::new(WithFaults { body, messages, interrupted, open: Some(open), has_ended: false })
+        Body::new(WithFaults { body, messages, closed, open: Some(open), has_ended: false })
     })
 }
 
 struct WithFaults {
     body: Body,
     messages: Messages,
-    interrupted: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Resolves to the status of a stream that the test closes.
+    closed: Pin<Box<dyn Future<Output = Status> + Send>>,
     /// `None` after the end.
     open: Option<OpenStream>,
     has_ended: bool,
@@ -82,10 +77,10 @@ impl hyper::body::Body for WithFaults {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        let frame = if self.interrupted.as_mut().poll(cx).is_ready() {
+        let frame = if let Poll::Ready(status) = self.closed.as_mut().poll(cx) {
             // The engine learns of the end of a stream by the drop of its body. A client may keep its response for a while.
             self.body = Body::empty();
-            Some(Ok(Frame::trailers(trailers())))
+            Some(Ok(Frame::trailers(trailers(&status))))
         } else {
             loop {
                 if let Some(message) = self.messages.ready.pop_front() {
@@ -119,10 +114,10 @@ impl hyper::body::Body for WithFaults {
     }
 }
 
-fn trailers() -> HeaderMap {
+fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     // A status with a plain message can always be converted to headers.
-    let _ = interrupted().add_header(&mut trailers);
+    let _ = status.add_header(&mut trailers);
     trailers
 }
 
@@ -135,6 +130,7 @@ mod tests {
     use hyper::body::Body as _;
 
     use super::*;
+    use crate::embedded::faults::interrupted;
     use crate::time::Clock;
 
     fn message(text: &str) -> Vec<u8> {
@@ -175,19 +171,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_interrupted_stream_is_closed_in_the_engine() {
+    async fn a_closed_stream_is_closed_in_the_engine() {
+        for (status, code) in [(interrupted(), "14"), (Status::ok(""), "0")] {
+            close(status, code).await;
+        }
+    }
+
+    async fn close(status: Status, code: &str) {
         let (is_open, open) = (Arc::new(()), OpenStream::default());
         let messages = stream::unfold(Arc::clone(&is_open), |is_open| async move {
             std::future::pending::<()>().await;
             Some((Ok::<_, Status>(Frame::data(Bytes::new())), is_open))
         });
-        let interrupted = open.interrupted.clone();
         let response = Response::new(Body::new(StreamBody::new(messages)));
-        let mut body = with_faults(response, open, Faults::of(Clock::default()), "ListenV2").into_body();
+        let mut body = with_faults(response, open.clone(), Faults::of(Clock::default()), "ListenV2").into_body();
         assert_eq!(Arc::strong_count(&is_open), 2);
-        interrupted.cancel();
+        open.close(status);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();
-        assert_eq!(trailers["grpc-status"], "14");
+        assert_eq!(trailers["grpc-status"], code);
         // The client still has its response.
         assert_eq!((Arc::strong_count(&is_open), body.is_end_stream()), (1, true));
     }

@@ -206,7 +206,7 @@ pub struct Quirks(u64);
 const _: () = assert!(Quirk::ALL.len() < u64::BITS as usize);
 
 impl Quirks {
-    /// No quirks.
+    /// Returns the empty set: the engine behaves as its documentation says.
     pub const fn none() -> Self {
         Self(0)
     }
@@ -233,7 +233,7 @@ impl Quirks {
         Quirk::ALL.iter().copied().filter(move |quirk| self.contains(*quirk))
     }
 
-    /// Whether the set contains a quirk.
+    /// Whether an engine with this set has the defect.
     pub const fn contains(self, quirk: Quirk) -> bool {
         self.0 & 1 << quirk as u64 != 0
     }

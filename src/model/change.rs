@@ -55,7 +55,7 @@ pub enum Change {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunChange {
-    /// The id of the run.
+    /// The run that has changed.
     pub run_id: RunId,
     /// The attempt and its status. Retries and replays are attempts of a single-task run. Only replays are attempts of a DAG run.
     pub state: AttemptStatus,
@@ -85,9 +85,9 @@ pub struct RunChange {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskChange {
-    /// The id of the run.
+    /// The run that the task belongs to.
     pub run_id: RunId,
-    /// The id of the task.
+    /// The task that has changed.
     pub task_id: TaskId,
     /// The name of the task in its workflow.
     pub task_name: String,
@@ -120,7 +120,7 @@ pub struct TaskChange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Gap {
-    /// The id of the run.
+    /// The run whose changes may be missing.
     pub run_id: RunId,
     /// The name of the task of a DAG run whose states are missing. `None` if they are states of the run.
     pub task_name: Option<String>,
@@ -142,16 +142,16 @@ pub struct Gap {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// [`Change::Run`].
+    /// A [`Change::Run`]: the status of a run or its attempt.
     Run,
-    /// [`Change::Task`].
+    /// A [`Change::Task`]: the status of one task.
     Task,
-    /// [`Change::Gap`].
+    /// A [`Change::Gap`]: changes may be missing.
     Gap,
 }
 
 impl Change {
-    /// Returns the kind of the change.
+    /// Returns what has changed, for filters.
     pub fn kind(&self) -> ChangeKind {
         match self {
             Self::Run(_) => ChangeKind::Run,
@@ -160,7 +160,7 @@ impl Change {
         }
     }
 
-    /// Returns the id of the run.
+    /// Returns the run that the change is about, for streams of several runs.
     pub fn run_id(&self) -> RunId {
         match self {
             Self::Run(change) => change.run_id,

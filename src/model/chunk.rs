@@ -34,7 +34,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ChunkItem {
-    /// A chunk.
+    /// The next chunk of a task.
     Chunk(Chunk),
     /// Chunks that did not arrive.
     Gap(ChunkGap),
@@ -63,11 +63,12 @@ pub enum ChunkItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Chunk {
-    /// The id of the run.
+    /// The run that the task belongs to: the watched one, or a child.
     pub run_id: RunId,
-    /// The id of the task.
+    /// The task that sent the chunk.
     pub task_id: TaskId,
-    /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks.
+    /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks. The engine does not
+    /// transmit the attempt: a number that is not above the last one of the task begins the next attempt.
     pub index: Option<i64>,
     /// When the task sent it.
     pub sent_at: Option<DateTime<Utc>>,
@@ -122,9 +123,9 @@ pub enum ChunkContent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChunkGap {
-    /// The id of the run.
+    /// The run that the task belongs to: the watched one, or a child.
     pub run_id: RunId,
-    /// The id of the task.
+    /// The task whose chunks are missing.
     pub task_id: TaskId,
     /// The number of the first missing chunk.
     pub first_index: i64,

@@ -76,7 +76,7 @@ impl fmt::Display for CronSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CronDetails {
-    /// The id of the cron.
+    /// The id, for [`Client::cron_handle`](crate::Client::cron_handle).
     pub id: CronId,
     /// The name. `None` if the cron belongs to a definition.
     pub name: Option<String>,
@@ -86,7 +86,7 @@ pub struct CronDetails {
     pub is_enabled: bool,
     /// Whether the cron belongs to a definition. Each version of the definition creates it again, with another id.
     pub from_definition: bool,
-    /// The id of the workflow.
+    /// The workflow that the cron starts.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,

@@ -30,7 +30,7 @@ use crate::time::between;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunDetails {
-    /// The id of the run.
+    /// The id, for [`Client::run_handle`](crate::Client::run_handle).
     pub id: RunId,
     /// The id of the workflow. `None` if the engine's history, which lags behind, does not contain the run yet.
     pub workflow_id: Option<WorkflowId>,
@@ -38,13 +38,13 @@ pub struct RunDetails {
     pub workflow_name: Option<String>,
     /// The id of the version of the definition. `None` if the history does not contain the run yet.
     pub workflow_version_id: Option<WorkflowVersionId>,
-    /// The status of the run.
+    /// The status, which all views of the API agree on.
     pub status: RunStatus,
     /// The outcome, if the run has ended.
     pub outcome: Option<Outcome>,
     /// What started the run.
     pub trigger: Trigger,
-    /// The input of the run.
+    /// The input, as it was sent.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
@@ -74,11 +74,11 @@ pub struct RunDetails {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskDetails {
-    /// The id of the task.
+    /// The id. That of a single-task run's task is the id of the run.
     pub id: TaskId,
     /// The name of the task in its workflow.
     pub name: String,
-    /// The status of the task.
+    /// The status of the last attempt, or of the wait for the first one.
     pub status: RunStatus,
     /// The outcome, if the task has ended.
     pub outcome: Option<Outcome>,
@@ -104,7 +104,7 @@ pub struct TaskDetails {
 pub struct Attempt {
     /// The number of the attempt, starting at 1.
     pub number: u32,
-    /// The status of the attempt.
+    /// How far it has come, or how it has ended.
     pub status: RunStatus,
     /// When the attempt was queued, by the engine's clock.
     pub queued_at: Option<DateTime<Utc>>,

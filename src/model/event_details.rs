@@ -20,7 +20,7 @@ use super::{EventId, Payload, RunId, StatusCounts};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EventDetails {
-    /// The id of the event.
+    /// The id, for [`Client::event_handle`](crate::Client::event_handle).
     pub id: EventId,
     /// The key, without the namespace.
     pub key: String,

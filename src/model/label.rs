@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum LabelValue {
-    /// An integer.
+    /// A number, such as an amount of memory.
     Integer(i32),
-    /// A string.
+    /// A text, such as the name of a model.
     String(String),
 }
 

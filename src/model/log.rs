@@ -25,13 +25,13 @@ use super::TaskId;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogLine {
-    /// The id of the task.
+    /// The task that wrote the line.
     pub task_id: TaskId,
     /// The number of the attempt that wrote the line, starting at 1.
     pub attempt: u32,
     /// When the engine received the line, by the engine's clock. The engine does not store the time of the worker.
     pub created_at: DateTime<Utc>,
-    /// The level.
+    /// The severity.
     pub level: LogLevel,
     /// The text.
     pub message: String,
@@ -55,7 +55,7 @@ pub enum LogLevel {
     Info,
     /// Unexpected events.
     Warn,
-    /// Errors.
+    /// Failures.
     Error,
     /// A level that this version of the crate does not know, as the server sent it.
     Unknown(String),

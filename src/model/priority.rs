@@ -24,9 +24,9 @@ pub enum Priority {
     /// 1, the engine's default.
     #[default]
     Low,
-    /// 2.
+    /// 2 on the wire.
     Medium,
-    /// 3.
+    /// 3 on the wire.
     High,
 }
 

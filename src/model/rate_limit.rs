@@ -24,17 +24,17 @@ use crate::error::{Error, Result};
 pub enum RateLimitWindow {
     /// One second. The engine checks its queues less often: with a limit of 1, it starts a task about every 2.3 seconds.
     Second,
-    /// One minute.
+    /// 60 seconds.
     Minute,
-    /// One hour.
+    /// 60 minutes.
     Hour,
-    /// One day.
+    /// 24 hours.
     Day,
-    /// One week.
+    /// Seven days.
     Week,
-    /// One month.
+    /// A calendar month, of 28 to 31 days.
     Month,
-    /// One year.
+    /// A calendar year.
     Year,
 }
 
@@ -222,7 +222,7 @@ impl RateLimit {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RateLimitDetails {
-    /// The key of the limit.
+    /// The name that tasks refer to.
     pub key: String,
     /// The number of units in a window.
     pub limit: i64,

@@ -20,9 +20,9 @@ use crate::error::Error;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunAction {
-    /// A cancel.
+    /// Ending a run that has not ended.
     Cancel,
-    /// A replay.
+    /// Executing an ended run again.
     Replay,
 }
 
@@ -46,9 +46,9 @@ pub enum RunAction {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// The id of the run.
+    /// The run that the action was applied to.
     pub run_id: RunId,
-    /// The action.
+    /// What was requested.
     pub action: RunAction,
     /// The effect of the action.
     pub effect: Effect,
@@ -197,7 +197,7 @@ impl fmt::Display for Effect {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct BulkReport {
-    /// The action.
+    /// What was requested.
     pub action: RunAction,
     /// The number of runs to which the action was applied.
     pub applied: u64,

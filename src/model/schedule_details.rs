@@ -21,9 +21,9 @@ use super::{Payload, Priority, ScheduleId, WorkflowId};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ScheduleDetails {
-    /// The id of the schedule.
+    /// The id, for [`Client::schedule_handle`](crate::Client::schedule_handle).
     pub id: ScheduleId,
-    /// The id of the workflow.
+    /// The workflow that will be started.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,

@@ -24,7 +24,7 @@ pub struct SseEvent {
     pub id: Option<String>,
     /// How long the browser waits before it reconnects, from this event on.
     pub retry: Option<Duration>,
-    /// The data.
+    /// What a browser gets as `event.data`.
     pub data: String,
 }
 

@@ -23,15 +23,15 @@ use super::{RunId, RunStatus, TaskId, Trigger, WorkflowId, trigger};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunSummary {
-    /// The id of the run.
+    /// The id, for [`Client::run_handle`](crate::Client::run_handle).
     pub id: RunId,
     /// The id of the task that started the run as a child.
     pub parent_task_id: Option<TaskId>,
-    /// The id of the workflow.
+    /// The workflow that the run executes.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The status.
+    /// The status in the list, which can be some seconds old.
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
     pub attempt: u32,
@@ -76,17 +76,17 @@ impl RunSummary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskSummary {
-    /// The id of the task.
+    /// The id. That of a single-task run's task is the id of the run.
     pub id: TaskId,
     /// The name of the task in its workflow, if the server's list contains it.
     pub name: Option<String>,
-    /// The id of the run.
+    /// The run that the task belongs to.
     pub run_id: RunId,
-    /// The id of the workflow.
+    /// The workflow that the run executes.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The status.
+    /// The status in the list, which can be some seconds old.
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
     pub attempt: u32,

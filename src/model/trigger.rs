@@ -37,7 +37,7 @@ pub enum Trigger {
     Manual,
     /// An event that the workflow listens to.
     Event(EventTrigger),
-    /// A cron.
+    /// It was started by a schedule that repeats.
     Cron(CronTrigger),
     /// A schedule of this crate. A schedule of another SDK leaves no trace in its run, whose trigger is then
     /// [`Manual`](Self::Manual).
@@ -56,7 +56,7 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EventTrigger {
-    /// The id of the event.
+    /// The event, for [`Client::event_handle`](crate::Client::event_handle).
     pub event_id: EventId,
     /// The key of the event in the engine, including the namespace.
     pub key: String,
@@ -79,7 +79,7 @@ pub struct EventTrigger {
 pub struct CronTrigger {
     /// The name of the cron. `None` if it belongs to a definition.
     pub name: Option<String>,
-    /// The expression of the cron.
+    /// When it fires, as cron syntax.
     pub expression: String,
     /// The time for which the run was scheduled, in whole seconds.
     pub scheduled_at: Option<DateTime<Utc>>,

@@ -62,7 +62,8 @@ impl DetailsBuilder {
     }
 
     /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). Calls that fail or do not agree are repeated for at most twice this time
+    /// and 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self

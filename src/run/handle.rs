@@ -114,7 +114,7 @@ impl<O> RunHandle<O> {
         self.workflow.as_ref()
     }
 
-    /// The id of the run.
+    /// Returns the id, with which another process can make a handle: [`Client::run_handle`].
     pub fn id(&self) -> RunId {
         self.id
     }

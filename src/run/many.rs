@@ -28,6 +28,9 @@ const MAX_CONCURRENT_STARTS: usize = 16;
 impl Client {
     /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
+    /// The inputs are encoded when this method is called, so they can borrow. Their JSON texts are kept until they are sent: if they do not
+    /// fit into memory together, start the runs in portions.
+    ///
     /// ```no_run
     /// # use hatchet::{Client, Task};
     /// # #[derive(serde::Serialize, serde::Deserialize)]

@@ -172,7 +172,7 @@ pub enum Measurement<'a> {
         /// The name of the gRPC method, or a description of the REST request.
         call: &'a str,
     },
-    /// A stream was lost.
+    /// A stream has ended before it was done, and is opened again.
     #[non_exhaustive]
     StreamLost {
         /// The name of the stream: `assignments`, `run results` or `run events`.

@@ -134,7 +134,7 @@ pub struct CallRecord<O> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WrittenLine {
-    /// The level.
+    /// The severity.
     pub level: LogLevel,
     /// The text.
     pub message: String,
@@ -184,11 +184,11 @@ pub struct SentChunk {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StartedRun {
-    /// The id of the run.
+    /// The made-up id that the task has received.
     pub run_id: RunId,
-    /// The name of its workflow.
+    /// What was started, without the namespace.
     pub workflow_name: String,
-    /// Its input.
+    /// What it was started with.
     pub input: Payload,
 }
 

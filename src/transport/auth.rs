@@ -43,7 +43,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {
 /// The value of the header. It is sensitive, which keeps it out of debug output, and out of the tables of HTTP/2's header compression on all
 /// of the way to the server (RFC 7541, section 7.1.3).
 ///
-/// If it were not sensitive, no call would be faster: h2 never indexes the value of `authorization`, and codes it anew for each request.
+/// If it were not sensitive, no call would be faster: h2 never indexes the value of `authorization`, and encodes it again for each request.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
         Error::new(ErrorKind::Config, "the token contains characters that are not valid in a header")

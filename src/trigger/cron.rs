@@ -200,7 +200,7 @@ pub struct CronHandle<O = Value> {
 }
 
 impl<O> CronHandle<O> {
-    /// Returns the id of the cron.
+    /// Returns the id, with which another process can make a handle: [`Client::cron_handle`].
     pub fn id(&self) -> CronId {
         self.id
     }

@@ -57,7 +57,7 @@ impl EventHandle {
         Self { client, id, key: Some(key) }
     }
 
-    /// Returns the id of the event.
+    /// Returns the id, with which another process can make a handle: [`Client::event_handle`].
     pub fn id(&self) -> EventId {
         self.id
     }

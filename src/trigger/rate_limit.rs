@@ -121,7 +121,7 @@ pub struct RateLimitHandle {
 }
 
 impl RateLimitHandle {
-    /// Returns the key of the limit.
+    /// Returns the name that tasks refer to.
     pub fn key(&self) -> &str {
         &self.key
     }

@@ -101,7 +101,7 @@ pub struct Cancellation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CancelRequest {
-    /// The reason.
+    /// Why, if the canceller has said it.
     pub reason: Option<String>,
     /// The author.
     pub by: Option<String>,

@@ -31,7 +31,7 @@ pub enum RunStatus {
     Completed,
     /// The run ended with an error.
     Failed,
-    /// The run was cancelled.
+    /// The run was ended on request, or by a concurrency limit.
     Cancelled,
     /// The run timed out, either during its execution or while it waited for a worker.
     ///
@@ -108,12 +108,12 @@ impl fmt::Display for RunStatus {
 pub struct AttemptStatus {
     /// The number of the attempt: the retry count plus one.
     pub attempt: u32,
-    /// The status of the attempt.
+    /// How far the attempt has come, or how it has ended.
     pub status: RunStatus,
 }
 
 impl AttemptStatus {
-    /// Creates the status of an attempt.
+    /// Combines a status with the number of its attempt.
     pub fn new(attempt: u32, status: RunStatus) -> Self {
         Self { attempt, status }
     }

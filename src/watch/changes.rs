@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -59,10 +59,11 @@ impl<O: 'static> RunBuilder<O> {
     pub fn watch(self) -> RunWatch {
         let client = self.client().clone();
         let start = self.start();
-        RunWatch::new(async move {
+        let watched = async move {
             let membership = client.feed().events.join(client.feed().tag());
             start.await.map(|run| Watched { membership: Some(membership), ..Watched::of(&run) })
-        })
+        };
+        RunWatch::new(watched, Arc::default())
     }
 }
 
@@ -122,11 +123,16 @@ impl Filter {
 
 impl RunWatch {
     pub(super) fn of(watched: Watched) -> Self {
-        Self::new(async { Ok(watched) })
+        Self::counted(watched, Arc::default())
     }
 
-    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static) -> Self {
-        let shared = Arc::new(Shared::default());
+    /// A watch that adds its outdated updates to those of other watches.
+    pub(super) fn counted(watched: Watched, outdated: Arc<AtomicU64>) -> Self {
+        Self::new(async { Ok(watched) }, outdated)
+    }
+
+    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static, outdated: Arc<AtomicU64>) -> Self {
+        let shared = Arc::new(Shared { outdated, ..Shared::default() });
         let of_stream = Arc::clone(&shared);
         let follower = async move { Ok(Follower::new(start.await?, of_stream)) };
         let changes = BoxStream::opened(follower, |mut follower: Follower| async move {

@@ -169,10 +169,11 @@ impl Reader {
     }
 
     fn add(&mut self, now: Instant, chunk: Chunk) {
-        if self.continuity.chunk(chunk.task_id, self.reorder.place(&chunk), chunk.sent_at) {
+        let place = self.reorder.place(&chunk);
+        if self.continuity.chunk(chunk.task_id, place, chunk.sent_at) {
             self.ready.push_back(ChunkItem::Interrupted);
         }
-        self.reorder.take(now, chunk, &mut self.ready);
+        self.reorder.take(place, now, chunk, &mut self.ready);
     }
 
     fn count_dropped(&self) {

@@ -16,8 +16,8 @@ const MAX_LOSSES: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Continuity {
-    /// The ends of attempts that were announced, in the order of their arrival.
-    announced: Vec<(TaskId, DateTime<Utc>)>,
+    /// The ends of attempts that were announced, and their number in the order of arrival.
+    announced: HashMap<(TaskId, DateTime<Utc>), usize>,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
     /// The tasks that have sent chunks in an attempt that has not ended.
@@ -78,9 +78,11 @@ impl Continuity {
     pub(super) fn announced(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         self.is_lost = false;
         self.sending.remove(&task);
-        let end = at.map(|at| (task, at));
-        // One that is announced twice counts once.
-        self.announced.extend(end.filter(|end| !self.announced.contains(end)));
+        if let Some(at) = at {
+            let number = self.announced.len();
+            // One that is announced twice counts once.
+            self.announced.entry((task, at)).or_insert(number);
+        }
     }
 
     /// The history of the run has the end of an attempt, which its worker has reported.
@@ -95,21 +97,27 @@ impl Continuity {
 
     /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
     fn may_have_lost(&self, loss: &Loss) -> bool {
-        let before = self.announced.get(..loss.announced).unwrap_or_default();
         let is_affected = |(task, at): &&(TaskId, DateTime<Utc>)| match loss.resumed.get(task) {
             Some(None) => false,
             // A chunk of this attempt or of an earlier one shows that none is missing after it.
             Some(Some(began_at)) => at < began_at,
             None => true,
         };
-        let mut affected: HashMap<TaskId, usize> = HashMap::new();
-        for (task, _) in self.recorded.iter().filter(is_affected) {
-            *affected.entry(*task).or_default() += 1;
-        }
-        let announced = |task: &TaskId| before.iter().filter(|(other, _)| other == task).count();
+        let affected = count_by_task(self.recorded.iter().filter(is_affected).map(|(task, _)| *task));
+        let before = self.announced.iter().filter(|(_, number)| **number < loss.announced);
+        let announced = count_by_task(before.map(|((task, _), _)| *task));
         let is_resumed = |task: &TaskId| matches!(loss.resumed.get(task), Some(None));
-        !loss.sending.iter().all(is_resumed) || affected.iter().any(|(task, count)| announced(task) < *count)
+        !loss.sending.iter().all(is_resumed)
+            || affected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
     }
+}
+
+fn count_by_task(tasks: impl Iterator<Item = TaskId>) -> HashMap<TaskId, usize> {
+    let mut counts = HashMap::new();
+    for task in tasks {
+        *counts.entry(task).or_default() += 1;
+    }
+    counts
 }
 
 #[cfg(test)]

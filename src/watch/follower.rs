@@ -61,7 +61,8 @@ impl Watched {
 /// What a watch shares with its stream.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) outdated: AtomicU64,
+    /// The outdated updates of this watch, and of the others in the same stream.
+    pub(super) outdated: Arc<AtomicU64>,
     pub(super) follows_replays: AtomicBool,
 }
 
@@ -69,6 +70,8 @@ pub(super) struct Follower {
     watched: Watched,
     shared: Arc<Shared>,
     progress: Progress,
+    /// The outdated updates that are counted in `shared`.
+    outdated: u64,
     next: Option<Next>,
     /// When the next fetch may be sent, for [`Next::FetchAfter`].
     fetch_at: Option<Instant>,
@@ -95,6 +98,7 @@ impl Follower {
             watched,
             shared,
             progress,
+            outdated: 0,
             next: None,
             fetch_at: None,
             subscription: None,
@@ -203,7 +207,8 @@ impl Follower {
             self.check_interval = FIRST_CHECK_INTERVAL;
         }
         self.ready.extend(step.changes);
-        self.shared.outdated.store(self.progress.outdated_updates(), Relaxed);
+        let before = std::mem::replace(&mut self.outdated, self.progress.outdated_updates());
+        self.shared.outdated.fetch_add(self.outdated.saturating_sub(before), Relaxed);
         self.set_next(step.next);
     }
 
@@ -319,6 +324,7 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::{Listing, TaskRow};
 
     /// The notifications have no list if the client is closed, and the watch gets the error from its fetch.
     #[tokio::test(start_paused = true)]
@@ -332,5 +338,26 @@ mod tests {
         let error = follower.next().await.unwrap().unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Closed);
         assert!(follower.next().await.is_none());
+    }
+
+    /// A list that is older than the last one, in two watches of one stream.
+    #[tokio::test(start_paused = true)]
+    async fn outdated_updates_of_a_stream_are_added() {
+        let engine = crate::embedded::Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let outdated: Arc<AtomicU64> = Arc::default();
+        for number in 1..=2 {
+            let run = RunId::from(uuid::Uuid::from_u128(number));
+            let shared = Shared { outdated: Arc::clone(&outdated), ..Shared::default() };
+            let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&hatchet.run_handle(run)) };
+            let mut follower = Follower::new(watched, Arc::new(shared));
+            for status in [RunStatus::Running, RunStatus::Queued, RunStatus::Queued] {
+                let row = TaskRow { run, task: run.into(), attempt: 1, status, created_at: None, started_at: None };
+                let listing = Some(Listing::Rows { rows: vec![row], with_queued: true });
+                follower.take_notifications(&Notifications { listing, ..Notifications::default() }, None);
+            }
+            assert_eq!(follower.ready.len(), 2, "queued and running");
+        }
+        assert_eq!(outdated.load(Relaxed), 4);
     }
 }

@@ -3,14 +3,15 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::stream::select_all;
 
-use super::changes::Filter;
-#[cfg(doc)]
-use super::changes::RunWatch;
+use super::changes::{Filter, RunWatch};
+use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::Result;
@@ -44,8 +45,10 @@ impl Client {
         I: IntoIterator,
         I::Item: Borrow<RunHandle<O>>,
     {
-        let watches: Vec<_> = runs.into_iter().map(|run| run.borrow().watch()).collect();
-        RunsWatch { changes: BoxStream::new(select_all(watches)), filter: Filter::default() }
+        let outdated: Arc<AtomicU64> = Arc::default();
+        let watch = |run: I::Item| RunWatch::counted(Watched::of(run.borrow()), Arc::clone(&outdated));
+        let watches: Vec<_> = runs.into_iter().map(watch).collect();
+        RunsWatch { changes: BoxStream::new(select_all(watches)), outdated, filter: Filter::default() }
     }
 }
 
@@ -64,6 +67,7 @@ impl Client {
 #[must_use = "nothing is fetched before the stream is polled"]
 pub struct RunsWatch {
     changes: BoxStream<Result<Change>>,
+    outdated: Arc<AtomicU64>,
     filter: Filter,
 }
 
@@ -80,6 +84,11 @@ impl RunsWatch {
         self
     }
 
+    /// Returns the number of updates of all runs that were ignored, as [`RunWatch::outdated_updates`] does for one run.
+    pub fn outdated_updates(&self) -> u64 {
+        self.outdated.load(Relaxed)
+    }
+
     /// Returns the next change, or `None` when all runs have ended.
     ///
     /// # Cancel safety
@@ -93,7 +102,7 @@ impl Stream for RunsWatch {
     type Item = Result<Change>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self { changes, filter } = &mut *self;
+        let Self { changes, filter, .. } = &mut *self;
         filter.poll_next(changes, cx)
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -59,9 +61,15 @@ impl Client {
     /// # }
     /// ```
     pub fn watch_matching(&self, key: impl Into<String>, value: impl Into<String>) -> TagWatch {
-        let pending =
-            Pending { client: self.clone(), tag: (key.into(), value.into()), since: None, follows_replays: false };
-        TagWatch { pending: Some(pending), changes: None, filter: Filter::default() }
+        let outdated: Arc<AtomicU64> = Arc::default();
+        let pending = Pending {
+            client: self.clone(),
+            tag: (key.into(), value.into()),
+            since: None,
+            follows_replays: false,
+            outdated: Arc::clone(&outdated),
+        };
+        TagWatch { pending: Some(pending), changes: None, outdated, filter: Filter::default() }
     }
 }
 
@@ -90,6 +98,7 @@ impl Client {
 pub struct TagWatch {
     pending: Option<Pending>,
     changes: Option<BoxStream<Result<Change>>>,
+    outdated: Arc<AtomicU64>,
     filter: Filter,
 }
 
@@ -99,6 +108,7 @@ struct Pending {
     tag: Tag,
     since: Option<DateTime<Utc>>,
     follows_replays: bool,
+    outdated: Arc<AtomicU64>,
 }
 
 impl TagWatch {
@@ -141,6 +151,11 @@ impl TagWatch {
     pub fn task(mut self, name: impl Into<String>) -> Self {
         self.filter.tasks.push(name.into());
         self
+    }
+
+    /// Returns the number of updates of all runs that were ignored, as [`RunWatch::outdated_updates`] does for one run.
+    pub fn outdated_updates(&self) -> u64 {
+        self.outdated.load(Relaxed)
     }
 
     /// Returns the next change. `None` only after an error that has ended the stream.
@@ -192,6 +207,7 @@ struct Matching {
     started_at: DateTime<Utc>,
     group: GroupSubscription,
     follows_replays: bool,
+    outdated: Arc<AtomicU64>,
     /// The runs that are watched, and those that have ended not long ago, with the time of the end.
     known: HashMap<RunId, Option<Instant>>,
     ended: VecDeque<(Instant, RunId)>,
@@ -214,7 +230,7 @@ struct Matching {
 }
 
 impl Matching {
-    fn new(Pending { client, tag, since, follows_replays }: Pending) -> Self {
+    fn new(Pending { client, tag, since, follows_replays, outdated }: Pending) -> Self {
         // The subscription starts before the list, so nothing falls between the two.
         let group = client.feed().events.join(&tag).subscribe_all();
         let now = client.clock().now();
@@ -229,6 +245,7 @@ impl Matching {
             started_at: since.unwrap_or(now),
             group,
             follows_replays,
+            outdated,
             known: HashMap::new(),
             ended: VecDeque::new(),
             since: HashMap::new(),
@@ -362,7 +379,7 @@ impl Matching {
             return;
         }
         self.known.insert(run, None);
-        let watch = RunWatch::of(Watched {
+        let watched = Watched {
             client: self.client.clone(),
             run,
             from_attempt: 1,
@@ -370,7 +387,8 @@ impl Matching {
             is_dag: false,
             created_at,
             membership: Some(self.group.membership().clone()),
-        });
+        };
+        let watch = RunWatch::counted(watched, Arc::clone(&self.outdated));
         since.map(|since| self.since.insert(run, since));
         self.watches.push(if self.follows_replays {
             BoxStream::new(with_replays(watch.follow_replays()))

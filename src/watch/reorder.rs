@@ -58,9 +58,8 @@ struct Lane {
 }
 
 impl Reorder {
-    /// Takes a chunk, and adds those that are next to `ready`.
-    pub(super) fn take(&mut self, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
-        let place = self.place(&chunk);
+    /// Takes a chunk that has this place, and adds those that are next to `ready`.
+    pub(super) fn take(&mut self, place: Place, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
         let (task, Some(index)) = (chunk.task_id, chunk.index) else { return ready.extend([ChunkItem::Chunk(chunk)]) };
         if place == Place::Outdated {
             self.outdated += 1;
@@ -225,6 +224,10 @@ mod tests {
         Chunk { run_id: id.into(), task_id: id.into(), index: Some(index), sent_at, content }
     }
 
+    fn take(reorder: &mut Reorder, now: Instant, chunk: Chunk, ready: &mut Vec<ChunkItem>) {
+        reorder.take(reorder.place(&chunk), now, chunk, ready);
+    }
+
     fn texts(items: &[ChunkItem]) -> Vec<String> {
         items
             .iter()
@@ -240,7 +243,7 @@ mod tests {
     fn chunks_are_returned_in_order_and_once() {
         let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
         for index in [1, 0, 0, 2, 4, 3, 1] {
-            reorder.take(now, chunk(1, index), &mut ready);
+            take(&mut reorder, now, chunk(1, index), &mut ready);
         }
         assert_eq!(texts(&ready), ["1.0", "1.1", "1.2", "1.3", "1.4"]);
         assert_eq!((reorder.outdated, reorder.due()), (2, None));
@@ -250,7 +253,7 @@ mod tests {
     fn missing_chunks_are_a_gap_after_a_while() {
         let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
         for index in [3, 4, 7] {
-            reorder.take(now, chunk(1, index), &mut ready);
+            take(&mut reorder, now, chunk(1, index), &mut ready);
         }
         assert_eq!((ready.len(), reorder.due()), (0, Some(now + MAX_HOLD)));
         reorder.release_due(now + SECOND, &mut ready);
@@ -258,7 +261,7 @@ mod tests {
         reorder.release_due(now + MAX_HOLD, &mut ready);
         let expected = ["chunks 0 to 2 are missing", "1.3", "1.4", "chunks 5 to 6 are missing", "1.7"];
         assert_eq!(texts(&ready), expected);
-        reorder.take(now, chunk(1, 5), &mut ready);
+        take(&mut reorder, now, chunk(1, 5), &mut ready);
         assert_eq!(texts(&ready), expected, "it is too late");
     }
 
@@ -266,7 +269,7 @@ mod tests {
     fn the_next_attempt_begins_at_zero_again() {
         let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
         for (attempt, index) in [(1, 0), (1, 1), (1, 3), (2, 0), (2, 1), (3, 1), (3, 0)] {
-            reorder.take(now, chunk(attempt, index), &mut ready);
+            take(&mut reorder, now, chunk(attempt, index), &mut ready);
         }
         reorder.release_all(&mut ready);
         assert_eq!(texts(&ready), ["1.0", "1.1", "chunk 2 is missing", "1.3", "2.0", "2.1", "3.0", "3.1"]);
@@ -283,7 +286,7 @@ mod tests {
             for (_, attempt, last) in ends.iter().filter(|(before, ..)| *before == at) {
                 end(&mut reorder, *attempt, *last);
             }
-            reorder.take(now, chunk(*attempt, *index), &mut ready);
+            take(&mut reorder, now, chunk(*attempt, *index), &mut ready);
         }
         reorder.release_all(&mut ready);
         assert_eq!(reorder.due(), None);
@@ -320,7 +323,7 @@ mod tests {
         let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
         reorder.resume(ChunkPosition::of(&chunk(1, 3)).unwrap());
         for (attempt, index) in [(1, 2), (1, 4), (1, 6), (2, 1)] {
-            reorder.take(now, chunk(attempt, index), &mut ready);
+            take(&mut reorder, now, chunk(attempt, index), &mut ready);
         }
         reorder.release_all(&mut ready);
         assert_eq!(texts(&ready), ["1.4", "chunk 5 is missing", "1.6", "chunk 0 is missing", "2.1"]);
@@ -329,7 +332,7 @@ mod tests {
     #[test]
     fn chunks_without_numbers_are_returned_as_they_come() {
         let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
-        reorder.take(Instant::now(), Chunk { index: None, ..chunk(1, 5) }, &mut ready);
+        take(&mut reorder, Instant::now(), Chunk { index: None, ..chunk(1, 5) }, &mut ready);
         assert_eq!(texts(&ready), ["1.5"]);
     }
 
@@ -338,7 +341,7 @@ mod tests {
         let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
         let count = i64::try_from(MAX_HELD).unwrap() + 1;
         for index in 1..=count {
-            reorder.take(now, chunk(1, index), &mut ready);
+            take(&mut reorder, now, chunk(1, index), &mut ready);
         }
         assert_eq!((ready.len(), reorder.due()), (MAX_HELD + 2, None));
         assert_eq!(texts(&ready)[0], "chunk 0 is missing");
@@ -354,7 +357,7 @@ mod tests {
         ) {
             let (mut reorder, mut now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
             for (index, pause) in &arrivals {
-                reorder.take(now, Chunk { sent_at: None, ..chunk(1, *index) }, &mut ready);
+                take(&mut reorder, now, Chunk { sent_at: None, ..chunk(1, *index) }, &mut ready);
                 now += Duration::from_millis(*pause);
                 reorder.release_due(now, &mut ready);
             }

@@ -48,9 +48,9 @@ pub struct WorkerReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct UnfinishedTask {
-    /// The id of the run.
+    /// The run that the task belongs to.
     pub run_id: RunId,
-    /// The id of the task.
+    /// The task whose attempt was dropped.
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,

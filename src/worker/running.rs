@@ -1,6 +1,7 @@
 //! The handle of a running worker.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -20,6 +21,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::label::check_key;
 use crate::model::{LabelValue, WorkerId};
+use crate::request::CommandBuilder;
 use crate::time::MAX_DURATION;
 
 /// How long the first heartbeat may take to be accepted.
@@ -39,7 +41,7 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
-    handle: Box<Handle>,
+    handle: Arc<Handle>,
     task: Option<JoinHandle<WorkerReport>>,
 }
 
@@ -53,6 +55,16 @@ struct Handle {
     /// For the health server.
     #[cfg_attr(not(feature = "health"), expect(dead_code, reason = "only the health server reads it"))]
     last_heartbeat: LastHeartbeat,
+}
+
+impl Handle {
+    fn id(&self) -> WorkerId {
+        self.life.borrow().status.worker_id
+    }
+
+    fn command(&self, command: Command) -> Result<()> {
+        self.commands.send(command).map_err(|_| Error::closed("the worker"))
+    }
 }
 
 impl RunningWorker {
@@ -74,7 +86,7 @@ impl RunningWorker {
         };
         let driver = Driver::new(worker, id, journal, handles);
         let task = Some(tokio::spawn(driver.run()));
-        let this = Self { handle: Box::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
+        let this = Self { handle: Arc::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
@@ -88,7 +100,7 @@ impl RunningWorker {
 
     /// Returns the current id of the worker. It changes if the engine loses the worker and it registers again.
     pub fn id(&self) -> WorkerId {
-        self.handle.life.borrow().status.worker_id
+        self.handle.id()
     }
 
     /// Returns the current status.
@@ -260,31 +272,35 @@ impl RunningWorker {
     /// Pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
     /// continue.
     ///
-    /// # Errors
-    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be paused nevertheless.
-    /// [`Closed`](ErrorKind::Closed) if the worker has ended.
+    /// ```no_run
+    /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
+    /// worker.pause().send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
-    /// # Cancel safety
-    /// This method is cancel safe: it can be called again.
-    pub async fn pause(&self) -> Result<()> {
-        self.set_paused(true).await
+    /// # Errors
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be paused nevertheless: the command can be
+    /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
+    pub fn pause(&self) -> CommandBuilder {
+        self.set_paused(true)
     }
 
     /// Resumes a [paused](Self::pause) worker. The engine may take up to five seconds to assign attempts again.
     ///
     /// # Errors
-    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be resumed nevertheless.
-    /// [`Closed`](ErrorKind::Closed) if the worker has ended.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it can be called again.
-    pub async fn resume(&self) -> Result<()> {
-        self.set_paused(false).await
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be resumed nevertheless: the command can be
+    /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
+    pub fn resume(&self) -> CommandBuilder {
+        self.set_paused(false)
     }
 
-    async fn set_paused(&self, is_paused: bool) -> Result<()> {
-        self.handle.client.rpc().rest.pause_worker(self.id(), is_paused).await?;
-        self.command(Command::Pause(is_paused))
+    fn set_paused(&self, is_paused: bool) -> CommandBuilder {
+        let handle = Arc::clone(&self.handle);
+        CommandBuilder::new(&self.handle.client, async move |client| {
+            client.rpc().rest.pause_worker(handle.id(), is_paused).await?;
+            handle.command(Command::Pause(is_paused))
+        })
     }
 
     /// Adds labels to the worker, or changes their values. Other labels are unchanged. The engine uses the new labels
@@ -292,29 +308,25 @@ impl RunningWorker {
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
-    /// worker.set_labels([("model", "large")]).await?;
+    /// worker.set_labels([("model", "large")]).send().await?;
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or contains U+0000, [`Closed`](ErrorKind::Closed) if the worker has ended,
-    /// and the errors of an RPC.
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: it can be called again.
-    pub async fn set_labels<K: Into<String>, V: Into<LabelValue>>(
+    /// and the errors of an RPC. The labels may be set nevertheless: the command can be sent again.
+    pub fn set_labels<K: Into<String>, V: Into<LabelValue>>(
         &self,
         labels: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<()> {
+    ) -> CommandBuilder {
         let labels: Labels = labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        labels.keys().try_for_each(|key| check_key(key))?;
-        self.handle.client.rpc().dispatcher.put_labels(self.id(), labels.clone()).await?;
-        self.command(Command::AddLabels(labels))
-    }
-
-    fn command(&self, command: Command) -> Result<()> {
-        self.handle.commands.send(command).map_err(|_| Error::closed("the worker"))
+        let handle = Arc::clone(&self.handle);
+        CommandBuilder::new(&self.handle.client, async move |client| {
+            labels.keys().try_for_each(|key| check_key(key))?;
+            client.rpc().dispatcher.put_labels(handle.id(), labels.clone()).await?;
+            handle.command(Command::AddLabels(labels))
+        })
     }
 
     /// Shuts the worker down like [`shutdown`](Self::shutdown), with a different
@@ -324,7 +336,7 @@ impl RunningWorker {
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown_with_timeout(self, timeout: Duration) -> WorkerReport {
         // A worker that has ended needs no grace period.
-        let _ = self.command(Command::LimitShutdown(timeout.min(MAX_DURATION)));
+        let _ = self.handle.command(Command::LimitShutdown(timeout.min(MAX_DURATION)));
         self.shutdown().await
     }
 
@@ -390,7 +402,7 @@ mod tests {
             let _publisher = publisher;
             std::panic::panic_any("as planned")
         });
-        let worker = RunningWorker { handle: Box::new(handle), task: Some(task) };
+        let worker = RunningWorker { handle: Arc::new(handle), task: Some(task) };
         let error = worker.run_until(std::future::pending::<()>()).await.unwrap_err();
         let expected = "the background task of the worker panicked: as planned";
         assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Closed, expected));

@@ -77,7 +77,7 @@ pub enum WorkerState {
     Connected,
     /// The worker is shutting down: it waits for running attempts.
     Draining,
-    /// The worker has stopped.
+    /// The worker takes no assignments any more, and all its attempts have ended.
     Stopped,
 }
 

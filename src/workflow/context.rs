@@ -112,7 +112,7 @@ impl Context {
         self.0.attempt.run
     }
 
-    /// Returns the id of this task.
+    /// Returns the id of the task that this attempt belongs to. Retries have the same id.
     pub fn task_id(&self) -> TaskId {
         self.0.attempt.task
     }

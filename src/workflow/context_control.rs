@@ -5,22 +5,23 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::context::Context;
+use crate::error::Error;
 #[cfg(doc)]
 use crate::error::ErrorKind;
-use crate::error::{Error, Result};
+use crate::request::CommandBuilder;
 use crate::run::RunHandle;
 use crate::time::MAX_DURATION;
 
 impl Context {
-    /// Extends the execution timeout of this attempt, and returns the new deadline by the engine's clock, or `None` if the engine does not
-    /// report it.
+    /// Extends the execution timeout of this attempt. The command returns the new deadline by the engine's clock, or `None` if the engine
+    /// does not report it.
     ///
     /// ```
     /// use std::time::Duration;
     /// use hatchet::{Context, Task};
     ///
     /// let import: Task<(), ()> = Task::new("import", async |(): (), context: Context| {
-    ///     context.refresh_timeout(Duration::from_secs(60)).await?;
+    ///     context.refresh_timeout(Duration::from_secs(60)).send().await?;
     ///     Ok(())
     /// });
     /// ```
@@ -28,14 +29,15 @@ impl Context {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the duration is 0 or more than 10 years. [`NotFound`](ErrorKind::NotFound) if the
     /// engine has already ended the attempt. Other errors of a call, such as [`Unavailable`](ErrorKind::Unavailable).
-    ///
-    /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the timeout may have been extended.
-    pub async fn refresh_timeout(&self, by: Duration) -> Result<Option<DateTime<Utc>>> {
-        if by.is_zero() || by > MAX_DURATION {
-            return Err(Error::invalid("timeout", format!("expected more than 0 and at most 10 years, got {by:?}")));
-        }
-        self.client().rpc().dispatcher.refresh_timeout(self.task_id(), by).await
+    pub fn refresh_timeout(&self, by: Duration) -> CommandBuilder<Option<DateTime<Utc>>> {
+        let task = self.task_id();
+        CommandBuilder::new(self.client(), async move |client| {
+            if by.is_zero() || by > MAX_DURATION {
+                let message = format!("expected more than 0 and at most 10 years, got {by:?}");
+                return Err(Error::invalid("timeout", message));
+            }
+            client.rpc().dispatcher.refresh_timeout(task, by).await
+        })
     }
 
     /// Requests that the engine frees the slot of this attempt, so that another attempt can start while this one only waits. The worker may
@@ -46,14 +48,14 @@ impl Context {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the engine has already ended the attempt. Other errors of a call, such as
-    /// [`Unavailable`](ErrorKind::Unavailable).
-    ///
-    /// # Cancel safety
-    /// This method is cancel safe: the request can be sent again.
-    pub async fn release_slot(&self) -> Result<()> {
-        self.client().rpc().dispatcher.release_slot(self.task_id()).await?;
-        self.notify_released();
-        Ok(())
+    /// [`Unavailable`](ErrorKind::Unavailable): the slot may be free nevertheless, and the command can be sent again.
+    pub fn release_slot(&self) -> CommandBuilder {
+        let context = self.clone();
+        CommandBuilder::new(self.client(), async move |client| {
+            client.rpc().dispatcher.release_slot(context.task_id()).await?;
+            context.notify_released();
+            Ok(())
+        })
     }
 
     /// Returns a handle to the run that this task belongs to, for example to [cancel](RunHandle::cancel) it.

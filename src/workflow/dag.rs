@@ -89,12 +89,12 @@ impl<I, O> Workflow<I, O> {
     ///
     /// ```
     /// # use hatchet::{Context, Task, Workflow};
-    /// # fn example(reserve: Task<(), String>, charge: Task<(), f64>, ship: Task<(), ()>, tell: Task<(), ()>) {
+    /// # fn example(reserve: Task<(), String>, charge: Task<(), f64>, ship: Task<(), ()>, notify: Task<(), ()>) {
     /// let order = Workflow::<()>::new("order")
     ///     .task(&reserve)
     ///     .task(&charge)
     ///     .task_after(&ship, (&reserve, &charge))
-    ///     .task_after(&tell, &ship);
+    ///     .task_after(&notify, &ship);
     /// # }
     /// ```
     #[must_use]

@@ -22,7 +22,7 @@ use crate::model::name::parse_name;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CancelCause {
-    /// The engine has ended the attempt: its run was cancelled, or its execution timeout is over. The engine does not tell the worker which
+    /// The engine has ended the attempt: its run was cancelled, or its execution timeout is over. The engine does not report to the worker which
     /// of the two.
     Engine,
     /// The engine has assigned a later attempt of the same task to this worker.

@@ -79,7 +79,7 @@ impl<I, O> Task<I, O> {
         self
     }
 
-    /// Returns the name of the task.
+    /// Returns the name, without the namespace of the client.
     pub fn name(&self) -> &str {
         &self.definition.name
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+mod language;
 mod public_api;
 mod source;
 
@@ -319,6 +320,18 @@ fn implementation_crates_stay_in_their_modules() {
 fn the_public_api_has_no_types_of_implementation_crates() {
     let violations = public_api::leaks(&Sources::read());
     assert!(violations.is_empty(), "{}", violations.join("\n"));
+}
+
+#[test]
+fn documentation_says_more_than_names() {
+    let repeated = language::docs_that_repeat_names(&Sources::read());
+    assert!(repeated.is_empty(), "{}", repeated.join("\n"));
+}
+
+#[test]
+fn one_term_is_used_for_one_thing() {
+    let found = language::avoided_words();
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 /// Those who do not enable the archive do not build its crates.

@@ -25,6 +25,7 @@ rows! {
     m8_dag_outputs_too_large_for_grpc_are_fetched,
     m9_each_log_line_is_read_once,
     b1_outcomes_distinguish_failures_from_empty_outputs,
+    b1_large_results_and_lost_streams_have_an_outcome,
 }
 
 const ONE: Number = Number { n: 1 };
@@ -264,6 +265,33 @@ async fn m9_each_log_line_is_read_once(setup: Setup) {
     let first = run.details().logs(RunDetails::MAX_LOGS).await.unwrap().logs;
     assert_eq!(first.len(), count.min(hatchet::model::RunDetails::MAX_LOGS));
     assert!(first.iter().all(|line| line.task_id == run.id().into() && line.message.starts_with("line ")));
+    worker.shutdown().await;
+}
+
+async fn b1_large_results_and_lost_streams_have_an_outcome(setup: Setup) {
+    // The engine cannot send this result on its stream, and sends an empty one.
+    let size = 3_600_000;
+    let big = Task::new(setup.name("big"), async |Number { n }: Number, _: Context| {
+        tokio::time::sleep(Duration::from_millis(n.unsigned_abs())).await;
+        Ok("x".repeat(3_600_000))
+    });
+    let worker = setup.worker(&big).await;
+    let run = setup.hatchet.run(&big, &Number { n: 0 }).start().await.unwrap();
+    let Outcome::Completed(done) = run.outcome().await.unwrap() else { panic!() };
+    assert_eq!(done.output.parse::<String>().unwrap().len(), size);
+    // The stream is lost before the result, or with it.
+    if let Some(unreliable) = setup.unreliable_client().await {
+        let run = unreliable.hatchet.run(&big, &Number { n: 1000 }).start().await.unwrap();
+        let lost = async {
+            for _ in 0..15 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                unreliable.lose_streams();
+            }
+        };
+        let (outcome, ()) = tokio::join!(run.outcome(), lost);
+        let Outcome::Completed(done) = outcome.unwrap() else { panic!() };
+        assert_eq!(done.output.parse::<String>().unwrap().len(), size);
+    }
     worker.shutdown().await;
 }
 

@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use hatchet::config::TlsStrategy;
 use hatchet::embedded::{Engine, Quirks};
 use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
 use hatchet::workflow::Definition;
 use hatchet::{Client, Config, RunFilter, RunHandle, RunId, RunStatus};
 use tokio::runtime;
+
+use crate::support::proxy::{Mode, Proxy};
 
 /// The timeout of a test. An idle real engine may assign tasks up to 30 seconds late.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -50,6 +53,23 @@ impl Setup {
         }
     }
 
+    /// A client of the same engine whose connection is lost on request. `None` for a real engine with TLS, or that cannot be reached over
+    /// IP: the row is skipped there.
+    pub(crate) async fn unreliable_client(&self) -> Option<Unreliable<'_>> {
+        if let Some(engine) = &self.engine {
+            return Some(Unreliable { hatchet: engine.client(), connection: Connection::Embedded(engine) });
+        }
+        let config = Config::from_env().unwrap();
+        let address = tokio::net::lookup_host(config.authority()).await.ok().and_then(|mut found| found.next());
+        let Some(address) = address.filter(|_| config.tls().strategy() == TlsStrategy::None) else {
+            println!("{}: skipped on the real engine, which is not reachable without TLS", self.row);
+            return None;
+        };
+        let proxy = Proxy::start(address).await;
+        let hatchet = self.client_with(|config| config.host_port(proxy.address.to_string()));
+        Some(Unreliable { hatchet, connection: Connection::Real(proxy) })
+    }
+
     /// Starts a worker with one task or workflow.
     pub(crate) async fn worker(&self, what: impl Into<Definition>) -> RunningWorker {
         self.hatchet.worker(self.name("worker")).slots(10).register(what).build().unwrap().start().await.unwrap()
@@ -77,6 +97,31 @@ impl Setup {
     #[expect(clippy::unused_self, reason = "a method for symmetry with the others")]
     pub(crate) fn window(&self) -> Window {
         Window::last(Duration::from_secs(600))
+    }
+}
+
+/// A client whose streams are lost on request.
+pub(crate) struct Unreliable<'a> {
+    pub(crate) hatchet: Client,
+    connection: Connection<'a>,
+}
+
+enum Connection<'a> {
+    Embedded(&'a Engine),
+    Real(Proxy),
+}
+
+impl Unreliable<'_> {
+    /// Loses the open streams. They can be opened again.
+    pub(crate) fn lose_streams(&self) {
+        match &self.connection {
+            Connection::Embedded(engine) => {
+                for stream in ["SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"] {
+                    engine.faults().interrupt(stream).unwrap();
+                }
+            }
+            Connection::Real(proxy) => proxy.set(Mode::Cut),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use hatchet::embedded::Fault;
 use hatchet::model::{Change, ChangeKind, ChunkItem, Until};
 use hatchet::stream::TagWatch;
 use hatchet::{Context, Outcome, RunHandle, RunId, RunStatus, Task, Workflow};
@@ -22,7 +23,7 @@ rows! {
     s11_watches_can_follow_replays,
     s11_conditions_are_waited_for,
     b2_watches_and_chunks_of_a_run_that_they_start_are_complete,
-    b3_watches_and_waits_survive_lost_streams,
+    b3_watches_waits_and_chunks_survive_lost_streams,
     b4_thousands_of_runs_are_awaited_at_once,
     b13_chunks_of_retries_and_dags_are_in_order,
     b13_missing_chunks_are_a_gap,
@@ -301,27 +302,53 @@ async fn s11_conditions_are_waited_for(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn b3_watches_and_waits_survive_lost_streams(setup: Setup) {
-    // The streams of a real engine cannot be interrupted from here.
-    let Some(engine) = &setup.engine else { return };
-    let slow = Task::new(setup.name("slow"), async |_: Number, _: Context| {
-        tokio::time::sleep(Duration::from_secs(20)).await;
+/// Subscriptions are lost each second: nothing is returned twice or in the wrong order, and each missing chunk is reported.
+async fn b3_watches_waits_and_chunks_survive_lost_streams(setup: Setup) {
+    const CHUNKS: i64 = 16;
+    let Some(unreliable) = setup.unreliable_client().await else { return };
+    let slow = Task::new(setup.name("slow"), async |_: Number, context: Context| {
+        for number in 0..CHUNKS {
+            context.put(number.to_string()).await?;
+            tokio::time::sleep(SECOND / 2).await;
+        }
         Ok(7)
     });
     let worker = setup.worker(&slow).await;
-    let run = setup.hatchet.run(&slow, &ONE).start().await.unwrap();
-    let interrupted = async {
-        for _ in 0..30 {
+    let run = unreliable.hatchet.run(&slow, &ONE).start().await.unwrap();
+    let lost = async {
+        for _ in 0..10 {
             tokio::time::sleep(SECOND).await;
-            for stream in ["SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"] {
-                engine.faults().interrupt(stream).unwrap();
-            }
+            unreliable.lose_streams();
         }
     };
+    let chunks = async {
+        let (mut chunks, mut items) = (run.chunks(), Vec::new());
+        while let Some(item) = chunks.next().await {
+            items.push(item.unwrap());
+        }
+        items
+    };
     let states = crate::setup::states(&run);
-    let (states, outcome, ()) = tokio::join!(states, run.outcome(), interrupted);
+    let (states, outcome, result, chunks, ()) = tokio::join!(states, run.outcome(), run.result(), chunks, lost);
     assert_eq!(states, completed());
     assert!(matches!(outcome.unwrap(), Outcome::Completed(_)));
+    assert_eq!(result.unwrap(), 7);
+    let mut next = 0;
+    for item in &chunks {
+        match item {
+            ChunkItem::Chunk(chunk) => {
+                assert_eq!((chunk.index, chunk.to_string()), (Some(next), next.to_string()), "{chunks:?}");
+                next += 1;
+            }
+            ChunkItem::Gap(gap) => {
+                assert_eq!(gap.first_index, next, "{chunks:?}");
+                next = gap.last_index + 1;
+            }
+            item => assert_eq!((item, next), (chunks.last().unwrap(), next), "{chunks:?}"),
+        }
+    }
+    // The last ones may be missing. The stream ends with a notice then.
+    assert!(next == CHUNKS || chunks.last() == Some(&ChunkItem::Interrupted), "{chunks:?}");
     worker.shutdown().await;
 }
 
@@ -334,11 +361,20 @@ async fn b4_thousands_of_runs_are_awaited_at_once(setup: Setup) {
     let runs: Vec<_> =
         setup.hatchet.run_many(&task, inputs).start().await.unwrap().into_iter().map(Result::unwrap).collect();
     let expected: HashMap<_, _> = runs.iter().zip(0..).map(|(run, n)| (run.id(), 2 * n)).collect();
+    // Each stream uses one up.
+    let faults = setup.engine.as_ref().map(hatchet::embedded::Engine::faults);
+    if let Some(faults) = &faults {
+        faults.inject_times("SubscribeToWorkflowRuns", Fault::Delay(Duration::ZERO), 1000).unwrap();
+    }
     let (mut results, mut seen) = (setup.hatchet.results(&runs), HashMap::new());
     while let Some((run, result)) = results.next().await {
         assert!(seen.insert(run, result.unwrap().doubled).is_none(), "each run is returned once");
     }
     assert_eq!(seen, expected);
+    if let Some(faults) = &faults {
+        assert_eq!(faults.planned(), 999, "all of them are awaited on one stream");
+        faults.clear();
+    }
     worker.shutdown().await;
 }
 
@@ -358,12 +394,10 @@ async fn texts(mut chunks: hatchet::stream::RunChunks) -> Vec<String> {
 
 async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setup) {
     let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
-        // The first chunk is sent at once.
+        // The first chunk is sent at once, and the run ends at once after the last one.
         for number in 0..n {
             context.put(format!("{number}")).await?;
         }
-        // The end of the run can be announced before the last chunks.
-        tokio::time::sleep(SECOND / 2).await;
         Ok(n)
     });
     let worker = setup.worker(&chat).await;

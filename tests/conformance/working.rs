@@ -137,7 +137,7 @@ async fn w5_timeouts_are_enforced_and_can_be_extended(setup: Setup) {
     let slow = |name: &str, extended: bool| {
         let task = Task::new(setup.name(name), move |input: Number, context: Context| async move {
             if extended {
-                context.refresh_timeout(10 * SECOND).await?;
+                context.refresh_timeout(10 * SECOND).send().await?;
             }
             sleep(4 * SECOND).await;
             Ok(Doubled { doubled: input.n * 2 })
@@ -169,8 +169,8 @@ async fn w8_labels_can_change_while_the_worker_runs(setup: Setup) {
         worker.build().unwrap().start()
     };
     let (one, other) = (register("one").await.unwrap(), register("other").await.unwrap());
-    other.set_labels([("model", "large")]).await.unwrap();
-    assert!(other.set_labels([("", 1)]).await.is_err());
+    other.set_labels([("model", "large")]).send().await.unwrap();
+    assert!(other.set_labels([("", 1)]).send().await.is_err());
     // The scheduler of the real engine notices labels some seconds later.
     sleep(8 * SECOND).await;
     for (size, worker) in [("large", &other), ("small", &one)] {
@@ -319,14 +319,14 @@ async fn w19_pause_resume_and_drain_are_visible(setup: Setup) {
     worker.ready().await.unwrap();
     let mut statuses = worker.statuses();
     assert_eq!(statuses.next().await.unwrap().state, WorkerState::Connected);
-    worker.pause().await.unwrap();
+    worker.pause().send().await.unwrap();
     setup.eventually(async || worker.status().is_paused).await;
     // What the engine's scheduler knows is up to 1.5 seconds old.
     sleep(3 * SECOND).await;
     let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     sleep(2 * SECOND).await;
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
-    worker.resume().await.unwrap();
+    worker.resume().send().await.unwrap();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 2 });
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.total()), (1, 1));

@@ -1,7 +1,7 @@
 //! Planned faults, on virtual time.
 
 use futures_util::StreamExt as _;
-use hatchet::embedded::{Engine, Fault};
+use hatchet::embedded::{Engine, Fault, Faults};
 use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
 use hatchet::{Client, ErrorKind, RunFilter};
@@ -151,9 +151,15 @@ async fn an_expired_token_is_reported_to_everyone_after_five_minutes() {
     setup.worker.shutdown().await;
 }
 
-/// A server that restarts again and again: each stream is lost after a second, and calls fail in between.
+/// A server that restarts again and again: each stream is lost after half a second, or ends without an error, and calls fail in between.
 #[tokio::test(start_paused = true)]
 async fn streams_that_are_lost_again_and_again_lose_nobody() {
+    for close in [Faults::interrupt, Faults::end] {
+        lose_again_and_again(close).await;
+    }
+}
+
+async fn lose_again_and_again(close: fn(&Faults, &str) -> hatchet::Result<usize>) {
     let setup = Setup::new().await;
     let input = Input { chunks: 40, millis: 500 };
     let run = setup.start(input).await;
@@ -161,7 +167,7 @@ async fn streams_that_are_lost_again_and_again_lose_nobody() {
         for _ in 0..30 {
             sleep(SECOND / 2).await;
             for stream in STREAMS {
-                setup.engine.faults().interrupt(stream).unwrap();
+                close(&setup.engine.faults(), stream).unwrap();
             }
             setup.engine.faults().inject("GetRunDetails", Fault::RefuseGrpc(14)).unwrap();
             setup.engine.faults().inject(READS[2], Fault::RefuseRest(502)).unwrap();

@@ -14,7 +14,6 @@
 mod support;
 
 mod faults;
-mod proxy;
 mod random;
 mod sockets;
 

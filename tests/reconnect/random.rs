@@ -1,6 +1,6 @@
 //! Random faults while many runs are followed: everyone who waits is answered once, with the truth.
 //!
-//! `HATCHET_TEST_SEED` repeats one case.
+//! `HATCHET_TEST_SEED` repeats one case, and `HATCHET_TEST_CASES` sets the number of cases.
 
 use std::collections::HashMap;
 
@@ -8,12 +8,14 @@ use fastrand::Rng;
 use futures_util::future::join_all;
 use hatchet::embedded::{Engine, Fault, Quirk, Quirks};
 use hatchet::model::{Change, Gap};
-use hatchet::{Outcome, RunId, RunStatus, TaskError};
+use hatchet::{Outcome, RunId, RunStatus, TaskError, Workflow};
+use serde_json::Value;
 
 use super::*;
 
 const CASES: u64 = 20;
 const RUNS: usize = 12;
+const DAG_RUNS: usize = 3;
 const STREAMS: [&str; 2] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents"];
 /// The calls of those who follow runs.
 const GRPC: [&str; 3] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents", "GetRunDetails"];
@@ -120,6 +122,69 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) {
     }
 }
 
+/// The tasks of a DAG run, each of which sends its chunks and returns their number.
+const TASKS: [&str; 2] = ["first", "last"];
+
+fn dag() -> Workflow<Plan> {
+    let task = |name: &'static str| {
+        Task::new(name, async |plan: Plan, context: Context| {
+            for number in 0..plan.chunks {
+                context.put(format!("1.{number}")).await?;
+                sleep(Duration::from_millis(plan.millis / plan.chunks)).await;
+            }
+            sleep(Duration::from_millis(plan.millis)).await;
+            Ok(plan.chunks)
+        })
+    };
+    Workflow::new("dag").task(&task(TASKS[0])).task_after(&task(TASKS[1]), [TASKS[0]])
+}
+
+/// A run of [`dag`] is followed in all ways at once.
+async fn follow_dag(run: &RunHandle<Value>, plan: Plan) {
+    let plan = Plan { failures: 0, ..plan };
+    let outcome = async {
+        let Outcome::Completed(completed) = run.outcome().await.unwrap() else { panic!("expected it to complete") };
+        let output: Value = completed.output.parse().unwrap();
+        assert_eq!(output, serde_json::json!({ "first": plan.chunks, "last": plan.chunks }));
+    };
+    let watch = async {
+        let (mut watch, mut of_run, mut of_tasks) = (run.watch(), Vec::new(), HashMap::<_, Vec<_>>::new());
+        while let Some(change) = watch.next().await {
+            let change = change.unwrap();
+            match &change {
+                Change::Task(task) => of_tasks.entry(task.task_id).or_default().push(change),
+                // A gap says that changes of any task may be missing.
+                Change::Gap(_) => {
+                    of_tasks.values_mut().for_each(|changes| changes.push(change.clone()));
+                    of_run.push(change);
+                }
+                _ => of_run.push(change),
+            }
+        }
+        plan.check_states(&of_run);
+        assert_eq!(of_tasks.len(), TASKS.len(), "{of_tasks:?}");
+        let ends = |changes: &Vec<Change>| {
+            changes.iter().filter(|change| change.status() == Some(&RunStatus::Completed)).count()
+        };
+        assert!(of_tasks.values().all(|changes| ends(changes) == 1), "{of_tasks:?}");
+    };
+    let chunks = async {
+        let (mut chunks, mut of_tasks, mut is_interrupted) = (run.chunks(), HashMap::<_, Vec<_>>::new(), false);
+        while let Some(item) = chunks.next().await {
+            assert!(!is_interrupted, "it is the last item");
+            let item = item.unwrap();
+            match &item {
+                ChunkItem::Chunk(chunk) => of_tasks.entry(chunk.task_id).or_default().push(item),
+                ChunkItem::Gap(gap) => of_tasks.entry(gap.task_id).or_default().push(item),
+                _ => is_interrupted = true,
+            }
+        }
+        assert!(of_tasks.len() <= TASKS.len(), "{of_tasks:?}");
+        of_tasks.values().for_each(|items| check_chunks(plan, items));
+    };
+    tokio::join!(outcome, watch, chunks);
+}
+
 /// Injects faults at random times.
 async fn disturb(engine: &Engine, mut rng: Rng) {
     loop {
@@ -128,7 +193,8 @@ async fn disturb(engine: &Engine, mut rng: Rng) {
         let times = rng.usize(1..4);
         let grpc = GRPC[rng.usize(0..GRPC.len())];
         match rng.u32(0..7) {
-            0 | 1 => drop(faults.interrupt(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
+            0 => drop(faults.interrupt(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
+            1 => drop(faults.end(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
             2 => faults.inject_times(grpc, Fault::RefuseGrpc([14, 13, 1, 8][rng.usize(0..4)]), times).unwrap(),
             3 => faults.inject_times(grpc, Fault::LoseResponse, times).unwrap(),
             6 => {
@@ -166,16 +232,20 @@ async fn case(seed: u64) {
         Ok(plan.chunks)
     });
     let task = task.retries(RETRIES);
-    let worker = hatchet.worker("worker").slots(4).register(&task).build().unwrap().start().await.unwrap();
+    let dag = dag();
+    let worker = hatchet.worker("worker").slots(4).register(&task).register(&dag);
+    let worker = worker.build().unwrap().start().await.unwrap();
     let plans: Vec<_> = (0..RUNS).map(|_| Plan::new(&mut rng)).collect();
     let runs = hatchet.run_many(&task, plans.clone()).metadata("tag", "a").start().await.unwrap();
     let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    let dag_plans: Vec<_> = (0..DAG_RUNS).map(|_| Plan::new(&mut rng)).collect();
+    let dag_runs = hatchet.run_many(&dag, dag_plans.clone()).start().await.unwrap();
     let by_run: HashMap<RunId, Plan> = runs.iter().map(RunHandle::id).zip(plans.iter().copied()).collect();
     let (mut of_waits, mut of_watches, of_faults) = (rng.fork(), rng.fork(), rng.fork());
     let waits = runs.iter().map(|run| {
         let (plan, mut rng) = (by_run[&run.id()], of_waits.fork());
         async move {
-            // Some waits are dropped and begun again.
+            // Some waits are dropped and repeated.
             while rng.bool() {
                 let wait = Duration::from_millis(rng.u64(0..2000));
                 if let Ok(outcome) = tokio::time::timeout(wait, run.outcome()).await {
@@ -221,7 +291,8 @@ async fn case(seed: u64) {
             by_run[run].check_states(changes);
         }
     };
-    let all = async { tokio::join!(join_all(waits), join_all(watches), join_all(chunks), tagged) };
+    let dags = dag_runs.iter().zip(dag_plans).map(|(run, plan)| follow_dag(run.as_ref().unwrap(), plan));
+    let all = async { tokio::join!(join_all(waits), join_all(watches), join_all(chunks), tagged, join_all(dags)) };
     // If the stream has lost a result, the run is probed after five minutes.
     let disturbed = tokio::time::timeout(1000 * SECOND, all);
     tokio::select! {
@@ -236,8 +307,9 @@ async fn case(seed: u64) {
 
 #[test]
 fn everyone_is_answered_once_with_the_truth() {
-    let repeated = std::env::var("HATCHET_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seeds = repeated.map_or(0..CASES, |seed: u64| seed..seed + 1);
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let cases = number("HATCHET_TEST_CASES").unwrap_or(CASES);
+    let seeds = number("HATCHET_TEST_SEED").map_or(0..cases, |seed| seed..seed + 1);
     for seed in seeds {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let result = std::panic::catch_unwind(|| runtime.block_on(case(seed)));

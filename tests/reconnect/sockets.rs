@@ -9,7 +9,7 @@ use hatchet::embedded::{Engine, Fault};
 use hatchet::worker::WorkerState;
 
 use super::faults::refuse;
-use super::proxy::{Mode, Proxy};
+use super::support::proxy::{Mode, Proxy};
 use super::*;
 
 /// What stands between the client and its runs.

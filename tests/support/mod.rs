@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses only some of them")]
 
+pub(crate) mod proxy;
+
 use std::time::Duration;
 
 use hatchet::config::{ConfigBuilder, TlsStrategy};

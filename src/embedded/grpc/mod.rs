@@ -140,13 +140,13 @@ impl Service<Request<Body>> for Services {
             return response;
         }
         let open = self.faults.opened(method);
-        let interrupted = open.interrupted.clone();
+        let closed = open.closed();
         let (faults, method) = (self.faults.clone(), method.to_owned());
         async move {
             tokio::select! {
                 biased;
                 response = response => response.map(|response| interrupt::with_faults(response, open, faults, &method)),
-                () = interrupted.cancelled() => Ok(interrupt::interrupted().into_http()),
+                status = closed => Ok(status.into_http()),
             }
         }
         .boxed()

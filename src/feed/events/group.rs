@@ -24,7 +24,7 @@ pub(crate) type Tag = (String, String);
 
 /// What the runs of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Subject {
+pub(super) enum Subject {
     Tag(Tag),
     /// Their workflow. The engine has no stream for that, so the group has only lists.
     Workflow(WorkflowId),

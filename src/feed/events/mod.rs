@@ -32,9 +32,8 @@ use crate::time::Clock;
 pub(crate) use chunks::ChunkEvent;
 use chunks::ChunkQueue;
 use driver::Inner;
-use group::Subscribed;
-use group::{Arrivals, Group};
-pub(crate) use group::{Arrived, Subject, Tag, Wanted};
+use group::{Arrivals, Group, Subject, Subscribed};
+pub(crate) use group::{Arrived, Tag, Wanted};
 use slot::Slot;
 pub(crate) use slot::{Listing, Notifications, TaskRow};
 
@@ -486,7 +485,7 @@ mod tests {
         event.encode_to_vec()
     }
 
-    /// The chunks have no numbers, so that nothing but the stream can tell that one is received twice.
+    /// The chunks have no numbers, so that nothing but the stream shows that one is received twice.
     #[tokio::test(start_paused = true)]
     async fn an_idle_stream_is_replaced_and_loses_or_doubles_nothing() {
         fastrand::seed(7);

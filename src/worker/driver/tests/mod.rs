@@ -375,7 +375,7 @@ async fn code_knows_why_it_is_cancelled_and_the_current_labels() {
     let worker = client.worker("worker").slots(3).label("gpu", "a100").shutdown_grace_period(2 * SECOND);
     let running = worker.register(&task).build().unwrap().start().await.unwrap();
     tokio::time::sleep(4 * SECOND).await;
-    running.set_labels([("zone", "a")]).await.unwrap();
+    running.set_labels([("zone", "a")]).send().await.unwrap();
     let report = running.shutdown().await;
     assert_eq!((report.cancelled, report.unfinished), (3, 1), "{report}");
     let mut found = Vec::new();

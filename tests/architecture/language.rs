@@ -1,0 +1,187 @@
+//! The language of documentation, comments and texts.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::visit::Visit;
+use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, Lit, Meta, Visibility};
+
+use super::source::{Sources, is_test};
+
+/// Words that say nothing beside the name of an item.
+const EMPTY_WORDS: &str = "a an and any are as at be by create creates each for from get gets have has in is it its no of on one or return \
+     returns set sets that the this to was whether which with";
+
+/// Words that documentation and comments avoid, and the term that they use.
+const AVOIDED: &[(&str, &str)] = &[
+    ("verdict", "resolution"),
+    ("judge", "resolve"),
+    ("settled", "resolved"),
+    ("patience", "timeout"),
+    ("stamp", "timestamp"),
+    ("beat", "heartbeat"),
+    ("anew", "again"),
+    ("tell", "report"),
+    ("told", "reported"),
+    ("circle", "cycle"),
+    ("surface", "API view"),
+    ("goodbye", "shutdown"),
+    ("as above", "a link"),
+    ("see above", "a link"),
+    ("of one piece", "consistent"),
+    ("gone quiet", "idle"),
+];
+
+/// The public items whose documentation has no word that is not in their names.
+pub(crate) fn docs_that_repeat_names(sources: &Sources) -> Vec<String> {
+    let mut docs = Docs::default();
+    for source in &sources.files {
+        docs.visit_file(&source.syntax);
+    }
+    docs.repeated
+}
+
+/// The lines with avoided words.
+pub(crate) fn avoided_words() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<PathBuf> = Vec::new();
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"] {
+        files.push(root.join(name));
+    }
+    let mut folders: Vec<_> = ["src", "docs", "examples", "benches", "proto"].map(|name| root.join(name)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    for path in files {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let is_code = path.extension().is_some_and(|extension| extension == "rs" || extension == "proto");
+        for (at, line) in text.lines().enumerate() {
+            let prose = if is_code { line.split_once("//").map_or("", |(_, comment)| comment) } else { line };
+            for (word, term) in avoided(prose) {
+                found.push(format!("{}:{}: {word:?}, expected {term:?}", path.display(), at + 1));
+            }
+        }
+    }
+    found
+}
+
+fn avoided(prose: &str) -> Vec<(&'static str, &'static str)> {
+    let words: Vec<_> = prose.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let line = format!(" {} ", words.join(" ").to_lowercase());
+    AVOIDED.iter().filter(|(word, _)| line.contains(&format!(" {word} "))).copied().collect()
+}
+
+#[derive(Default)]
+struct Docs {
+    /// The type whose items are visited.
+    owner: String,
+    repeated: Vec<String>,
+}
+
+impl Docs {
+    fn check(&mut self, name: &str, attributes: &[Attribute]) {
+        let text = doc(attributes);
+        let mut said = words(&text);
+        for known in [name, &self.owner, EMPTY_WORDS].into_iter().flat_map(words) {
+            said.remove(&known);
+        }
+        if !text.is_empty() && said.is_empty() {
+            self.repeated.push(format!("{} {name}:{text}", self.owner));
+        }
+    }
+}
+
+fn doc(attributes: &[Attribute]) -> String {
+    let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::NameValue(value) if value.path.is_ident("doc") => match &value.value {
+            Expr::Lit(literal) => match &literal.lit {
+                Lit::Str(text) => Some(text.value()),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The words of a text or of an identifier, in lower case and without the `s` of a plural.
+fn words(text: &str) -> BTreeSet<String> {
+    let mut spaced = String::new();
+    let mut was_lower = false;
+    for letter in text.chars() {
+        if was_lower && letter.is_uppercase() {
+            spaced.push(' ');
+        }
+        was_lower = letter.is_lowercase();
+        spaced.push(if letter.is_alphanumeric() { letter.to_ascii_lowercase() } else { ' ' });
+    }
+    spaced.split_whitespace().map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
+}
+
+fn is_pub(visibility: &Visibility) -> bool {
+    matches!(visibility, Visibility::Public(_))
+}
+
+impl<'ast> Visit<'ast> for Docs {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !is_test(&item.attrs) {
+            syn::visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_struct(&mut self, item: &'ast ItemStruct) {
+        if is_pub(&item.vis) {
+            self.owner = item.ident.to_string();
+            for field in item.fields.iter().filter(|field| is_pub(&field.vis)) {
+                let name = field.ident.as_ref().map(ToString::to_string).unwrap_or_default();
+                self.check(&name, &field.attrs);
+            }
+        }
+    }
+
+    fn visit_item_enum(&mut self, item: &'ast ItemEnum) {
+        if is_pub(&item.vis) {
+            self.owner = item.ident.to_string();
+            for variant in &item.variants {
+                self.check(&variant.ident.to_string(), &variant.attrs);
+            }
+        }
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast ItemImpl) {
+        if let syn::Type::Path(path) = &*item.self_ty {
+            self.owner = path.path.segments.last().map(|last| last.ident.to_string()).unwrap_or_default();
+        }
+        syn::visit::visit_item_impl(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast ImplItemFn) {
+        if is_pub(&item.vis) {
+            self.check(&item.sig.ident.to_string(), &item.attrs);
+        }
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast ItemFn) {
+        if is_pub(&item.vis) {
+            self.owner.clear();
+            self.check(&item.sig.ident.to_string(), &item.attrs);
+        }
+    }
+}
+
+#[test]
+fn words_of_identifiers_and_texts_are_compared() {
+    let expected: BTreeSet<_> = ["run", "id", "workflow"].map(str::to_owned).into();
+    assert_eq!(words("WorkflowRuns ids"), expected);
+    assert_eq!(words("workflow_run_id"), expected);
+    assert_eq!(
+        avoided("As above: the verdict of a run's timestamp."),
+        [("verdict", "resolution"), ("as above", "a link")]
+    );
+}
