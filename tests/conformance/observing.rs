@@ -183,12 +183,12 @@ async fn o5_a_paused_worker_is_alive_and_not_ready(setup: Setup) {
         sleep(Duration::from_millis(10)).await;
     };
     until(200, "ok").await;
-    worker.pause().await.unwrap();
+    worker.pause().send().await.unwrap();
     until(503, "the worker is paused").await;
     let (code, body) = get(&health, "/health").await;
     assert!(code == 503 && body.contains(&worker.id().to_string()), "{body}");
     assert_eq!((get(&health, "/livez").await.0, get(&health, "/nothing").await.0), (200, 404));
-    worker.resume().await.unwrap();
+    worker.resume().send().await.unwrap();
     until(200, "ok").await;
     let (_, metrics) = get(&health, "/metrics").await;
     assert!(metrics.contains(&format!("{} 0", telemetry::ATTEMPTS_RUNNING)), "{metrics}");
