@@ -11,8 +11,9 @@ use std::str::FromStr;
 use futures_core::Stream;
 use hatchet::archive::{
     Archive, ArchiveFile, ArchiveQuery, ArchivedDetails, ArchivedRuns, CollectBuilder, CollectReport, CollectedBatch,
-    CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, ExpireBuilder, ExpireReport, History,
-    HistoryDetails, HistoryQuery, HistoryRuns, Retention, Rule, RunningCollector, SweepBuilder, SweepReport,
+    CollectedBatches, CollectorBuilder, CompactBuilder, CompactReport, CompactedDay, CompactedDays, ExpireBuilder,
+    ExpireReport, History, HistoryDetails, HistoryQuery, HistoryRunDetails, HistoryRuns, Retention, Rule,
+    RunningCollector, SweepBuilder, SweepReport, SweptBatch, SweptBatches,
 };
 use hatchet::builder::{
     BulkCancelBuilder, BulkReplayBuilder, CancelBuilder, CancelManyBuilder, CancelReason, CommandBuilder, CronBuilder,
@@ -95,15 +96,20 @@ fn types_of_archives_have_the_traits_of_their_kind() {
     stream::<ArchivedRuns>();
     stream::<ArchivedDetails>();
     stream::<CollectedBatches>();
+    stream::<CompactedDays>();
+    stream::<HistoryRunDetails>();
     stream::<HistoryRuns>();
+    stream::<SweptBatches>();
     data::<Retention>();
     data::<Rule>();
     data::<ArchiveFile>();
     data::<CollectReport>();
     data::<CollectedBatch>();
     data::<CompactReport>();
+    data::<CompactedDay>();
     data::<ExpireReport>();
     data::<SweepReport>();
+    data::<SweptBatch>();
 }
 
 /// This compiles or it does not.

@@ -8,11 +8,11 @@ use hatchet::{Context, Task};
 
 use crate::ALLOCATOR;
 
-pub(crate) fn run() {
+pub(crate) fn run(sizes: &[usize]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     println!("{:>9} {:>22}", "runs", "peak heap in bytes");
-    for runs in [1000, 10_000, 50_000] {
-        runtime.block_on(collect(runs));
+    for runs in sizes {
+        runtime.block_on(collect(*runs));
     }
 }
 

@@ -6,20 +6,19 @@ use hatchet::archive::{Archive, Retention};
 use hatchet::embedded::Engine;
 use hatchet::{Client, Context, Outcome, Task};
 
-/// The number of runs that are collected.
-const OLD_RUNS: usize = 100_000;
 /// The number of runs in one measurement.
 const RUNS: usize = 5000;
 const ROUNDS: usize = 5;
 
-pub(crate) fn run() {
+/// `old_runs`: the number of runs that are collected.
+pub(crate) fn run(old_runs: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let engine = Engine::start().await.unwrap();
         let hatchet = engine.client();
         let task = Task::new("work", async |(): (), _: Context| Ok(()));
         let worker = hatchet.worker("worker").slots(100).register(&task).build().unwrap().start().await.unwrap();
-        work(&hatchet, &task, OLD_RUNS).await;
+        work(&hatchet, &task, old_runs).await;
         let (mut alone, mut together) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             alone.push(work(&hatchet, &task, RUNS).await);
@@ -27,6 +26,8 @@ pub(crate) fn run() {
             let retention = Retention::older_than(Duration::ZERO);
             let collector = archive.collect(&hatchet, retention).every(Duration::from_secs(3600)).start().unwrap();
             together.push(work(&hatchet, &task, RUNS).await);
+            // Otherwise, it was not there the whole time.
+            assert!(collector.last_result().is_none(), "the collection ended before the work: use more runs");
             collector.shutdown().await;
         }
         let median = |times: &mut Vec<Duration>| {
@@ -36,7 +37,7 @@ pub(crate) fn run() {
         let (alone, together) = (median(&mut alone), median(&mut together));
         let rate = |seconds: f64| f64::from(u32::try_from(RUNS).unwrap_or(u32::MAX)) / seconds;
         println!(
-            "a worker on an engine with {OLD_RUNS} runs: {:.0} tasks/s alone, {:.0} with a collection of 200 requests/s, time ratio {:.2}",
+            "a worker on an engine with {old_runs} runs: {:.0} tasks/s alone, {:.0} with a collection of 200 requests/s, time ratio {:.2}",
             rate(alone),
             rate(together),
             together / alone

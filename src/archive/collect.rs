@@ -7,7 +7,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,11 +20,11 @@ use super::convert::{self, Version};
 use super::days::{MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
+use super::progress::{Job, Progress};
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
 use super::schema::{Column, Row};
 use super::writing::{self, MAX_FILE_BYTES};
-use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,7 +32,6 @@ use crate::feed::Gate;
 use crate::list::RunItems;
 use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::observe::DetailsBuilder;
-use crate::sync::lock;
 use crate::telemetry::{Measurement, record};
 use crate::time::MAX_DURATION;
 
@@ -77,6 +75,7 @@ impl Archive {
             concurrency: CONCURRENCY,
             requests_per_second: REQUESTS_PER_SECOND,
             interval: Duration::ZERO,
+            commit_bytes: MAX_FILE_BYTES,
             request: RequestOptions::default(),
         }
     }
@@ -106,6 +105,8 @@ pub struct CollectBuilder {
     requests_per_second: u32,
     /// The time until the next collection.
     pub(super) interval: Duration,
+    /// The size of the runs after which they are committed.
+    commit_bytes: usize,
     request: RequestOptions,
 }
 
@@ -180,6 +181,14 @@ impl CollectBuilder {
         self
     }
 
+    /// Replaces the 64 MiB after which runs are committed: a test of the memory without optimizations would take minutes.
+    #[cfg(feature = "__benches")]
+    #[doc(hidden)]
+    pub fn commit_bytes(mut self, bytes: usize) -> Self {
+        self.commit_bytes = bytes;
+        self
+    }
+
     /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
     /// with [`batches`](Self::batches), the report is available.
     ///
@@ -207,21 +216,7 @@ impl CollectBuilder {
     pub fn batches(self) -> Result<CollectedBatches> {
         self.check()?;
         let client = self.client.with(self.request)?;
-        let report = Arc::new(Mutex::new(CollectReport::default()));
-        let shared = Arc::clone(&report);
-        let open = async move { Ok(Box::new(Collector::start(self, client).await?)) };
-        let batches = BoxStream::opened(open, move |mut collector: Box<Collector>| {
-            let report = Arc::clone(&shared);
-            async move {
-                let batch = collector.next().await;
-                *lock(&report) = collector.report.clone();
-                match batch {
-                    Ok(batch) => Some((Ok(batch?), Some(collector))),
-                    Err(error) => Some((Err(error), None)),
-                }
-            }
-        });
-        Ok(CollectedBatches { batches, report })
+        Ok(CollectedBatches(Progress::of(async move { Ok(Box::new(Collector::start(self, client).await?)) })))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -363,27 +358,6 @@ impl Collector {
         })
     }
 
-    /// Collects until a batch is committed. `None` at the end.
-    async fn next(&mut self) -> Result<Option<CollectedBatch>> {
-        while self.rows.len() < COMMIT_RUNS && self.size < MAX_FILE_BYTES {
-            let step = if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) };
-            match step {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    // What has been fetched is not fetched again.
-                    self.commit().await?;
-                    return Err(error);
-                }
-            }
-        }
-        let batch = self.commit().await?;
-        if batch.is_none() {
-            self.finish();
-        }
-        Ok(batch)
-    }
-
     /// Logs and records the result.
     fn finish(&self) {
         let (archive, report) = (self.builder.archive.url(), &self.report);
@@ -518,6 +492,36 @@ impl Collector {
     }
 }
 
+impl Job for Collector {
+    type Item = CollectedBatch;
+    type Report = CollectReport;
+
+    /// Collects until a batch is committed.
+    async fn step(&mut self) -> Result<Option<CollectedBatch>> {
+        while self.rows.len() < COMMIT_RUNS && self.size < self.builder.commit_bytes {
+            let step = if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) };
+            match step {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    // What has been fetched is not fetched again.
+                    self.commit().await?;
+                    return Err(error);
+                }
+            }
+        }
+        let batch = self.commit().await?;
+        if batch.is_none() {
+            self.finish();
+        }
+        Ok(batch)
+    }
+
+    fn report(&self) -> &CollectReport {
+        &self.report
+    }
+}
+
 /// Whether an error concerns one run, and not the server.
 fn is_of_one_run(error: &Error) -> bool {
     use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
@@ -538,10 +542,7 @@ fn is_of_one_run(error: &Error) -> bool {
 /// # }
 /// ```
 #[must_use = "nothing is archived before the stream is polled"]
-pub struct CollectedBatches {
-    batches: BoxStream<Result<CollectedBatch>>,
-    report: Arc<Mutex<CollectReport>>,
-}
+pub struct CollectedBatches(Progress<CollectedBatch, CollectReport>);
 
 impl CollectedBatches {
     /// Returns the next batch when it is committed, or `None` at the end.
@@ -549,12 +550,12 @@ impl CollectedBatches {
     /// # Cancel safety
     /// This method is cancel safe: the collection continues with the next call.
     pub async fn next(&mut self) -> Option<Result<CollectedBatch>> {
-        self.batches.next().await
+        self.0.next().await
     }
 
     /// Returns the counts up to the last item that the stream has returned, including an error.
     pub fn report(&self) -> CollectReport {
-        lock(&self.report).clone()
+        self.0.report()
     }
 }
 
@@ -562,7 +563,7 @@ impl Stream for CollectedBatches {
     type Item = Result<CollectedBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.batches.poll_next_unpin(cx)
+        self.0.poll_next_unpin(cx)
     }
 }
 

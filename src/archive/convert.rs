@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::exact;
 use super::schema::{Column, Row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Completed, Outcome, Payload, RunDetails, RunId, RunStatus, RunSummary, TaskDetails, Trigger};
+use crate::model::{
+    Completed, Outcome, Payload, RunDetails, RunId, RunStatus, RunSummary, StatusCounts, TaskDetails, Trigger,
+};
 
 /// The columns of a [`RunSummary`], and those that filters need.
 pub(super) const SUMMARY_COLUMNS: &[Column] = &[
@@ -243,6 +245,12 @@ fn unserializable(error: serde_json::Error) -> Error {
 
 pub(super) fn status(row: &Row) -> Result<RunStatus> {
     Ok(RunStatus::from_name(required(row, Column::Status)?))
+}
+
+/// The numbers of runs by the name of their status. Timed-out runs are counted, so their number is known even if it is 0.
+pub(super) fn status_counts(mut counts: BTreeMap<String, u64>) -> StatusCounts {
+    counts.entry(RunStatus::TimedOut.as_str().to_owned()).or_insert(0);
+    StatusCounts::new(counts.into_iter().map(|(name, count)| (RunStatus::from_name(&name), count)))
 }
 
 fn metadata(row: &Row) -> Result<BTreeMap<String, Value>> {

@@ -22,6 +22,8 @@ pub(super) struct Crash {
     refusals: Arc<AtomicUsize>,
     /// Whether the next object gets other content than was written.
     damages: Arc<AtomicBool>,
+    /// The object whose operations fail.
+    fails: Arc<Mutex<Option<String>>>,
 }
 
 impl Crash {
@@ -37,6 +39,11 @@ impl Crash {
     /// Whether the next object is refused.
     pub(super) fn is_refused(&self) -> bool {
         self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Makes the operations of one object fail.
+    pub(super) fn fail(&self, path: &str) {
+        *lock(&self.fails) = Some(path.to_owned());
     }
 
     /// Makes the store damage the next object that is written.
@@ -61,6 +68,9 @@ impl Crash {
 
     pub(super) fn before(&self, operation: &str, path: &str) -> Result<(), Crashed> {
         lock(&self.log).push(format!("{operation} {path}"));
+        if lock(&self.fails).as_deref() == Some(path) {
+            return Err(Crashed);
+        }
         self.step()
     }
 

@@ -1,31 +1,28 @@
 //! One view over the runs of the engine and of the archive.
-//!
-//! The engine is always read before the archive: a run that the engine drops in between was archived before, so the archive has it. If both
-//! have a run, the engine's version is used, because the run may have been replayed after it was archived.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use chrono::{DateTime, NaiveDate, Utc};
 use futures_core::Stream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 
-use super::convert::{self, SUMMARY_COLUMNS};
-use super::days::{MICROSECOND, first_day_with_runs};
+use super::convert::{self, SUMMARY_COLUMNS, status_counts};
 use super::filter::Criteria;
 use super::handle::Archive;
-use super::paging::{Pages, Position};
-use super::reading::Reading;
+use super::merge::{Found, Merge, View};
+use super::paging::Pages;
+use super::schema::Column;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
-use crate::list::RunItems;
-use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, Total};
+use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 
 /// The number of runs of the engine that are read before the archive is.
 const PAGE_SIZE: usize = 200;
+/// The number of runs whose details are fetched from the engine at the same time.
+const CONCURRENCY: usize = 8;
 
 /// One view over the runs of an engine and of its archive. A run that both have is returned once.
 ///
@@ -66,7 +63,7 @@ impl History {
 
     /// Prepares a query for the runs that match a filter, or that were created in a time window.
     pub fn runs(&self, filter: impl Into<RunFilter>) -> HistoryQuery {
-        HistoryQuery { history: self.clone(), filter: filter.into(), after: None }
+        HistoryQuery { history: self.clone(), filter: filter.into(), after: None, logs: 0 }
     }
 
     /// Prepares to fetch the details of a run: from the engine if it has the run, otherwise from the archive. Await it.
@@ -143,11 +140,12 @@ impl IntoFuture for HistoryDetails {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is read before `page`, `items` or `count`"]
+#[must_use = "nothing is read before `page`, `items`, `details` or a count"]
 pub struct HistoryQuery {
     history: History,
     filter: RunFilter,
     after: Option<PageToken>,
+    logs: usize,
 }
 
 impl HistoryQuery {
@@ -155,6 +153,13 @@ impl HistoryQuery {
     /// all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
+        self
+    }
+
+    /// Includes the first `count` log lines of each run in [`details`](Self::details). The default is 0, the maximum is
+    /// [`RunDetails::MAX_LOGS`]. The archive has those that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
+    pub fn logs(mut self, count: usize) -> Self {
+        self.logs = count;
         self
     }
 
@@ -212,13 +217,51 @@ impl HistoryQuery {
     /// With a status in the filter, the stream sends one more request for each archived run that matches and that the engine may still have,
     /// because its status in the engine may differ. A workflow that the server no longer has is looked up in the archive only.
     pub fn items(&self) -> HistoryRuns {
+        HistoryRuns(BoxStream::new(self.read(SUMMARY_COLUMNS).map(|found| Ok(found?.run))))
+    }
+
+    /// Returns a stream of the details of the matching runs, newest first. The runs are those of [`items`](Self::items). The details of up to
+    /// eight runs of the engine are fetched at the same time, after the runs were listed: a run that is replayed in between has its new
+    /// status.
+    ///
+    /// ```no_run
+    /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
+    /// use hatchet::model::Window;
+    ///
+    /// let mut runs = history.runs(Window::all()).logs(100).details();
+    /// while let Some(run) = runs.next().await.transpose()? {
+    ///     println!("{run} {}", run.input);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn details(&self) -> HistoryRunDetails {
+        let (history, logs) = (self.history.clone(), self.logs);
+        let details = self.read(Column::ALL).map(move |found| {
+            let history = history.clone();
+            async move {
+                let Found { run, row } = found?;
+                let Some(row) = row else { return history.details(run.id).logs(logs).await };
+                let mut details = convert::details(&row)?;
+                details.logs.truncate(logs);
+                Ok(details)
+            }
+        });
+        HistoryRunDetails(BoxStream::new(details.buffered(CONCURRENCY)))
+    }
+
+    fn read(&self, columns: &'static [Column]) -> BoxStream<Result<Found>> {
         let query = self.clone();
-        let open = async move { Ok(Box::new(Merge::start(query).await?)) };
-        HistoryRuns(BoxStream::opened(open, |mut merge: Box<Merge>| async move {
-            let run = merge.next().await?;
+        let open = async move {
+            let after = query.pages().position(query.after.as_ref())?;
+            let Self { history: History { client, archive, page }, filter, .. } = query;
+            Ok(Box::new(Merge::start(View { client, archive, filter, after, page, columns }).await?))
+        };
+        BoxStream::opened(open, |mut merge: Box<Merge>| async move {
+            let found = merge.next().await?;
             let merge = (!merge.has_failed).then_some(merge);
-            Some((run, merge))
-        }))
+            Some((found, merge))
+        })
     }
 
     /// Returns the number of matching runs. It reads all of them, like [`items`](Self::items).
@@ -229,171 +272,24 @@ impl HistoryQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn count(&self) -> Result<u64> {
-        let (mut runs, mut count) = (Self { after: None, ..self.clone() }.items(), 0);
-        while runs.next().await.transpose()?.is_some() {
-            count += 1;
-        }
-        Ok(count)
-    }
-}
-
-struct Merge {
-    client: Client,
-    archive: Archive,
-    criteria: Criteria,
-    /// The runs that were on pages before.
-    after: Option<Position>,
-    /// The list of the engine, until its end.
-    list: Option<RunItems>,
-    /// The runs of the engine that have been read.
-    live: VecDeque<RunSummary>,
-    /// The runs of the engine that the archive may have, too, in the time that is being read.
-    ids: HashSet<RunId>,
-    /// Those with the creation time `read_down_to`. More of them may follow.
-    boundary: HashSet<RunId>,
-    /// The archive, down to the creation time of the last run in `live`.
-    archived: Option<Reading>,
-    /// The next run of the archive.
-    next_archived: Option<RunSummary>,
-    /// The creation time of the last run of the engine that has been read. The archive is read down to it, but not including it.
-    read_down_to: Option<DateTime<Utc>>,
-    /// The engine has dropped all runs that were created before this day. `None` if archived runs need not be looked up.
-    oldest_live_day: Option<NaiveDate>,
-    page: usize,
-    /// Whether the stream ends, because of an error of the engine or of the manifest.
-    has_failed: bool,
-}
-
-impl Merge {
-    async fn start(query: HistoryQuery) -> Result<Self> {
-        let after = query.pages().position(query.after.as_ref())?;
-        let HistoryQuery { history: History { client, archive, page }, mut filter, .. } = query;
-        archive.check_source(&client).await?;
-        let criteria = Criteria::new(filter.clone(), client.clock().now())?.after(after.clone());
-        if let Some(after) = &after {
-            filter.window = filter.window.up_to(after.until);
-        }
-        let oldest_live_day =
-            if criteria.has_statuses() { Some(oldest_live_day(&client, &archive).await?) } else { None };
-        let list = Some(client.runs(filter).items());
-        Ok(Self {
-            client,
-            archive,
-            criteria,
-            after,
-            list,
-            live: VecDeque::new(),
-            ids: HashSet::new(),
-            boundary: HashSet::new(),
-            archived: None,
-            next_archived: None,
-            read_down_to: None,
-            oldest_live_day,
-            page,
-            has_failed: false,
-        })
+        Ok(self.counts_by_status().await?.total())
     }
 
-    async fn next(&mut self) -> Option<Result<RunSummary>> {
-        loop {
-            if let Err(error) = self.fill_archived().await {
-                // A damaged file of the archive does not end the stream.
-                self.has_failed = error.kind() != ErrorKind::Corrupt;
-                return Some(Err(error));
-            }
-            let archived_is_next = match (&self.next_archived, self.live.front()) {
-                (Some(archived), Some(live)) => archived.created_at > live.created_at,
-                (archived, None) => archived.is_some(),
-                (None, Some(_)) => false,
-            };
-            if archived_is_next {
-                return self.next_archived.take().map(Ok);
-            }
-            if let Some(run) = self.live.pop_front() {
-                return Some(Ok(run));
-            }
-            match self.read_page().await {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(error) => {
-                    self.has_failed = true;
-                    return Some(Err(error));
-                }
-            }
+    /// Returns the number of matching runs by status. It reads all of them, like [`items`](Self::items). Unlike
+    /// [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it respects the statuses of the filter and counts timed-out
+    /// runs separately.
+    ///
+    /// # Errors
+    /// The first error of the stream of [`items`](Self::items).
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
+    pub async fn counts_by_status(&self) -> Result<StatusCounts> {
+        let (mut runs, mut counts) = (Self { after: None, ..self.clone() }.items(), BTreeMap::new());
+        while let Some(run) = runs.next().await.transpose()? {
+            *counts.entry(run.status.as_str().to_owned()).or_insert(0) += 1;
         }
-    }
-
-    /// Reads the next run of the archive that the engine does not have.
-    async fn fill_archived(&mut self) -> Result<()> {
-        while self.next_archived.is_none()
-            && let Some(archived) = &mut self.archived
-        {
-            let Some(row) = archived.next().await.transpose()? else {
-                self.archived = None;
-                return Ok(());
-            };
-            let run = convert::summary(&row)?;
-            if !self.ids.contains(&run.id) && !self.is_live(&run).await? {
-                self.next_archived = Some(run);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the engine still has an archived run that is not in its list. Then it has another status there.
-    async fn is_live(&self, run: &RunSummary) -> Result<bool> {
-        if self.oldest_live_day.is_none_or(|oldest| run.created_at.date_naive() < oldest) {
-            return Ok(false);
-        }
-        match self.client.rpc().rest.run(run.id).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Reads the next runs of the engine, and then opens the archive for their time. Returns `false` at the end.
-    async fn read_page(&mut self) -> Result<bool> {
-        let Some(list) = &mut self.list else { return Ok(false) };
-        let read_down_to = self.read_down_to;
-        let page: Vec<RunSummary> = match list.by_ref().take(self.page).try_collect().await {
-            // The archive may still have runs of a workflow that was deleted.
-            Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Vec::new(),
-            page => page?,
-        };
-        if page.len() < self.page {
-            self.list = None;
-        }
-        let low = page.last().map(|run| run.created_at).filter(|_| self.list.is_some());
-        let mut ids = std::mem::take(&mut self.boundary);
-        let at_low = page.iter().filter(|run| Some(run.created_at) == low).map(|run| run.id);
-        self.boundary = at_low.chain(ids.iter().copied().filter(|_| low == read_down_to)).collect();
-        ids.extend(page.iter().map(|run| run.id));
-        self.ids = ids;
-        let since = low.map_or(self.criteria.since, |low| low + MICROSECOND);
-        let until = read_down_to.or(self.criteria.until).unwrap_or(DateTime::<Utc>::MAX_UTC);
-        if since <= until {
-            let criteria = self.criteria.within(since, until);
-            self.archived = Some(self.archive.reading(criteria, SUMMARY_COLUMNS).await?);
-        }
-        self.read_down_to = low;
-        let is_passed =
-            |run: &RunSummary| self.after.as_ref().is_some_and(|after| after.is_passed(run.id, run.created_at));
-        self.live.extend(page.into_iter().filter(|run| !is_passed(run)));
-        Ok(true)
-    }
-}
-
-/// The first day of which the engine still has runs, if the archive has runs of days before it. Otherwise the first of all days.
-async fn oldest_live_day(client: &Client, archive: &Archive) -> Result<NaiveDate> {
-    let state = archive.log().state().await?;
-    let days = || state.files().map(|file| file.partition.day);
-    let Some((first, last)) = days().min().zip(days().max()) else { return Ok(NaiveDate::MIN) };
-    match first_day_with_runs(client, first, last, None).await? {
-        // The archive may get runs of earlier days.
-        Some(day) if day == first => Ok(NaiveDate::MIN),
-        Some(day) => Ok(day),
-        None => Ok(last.succ_opt().unwrap_or(last)),
+        Ok(status_counts(counts))
     }
 }
 
@@ -437,5 +333,49 @@ impl Stream for HistoryRuns {
 impl fmt::Debug for HistoryRuns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HistoryRuns")
+    }
+}
+
+/// A stream of the details of the runs of an engine and of its archive, newest first; see [`HistoryQuery::details`]. Errors are handled as in
+/// [`HistoryRuns`], and it also continues after an error of one run: [`RunNotFound`](ErrorKind::RunNotFound) if the engine drops a run after
+/// it was listed, and the archive does not have it.
+///
+/// ```no_run
+/// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
+/// use std::time::Duration;
+/// use hatchet::model::Window;
+///
+/// let year = Window::last(Duration::from_secs(365 * 24 * 3600));
+/// let mut runs = history.runs(year).details();
+/// while let Some(run) = runs.next().await {
+///     println!("{}", run?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is read before the stream is polled"]
+pub struct HistoryRunDetails(BoxStream<Result<RunDetails>>);
+
+impl HistoryRunDetails {
+    /// Returns the details of the next run, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no run is lost.
+    pub async fn next(&mut self) -> Option<Result<RunDetails>> {
+        self.0.next().await
+    }
+}
+
+impl Stream for HistoryRunDetails {
+    type Item = Result<RunDetails>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for HistoryRunDetails {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HistoryRunDetails")
     }
 }

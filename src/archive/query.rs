@@ -1,5 +1,6 @@
 //! Queries for archived runs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,7 +9,7 @@ use chrono::Utc;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
-use super::convert::{self, SUMMARY_COLUMNS};
+use super::convert::{self, SUMMARY_COLUMNS, status_counts};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::paging::Pages;
@@ -151,14 +152,12 @@ impl ArchiveQuery {
     /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
         let mut rows = self.archive.reading(self.all()?, SUMMARY_COLUMNS).await?;
-        let mut counts = std::collections::BTreeMap::new();
+        let mut counts = BTreeMap::new();
         while let Some(row) = rows.next().await.transpose()? {
             let status = row.text(Column::Status).unwrap_or_default().to_owned();
             *counts.entry(status).or_insert(0) += 1;
         }
-        Ok(StatusCounts::new(
-            counts.into_iter().map(|(name, count)| (crate::model::RunStatus::from_name(&name), count)),
-        ))
+        Ok(status_counts(counts))
     }
 
     fn pages(&self) -> Pages {

@@ -1,10 +1,12 @@
-//! What a collection did.
+//! What a collection or a compaction did.
 
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
+
+use super::manifest::{File, Partition};
 
 /// What a collection did; see [`CollectBuilder::send`](super::CollectBuilder::send).
 ///
@@ -89,4 +91,72 @@ pub struct CollectedBatch {
     pub min_created_at: DateTime<Utc>,
     /// The latest creation time of these runs.
     pub max_created_at: DateTime<Utc>,
+}
+
+/// The result of a compaction; see [`CompactBuilder::send`](super::CompactBuilder::send).
+///
+/// ```
+/// assert_eq!(hatchet::archive::CompactReport::default().to_string(), "0 files merged into 0");
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// The number of files that were merged. Files that needed no merge are not counted.
+    pub files_merged: u64,
+    /// The number of new files that contain their runs.
+    pub files_written: u64,
+    /// The paths of damaged and missing files among those that were read. Without
+    /// [`discard_damaged`](super::CompactBuilder::discard_damaged), only the files of workflows and days that need a merge are read.
+    pub damaged_files: Vec<String>,
+}
+
+impl fmt::Display for CompactReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} files merged into {}", self.files_merged, self.files_written)?;
+        match self.damaged_files.len() {
+            0 => Ok(()),
+            damaged => write!(f, ", {damaged} damaged"),
+        }
+    }
+}
+
+/// A workflow and a day whose files were compacted; see [`CompactBuilder::days`](super::CompactBuilder::days).
+///
+/// ```
+/// fn print(day: &hatchet::archive::CompactedDay) {
+///     println!("{} {}: {} files", day.workflow_name, day.day, day.files_written);
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CompactedDay {
+    /// The name of the workflow, without the namespace.
+    pub workflow_name: String,
+    /// The day on which the runs were created, in UTC.
+    pub day: NaiveDate,
+    /// The number of files that were merged. It is 0 if they were left unchanged: because none is damaged, because those that are not damaged
+    /// need no merge, or because another process has merged them.
+    pub files_merged: u64,
+    /// The number of new files that contain their runs.
+    pub files_written: u64,
+    /// The number of these runs.
+    pub runs: u64,
+    /// The total size of the new files, in bytes.
+    pub bytes: u64,
+    /// The paths of damaged and missing files.
+    pub damaged_files: Vec<String>,
+}
+
+impl CompactedDay {
+    pub(super) fn of(partition: Partition, add: &[File], remove: &[String], damaged: &[String]) -> Self {
+        Self {
+            workflow_name: partition.workflow,
+            day: partition.day,
+            files_merged: remove.len() as u64,
+            files_written: add.len() as u64,
+            runs: add.iter().map(|file| file.rows).sum(),
+            bytes: add.iter().map(|file| file.bytes).sum(),
+            damaged_files: damaged.to_vec(),
+        }
+    }
 }

@@ -1,18 +1,27 @@
 //! Deleting files that are not part of an archive.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures_core::Stream;
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Archive;
 use super::log::corrupt;
 use super::manifest::REMOVED_FOR;
+use super::progress::{Job, Progress};
+use super::store::Object;
 use crate::error::{Error, Result};
 
 /// The default of [`SweepBuilder::grace_period`].
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
+/// The number of files that are deleted for an item of the stream.
+const BATCH: usize = 100;
 /// The folder of the data files.
 const RUNS: &str = "runs";
 
@@ -43,7 +52,7 @@ impl Archive {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is deleted before `send`"]
+#[must_use = "nothing is deleted until `send` is awaited or the stream from `batches` is polled"]
 pub struct SweepBuilder {
     archive: Archive,
     grace_period: Duration,
@@ -51,15 +60,16 @@ pub struct SweepBuilder {
 
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
-    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query or collection takes; otherwise, files
-    /// that are still in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this process, of the
+    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query, collection or commit of a
+    /// compaction takes; otherwise, files that are still in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this process, of the
     /// processes that remove files, and of the store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
     }
 
-    /// Deletes the files.
+    /// Deletes the files, and returns a report. If it fails, the files that were deleted before are not reported; with
+    /// [`batches`](Self::batches), the report is available.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. [`Storage`](crate::ErrorKind::Storage),
@@ -69,38 +79,165 @@ impl SweepBuilder {
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, some files may have been deleted, and the sweep can be started again.
     pub async fn send(self) -> Result<SweepReport> {
+        let mut batches = self.batches()?;
+        while batches.next().await.transpose()?.is_some() {}
+        Ok(batches.report())
+    }
+
+    /// Returns a stream that deletes the files while it is polled, with an item for each 100 files, and for the last ones.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. Other errors are items, after which the stream
+    /// ends; see [`send`](Self::send).
+    pub fn batches(self) -> Result<SweptBatches> {
         let grace_period = TimeDelta::from_std(self.grace_period).unwrap_or(TimeDelta::MAX);
         if grace_period > REMOVED_FOR {
             let problem = format_args!("expected at most 90 days, got {:?}", self.grace_period);
             return Err(Error::invalid("grace period", problem));
         }
-        let store = self.archive.store();
+        let open = async move { Ok(Box::new(Sweeper::start(self.archive, grace_period).await?)) };
+        Ok(SweptBatches(Progress::of(open)))
+    }
+}
+
+struct Sweeper {
+    archive: Archive,
+    /// What is unused since this time or longer is deleted.
+    last: DateTime<Utc>,
+    /// The data files to delete.
+    files: VecDeque<Object>,
+    /// The files of the manifest to delete, in this order. They are known when the data files are deleted.
+    manifest: Option<VecDeque<Object>>,
+    report: SweepReport,
+}
+
+impl Sweeper {
+    async fn start(archive: Archive, grace_period: TimeDelta) -> Result<Self> {
         let last = Utc::now() - grace_period;
         // The list is older than the state: a file that is committed in between is in the state.
-        let objects = store.list(RUNS, None).await?;
-        let state = self.archive.log().state().await?;
-        if state.commits == 0 && !objects.is_empty() {
+        let mut files = archive.store().list(RUNS, None).await?;
+        let state = archive.log().state().await?;
+        if state.commits == 0 && !files.is_empty() {
             return Err(corrupt(
                 "manifest",
-                &format_args!("expected a manifest for the {} files in the folder `{RUNS}`, got none", objects.len()),
+                &format_args!("expected a manifest for the {} files in the folder `{RUNS}`, got none", files.len()),
             ));
         }
-        let mut report = SweepReport::default();
-        for object in objects.into_iter().filter(|object| !state.files.contains_key(&object.path)) {
-            let unused_since = state.removed.get(&object.path).copied().unwrap_or(object.modified_at);
-            if unused_since <= last {
-                store.delete(&object.path).await?;
-                report.files += 1;
-                report.bytes += object.bytes;
+        files.retain(|file| {
+            let unused_since = || state.removed.get(&file.path).copied().unwrap_or(file.modified_at);
+            !state.files.contains_key(&file.path) && unused_since() <= last
+        });
+        Ok(Self { archive, last, files: files.into(), manifest: None, report: SweepReport::default() })
+    }
+
+    /// Deletes the next file. Returns `false` if there is none.
+    async fn delete_next(&mut self) -> Result<bool> {
+        let store = self.archive.store();
+        if let Some(file) = self.files.pop_front() {
+            store.delete(&file.path).await?;
+            self.report.files += 1;
+            self.report.bytes += file.bytes;
+            return Ok(true);
+        }
+        let manifest = match &mut self.manifest {
+            Some(manifest) => manifest,
+            None => self.manifest.insert(self.archive.log().unused(self.last).await?.into()),
+        };
+        let Some(file) = manifest.pop_front() else { return Ok(false) };
+        store.delete(&file.path).await?;
+        self.report.manifest_files += 1;
+        self.report.bytes += file.bytes;
+        Ok(true)
+    }
+}
+
+impl Job for Sweeper {
+    type Item = SweptBatch;
+    type Report = SweepReport;
+
+    /// Deletes a batch of files.
+    async fn step(&mut self) -> Result<Option<SweptBatch>> {
+        let before = self.report.clone();
+        for _ in 0..BATCH {
+            if !self.delete_next().await? {
+                break;
             }
         }
-        for object in self.archive.log().unused(last).await? {
-            store.delete(&object.path).await?;
-            report.manifest_files += 1;
-            report.bytes += object.bytes;
-        }
-        Ok(report)
+        let batch = SweptBatch {
+            files: self.report.files - before.files,
+            manifest_files: self.report.manifest_files - before.manifest_files,
+            bytes: self.report.bytes - before.bytes,
+        };
+        Ok((batch.files + batch.manifest_files > 0).then_some(batch))
     }
+
+    fn report(&self) -> &SweepReport {
+        &self.report
+    }
+}
+
+/// A stream of the deletions of a sweep; see [`SweepBuilder::batches`]. It ends after an error. Dropping it stops the sweep; the next one
+/// deletes the other files.
+///
+/// ```no_run
+/// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+/// let mut batches = archive.sweep().batches()?;
+/// while let Some(batch) = batches.next().await.transpose()? {
+///     println!("{} bytes", batch.bytes);
+/// }
+/// println!("{}", batches.report());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is deleted before the stream is polled"]
+pub struct SweptBatches(Progress<SweptBatch, SweepReport>);
+
+impl SweptBatches {
+    /// Returns the next batch when its files are deleted, or `None` at the end.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: the sweep continues with the next call.
+    pub async fn next(&mut self) -> Option<Result<SweptBatch>> {
+        self.0.next().await
+    }
+
+    /// Returns the counts up to the last item that the stream has returned. If it is an error, the files that were deleted before the error
+    /// are included.
+    pub fn report(&self) -> SweepReport {
+        self.0.report()
+    }
+}
+
+impl Stream for SweptBatches {
+    type Item = Result<SweptBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(cx)
+    }
+}
+
+impl fmt::Debug for SweptBatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SweptBatches").field("report", &self.report()).finish_non_exhaustive()
+    }
+}
+
+/// Files that were deleted; see [`SweepBuilder::batches`].
+///
+/// ```
+/// fn print(batch: &hatchet::archive::SweptBatch) {
+///     println!("{} files, {} bytes", batch.files + batch.manifest_files, batch.bytes);
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SweptBatch {
+    /// The number of data files that were deleted.
+    pub files: u64,
+    /// The number of files of the manifest that were deleted.
+    pub manifest_files: u64,
+    /// Their total size, in bytes.
+    pub bytes: u64,
 }
 
 /// The result of a sweep; see [`SweepBuilder::send`].

@@ -291,10 +291,10 @@ async fn b10_other_tools_can_read_the_archive(setup: Setup) {
         expected.insert((run.id().to_string(), run.details().await.unwrap().status.to_string()));
     }
     assert_eq!(found, expected);
-    if let Some(found) = read_with_duckdb(&folder.0) {
-        assert_eq!(found, expected);
-    } else {
-        eprintln!("DuckDB is not installed: the archive was read with the crate parquet only");
+    for (modules, script) in [("duckdb", DUCKDB), ("pandas, pyarrow", PANDAS)] {
+        if let Some(found) = read_with_python(modules, script, &folder.0) {
+            assert_eq!(found, expected, "{modules}");
+        }
     }
     worker.shutdown().await;
 }
@@ -314,18 +314,45 @@ fn read_with_parquet(path: &Path) -> Vec<[String; 4]> {
     .collect()
 }
 
-/// The same with `DuckDB`, which finds the workflow and the day in the paths. `None` if it is not installed.
-fn read_with_duckdb(folder: &Path) -> Option<BTreeSet<(String, String)>> {
-    let script = "import duckdb, sys\n\
-        query = \"select run_id, status from read_parquet(?, hive_partitioning = true) \
-        where day = created_at::date and workflow = workflow_name and (input->>'n')::int >= 0 \
-        and metadata['parity'] is not null\"\n\
-        for row in duckdb.execute(query, [sys.argv[1]]).fetchall(): print(*row)";
-    let pattern = folder.join("runs/*/*/*.parquet");
-    let output = std::process::Command::new("python3").args(["-c", script]).arg(pattern).output().ok()?;
+/// Prints the id and the status of each run. `DuckDB` finds the workflow and the day in the paths.
+const DUCKDB: &str = r#"
+query = """
+    select run_id, status from read_parquet(?, hive_partitioning = true)
+    where day = created_at::date and workflow = workflow_name
+    and (input->>'n')::int % 2 = metadata['parity']::int and finished_at >= created_at
+"""
+for row in duckdb.execute(query, [sys.argv[1] + "/runs/*/*/*.parquet"]).fetchall():
+    print(*row)
+"#;
+
+/// The same with pandas.
+const PANDAS: &str = r#"
+runs = pandas.read_parquet(sys.argv[1] + "/runs")
+assert (runs["workflow"].astype(str) == runs["workflow_name"]).all(), runs["workflow"]
+assert (pandas.to_datetime(runs["day"].astype(str)).dt.date == runs["created_at"].dt.date).all(), runs["day"]
+assert (runs["finished_at"] >= runs["created_at"]).all()
+for run in runs.itertuples():
+    assert json.loads(run.input)["n"] % 2 == int(dict(run.metadata)["parity"]), run
+    print(run.run_id, run.status)
+"#;
+
+/// Runs a script of Python. `None` if one of its modules is not installed, which is a failure with `CI_STRICT=1`, as in `.ci/run`.
+fn read_with_python(modules: &str, script: &str, folder: &Path) -> Option<BTreeSet<(String, String)>> {
+    let missing = |problem: &str| {
+        eprintln!("skipped: the archive is not read with the Python modules {modules}: {problem}");
+        let is_strict = std::env::var("CI_STRICT").is_ok_and(|value| !value.is_empty());
+        assert!(!is_strict, "CI_STRICT is set: expected the Python modules {modules}, got {problem}");
+    };
+    let script = format!("import json, sys\nimport {modules}\n{script}");
+    let Ok(output) = std::process::Command::new("python3").args(["-c", &script]).arg(folder).output() else {
+        missing("python3 is not installed");
+        return None;
+    };
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(error.contains("No module named"), "{error}");
+        let problem = error.lines().find(|line| line.contains("No module named"));
+        assert!(problem.is_some(), "{error}");
+        missing(problem.unwrap_or_default());
         return None;
     }
     let text = String::from_utf8(output.stdout).unwrap();

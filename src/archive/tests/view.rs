@@ -120,3 +120,120 @@ async fn nothing_is_missed_in_the_view_while_runs_are_archived_and_dropped() {
     assert_eq!((count, seen), (expected.len(), expected));
     bench.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_details_are_missed_or_doubled_in_the_view_while_runs_are_archived_and_dropped() {
+    // With large pages, runs are dropped between the list and the fetch of their details.
+    for page in [2, 200] {
+        let bench = Bench::new().await;
+        let mut expected = BTreeMap::new();
+        for day in 0..20 {
+            for id in bench.start([day * 2, day * 2 + 1]).await {
+                expected.insert(id, as_json(&bench.client.run_handle(id).details().await.unwrap()));
+            }
+            sleep(DAY).await;
+        }
+        let history = History::new(&bench.client, &bench.archive).paged(page);
+        let mut runs = history.runs(Window::all()).details();
+        let (mut seen, mut created_at, mut dropped) = (BTreeSet::new(), Vec::new(), 0);
+        while let Some(run) = runs.next().await {
+            let run = run.unwrap();
+            assert_eq!(as_json(&run), expected[&run.id], "pages of {page}");
+            created_at.push(run.created_at);
+            assert!(seen.insert(run.id), "each run once");
+            dropped += usize::from(!bench.live().await.contains_key(&run.id));
+            // Between two items, runs are archived and dropped.
+            if seen.len() % 3 == 0 {
+                bench.other().collect(&bench.client, all()).send().await.unwrap();
+                sleep(DAY).await;
+            }
+        }
+        assert!(seen.iter().eq(expected.keys()), "pages of {page}: {} of {}", seen.len(), expected.len());
+        assert!(created_at.is_sorted_by(|one, other| one >= other), "newest first");
+        assert!((1..40).contains(&dropped), "pages of {page}: {dropped}");
+        bench.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_dropped_unarchived_between_list_and_fetch_is_one_error() {
+    let bench = Bench::new().await;
+    let mut ids = Vec::new();
+    for day in 0..30 {
+        ids.extend(bench.start([2 * day]).await);
+        sleep(DAY).await;
+    }
+    let history = History::new(&bench.client, &bench.archive);
+    let mut runs = history.runs(Window::all()).details();
+    assert_eq!(runs.next().await.unwrap().unwrap().id, ids[29]);
+    sleep(10 * DAY).await;
+    let (mut found, mut errors) = (1, Vec::new());
+    while let Some(run) = runs.next().await {
+        match run {
+            Ok(_) => found += 1,
+            Err(error) => errors.push(error.kind()),
+        }
+    }
+    assert_eq!(found + errors.len(), 30);
+    assert!(!errors.is_empty() && errors.iter().all(|kind| *kind == ErrorKind::RunNotFound), "{errors:?}");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_numbers_of_the_view_are_those_of_its_runs_while_a_collector_works() {
+    let bench = Bench::new().await;
+    let slow = slow("slow");
+    let worker = bench.client.worker("other").register(&slow).build().unwrap().start().await.unwrap();
+    let history = History::new(&bench.client, &bench.archive).paged(3);
+    let collector = bench.archive.collect(&bench.client, Retention::older_than(20 * DAY)).every(DAY).start().unwrap();
+    let none = history.runs(Window::all()).counts_by_status().await.unwrap();
+    assert_eq!((none.total(), none.get(&RunStatus::TimedOut)), (0, Some(0)));
+    for day in 0..36 {
+        bench.start([2 * day, 2 * day + 1]).await;
+        bench.client.run(&slow, &json!({})).outcome().await.unwrap();
+        sleep(DAY).await;
+        if day % 7 == 0 {
+            let counts = history.runs(Window::all()).counts_by_status().await.unwrap();
+            for status in [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut] {
+                assert_eq!(counts.get(&status), Some(u64::from(day + 1)), "{status} on day {day}");
+            }
+        }
+    }
+    let (live, archived) = (bench.live().await.len(), bench.archived().await.len());
+    assert!(live < 108 && archived < 108 && live + archived > 108, "{live} and {archived}");
+    let failed = history.runs(RunFilter::new(Window::all()).status(RunStatus::Failed));
+    let counts = failed.counts_by_status().await.unwrap();
+    assert_eq!((counts.total(), counts.get(&RunStatus::Failed), failed.count().await.unwrap()), (36, Some(36), 36));
+    collector.shutdown().await;
+    worker.shutdown().await;
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_details_of_the_view_have_logs_if_they_are_requested() {
+    let bench = Bench::new().await;
+    let logging = Task::new("logging", async |_: Value, context: Context| {
+        context.log("one");
+        context.log("two");
+        Ok(())
+    });
+    let worker = bench.client.worker("other").register(&logging).build().unwrap().start().await.unwrap();
+    // The engine drops the first one.
+    bench.client.run(&logging, &json!({})).outcome().await.unwrap();
+    sleep(20 * DAY).await;
+    bench.archive.collect(&bench.client, all()).logs(10).send().await.unwrap();
+    sleep(20 * DAY).await;
+    bench.client.run(&logging, &json!({})).outcome().await.unwrap();
+    sleep(HOUR).await;
+    let history = History::new(&bench.client, &bench.archive);
+    for (count, expected) in [(0, vec![]), (1, vec!["one"]), (5, vec!["one", "two"])] {
+        let mut runs = history.runs(Window::all()).logs(count).details();
+        for _ in 0..2 {
+            let details = runs.next().await.unwrap().unwrap();
+            assert_eq!(details.logs.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), expected);
+        }
+        assert!(runs.next().await.is_none());
+    }
+    worker.shutdown().await;
+    bench.end().await;
+}

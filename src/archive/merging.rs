@@ -1,0 +1,282 @@
+//! Merges the files of each workflow and day, and commits what was merged.
+
+use std::collections::{BTreeMap, VecDeque, btree_map};
+use std::sync::Arc;
+
+use chrono::Utc;
+
+use super::filter::Criteria;
+use super::handle::Archive;
+use super::manifest::{Commit, File, Partition, State, VERSION};
+use super::progress::Job;
+use super::reading::Reading;
+use super::report::{CompactReport, CompactedDay};
+use super::schema::Column;
+use super::writing::{MAX_FILE_BYTES, MAX_FILE_ROWS, write_file};
+use crate::error::{ErrorKind, Result};
+
+/// The number of files that one commit adds and removes, unless those of one workflow and day are more. It bounds the size of the commit.
+const COMMIT_FILES: usize = 1000;
+/// The size of the files that one commit adds. It bounds what is written again after a crash.
+const COMMIT_BYTES: u64 = 64 << 20;
+
+/// How files are merged.
+#[derive(Debug, Clone)]
+pub(super) struct Merging {
+    pub(super) archive: Archive,
+    /// Whether damaged files are removed.
+    pub(super) discards_damaged: bool,
+    /// The maximum number of rows in a file.
+    pub(super) max_rows: usize,
+    /// The number of files after which they are committed.
+    pub(super) commit_files: usize,
+}
+
+impl Merging {
+    pub(super) fn new(archive: Archive) -> Self {
+        Self { archive, discards_damaged: false, max_rows: MAX_FILE_ROWS, commit_files: COMMIT_FILES }
+    }
+
+    /// Merges the files of a partition, if this is necessary and possible. `None` if they are left unchanged and not damaged.
+    async fn merge(&self, partition: Partition, files: Vec<File>) -> Result<Option<Merged>> {
+        let (archive, now) = (&self.archive, Utc::now());
+        // Only a file that is read is known to be damaged. So the files are read before anything is written.
+        if !needs_merge(&files) {
+            if !self.discards_damaged {
+                return Ok(None);
+            }
+            if !has_damaged(archive, &files).await? {
+                return Ok(Some(Merged::unchanged(partition, &[])));
+            }
+        }
+        let mut reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);
+        let (mut add, mut rows, mut size): (Vec<File>, _, _) = (Vec::new(), Vec::new(), 0);
+        let damaged = loop {
+            let row = match reading.next().await {
+                // What can be read of a damaged file is merged.
+                Some(Err(error)) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(%error, archive = archive.url(), "a file of the archive cannot be merged");
+                    continue;
+                }
+                row => row.transpose()?,
+            };
+            // Columns that this version does not know would be lost. What was written is not committed.
+            if reading.has_newer_schema() {
+                return Ok(None);
+            }
+            let damaged = row.is_none().then(|| reading.damaged_files());
+            if let Some(damaged) = damaged {
+                let is_readable = |file: &&File| !damaged.contains(&file.path);
+                let is_useful =
+                    needs_merge(files.iter().filter(is_readable)) || self.discards_damaged && !damaged.is_empty();
+                if !is_useful {
+                    // Files that were written because the day is large are of no use.
+                    for file in &add {
+                        archive.store().delete(&file.path).await?;
+                    }
+                    return Ok(Some(Merged::unchanged(partition, damaged)));
+                }
+            }
+            if let Some(row) = row {
+                size += row.size();
+                rows.push(row);
+            }
+            if !rows.is_empty() && (damaged.is_some() || rows.len() >= self.max_rows || size >= MAX_FILE_BYTES) {
+                let file = write_file(archive, partition.clone(), Arc::new(std::mem::take(&mut rows))).await?;
+                add.push(File { is_compacted: true, ..file });
+                size = 0;
+            }
+            if let Some(damaged) = damaged {
+                break damaged;
+            }
+        };
+        let is_removed = |file: &&File| self.discards_damaged || !damaged.contains(&file.path);
+        let remove: Vec<String> = files.iter().filter(is_removed).map(|file| file.path.clone()).collect();
+        let day = CompactedDay::of(partition, &add, &remove, damaged);
+        Ok(Some(Merged { day, add, remove }))
+    }
+}
+
+/// Whether a file cannot be read completely.
+async fn has_damaged(archive: &Archive, files: &[File]) -> Result<bool> {
+    let criteria = Criteria::all(Utc::now())?;
+    let mut reading = Reading::of_files(archive.store().clone(), files.to_vec(), criteria, Column::ALL);
+    loop {
+        match reading.next().await {
+            Some(Err(error)) if error.kind() == ErrorKind::Corrupt => return Ok(true),
+            Some(row) => drop(row?),
+            None => return Ok(false),
+        }
+    }
+}
+
+fn needs_merge<'a>(files: impl IntoIterator<Item = &'a File>) -> bool {
+    let (mut count, mut is_compacted) = (0, true);
+    for file in files {
+        count += 1;
+        is_compacted &= file.is_compacted;
+    }
+    count > 1 && !is_compacted
+}
+
+/// Files that were written, and that replace others when they are committed.
+struct Merged {
+    day: CompactedDay,
+    add: Vec<File>,
+    remove: Vec<String>,
+}
+
+impl Merged {
+    fn unchanged(partition: Partition, damaged: &[String]) -> Self {
+        Self { day: CompactedDay::of(partition, &[], &[], damaged), add: Vec::new(), remove: Vec::new() }
+    }
+
+    fn files(&self) -> usize {
+        self.add.len() + self.remove.len()
+    }
+
+    fn can_follow(&self, state: &State) -> bool {
+        self.remove.iter().all(|path| state.files.contains_key(path))
+    }
+}
+
+/// Whether files were committed although the response was lost.
+fn is_committed(files: &[File], state: &State) -> bool {
+    let is_in = |file: &File| state.files.contains_key(&file.path) || state.removed.contains_key(&file.path);
+    !files.is_empty() && files.iter().all(is_in)
+}
+
+/// A compaction.
+pub(super) struct Compactor {
+    merging: Merging,
+    /// The files of the workflows and days that are left.
+    partitions: btree_map::IntoIter<Partition, Vec<File>>,
+    /// What is committed next.
+    merged: Vec<Merged>,
+    /// The next items of the stream.
+    done: VecDeque<Result<CompactedDay>>,
+    report: CompactReport,
+    /// Whether the manifest could not be read or written.
+    has_failed: bool,
+}
+
+impl Compactor {
+    pub(super) async fn start(merging: Merging) -> Result<Self> {
+        let state = merging.archive.log().state().await?;
+        let mut partitions: BTreeMap<Partition, Vec<File>> = BTreeMap::new();
+        for file in state.files() {
+            partitions.entry(file.partition.clone()).or_default().push(file.clone());
+        }
+        Ok(Self {
+            merging,
+            partitions: partitions.into_iter(),
+            merged: Vec::new(),
+            done: VecDeque::new(),
+            report: CompactReport::default(),
+            has_failed: false,
+        })
+    }
+
+    /// Merges the files of the next workflow and day. Returns `false` at the end.
+    async fn merge_next(&mut self) -> Result<bool> {
+        let Some((partition, files)) = self.partitions.next() else { return Ok(false) };
+        match self.merging.merge(partition, files).await {
+            Ok(None) => {}
+            Ok(Some(merged)) => {
+                self.report.damaged_files.extend(merged.day.damaged_files.iter().cloned());
+                if merged.remove.is_empty() {
+                    // No item is returned before what was merged is committed: the next step may be late.
+                    self.commit().await?;
+                    self.done.push_back(Ok(merged.day));
+                } else {
+                    self.merged.push(merged);
+                }
+            }
+            Err(error) => {
+                // What has been merged is not merged again.
+                self.commit().await?;
+                self.done.push_back(Err(error));
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_full(&self) -> bool {
+        let files: usize = self.merged.iter().map(Merged::files).sum();
+        let bytes: u64 = self.merged.iter().map(|merged| merged.day.bytes).sum();
+        files >= self.merging.commit_files || bytes >= COMMIT_BYTES
+    }
+
+    /// Replaces the files that were merged.
+    async fn commit(&mut self) -> Result<()> {
+        let mut merged = std::mem::take(&mut self.merged);
+        while !merged.is_empty() {
+            let state = self.merging.archive.log().state().await?;
+            let (next, others): (Vec<_>, Vec<_>) = merged.into_iter().partition(|merged| merged.can_follow(&state));
+            for other in others {
+                // Otherwise, another process has merged or removed these files.
+                let mut day = other.day;
+                if !is_committed(&other.add, &state) {
+                    day = CompactedDay { files_merged: 0, files_written: 0, runs: 0, bytes: 0, ..day };
+                }
+                self.committed(day);
+            }
+            if next.is_empty() {
+                break;
+            }
+            let commit = Commit {
+                version: VERSION,
+                committed_at: Utc::now(),
+                source: None,
+                add: next.iter().flat_map(|merged| merged.add.iter().cloned()).collect(),
+                remove: next.iter().flat_map(|merged| merged.remove.iter().cloned()).collect(),
+            };
+            merged = next;
+            if self.merging.archive.log().commit(&state, &commit).await? {
+                merged.drain(..).for_each(|merged| self.committed(merged.day));
+            }
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, day: CompactedDay) {
+        self.report.files_merged += day.files_merged;
+        self.report.files_written += day.files_written;
+        self.done.push_back(Ok(day));
+    }
+
+    /// Works until there are items.
+    async fn work(&mut self) -> Result<()> {
+        while self.done.is_empty() {
+            let has_more = self.merge_next().await?;
+            if self.is_full() || !has_more {
+                self.commit().await?;
+            }
+            if !has_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Job for Compactor {
+    type Item = CompactedDay;
+    type Report = CompactReport;
+
+    async fn step(&mut self) -> Result<Option<CompactedDay>> {
+        if let Err(error) = self.work().await {
+            self.has_failed = true;
+            return Err(error);
+        }
+        self.done.pop_front().transpose()
+    }
+
+    fn report(&self) -> &CompactReport {
+        &self.report
+    }
+
+    fn continues_after_error(&self) -> bool {
+        !self.has_failed
+    }
+}
