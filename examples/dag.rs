@@ -39,21 +39,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
 
     let check = Task::new("check", async |claim: Claim, _: Context| Ok(Checked { amount: claim.amount.round() }));
-    let refund = Task::new("refund", {
-        let check = check.clone();
-        move |claim: Claim, context: Context| {
-            // The type of the output is known. An error for a task that is not a parent is never retried.
-            let checked = context.output_of(&check);
-            async move { Ok(format!("{} for {}", checked?.amount, claim.customer)) }
-        }
+    let refund = Task::with_state("refund", check.clone(), async |check, claim: Claim, context: Context| {
+        // The type of the output is known. An error for a task that is not a parent is never retried.
+        let checked = context.output_of(&check)?;
+        Ok(format!("{} for {}", checked.amount, claim.customer))
     })
     .skip_if(Condition::parent(&check, "output.amount < 10.0"));
-    let report = Task::new("report", {
-        let refund = refund.clone();
-        move |claim: Claim, context: Context| {
-            let refunded = context.output_unless_skipped(&refund);
-            async move { Ok(refunded?.unwrap_or_else(|| format!("nothing for {}", claim.customer))) }
-        }
+    let report = Task::with_state("report", refund.clone(), async |refund, claim: Claim, context: Context| {
+        let refunded = context.output_unless_skipped(&refund)?;
+        Ok(refunded.unwrap_or_else(|| format!("nothing for {}", claim.customer)))
     });
     let archive = Task::new("archive", async |claim: Claim, _: Context| {
         println!("archived the claim of {}", claim.customer);

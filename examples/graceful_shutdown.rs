@@ -14,7 +14,6 @@ use std::time::Duration;
 use hatchet::embedded::Engine;
 use hatchet::{Client, Context, Task};
 use serde::{Deserialize, Serialize};
-use tokio::signal;
 use tokio::time::sleep;
 
 #[derive(Serialize, Deserialize)]
@@ -35,36 +34,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     hatchet.run_many(&nap, (1..=20).map(|seconds| Nap { seconds })).start().await?;
 
     println!("started 20 naps of 1 to 20 seconds; Ctrl-C or SIGTERM shuts the worker down, a second signal ends it");
-    stopped().await;
-    println!("waiting up to 10 seconds for running attempts");
-    tokio::select! {
-        report = worker.shutdown() => {
-            println!("{report}");
-            for task in &report.unfinished_tasks {
-                println!("  run {} will be assigned to another worker", task.run_id);
-            }
+    let mut statuses = worker.statuses();
+    tokio::spawn(async move {
+        while let Some(status) = statuses.next().await {
+            println!("{}: {} running, {} queued", status.state, status.running, status.queued);
         }
-        () = stopped() => println!("ended immediately: the engine assigns the attempts to another worker"),
+    });
+    let report = worker.run_until_signal().await?;
+    println!("{report}");
+    for task in &report.unfinished_tasks {
+        println!("  run {} will be assigned to another worker", task.run_id);
     }
     if let Some(engine) = engine {
         engine.shutdown().await;
     }
     Ok(())
-}
-
-/// Resolves at Ctrl-C or at SIGTERM, which systemd, Docker and Kubernetes send.
-async fn stopped() {
-    let interrupted = async { signal::ctrl_c().await.unwrap_or(()) };
-    #[cfg(unix)]
-    {
-        match signal::unix::signal(signal::unix::SignalKind::terminate()) {
-            Ok(mut terminated) => tokio::select! {
-                () = interrupted => {}
-                _ = terminated.recv() => {}
-            },
-            Err(_) => interrupted.await,
-        }
-    }
-    #[cfg(not(unix))]
-    interrupted.await;
 }

@@ -44,16 +44,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let engine = if std::env::var_os("HATCHET_CLIENT_TOKEN").is_none() { Some(Engine::start().await?) } else { None };
     let hatchet = engine.as_ref().map_or_else(Client::from_env, |engine| Ok(engine.client()))?;
     let charge: Task<(), u32> = Task::new("example-charge", async |(): (), _: Context| Ok(7));
-    let order = {
-        let charge = charge.clone();
-        Task::new("example-order", move |(): (), context: Context| {
-            let charge = charge.clone();
-            async move {
-                let charged = context.run(&charge, &()).result().await?;
-                if context.attempt() == 1 { Err(TaskError::new("the first attempt fails")) } else { Ok(charged) }
-            }
-        })
-    };
+    let order = Task::with_state("example-order", charge.clone(), async |charge, (): (), context: Context| {
+        let charged = context.run(&charge, &()).result().await?;
+        if context.attempt() == 1 { Err(TaskError::new("the first attempt fails")) } else { Ok(charged) }
+    });
     let order = order.retries(1);
     let worker = hatchet.worker("orders").register(&order).register(&charge).build()?.start().await?;
 

@@ -180,56 +180,99 @@ fn a_worker_whose_tasks_never_yield_can_be_ended() {
     assert!(report.unfinished_tasks.iter().all(|task| !task.is_finished), "{report:?}");
 }
 
-/// What `docs/operations.md` says about `current_thread`. The engine closes the stream of assignments after 50 seconds, because its pings are
-/// not answered, and accepts no heartbeats after that. The last one was up to twelve seconds earlier.
+/// What `docs/operations.md` says about a runtime whose threads are all blocked. The engine closes the stream of assignments after 50
+/// seconds, because its pings are not answered, and accepts no heartbeats after that. The last one was up to twelve seconds earlier.
 #[test]
 #[ignore = "it takes two minutes"]
-fn a_blocked_current_thread_runtime_keeps_its_attempt_for_more_than_a_minute() {
+fn a_blocked_runtime_keeps_its_attempts_for_more_than_a_minute() {
+    thread::scope(|scope| {
+        for (runtime, blocked) in [(Builder::new_current_thread(), 1), (threads(2), 2)] {
+            scope.spawn(move || until_reassigned(runtime, blocked));
+        }
+    });
+}
+
+/// Blocks all threads of a runtime until the engine has assigned their attempts to another worker.
+fn until_reassigned(mut runtime: Builder, blocked: usize) {
     let (server, block) = (Server::start(), Block::new(180 * SECOND));
-    let task = |block: Option<Block>| -> Task<(), u32> {
-        let task = Task::with_state("blocks", block, async |block: Option<Block>, (): (), context: Context| {
-            block.iter().for_each(Block::block_thread);
-            Ok(context.attempt())
-        });
-        task.timeout(600 * SECOND)
-    };
-    let (config, blocks) = (server.config(), task(Some(block.clone())));
+    let (config, task) = (server.config(), blocks(Some(block.clone())));
     let (send_health, health) = std::sync::mpsc::channel();
     let worker = thread::spawn(move || {
-        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        runtime.enable_all().build().unwrap().block_on(async {
             let hatchet = Client::new(config).unwrap();
-            let worker = hatchet.worker("blocked").register(&blocks).build().unwrap().start().await.unwrap();
+            let worker = hatchet.worker("blocked").register(&task).build().unwrap().start().await.unwrap();
             let health = worker.health(([127, 0, 0, 1], 0)).start().await.unwrap();
             send_health.send(health.address()).unwrap();
-            let run = hatchet.run(&blocks, &()).start().await.unwrap();
-            (run.result().await.unwrap(), worker.shutdown().await)
+            let results = hatchet.run_many(&task, vec![(); blocked]).results().await.unwrap();
+            (results.into_iter().map(Result::unwrap).collect::<Vec<_>>(), worker.shutdown().await)
         })
     });
     let address = health.recv().unwrap();
-    block.until_blocked(1);
+    block.until_blocked(blocked);
     let start = Instant::now();
     let elapsed = server.runtime.block_on(async {
         let hatchet = server.engine.client();
-        let other = task(None);
+        let other = blocks(None);
         let worker = hatchet.worker("other").register(&other).build().unwrap().start().await.unwrap();
         let mut is_live = true;
-        while worker.status().running == 0 && start.elapsed() < 170 * SECOND {
+        let completed = async || {
+            let runs = hatchet.runs(hatchet::model::Window::all()).counts_by_status().await.unwrap();
+            runs.get(&hatchet::RunStatus::Completed).unwrap_or_default()
+        };
+        while completed().await < blocked as u64 && start.elapsed() < 170 * SECOND {
             tokio::time::sleep(SECOND / 10).await;
             is_live &= start.elapsed() < 20 * SECOND || is_healthy(address);
-            let runs = hatchet.runs(hatchet::model::Window::all()).counts_by_status().await.unwrap();
-            if runs.get(&hatchet::RunStatus::Completed) > Some(0) {
-                break;
-            }
         }
         let elapsed = start.elapsed();
         assert!(!is_live, "/livez fails while the runtime is blocked");
-        assert_eq!(worker.shutdown().await.completed, 1);
+        assert_eq!(worker.shutdown().await.completed, blocked as u64);
         elapsed
     });
     assert!(elapsed > 65 * SECOND && elapsed < 85 * SECOND, "{elapsed:?}");
     block.is_over.store(true, SeqCst);
-    let (attempt, report) = worker.join().unwrap();
-    assert_eq!((attempt, report.total()), (2, 1), "the old result is not that of the run: {report}");
+    let (attempts, report) = worker.join().unwrap();
+    assert_eq!(attempts, vec![2; blocked], "the old results are not those of the runs: {report}");
+    assert_eq!(report.total(), blocked as u64, "{report}");
+    server.stop();
+}
+
+/// A task that blocks its thread, and returns the number of the attempt.
+fn blocks(block: Option<Block>) -> Task<(), u32> {
+    let task = Task::with_state("blocks", block, async |block: Option<Block>, (): (), context: Context| {
+        block.iter().for_each(Block::block_thread);
+        Ok(context.attempt())
+    });
+    task.timeout(600 * SECOND)
+}
+
+/// With another thread, nothing is lost.
+#[test]
+#[ignore = "it takes two minutes"]
+fn an_attempt_that_blocks_one_of_two_threads_for_two_minutes_is_not_assigned_again() {
+    let (server, block) = (Server::start(), Block::new(120 * SECOND));
+    let (config, task) = (server.config(), blocks(Some(block.clone())));
+    let (attempt, report, was_live) = threads(2).enable_all().build().unwrap().block_on(async {
+        let hatchet = Client::new(config).unwrap();
+        let worker = hatchet.worker("blocked").register(&task).build().unwrap().start().await.unwrap();
+        let health = worker.health(([127, 0, 0, 1], 0)).start().await.unwrap();
+        let address = health.address();
+        let run = hatchet.run(&task, &()).start().await.unwrap();
+        let was_live = thread::spawn(move || {
+            block.until_blocked(1);
+            let start = Instant::now();
+            let mut was_live = true;
+            while start.elapsed() < 100 * SECOND {
+                thread::sleep(SECOND);
+                was_live &= is_healthy(address);
+            }
+            was_live
+        });
+        let attempt = run.result().await.unwrap();
+        drop(health);
+        (attempt, worker.shutdown().await, was_live.join().unwrap())
+    });
+    assert!(was_live, "the free thread sends the heartbeats");
+    assert_eq!((attempt, report.completed, report.total()), (1, 1, 1), "{report}");
     server.stop();
 }
 

@@ -206,7 +206,7 @@ fn futures_can_be_spawned() {
         context: &'static Context,
         (event, cron, schedule): (&'static EventHandle, &'static CronHandle, &'static ScheduleHandle),
         (mut watch, mut logs, mut items, mut reports): (RunWatch, LogItems, RunItems, RunReports),
-        (worker, other, running, engine): (Worker, Worker, RunningWorker, Engine),
+        ([worker, other, third], running, engine): ([Worker; 3], RunningWorker, Engine),
     ) {
         spawnable(hatchet.run(task, &()).start());
         spawnable(hatchet.run(task, &()).outcome());
@@ -236,6 +236,7 @@ fn futures_can_be_spawned() {
         spawnable(hatchet.rate_limit_handle("key").delete().send());
         spawnable(worker.start());
         spawnable(other.run_until(std::future::pending::<()>()));
+        spawnable(third.run_until_signal());
         sent(running.ready());
         sent(running.stopped());
         spawnable(running.pause().send());

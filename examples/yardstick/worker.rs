@@ -18,21 +18,6 @@ pub(super) async fn run(hatchet: &Client) -> Result<(), Box<dyn Error>> {
     // Boxed, because this future is large.
     let running = Box::pin(starting).await?;
     println!("worker {} is ready", running.id());
-    stop_signal().await?;
-    println!("{}", running.shutdown().await);
+    println!("{}", running.run_until_signal().await?);
     Ok(())
-}
-
-/// Resolves at Ctrl-C or, on Unix, at `SIGTERM`.
-async fn stop_signal() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminated.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

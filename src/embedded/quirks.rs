@@ -134,7 +134,8 @@ quirks! {
     DisappearingCrons,
     /// A cron that the new version of its workflow lacks fires once more, if it is due before the engine's next check.
     LingeringCrons,
-    /// The newer fields of a concurrency limit, like `max_runs_expression`, are ignored. Without this quirk, they are refused.
+    /// An engine before v0.106.5 ignores the newer fields of a concurrency limit, like `max_runs_expression`. Without this quirk, it refuses
+    /// them.
     IgnoredConcurrencyFields,
     /// The schedule timeout of a task that waits for a concurrency slot has no effect until a slot of its key changes. Without this quirk,
     /// the task ends in time.

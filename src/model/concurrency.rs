@@ -10,9 +10,6 @@ use super::expression::{input_problem, key_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
-/// The engine that has limits by an expression, and limits that workflows share.
-const SHARED_LIMITS: EngineVersion = EngineVersion::new(0, 106, 5);
-
 /// What happens to runs that exceed a [`Concurrency`] limit.
 ///
 /// ```
@@ -190,8 +187,10 @@ impl Concurrency {
             ("the name of a concurrency limit", self.name.is_some()),
             ("a concurrency limit of the tenant", self.is_tenant_scoped),
         ];
-        let options =
-            options.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (name.to_owned(), SHARED_LIMITS));
+        let options = options
+            .into_iter()
+            .filter(|(_, is_set)| *is_set)
+            .map(|(name, _)| (name.to_owned(), EngineVersion::SHARED_LIMITS));
         strategy.into_iter().chain(options).collect()
     }
 }

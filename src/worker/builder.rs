@@ -7,12 +7,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::task::spawn_blocking;
 
 use super::outbox::{Journal, Limits};
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
 use super::running::RunningWorker;
+use super::signals;
 use crate::client::Client;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -41,7 +43,7 @@ impl Client {
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
     /// let worker = hatchet.worker("greeter").slots(200).register(&greet).build()?;
-    /// let report = worker.run_until(async { /* a signal */ }).await?;
+    /// let report = worker.run_until_signal().await?;
     /// println!("{report}");
     /// # Ok(())
     /// # }
@@ -239,7 +241,7 @@ impl WorkerBuilder {
 /// use hatchet::Worker;
 ///
 /// let worker: Worker = hatchet.worker("mailer").register(&greet).build()?;
-/// worker.run_until(async { drop(tokio::signal::ctrl_c().await) }).await?;
+/// worker.run_until_signal().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -300,20 +302,12 @@ impl Worker {
     /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
     /// start is abandoned, and the report is empty.
     ///
-    /// To stop immediately, for example at a second signal, drop the future:
+    /// To stop it at the signals that end a process, use [`run_until_signal`](Self::run_until_signal). To stop it immediately, drop the
+    /// future.
     ///
     /// ```no_run
-    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
-    /// use tokio::signal::ctrl_c;
-    ///
-    /// let second_signal = async {
-    ///     ctrl_c().await?;
-    ///     ctrl_c().await
-    /// };
-    /// tokio::select! {
-    ///     report = worker.run_until(ctrl_c()) => println!("{}", report?),
-    ///     _ = second_signal => println!("stopped; the engine assigns the running attempts again"),
-    /// }
+    /// # async fn example(worker: hatchet::Worker, drain: tokio::sync::oneshot::Receiver<()>) -> hatchet::Result<()> {
+    /// println!("{}", worker.run_until(drain).await?);
     /// # Ok(())
     /// # }
     /// ```
@@ -336,6 +330,33 @@ impl Worker {
             running = self.start() => running?,
         };
         running.run_until(stop).await
+    }
+
+    /// Starts the worker, and runs it until it receives a signal: SIGINT or SIGTERM on Unix, and Ctrl-C on other systems. The first signal
+    /// shuts it down gracefully, and a second one ends it immediately; see [`RunningWorker::run_until_signal`]. If a signal arrives before
+    /// the worker has started, the start is abandoned, and the report is empty.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
+    /// println!("{}", worker.run_until_signal().await?); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`run_until`](Self::run_until), and [`Config`](ErrorKind::Config) if the signals cannot be received.
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running
+    /// attempts are dropped.
+    pub async fn run_until_signal(self) -> Result<WorkerReport> {
+        let mut signals = signals::listen()?;
+        let running = tokio::select! {
+            biased;
+            Some(()) = signals.next() => return Ok(WorkerReport::default()),
+            running = self.start() => running?,
+        };
+        running.run_until_signals(signals).await
     }
 
     /// The maximum number of attempts that run at the same time. Each takes a unit of some kind.

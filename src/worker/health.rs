@@ -255,3 +255,33 @@ fn with_type(code: StatusCode, content_type: &'static str, body: String) -> Resp
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use WorkerState::{Connected, Disconnected, Draining};
+
+    use super::*;
+
+    #[test]
+    fn a_worker_without_heartbeats_is_not_alive() {
+        let (life, source) =
+            watch::channel(Life { status: WorkerStatus::starting(uuid::Uuid::from_u128(1).into(), 1), failure: None });
+        let respond = |state, age: u64, path| {
+            life.send_modify(|life| life.status.state = state);
+            let last_heartbeat = LastHeartbeat::ago(Duration::from_secs(age));
+            HealthSource { life: source.clone(), last_heartbeat, recorder: None }.respond(path).status().as_u16()
+        };
+        for (state, age, expected) in [
+            (Connected, 0, [200, 200, 200]),
+            (Connected, 14, [200, 200, 200]),
+            (Connected, 15, [503, 503, 503]),
+            (Disconnected, 14, [200, 503, 503]),
+            (Disconnected, 60, [503, 503, 503]),
+            // Its heartbeats may have been stopped.
+            (Draining, 60, [200, 503, 503]),
+        ] {
+            let found = ["/livez", "/readyz", "/health"].map(|path| respond(state, age, path));
+            assert_eq!(found, expected, "{state}, {age} s");
+        }
+    }
+}

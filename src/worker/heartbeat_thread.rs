@@ -49,6 +49,13 @@ impl LastHeartbeat {
         Self { start: Instant::now(), attempted: Arc::default(), answered: Arc::default() }
     }
 
+    /// As if the last heartbeat was so long ago.
+    #[cfg(all(test, feature = "health"))]
+    #[expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "only for tests, on the clock of the machine")]
+    pub(super) fn ago(age: Duration) -> Self {
+        Self { start: Instant::now().checked_sub(age).unwrap(), ..Self::now() }
+    }
+
     /// A heartbeat has ended now.
     pub(super) fn set(&self, is_answered: bool) {
         let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -20,6 +20,7 @@ mod ownership;
 mod registered;
 mod report;
 mod running;
+mod signals;
 mod status;
 
 pub use builder::{Worker, WorkerBuilder};

@@ -1,11 +1,12 @@
 //! The handle of a running worker.
 
-use std::any::Any;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
@@ -14,6 +15,7 @@ use super::guard::describe;
 use super::heartbeat_thread::LastHeartbeat;
 use super::outbox::Recovered;
 use super::report::WorkerReport;
+use super::signals;
 use super::status::{Life, WorkerState, WorkerStatus, WorkerStatuses};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,6 +49,7 @@ pub struct RunningWorker {
 struct Handle {
     client: Client,
     stop: CancellationToken,
+    force: CancellationToken,
     commands: mpsc::UnboundedSender<Command>,
     life: watch::Receiver<Life>,
     /// For the health server.
@@ -66,7 +69,7 @@ impl Handle {
 
 impl RunningWorker {
     pub(super) async fn start(worker: Worker, id: WorkerId, journal: Option<Recovered>) -> Result<Self> {
-        let stop = CancellationToken::new();
+        let (stop, force) = (CancellationToken::new(), CancellationToken::new());
         let (ready, is_ready) = oneshot::channel();
         let (commands, inbox) = mpsc::unbounded_channel();
         let (publisher, life) =
@@ -75,6 +78,7 @@ impl RunningWorker {
         let last_heartbeat = LastHeartbeat::now();
         let handles = Handles {
             stop: stop.clone(),
+            force: force.clone(),
             ready,
             commands: inbox,
             life: publisher,
@@ -82,7 +86,7 @@ impl RunningWorker {
         };
         let driver = Driver::new(worker, id, journal, handles);
         let task = Some(tokio::spawn(driver.run()));
-        let this = Self { handle: Arc::new(Handle { client, stop, commands, life, last_heartbeat }), task };
+        let this = Self { handle: Arc::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
             Ok(Err(_)) => Err(Error::closed("the worker")),
@@ -168,7 +172,7 @@ impl RunningWorker {
     /// [`Worker::run_until`](crate::Worker::run_until), for a worker whose [status](Self::statuses) is watched or whose health is served.
     ///
     /// ```no_run
-    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
+    /// # async fn example(worker: hatchet::Worker, drain: tokio::sync::oneshot::Receiver<()>) -> hatchet::Result<()> {
     /// let worker = worker.start().await?;
     /// let mut statuses = worker.statuses();
     /// tokio::spawn(async move {
@@ -176,7 +180,7 @@ impl RunningWorker {
     ///         println!("{}", status.state);
     ///     }
     /// });
-    /// println!("{}", worker.run_until(tokio::signal::ctrl_c()).await?);
+    /// println!("{}", worker.run_until(drain).await?);
     /// # Ok(())
     /// # }
     /// ```
@@ -187,34 +191,81 @@ impl RunningWorker {
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
-    pub async fn run_until(mut self, stop: impl Future) -> Result<WorkerReport> {
-        let failure = tokio::select! {
-            biased;
-            _ = stop => None,
-            ended = self.stopped() => ended.err(),
+    pub async fn run_until(self, stop: impl Future) -> Result<WorkerReport> {
+        let token = self.handle.stop.clone();
+        self.run_with(async move {
+            stop.await;
+            token.cancel();
+        })
+        .await
+    }
+
+    /// Runs the worker until it receives a signal: SIGINT or SIGTERM on Unix, and Ctrl-C on other systems. The first signal shuts it down
+    /// gracefully, like [`shutdown`](Self::shutdown). A second one ends it immediately: running attempts are dropped at their next await,
+    /// and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30 seconds after the last heartbeat.
+    ///
+    /// Tokio keeps the handlers of these signals for the rest of the process: after this call, they do not end the process by themselves.
+    /// Code that blocks a thread cannot be dropped, and a Tokio runtime waits for its [blocking](crate::Task::blocking) tasks. A program
+    /// that must end nevertheless calls [`std::process::exit`].
+    ///
+    /// ```no_run
+    /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
+    /// let worker = worker.start().await?;
+    /// println!("worker {} is ready", worker.id());
+    /// println!("{}", worker.run_until_signal().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`run_until`](Self::run_until), and [`Config`](ErrorKind::Config) if the signals cannot be received. The worker is then
+    /// stopped immediately.
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
+    pub async fn run_until_signal(self) -> Result<WorkerReport> {
+        let signals = signals::listen()?;
+        self.run_until_signals(signals).await
+    }
+
+    /// The first signal shuts the worker down, and the second one ends it.
+    pub(super) async fn run_until_signals(self, signals: impl Stream<Item = ()> + Unpin) -> Result<WorkerReport> {
+        let Handle { stop, force, .. } = &*self.handle;
+        let control = signals::follow(signals, stop.clone(), force.clone());
+        self.run_with(control).await
+    }
+
+    /// Runs the worker until it has ended. `control` shuts it down.
+    async fn run_with(mut self, control: impl Future<Output = ()>) -> Result<WorkerReport> {
+        let control = async {
+            control.await;
+            std::future::pending::<Infallible>().await
         };
-        let report = match self.ended().await {
+        let ended = tokio::select! {
+            biased;
+            never = control => match never {},
+            ended = self.ended() => ended,
+        };
+        let report = match ended {
             Ok(report) => report,
-            Err(panic) => {
-                let text = describe("the background task of the worker", panic);
+            Err(error) if error.is_panic() => {
+                let text = describe("the background task of the worker", error.into_panic());
                 tracing::error!(worker_id = %self.id(), error = text, "worker stopped after a panic");
                 return Err(Error::new(ErrorKind::Closed, text));
             }
+            // Its runtime was shut down.
+            Err(_) => return Err(Error::closed("the worker")),
         };
-        let Some(failure) = failure else { return Ok(report) };
+        let Some(failure) = self.handle.life.borrow().failure.clone() else { return Ok(report) };
         tracing::error!(worker_id = %self.id(), %report, error = %failure, "worker stopped after a fatal error");
         Err(failure)
     }
 
-    /// Stops the worker, and waits for its report. An error is the payload of a panic of its background task.
-    async fn ended(&mut self) -> std::result::Result<WorkerReport, Box<dyn Any + Send>> {
-        self.handle.stop.cancel();
-        let Some(task) = self.task.as_mut() else { return Ok(WorkerReport::default()) };
-        match task.await {
-            Ok(report) => Ok(report),
-            Err(error) if error.is_panic() => Err(error.into_panic()),
-            // Its runtime was shut down.
-            Err(_) => Ok(WorkerReport::default()),
+    /// Waits until the background task has ended.
+    async fn ended(&mut self) -> std::result::Result<WorkerReport, JoinError> {
+        match self.task.as_mut() {
+            Some(task) => task.await,
+            None => Ok(WorkerReport::default()),
         }
     }
 
@@ -310,10 +361,13 @@ impl RunningWorker {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
     pub async fn shutdown(mut self) -> WorkerReport {
+        self.handle.stop.cancel();
         match self.ended().await {
             Ok(report) => report,
             // The task is not expected to panic. If it did, the report would be wrong.
-            Err(panic) => std::panic::resume_unwind(panic),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // Its runtime was shut down.
+            Err(_) => WorkerReport::default(),
         }
     }
 }
@@ -339,6 +393,7 @@ mod tests {
         let handle = Handle {
             client,
             stop: CancellationToken::new(),
+            force: CancellationToken::new(),
             commands: mpsc::unbounded_channel().0,
             life,
             last_heartbeat: LastHeartbeat::now(),

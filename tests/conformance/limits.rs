@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hatchet::embedded::{Engine, Quirks};
 use hatchet::model::{RateLimitWindow, TimeoutKind};
+use hatchet::worker::{RunningWorker, WorkerBuilder};
 use hatchet::workflow::Runnable;
 use hatchet::workflow::{Concurrency, ConcurrencyStrategy, RateLimit, WorkflowRef};
 use hatchet::{Client, Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, Workflow};
@@ -22,6 +23,9 @@ rows! {
     w6_of_the_runs_that_wait_the_newest_or_the_oldest_are_kept,
     w6_several_limits_apply_one_after_the_other,
     w6_a_workflow_holds_its_place_until_its_end,
+    w6_a_newer_run_of_a_workflow_cancels_older_ones,
+    w6_the_newest_run_of_a_key_sets_its_limit,
+    w6_workflows_share_a_limit_by_its_name,
     w6_a_run_that_waits_too_long_times_out,
     w6_a_key_that_cannot_be_evaluated_fails_the_task,
     w7_static_limits_restore_their_units,
@@ -127,11 +131,16 @@ async fn w6_new_runs_are_cancelled(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn w6_of_the_runs_that_wait_the_newest_or_the_oldest_are_kept(setup: Setup) {
-    let newer = match &setup.engine {
-        Some(_) => Some(Engine::builder().quirks(Quirks::all()).version("v0.105.16").start().await.unwrap()),
+/// A newer embedded engine, if the test does not run on a real one.
+async fn newer_engine(setup: &Setup, version: &str) -> Option<Engine> {
+    match &setup.engine {
+        Some(_) => Some(Engine::builder().quirks(Quirks::all()).version(version).start().await.unwrap()),
         None => None,
-    };
+    }
+}
+
+async fn w6_of_the_runs_that_wait_the_newest_or_the_oldest_are_kept(setup: Setup) {
+    let newer = newer_engine(&setup, "v0.105.16").await;
     let hatchet = newer.as_ref().map_or_else(|| setup.hatchet.clone(), Engine::client);
     // Each name, with the number of those of five waiting runs that are kept.
     for (strategy, kept) in [
@@ -237,6 +246,79 @@ async fn w6_a_workflow_holds_its_place_until_its_end(setup: Setup) {
     let statuses: Vec<_> = details.tasks.iter().map(|task| task.status.clone()).collect();
     assert_eq!(statuses, [RunStatus::Cancelled, RunStatus::Cancelled]);
     assert!(matches!(one.outcome().await.unwrap(), Outcome::Completed(_)));
+    worker.shutdown().await;
+}
+
+async fn w6_a_newer_run_of_a_workflow_cancels_older_ones(setup: Setup) {
+    let nap = |name: &str| work(name.to_owned(), &Running::default());
+    let flow = Workflow::<Job>::new(setup.name("flow")).task(&nap("first")).task_after(&nap("last"), "first");
+    let flow = flow.concurrency(limit(ConcurrencyStrategy::CancelInProgress, 1));
+    let worker = setup.worker(&flow).await;
+    let start = async |key, millis| setup.hatchet.run(&flow, &job(key, millis)).start().await.unwrap();
+    let (first, other) = (start("a", 60_000).await, start("b", 60_000).await);
+    until(&first, RunStatus::Running).await;
+    until(&other, RunStatus::Running).await;
+    let second = start("a", 50).await;
+    assert_eq!(message(&first).await.as_deref(), Some(EXCEEDS));
+    assert!(matches!(second.outcome().await.unwrap(), Outcome::Completed(_)));
+    let details = first.details().await.unwrap();
+    let has_started =
+        |name: &str| details.task(name).unwrap().attempts.iter().any(|attempt| attempt.started_at.is_some());
+    assert_eq!((has_started("first"), has_started("last")), (true, false), "{details:?}");
+    assert!(details.tasks.iter().all(|task| task.status == RunStatus::Cancelled), "{details:?}");
+    assert_eq!(other.details().await.unwrap().status, RunStatus::Running, "another key");
+    other.cancel().send().await.unwrap();
+    worker.shutdown().await;
+}
+
+/// A worker, unless the engine is too old for its limits.
+async fn start_with_newer_limits(setup: &Setup, worker: WorkerBuilder) -> Option<RunningWorker> {
+    match worker.build().unwrap().start().await {
+        Ok(worker) => Some(worker),
+        Err(error) => {
+            assert!(setup.engine.is_none() && error.kind() == ErrorKind::Unimplemented, "{error}");
+            None
+        }
+    }
+}
+
+async fn w6_the_newest_run_of_a_key_sets_its_limit(setup: Setup) {
+    let newer = newer_engine(&setup, "v0.106.5").await;
+    let hatchet = newer.as_ref().map_or_else(|| setup.hatchet.clone(), Engine::client);
+    let running = Running::default();
+    let by_input = Concurrency::new("input.key", ConcurrencyStrategy::GroupRoundRobin);
+    let task =
+        work(setup.name("work"), &running).concurrency(by_input.max_runs_expression("input.millis > 300.0 ? 3 : 1"));
+    let worker = hatchet.worker(setup.name("worker")).slots(10).register(&task);
+    let Some(worker) = start_with_newer_limits(&setup, worker).await else { return };
+    for (key, millis, expected) in [("narrow", 200, 1), ("wide", 400, 3)] {
+        let runs = hatchet.run_many(&task, (0..4).map(|_| job(key, millis))).results().await.unwrap();
+        assert!(runs.iter().all(Result::is_ok));
+        assert_eq!(running.lock().unwrap()[key].1, expected, "{key}");
+    }
+    worker.shutdown().await;
+}
+
+async fn w6_workflows_share_a_limit_by_its_name(setup: Setup) {
+    let newer = newer_engine(&setup, "v0.106.5").await;
+    let hatchet = newer.as_ref().map_or_else(|| setup.hatchet.clone(), Engine::client);
+    let running = Running::default();
+    let shared = || limit(ConcurrencyStrategy::GroupRoundRobin, 1).name(setup.name("shared")).tenant_scoped();
+    let (one, two) = (
+        work(setup.name("one"), &running).concurrency(shared()),
+        work(setup.name("two"), &running).concurrency(shared()),
+    );
+    let worker = hatchet.worker(setup.name("worker")).slots(10).register(&one).register(&two);
+    let Some(worker) = start_with_newer_limits(&setup, worker).await else { return };
+    let mut runs = Vec::new();
+    for task in [&one, &two, &one, &two] {
+        runs.push(hatchet.run(task, &job("a", 200)).start().await.unwrap());
+    }
+    runs.push(hatchet.run(&one, &job("b", 200)).start().await.unwrap());
+    for run in &runs {
+        run.result().await.unwrap();
+    }
+    assert_eq!(running.lock().unwrap()["a"].1, 1);
     worker.shutdown().await;
 }
 

@@ -26,6 +26,7 @@ mod following;
 mod grpc_only;
 mod limits;
 mod lineage;
+mod observing;
 mod placing;
 mod promises;
 mod replaying;

@@ -1,6 +1,10 @@
 //! W: workers.
 
-use hatchet::{Context, Outcome, RunHandle, Task};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use hatchet::worker::WorkerState;
+use hatchet::{Context, ErrorKind, Outcome, RunHandle, Task, TaskError};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::setup::{Setup, expect_panics, rows};
@@ -9,6 +13,8 @@ use crate::tasks::{Doubled, Number, double, endless};
 rows! {
     w15_panics_fail_the_task_and_not_the_worker,
     b11_shutdown_reports_all_attempts,
+    w21_a_worker_whose_client_is_closed_ends_with_the_reason,
+    w24_the_delay_of_a_retry_is_applied_or_refused,
 }
 
 /// A type whose serialization panics.
@@ -71,6 +77,44 @@ async fn w15_panics_fail_the_task_and_not_the_worker(setup: Setup) {
     assert_eq!(hatchet.run(&wrong, &n).start().await.unwrap().result().await.unwrap(), Doubled { doubled: 2 });
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.failed, report.total()), (1, 4, 5));
+}
+
+async fn w21_a_worker_whose_client_is_closed_ends_with_the_reason(setup: Setup) {
+    let hatchet = setup.client_with(|config| config);
+    let task = double(setup.name("double"));
+    let worker = hatchet.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
+    let mut statuses = worker.statuses();
+    while statuses.next().await.unwrap().state != WorkerState::Connected {}
+    hatchet.close().await;
+    assert_eq!(worker.stopped().await.unwrap_err().kind(), ErrorKind::Closed);
+    while statuses.next().await.unwrap().state != WorkerState::Draining {}
+}
+
+/// A delay of one second is applied by new engines. With an older one, the attempt fails and is not retried.
+async fn w24_the_delay_of_a_retry_is_applied_or_refused(setup: Setup) {
+    let task: Task<Number, u32> =
+        Task::new(setup.name("task"), async |_: Number, context: Context| match context.attempt() {
+            1 => Err(TaskError::retry_after("overloaded", Duration::from_secs(1))),
+            attempt => Ok(attempt),
+        })
+        .retries(3);
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
+    match run.outcome().await.unwrap() {
+        Outcome::Failed(failure) => {
+            let message = failure.message.unwrap_or_default();
+            let expected = "overloaded (the retry after 1s needs engine v0.111.0 or later, got v";
+            assert!(message.starts_with(expected), "{message}");
+            assert_eq!(run.details().await.unwrap().attempt(), 1);
+        }
+        outcome => {
+            assert!(setup.engine.is_none(), "{outcome:?}");
+            let details = run.details().await.unwrap();
+            let [first, second] = &details.tasks[0].attempts[..] else { panic!("{details:?}") };
+            assert!(second.started_at.unwrap() - first.finished_at.unwrap() >= TimeDelta::seconds(1), "{details:?}");
+        }
+    }
+    worker.shutdown().await;
 }
 
 async fn b11_shutdown_reports_all_attempts(setup: Setup) {

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
+use chrono::TimeDelta;
+use hatchet::embedded::{Engine, Fault};
 use hatchet::model::{ChunkContent, ChunkItem, DesiredLabel, LogLevel, TimeoutKind, WorkerId};
 use hatchet::worker::WorkerState;
 use hatchet::workflow::Sticky;
 use hatchet::{Context, ErrorKind, Outcome, Priority, RunStatus, Task, TaskError};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::setup::{Setup, rows};
@@ -28,6 +31,8 @@ rows! {
     w13_chunks_of_this_sdk_are_read_by_others,
     w20_no_more_attempts_run_than_there_are_slots,
     w20_slots_of_different_kinds_are_separate,
+    w20_durable_slots_are_separate,
+    w1_tasks_of_several_workflows_that_end_together_are_reported,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,6 +75,61 @@ async fn w1_tasks_have_typed_inputs_outputs_and_errors(setup: Setup) {
         matches!(error.outcome(), Some(Outcome::Failed(failure)) if failure.message.as_deref() == Some("zero is not accepted")),
         "{error:?}"
     );
+    worker.shutdown().await;
+}
+
+/// The worker reports their ends in one call, for which the engine stores one time.
+async fn w1_tasks_of_several_workflows_that_end_together_are_reported(setup: Setup) {
+    const RUNS: u32 = 10;
+    let (started, end) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let task = |name: &str| {
+        let code = async |(started, end): (Arc<AtomicU32>, Arc<Notify>), input: Number, context: Context| {
+            let ended = end.notified();
+            started.fetch_add(1, SeqCst);
+            ended.await;
+            match input.n {
+                0 => Err(TaskError::non_retryable(context.task_name())),
+                n => Ok((context.task_name().to_owned(), n)),
+            }
+        };
+        Task::with_state(setup.name(name), (Arc::clone(&started), Arc::clone(&end)), code)
+    };
+    let (one, two) = (task("one"), task("two"));
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(20).register(&one).register(&two);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    if let Some(engine) = &setup.engine {
+        engine.faults().inject_times("SendBatchActionEvent", Fault::Delay(Duration::ZERO), 100).unwrap();
+    }
+    let mut runs = Vec::new();
+    for task in [&one, &two] {
+        let inputs = (0..i64::from(RUNS)).map(|n| Number { n });
+        for (run, n) in setup.hatchet.run_many(task, inputs).start().await.unwrap().into_iter().zip(0..) {
+            runs.push((run.unwrap(), task.name().to_owned(), n));
+        }
+    }
+    while started.load(SeqCst) < 2 * RUNS {
+        sleep(SECOND / 50).await;
+    }
+    let before = setup.engine.as_ref().map(|engine| engine.faults().planned());
+    let ended_at = setup.engine.as_ref().map_or_else(chrono::Utc::now, Engine::now);
+    end.notify_waiters();
+    for (run, name, n) in &runs {
+        match (run.outcome().await.unwrap(), n) {
+            (Outcome::Failed(failure), 0) => assert_eq!(failure.message.as_deref(), Some(name.as_str())),
+            (Outcome::Completed(_), _) => assert_eq!(run.result().await.unwrap(), (name.clone(), *n)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut finished = Vec::new();
+    for (run, ..) in &runs {
+        finished.push(run.details().await.unwrap().finished_at().unwrap());
+    }
+    let (first, last) = (finished.iter().min().unwrap(), finished.iter().max().unwrap());
+    assert!(*last - *first <= TimeDelta::seconds(1), "{first} to {last}");
+    // The clock of the machine is not that of a real engine.
+    assert!((*first - ended_at).abs() < TimeDelta::seconds(5), "{ended_at}: {first} to {last}");
+    let calls = setup.engine.as_ref().map(|engine| before.unwrap() - engine.faults().planned());
+    assert!(calls.is_none_or(|calls| (1..5).contains(&calls)), "{calls:?} calls for {} ends", runs.len());
     worker.shutdown().await;
 }
 
@@ -362,6 +422,30 @@ impl Concurrent {
         sleep(2 * SECOND).await;
         self.running.fetch_sub(1, SeqCst);
     }
+}
+
+/// The kind of slots that the engine gives to durable tasks. Any task can request them.
+async fn w20_durable_slots_are_separate(setup: Setup) {
+    let (durable, other) = (Concurrent::default(), Concurrent::default());
+    let work = |name: &str, concurrent: &Concurrent| -> Task<Number, ()> {
+        let code = async |concurrent: Concurrent, _: Number, _: Context| {
+            concurrent.work().await;
+            Ok(())
+        };
+        Task::with_state(setup.name(name), concurrent.clone(), code)
+    };
+    let wait = work("wait", &durable).slot_request("durable", 1);
+    let parse = work("parse", &other);
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(10).slot_kind("durable", 2);
+    let worker = worker.register(&wait).register(&parse).build().unwrap().start().await.unwrap();
+    let waits = setup.hatchet.run_many(&wait, (0..4).map(|n| Number { n })).start().await.unwrap();
+    let parsed = setup.hatchet.run_many(&parse, (0..4).map(|n| Number { n })).results().await.unwrap();
+    assert!(parsed.iter().all(Result::is_ok));
+    for run in waits {
+        run.unwrap().result().await.unwrap();
+    }
+    assert_eq!((durable.most.load(SeqCst), other.most.load(SeqCst)), (2, 4));
+    worker.shutdown().await;
 }
 
 async fn w20_slots_of_different_kinds_are_separate(setup: Setup) {

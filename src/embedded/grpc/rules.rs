@@ -62,8 +62,18 @@ pub(super) fn concurrency(
             ("is_tenant_scoped", limit.is_tenant_scoped.is_some()),
             ("max_runs_expression", limit.max_runs_expression.is_some()),
         ];
-        let unknown = unknown.into_iter().find_map(|(name, is_set)| is_set.then_some(name));
-        Concurrency::new(limit.expression, limit.max_runs, strategy.transpose()?, unknown)
+        let is_known = version >= EngineVersion::SHARED_LIMITS;
+        let unknown = unknown.into_iter().filter(|_| !is_known).find_map(|(name, is_set)| is_set.then_some(name));
+        let new = Concurrency::new(limit.expression, limit.max_runs, strategy.transpose()?, unknown)?;
+        if !is_known {
+            return Ok(new);
+        }
+        let is_tenant_scoped = limit.is_tenant_scoped.unwrap_or_default();
+        let new = Concurrency { name: limit.name, is_tenant_scoped, ..new };
+        match limit.max_runs_expression {
+            Some(expression) => new.with_max_runs_expression(expression),
+            None => Ok(new),
+        }
     };
     limits.into_iter().enumerate().map(convert).collect()
 }

@@ -90,6 +90,8 @@ pub(super) struct Driver {
     full_slots: FullSlots,
     last_heartbeat: LastHeartbeat,
     stop: CancellationToken,
+    /// Ends the worker without waiting for anything.
+    force: CancellationToken,
     commands: mpsc::UnboundedReceiver<Command>,
     phase: Phase,
     life: watch::Sender<Life>,
@@ -135,6 +137,7 @@ pub(super) enum Command {
 /// The connections of a driver to the handle of the worker.
 pub(super) struct Handles {
     pub(super) stop: CancellationToken,
+    pub(super) force: CancellationToken,
     pub(super) ready: oneshot::Sender<Result<()>>,
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
     pub(super) life: watch::Sender<Life>,
@@ -143,7 +146,7 @@ pub(super) struct Handles {
 
 impl Driver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
-        let Handles { stop, ready, commands, life, last_heartbeat } = handles;
+        let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
         let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());
         let (journal, unchecked) = journal.unzip();
         let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
@@ -170,6 +173,7 @@ impl Driver {
             full_slots: FullSlots::default(),
             last_heartbeat,
             stop,
+            force,
             commands,
             phase: Phase::Running,
             life,
@@ -195,7 +199,7 @@ impl Driver {
     /// Runs the worker until it was stopped, and its attempts have ended or were dropped.
     pub(super) async fn run(mut self) -> WorkerReport {
         self.stream.reopen_now();
-        let stop = self.stop.clone();
+        let (stop, force) = (self.stop.clone(), self.force.clone());
         while !self.is_drained() {
             self.send_reports();
             self.publish();
@@ -204,6 +208,7 @@ impl Driver {
             let wake = self.outbox.next_wake(now);
             tokio::select! {
                 biased;
+                () = force.cancelled() => break,
                 () = stop.cancelled(), if is_running => self.pause(),
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
@@ -225,6 +230,10 @@ impl Driver {
     }
 
     async fn end(mut self) -> WorkerReport {
+        let force = self.force.clone();
+        if force.is_cancelled() {
+            self.step(Event::Abandon);
+        }
         let save = async {
             if let Some(saving) = self.saving.take() {
                 self.on_saved(saving.await);
@@ -237,17 +246,21 @@ impl Driver {
         if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
             tracing::error!("failed to write to the outbox file in time");
         }
-        // Code that blocks its thread cannot be waited for.
-        self.jobs.detach_all();
-        self.outputs.close().await;
-        // The worker is gone anyway if this fails.
-        let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
-        drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
-        // With its timer: on virtual time, it must not be what the end of the heartbeats waits for.
-        drop(self.stream);
-        if let Some(heartbeats) = self.heartbeats {
-            heartbeats.stop().await;
-        }
+        let leave = async {
+            // Code that blocks its thread cannot be waited for.
+            self.jobs.detach_all();
+            self.outputs.close().await;
+            // The worker is gone anyway if this fails.
+            let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
+            drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
+            // With its timer: on virtual time, it must not be what the end of the heartbeats waits for.
+            drop(self.stream);
+            if let Some(heartbeats) = self.heartbeats {
+                heartbeats.stop().await;
+            }
+        };
+        // What is left of it is dropped. Jobs that were not detached are aborted.
+        force.run_until_cancelled(leave).await;
         let report = self.assignments.into_report();
         tracing::info!(worker_id = %self.id, %report, "worker stopped");
         telemetry::record(&Measurement::WorkerLoad { worker_name: &self.worker.name, running: 0, unreported: 0 });

@@ -3,7 +3,8 @@
 use super::{graph, options};
 use crate::embedded::core::format::duration;
 use crate::embedded::core::format::validation::Problems;
-use crate::embedded::core::store::{Definition, On, StatusError, TaskDefinition};
+use crate::embedded::core::store::{Code, Definition, On, StatusError, TaskDefinition};
+use crate::model::engine_version::EngineVersion;
 
 /// Checks a definition in the order of the real engine. What that answers with INTERNAL is answered so here, too.
 pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
@@ -30,12 +31,18 @@ pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
     options::check_further(&definition.options)
 }
 
-/// Refuses fields that the real engine ignores.
+/// Refuses fields that this version of the engine ignores.
 pub(crate) fn refuse_unknown_fields(definition: &Definition) -> Result<(), StatusError> {
     let of_tasks = definition.tasks.iter().chain(&definition.on_failure).flat_map(|task| &task.concurrency);
     let unknown = definition.options.concurrency.iter().chain(of_tasks).find_map(|limit| limit.unknown_field);
     match unknown {
-        Some(field) => Err(StatusError::unimplemented(&format!("the field `{field}` of concurrency limits"))),
+        Some(field) => Err(StatusError {
+            code: Code::Unimplemented,
+            message: format!(
+                "the field `{field}` of concurrency limits needs engine {} or later",
+                EngineVersion::SHARED_LIMITS
+            ),
+        }),
         None => Ok(()),
     }
 }

@@ -38,7 +38,15 @@ impl Concurrency {
         strategy: Option<LimitStrategy>,
         unknown_field: Option<&'static str>,
     ) -> Result<Self, StatusError> {
-        Ok(Self { expression: Cel::new(expression, KEY_NAMES)?, max_runs, strategy, unknown_field })
+        let expression = Cel::new(expression, KEY_NAMES)?;
+        let (max_runs_expression, name, is_tenant_scoped) = (None, None, false);
+        Ok(Self { expression, max_runs, max_runs_expression, name, is_tenant_scoped, strategy, unknown_field })
+    }
+
+    /// Sets an expression for the number of runs.
+    pub(crate) fn with_max_runs_expression(mut self, text: String) -> Result<Self, StatusError> {
+        self.max_runs_expression = Some(Cel::new(text, KEY_NAMES)?);
+        Ok(self)
     }
 }
 

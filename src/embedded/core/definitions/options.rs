@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::embedded::core::format::cron::CronSchedule;
 use crate::embedded::core::format::validation::Problems;
 use crate::embedded::core::store::{
-    BatchOptions, Concurrency, Core, StatusError, TaskDefinition, TaskLimit, WorkflowOptions,
+    BatchOptions, Concurrency, Core, Definition, StatusError, TaskDefinition, TaskLimit, WorkflowOptions,
 };
 
 /// The checks of the engine's validator.
@@ -34,9 +34,68 @@ pub(crate) fn check(options: &WorkflowOptions, problems: &mut Problems) {
 
 /// The checks of concurrency limits. `of` is the prefix of their fields.
 pub(crate) fn check_concurrency(of: &str, limits: &[Concurrency], problems: &mut Problems) {
-    for (index, _) in limits.iter().enumerate().filter(|(_, limit)| limit.expression.parsed.is_none()) {
-        problems.add(&format!("{of}Concurrency[{index}].Expression"), "Invalid CEL expression");
+    for (index, limit) in limits.iter().enumerate() {
+        let expressions =
+            [("Expression", Some(&limit.expression)), ("MaxRunsExpression", limit.max_runs_expression.as_ref())];
+        for (name, _) in expressions.iter().filter(|(_, cel)| cel.is_some_and(|cel| cel.parsed.is_none())) {
+            problems.add(&format!("{of}Concurrency[{index}].{name}"), "Invalid CEL expression");
+        }
     }
+}
+
+/// The checks of limits by an expression, and of limits that tasks share. They are not in the engine that is reproduced, but in later ones.
+/// What these refuse was read from the source of the engine (`pkg/repository/workflow.go`), and not measured.
+pub(crate) fn check_newer_limits(core: &Core, definition: &Definition) -> Result<(), StatusError> {
+    let of_workflow = &definition.options.concurrency;
+    let all = of_workflow.iter().chain(definition.all_tasks().flat_map(|task| &task.concurrency));
+    if all.clone().any(|limit| limit.is_tenant_scoped && limit.name.as_deref().is_none_or(str::is_empty)) {
+        return Err(StatusError::invalid("a name is required for tenant-scoped concurrency"));
+    }
+    if definition.all_tasks().nth(1).is_some() {
+        for limit in of_workflow {
+            if let Some(name) = limit.shared_name() {
+                return Err(StatusError::invalid(format!(
+                    "tenant-scoped concurrency (name {name}) is not supported at the workflow level unless the workflow is a single task or uses the DAG operator"
+                )));
+            }
+            if limit.max_runs_expression.is_some() {
+                return Err(StatusError::invalid(
+                    "max_runs_expression is not supported at the workflow level unless the workflow is a single task",
+                ));
+            }
+        }
+    }
+    check_order(core, definition)
+}
+
+/// Refuses limits that tasks of other workflows share in another order: two tasks could wait for each other.
+fn check_order(core: &Core, definition: &Definition) -> Result<(), StatusError> {
+    let own = shared_names(definition);
+    let others = core.workflows.oldest_first().filter(|(name, _)| *name != definition.name);
+    for other in others.flat_map(|(_, workflow)| shared_names(&workflow.definition)).chain(own.clone()) {
+        let position = |name: &str| other.iter().position(|other| *other == name);
+        for names in &own {
+            for (first, second) in names.iter().zip(names.iter().skip(1)) {
+                if let (Some(before), Some(after)) = (position(first), position(second))
+                    && before > after
+                {
+                    return Err(StatusError::invalid(format!(
+                        "tenant-scoped concurrency {first} and {second} must have the same order in all tasks"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names of the shared limits of each task, in their order.
+fn shared_names(definition: &Definition) -> Vec<Vec<&str>> {
+    let of_workflow = definition.options.concurrency.iter().filter_map(Concurrency::shared_name);
+    definition
+        .all_tasks()
+        .map(|task| of_workflow.clone().chain(task.concurrency.iter().filter_map(Concurrency::shared_name)).collect())
+        .collect()
 }
 
 /// The checks of the rate limits of a task, which has the field `of`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::embedded::core::definitions::{check, options, versions};
-use crate::embedded::core::runs::pauses;
+use crate::embedded::core::runs::{concurrency, pauses};
 use crate::embedded::core::store::{Core, Definition, Pause, StatusError, Turn, Version};
 use crate::embedded::core::triggers::{crons, filters, schedules};
 use crate::embedded::quirks::Quirk;
@@ -26,7 +26,9 @@ impl Core {
         }
         let tasks: Vec<_> = definition.tasks.iter().chain(&definition.on_failure).collect();
         options::check_known_rate_limits(self, &tasks)?;
+        options::check_newer_limits(self, &definition)?;
         filters::check(self, &definition.name, &definition.options.filters)?;
+        concurrency::share(self, turn, &definition);
         let latest = versions::add(self, turn, definition);
         crons::define(self, turn, &latest.name);
         filters::define(self, turn, latest.workflow, &latest.options.filters);

@@ -22,6 +22,8 @@ pub(super) enum Node {
     Add(Vec<Node>),
     /// From left to right: each intermediate result is compared with the next operand.
     Compare(Box<Node>, Vec<(Comparison, Node)>),
+    /// The condition, and the values if it is true and if it is not.
+    Conditional(Box<[Node; 3]>),
 }
 
 /// Integers and doubles are different types, as in CEL. Numbers in JSON are doubles.

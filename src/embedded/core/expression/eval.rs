@@ -105,6 +105,10 @@ pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Evaluated<'a> {
         Node::Compare(first, others) => others.iter().try_fold(eval(first, names)?, |left, (comparison, right)| {
             compare(*comparison, &left, &eval(right, names)?).map(Computed::Bool).ok_or(EvalError::NoOverload)
         }),
+        Node::Conditional(nodes) => {
+            let [condition, then, otherwise] = &**nodes;
+            eval(if truth(condition, names)? { then } else { otherwise }, names)
+        }
     }
 }
 

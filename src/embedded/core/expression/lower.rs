@@ -1,5 +1,7 @@
 //! From the syntax of CEL to what can be evaluated, which is a subset of it.
 
+use std::mem::discriminant;
+
 use super::ast::{Comparison, Literal, Node, ParseError};
 use crate::model::cel::{self, Access, BinaryOperator, Problem, UnaryOperator};
 
@@ -24,7 +26,8 @@ fn lower(node: cel::Node, names: &[&str]) -> Result<Node, ParseError> {
         cel::Node::Unary(UnaryOperator::Not, operand) => Ok(Node::Not(Box::new(lower(*operand, names)?))),
         cel::Node::Unary(UnaryOperator::Minus, operand) => negated(*operand, names),
         cel::Node::Binary(first, others) => binary(*first, others, names),
-        cel::Node::List(_) | cel::Node::Fields(_) | cel::Node::Conditional(_) => Err(ParseError::Unsupported),
+        cel::Node::Conditional(nodes) => conditional(*nodes, names),
+        cel::Node::List(_) | cel::Node::Fields(_) => Err(ParseError::Unsupported),
     }
 }
 
@@ -40,6 +43,23 @@ fn literal(literal: cel::Literal, is_negated: bool) -> Result<Literal, ParseErro
         cel::Literal::Double(number) => Literal::Double(if is_negated { -number } else { number }),
         cel::Literal::Unsigned | cel::Literal::Bytes => return Err(ParseError::Unsupported),
     })
+}
+
+/// The engine checks that the condition can be a boolean, and that the values can have one type. Here, the values are literals of one type, or
+/// fields, whose types it does not know.
+fn conditional(nodes: [cel::Node; 3], names: &[&str]) -> Result<Node, ParseError> {
+    let [condition, then, otherwise] = nodes;
+    let nodes = [lower(condition, names)?, lower(then, names)?, lower(otherwise, names)?];
+    let can_be_condition = !matches!(nodes[0], Node::Literal(_) | Node::Add(_) | Node::Conditional(_));
+    let have_one_type = match (&nodes[1], &nodes[2]) {
+        (Node::Literal(then), Node::Literal(otherwise)) => discriminant(then) == discriminant(otherwise),
+        (Node::Literal(_) | Node::Path(_), Node::Literal(_) | Node::Path(_)) => true,
+        _ => false,
+    };
+    if !can_be_condition || !have_one_type {
+        return Err(ParseError::Unsupported);
+    }
+    Ok(Node::Conditional(Box::new(nodes)))
 }
 
 /// A sign is part of a number: the most negative integer has no positive one.

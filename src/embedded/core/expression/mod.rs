@@ -1,4 +1,4 @@
-//! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+`, `has` and parentheses.
+//! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+`, `? :`, `has` and parentheses.
 //!
 //! Valid CEL outside of the subset is distinguished from invalid CEL: the embedded engine reports that it does not support it.
 //!
@@ -124,6 +124,8 @@ mod tests {
             "input.nothing == 1 || true",
             "!(input.nothing == 1 && false)",
             "input.deep.yes",
+            "(input.id == 'a' ? 10 : 1) == 10 && (input.deep.yes ? input.id : 'b') == 'a'",
+            "(has(input.nothing) ? input.nothing : 2) == 2",
             "input.nil == null",
             "input.id != 11",
             "'a' < 'b' && -1 < 0",
@@ -208,7 +210,9 @@ mod tests {
             "input['id'] == 'a'",
             "[1, 2]",
             "{'a': 1}",
-            "input.n ? 1 : 2",
+            "'a' ? 1 : 2",
+            "input.yes ? 1 : 'a'",
+            "input.yes ? 1 : 2 + 3",
             "input.n * 2 == 4",
             "'a' in input",
             "input.n - 1 == 3",

@@ -4,38 +4,77 @@ use std::cmp::Reverse;
 
 use super::expressions;
 use crate::embedded::core::store::{
-    Concurrency, Core, Group, GroupId, LimitStrategy, Rank, Run, Scope, SlotOwner, Task, TaskKey,
+    Concurrency, Core, Definition, Group, GroupId, Level, LimitStrategy, MaxRuns, Rank, Run, Scope, SharedLimit,
+    SlotOwner, Task, TaskKey, Turn,
 };
 
 /// How many of a key have a slot, unless the limit has a number.
 const DEFAULT_MAX_RUNS: i32 = 1;
 const KEY: &str = "concurrency key";
+const MAX_RUNS: &str = "max runs";
 
 /// The limits of a task: those of its workflow, then its own. A limit of a workflow with one task is a limit of that task.
-pub(crate) fn limits<'a>(run: &'a Run, task: &Task) -> impl Iterator<Item = (Scope, &'a Concurrency)> {
-    let (version, step) = (run.version.id, task.step);
+pub(crate) fn limits<'a>(core: &'a Core, run: &'a Run, task: &Task) -> impl Iterator<Item = (Scope, &'a Concurrency)> {
+    let (id, step) = (run.version.id, task.step);
     let of_workflow = (0..).zip(&run.version.options.concurrency);
     let of_task = run.step(task).map(|step| &*step.definition.concurrency).unwrap_or_default();
     let own = (0..).zip(of_task);
     of_workflow
-        .map(move |(index, limit)| (Scope { version, step: None, index }, limit))
-        .chain(own.map(move |(index, limit)| (Scope { version, step: Some(step), index }, limit)))
+        .map(move |(index, limit)| (Scope { id, level: Level::Workflow, index }, limit))
+        .chain(own.map(move |(index, limit)| (Scope { id, level: Level::Task(step), index }, limit)))
+        .map(|(scope, limit)| {
+            let shared = limit.shared_name().and_then(|name| core.shared_limits.get(name));
+            shared.map_or((scope, limit), |shared| (shared.scope, &shared.limit))
+        })
 }
 
 /// Who has the slots of a limit.
 pub(crate) fn owner(run: &Run, key: TaskKey, scope: Scope) -> SlotOwner {
-    if run.dag.is_some() && scope.step.is_none() { SlotOwner::Run(key.run) } else { SlotOwner::Task(key) }
+    if run.dag.is_some() && scope.level == Level::Workflow { SlotOwner::Run(key.run) } else { SlotOwner::Task(key) }
 }
 
 /// The keys of all limits of a task, or the error of the first key that cannot be evaluated.
 pub(crate) fn keys(core: &Core, key: TaskKey) -> Result<Vec<String>, String> {
     let Some((run, task)) = core.runs.task(key) else { return Ok(Vec::new()) };
-    let mut limits = limits(run, task).peekable();
+    let mut limits = limits(core, run, task).peekable();
     if limits.peek().is_none() {
         return Ok(Vec::new());
     }
     let Some(values) = expressions::Scope::of(core, key) else { return Ok(Vec::new()) };
-    limits.map(|(_, limit)| values.text(&limit.expression, KEY)).collect()
+    let key = |limit: &Concurrency| {
+        let key = values.text(&limit.expression, KEY)?;
+        evaluated(&values, limit)?;
+        Ok(key)
+    };
+    limits.map(|(_, limit)| key(limit)).collect()
+}
+
+/// How many of the key of a task have a slot, if an expression says so. Zero lets all wait until a newer run has a greater number.
+fn evaluated(values: &expressions::Scope, limit: &Concurrency) -> Result<Option<i32>, String> {
+    let Some(cel) = &limit.max_runs_expression else { return Ok(None) };
+    let number = values.number(cel, MAX_RUNS)?;
+    let in_range = i32::try_from(number).ok().filter(|number| *number >= 0);
+    let problem = || expressions::failed(&cel.text, &format!("expected {MAX_RUNS} of 0 to {}, got {number}", i32::MAX));
+    in_range.map(Some).ok_or_else(problem)
+}
+
+/// Stores the limits of a definition that tasks share by name. A limit with a known name changes for all of them.
+pub(crate) fn share(core: &mut Core, turn: &mut Turn<'_>, definition: &Definition) {
+    let of_tasks = definition.all_tasks().flat_map(|task| &task.concurrency);
+    for limit in definition.options.concurrency.iter().chain(of_tasks) {
+        let Some(name) = limit.shared_name() else { continue };
+        if let Some(shared) = core.shared_limits.get_mut(name) {
+            shared.limit = limit.clone();
+            core.slots.redefine(shared.scope, strategy(limit), limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
+        } else {
+            let scope = Scope { id: turn.uuid(), level: Level::Tenant, index: 0 };
+            core.shared_limits.insert(name.to_owned(), SharedLimit { scope, limit: limit.clone() });
+        }
+    }
+}
+
+fn strategy(limit: &Concurrency) -> LimitStrategy {
+    limit.strategy.unwrap_or(LimitStrategy::CancelInProgress)
 }
 
 /// Finds the first limit, from a position on, under which a task has no slot, and makes the task wait there. Returns the position.
@@ -43,7 +82,7 @@ pub(crate) fn wait(core: &mut Core, key: TaskKey, from: u16, urgency: u8) -> Opt
     let (run, task) = core.runs.task(key)?;
     let start = usize::from(from);
     let (position, scope, limit) = (from..)
-        .zip(limits(run, task).skip(start))
+        .zip(limits(core, run, task).skip(start))
         .map(|(position, (scope, limit))| (position, scope, limit))
         .find(|(_, scope, _)| core.slots.has_slot(owner(run, key, *scope), *scope) != Some(true))?;
     let owner = owner(run, key, scope);
@@ -55,10 +94,12 @@ pub(crate) fn wait(core: &mut Core, key: TaskKey, from: u16, urgency: u8) -> Opt
         SlotOwner::Run(_) => run.created,
         SlotOwner::Task(_) => run.created(task),
     };
-    let (strategy, max_runs) =
-        (limit.strategy.unwrap_or(LimitStrategy::CancelInProgress), limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
-    // A key that cannot be evaluated has failed the task before.
-    let text = expressions::Scope::of(core, key)?.text(&limit.expression, KEY).ok()?;
+    // What cannot be evaluated has failed the task before.
+    let values = expressions::Scope::of(core, key)?;
+    let text = values.text(&limit.expression, KEY).ok()?;
+    let fixed = MaxRuns::Fixed(limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
+    let max_runs = evaluated(&values, limit).ok()?.map_or(fixed, MaxRuns::Evaluated);
+    let strategy = strategy(limit);
     let rank = Rank { urgency: Reverse(urgency), created, owner };
     core.slots.wait(GroupId { scope, key: text.into() }, strategy, max_runs, rank);
     Some(position)
@@ -128,7 +169,7 @@ mod tests {
 
     fn decided(strategy: LimitStrategy, max_runs: i32, running: &[Rank], waiting: &[Rank]) -> Decision {
         let (running, waiting) = (running.iter().copied().collect(), waiting.iter().copied().collect());
-        decide(&Group { strategy, max_runs, running, waiting })
+        decide(&Group { strategy, max_runs, set_by: None, running, waiting })
     }
 
     #[test]

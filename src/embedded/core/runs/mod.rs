@@ -7,7 +7,7 @@ mod availability;
 pub(crate) mod batches;
 pub(crate) mod cancels;
 mod children;
-mod concurrency;
+pub(crate) mod concurrency;
 mod conditions;
 mod dag;
 mod delivery;

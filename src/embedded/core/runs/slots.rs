@@ -47,7 +47,7 @@ fn waiting(core: &Core, owner: SlotOwner, scope: Scope) -> Vec<(TaskKey, u16, u8
     let place = |key: TaskKey| {
         let (run, task) = core.runs.task(key)?;
         let State::Limited { limit, urgency, .. } = task.state else { return None };
-        let (waits_in, _) = concurrency::limits(run, task).nth(usize::from(limit))?;
+        let (waits_in, _) = concurrency::limits(core, run, task).nth(usize::from(limit))?;
         (waits_in == scope).then_some((key, limit, urgency))
     };
     keys.into_iter().filter_map(place).collect()

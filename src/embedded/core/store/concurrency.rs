@@ -8,9 +8,21 @@ pub(crate) struct Concurrency {
     /// The key.
     pub(crate) expression: Cel,
     pub(crate) max_runs: Option<i32>,
+    /// The number of runs of a key, by its newest one.
+    pub(crate) max_runs_expression: Option<Cel>,
+    pub(crate) name: Option<String>,
+    /// Whether all tasks that have a limit with this name share it.
+    pub(crate) is_tenant_scoped: bool,
     pub(crate) strategy: Option<LimitStrategy>,
     /// The name of a field that was set and that this version of the engine does not know.
     pub(crate) unknown_field: Option<&'static str>,
+}
+
+impl Concurrency {
+    /// The name under which tasks share the limit.
+    pub(crate) fn shared_name(&self) -> Option<&str> {
+        self.name.as_deref().filter(|_| self.is_tenant_scoped)
+    }
 }
 
 /// What happens to those that exceed a limit.

@@ -22,6 +22,13 @@ pub(crate) struct Definition {
     pub(crate) options: WorkflowOptions,
 }
 
+impl Definition {
+    /// The tasks, with the one that runs when another has failed.
+    pub(crate) fn all_tasks(&self) -> impl Iterator<Item = &TaskDefinition> + Clone {
+        self.tasks.iter().chain(&self.on_failure)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TaskDefinition {
     pub(crate) readable_id: String,

@@ -52,7 +52,7 @@ pub(crate) use requests::{
 };
 pub(crate) use run::{Child, Dag, Run, Wait, Waits};
 pub(crate) use schedules::{Schedule, ScheduledRun};
-pub(crate) use slots::{Group, GroupId, Rank, Scope, SlotOwner};
+pub(crate) use slots::{Group, GroupId, Level, MaxRuns, Rank, Scope, SharedLimit, SlotOwner};
 pub(crate) use state::Core;
 pub(crate) use status_error::{Code, Collision, Collisions, StatusError};
 pub(crate) use streams::{EventStream, ResultStream, Subject};

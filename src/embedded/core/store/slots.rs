@@ -5,18 +5,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::concurrency::LimitStrategy;
+use super::concurrency::{Concurrency, LimitStrategy};
 use super::ids::{RunIx, TaskKey};
 use super::turn::At;
 
-/// One concurrency limit of a version: of the whole workflow, or of one of its tasks.
+/// One concurrency limit: of a version of a workflow, or of the tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scope {
-    pub(crate) version: Uuid,
-    /// `None` for a limit of the workflow.
-    pub(crate) step: Option<u16>,
+    /// The version. Limits of the tenant have ids of their own.
+    pub(crate) id: Uuid,
+    pub(crate) level: Level,
     /// The position among the limits of the workflow or the task.
     pub(crate) index: u16,
+}
+
+/// What a limit is declared for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Workflow,
+    /// One of the tasks of a workflow.
+    Task(u16),
+    /// All tasks with the same limit by name.
+    Tenant,
+}
+
+/// A limit that tasks share by its name, as it was defined last.
+#[derive(Debug)]
+pub(crate) struct SharedLimit {
+    pub(crate) scope: Scope,
+    pub(crate) limit: Concurrency,
 }
 
 /// The slots of one limit and one key.
@@ -45,9 +62,19 @@ pub(crate) struct Rank {
 pub(crate) struct Group {
     pub(crate) strategy: LimitStrategy,
     pub(crate) max_runs: i32,
+    /// The creation of the newest run that has set [`max_runs`](Self::max_runs) by an expression.
+    pub(crate) set_by: Option<At>,
     /// Those that have a slot.
     pub(crate) running: BTreeSet<Rank>,
     pub(crate) waiting: BTreeSet<Rank>,
+}
+
+/// How many of a key have a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MaxRuns {
+    Fixed(i32),
+    /// By an expression: the value of the newest run holds for its key, as long as anyone has a slot or waits.
+    Evaluated(i32),
 }
 
 #[derive(Debug, Default)]
@@ -61,11 +88,28 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// Waits for a slot. The owner must not have a place in another group of the scope.
-    pub(crate) fn wait(&mut self, id: GroupId, strategy: LimitStrategy, max_runs: i32, rank: Rank) {
-        let new = || Group { strategy, max_runs, running: BTreeSet::new(), waiting: BTreeSet::new() };
-        self.groups.entry(id.clone()).or_insert_with(new).waiting.insert(rank);
+    pub(crate) fn wait(&mut self, id: GroupId, strategy: LimitStrategy, max_runs: MaxRuns, rank: Rank) {
+        let (MaxRuns::Fixed(max) | MaxRuns::Evaluated(max)) = max_runs;
+        let new =
+            || Group { strategy, max_runs: max, set_by: None, running: BTreeSet::new(), waiting: BTreeSet::new() };
+        let group = self.groups.entry(id.clone()).or_insert_with(new);
+        if matches!(max_runs, MaxRuns::Evaluated(_)) && group.set_by.is_none_or(|newest| newest <= rank.created) {
+            (group.max_runs, group.set_by) = (max, Some(rank.created));
+        }
+        group.waiting.insert(rank);
         self.places.entry(rank.owner).or_default().insert(id.scope, (id.key.clone(), rank));
         self.changed.insert(id);
+    }
+
+    /// Changes a limit. Numbers that an expression has set for a key stay.
+    pub(crate) fn redefine(&mut self, scope: Scope, strategy: LimitStrategy, max_runs: i32) {
+        for (id, group) in self.groups.iter_mut().filter(|(id, _)| id.scope == scope) {
+            group.strategy = strategy;
+            if group.set_by.is_none() {
+                group.max_runs = max_runs;
+            }
+            self.changed.insert(id.clone());
+        }
     }
 
     /// Gives a slot to one that waits.

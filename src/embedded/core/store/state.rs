@@ -17,7 +17,7 @@ use super::queues::Queues;
 use super::rate_limits::RateLimits;
 use super::runs::Runs;
 use super::schedules::Schedules;
-use super::slots::Slots;
+use super::slots::{SharedLimit, Slots};
 use super::status_error::StatusError;
 use super::streams::Streams;
 use super::task::{TaskEvent, TaskEventKind};
@@ -49,6 +49,8 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) crons: Crons,
     pub(in crate::embedded::core) keys: Keys,
     pub(in crate::embedded::core) slots: Slots,
+    /// The concurrency limits that tasks share, by name.
+    pub(in crate::embedded::core) shared_limits: BTreeMap<String, SharedLimit>,
     pub(in crate::embedded::core) rate_limits: RateLimits,
     pub(in crate::embedded::core) effects: Vec<Effect>,
     /// Tasks that wait for the end of a pause of their workflows.
@@ -86,6 +88,7 @@ impl Core {
             crons: Crons::default(),
             keys: Keys::default(),
             slots: Slots::default(),
+            shared_limits: BTreeMap::new(),
             rate_limits: RateLimits::default(),
             effects: Vec::new(),
             paused: BTreeSet::new(),

@@ -452,6 +452,7 @@ fn driver(client: &Client) -> Driver {
     let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
     let handles = Handles {
         stop: CancellationToken::new(),
+        force: CancellationToken::new(),
         ready: oneshot::channel().0,
         commands: mpsc::unbounded_channel().1,
         life,

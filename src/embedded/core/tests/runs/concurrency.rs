@@ -1,8 +1,8 @@
 //! Concurrency limits: keys, slots, and what happens to those that exceed a limit.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::embedded::core::store::{Concurrency, LimitStrategy};
+use crate::embedded::core::store::{Code, Concurrency, LimitStrategy};
 use crate::embedded::core::tests::*;
 use crate::embedded::quirks::Quirk;
 
@@ -312,7 +312,7 @@ fn unknown_fields_are_refused_or_as_a_quirk_ignored() {
     let newer = Concurrency::new("'x'".into(), None, None, Some("max_runs_expression")).unwrap();
     let options = || limited(vec![newer.clone()]);
     let error = Bench::new(Quirks::none()).put_with("w", task(), options()).unwrap_err();
-    let text = "the embedded engine does not implement the field `max_runs_expression` of concurrency limits yet";
+    let text = "the field `max_runs_expression` of concurrency limits needs engine v0.106.5 or later";
     assert_eq!(error.message, text);
     let mut bench = Bench::new(Quirk::IgnoredConcurrencyFields.into());
     bench.put_with("w", task(), options()).unwrap();
@@ -320,6 +320,91 @@ fn unknown_fields_are_refused_or_as_a_quirk_ignored() {
     // Without other fields, the newest of a key runs.
     let runs = bench.keyed(&["A", "B"]);
     assert_eq!(bench.statuses(&runs), [Cancelled, Running]);
+}
+
+#[test]
+fn the_newest_run_of_a_key_sets_its_limit() {
+    let by_input = limit(LimitStrategy::GroupRoundRobin, 1).with_max_runs_expression("input.n".into()).unwrap();
+    let mut bench = bench(vec![by_input]);
+    let start = |bench: &mut Bench, key: &str, n: Value| {
+        let trigger = Trigger { input: json!({ "k": key, "n": n }), ..trigger(None) };
+        bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap()[0]
+    };
+    let runs = [("A", 1), ("A", 1), ("B", 2), ("B", 2)].map(|(key, n)| start(&mut bench, key, json!(n)));
+    assert_eq!(bench.statuses(&runs), [Running, Queued, Running, Running]);
+    let newest = start(&mut bench, "A", json!(3));
+    assert_eq!(bench.statuses(&[runs[1], newest]), [Running, Running], "it holds for those that wait, too");
+    // Zero lets all wait. Those that have slots keep them.
+    let held = start(&mut bench, "A", json!(0));
+    bench.complete(newest);
+    assert_eq!(bench.statuses(&[runs[0], runs[1], held]), [Running, Running, Queued]);
+    let next = start(&mut bench, "A", json!(4));
+    assert_eq!(bench.statuses(&[held, next]), [Running, Running]);
+    // An invalid number fails the task without an attempt.
+    for (n, problem) in [
+        (json!(-1), "expected max runs of 0 to 2147483647, got -1"),
+        (json!("x"), "expected int output for max runs, got string"),
+    ] {
+        let run = start(&mut bench, "A", n);
+        assert_eq!(bench.statuses(&[run]), [Failed]);
+        assert_eq!(
+            bench.text(run, TaskEventKind::Failed),
+            format!("failed to parse step expression (input.n): {problem}")
+        );
+    }
+}
+
+#[test]
+fn tasks_of_several_workflows_share_a_limit_by_its_name() {
+    let shared = |name: &str, max_runs| Concurrency {
+        name: Some(name.into()),
+        is_tenant_scoped: true,
+        ..by("'all'", LimitStrategy::GroupRoundRobin, max_runs)
+    };
+    let mut bench = Bench::new(Quirks::none());
+    bench.worker(10);
+    let put = |bench: &mut Bench, name: &str, limits| {
+        bench.put_with(name, TaskDefinition { concurrency: limits, ..task() }, WorkflowOptions::default())
+    };
+    put(&mut bench, "one", vec![shared("api", 1)]).unwrap();
+    put(&mut bench, "two", vec![shared("api", 1)]).unwrap();
+    put(&mut bench, "other", vec![shared("other", 1)]).unwrap();
+    let start = |bench: &mut Bench, name: &str| {
+        let trigger = Trigger { workflow: name.into(), ..trigger(None) };
+        bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap()[0]
+    };
+    let runs = ["one", "two", "two", "other"].map(|name| start(&mut bench, name));
+    assert_eq!(bench.statuses(&runs), [Running, Queued, Queued, Running]);
+    bench.complete(runs[0]);
+    assert_eq!(bench.statuses(&runs), [Completed, Running, Queued, Running]);
+    // The last definition holds for all of them.
+    put(&mut bench, "one", vec![shared("api", 2)]).unwrap();
+    assert_eq!(bench.statuses(&runs), [Completed, Running, Running, Running]);
+    // Without a name, or in another order than elsewhere, it is refused.
+    let error = put(&mut bench, "three", vec![shared("", 1)]).unwrap_err().message;
+    assert_eq!(error, "a name is required for tenant-scoped concurrency");
+    put(&mut bench, "four", vec![shared("api", 2), shared("other", 1)]).unwrap();
+    let error = put(&mut bench, "five", vec![shared("other", 1), shared("api", 2)]).unwrap_err().message;
+    assert_eq!(error, "tenant-scoped concurrency other and api must have the same order in all tasks");
+}
+
+#[test]
+fn a_workflow_with_several_tasks_has_no_newer_limits() {
+    let shared = Concurrency {
+        name: Some("api".into()),
+        is_tenant_scoped: true,
+        ..by("'all'", LimitStrategy::GroupRoundRobin, 1)
+    };
+    let by_input = by("'all'", LimitStrategy::GroupRoundRobin, 1).with_max_runs_expression("input.n".into()).unwrap();
+    for (limit, field) in [(shared, "tenant-scoped concurrency (name api)"), (by_input, "max_runs_expression")] {
+        let mut bench = Bench::new(Quirks::none());
+        let tasks = vec![
+            TaskDefinition { readable_id: "a".into(), ..task() },
+            TaskDefinition { readable_id: "b".into(), ..task() },
+        ];
+        let error = bench.define("w", tasks, None, limited(vec![limit])).unwrap_err();
+        assert!(error.code == Code::InvalidArgument && error.message.starts_with(field), "{error:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,163 @@
+//! Workers that are processes of their own: what signals do to them, and what is left when they are killed. This test binary starts itself
+//! as the worker. The tests need real time and sockets.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests may panic and print")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use hatchet::embedded::{Engine, Fault};
+use hatchet::{Client, Context, RunHandle, Task};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+/// Set in the process that runs the worker, to the path of its outbox file.
+const WORKER_ENV: &str = "HATCHET_TEST_WORKER_OUTBOX";
+/// The timeout of each step, on a loaded machine.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The grace period of a shutdown. Longer than any test waits.
+const GRACE: Duration = Duration::from_secs(600);
+
+/// Sleeps for so many milliseconds, and returns the id of the process that executes it.
+fn nap() -> Task<Millis, u32> {
+    Task::new("nap", async |input: Millis, _: Context| {
+        sleep(Duration::from_millis(input.millis)).await;
+        Ok(std::process::id())
+    })
+    .timeout(GRACE)
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Millis {
+    millis: u64,
+}
+
+/// The worker, in its own process. Does nothing in the test process.
+#[tokio::test]
+async fn worker() {
+    let Some(outbox) = std::env::var_os(WORKER_ENV) else { return };
+    let worker = Client::from_env().unwrap().worker("worker").outbox_file(outbox).shutdown_grace_period(GRACE);
+    let worker = worker.register(&nap()).build().unwrap().start().await.unwrap();
+    let mut statuses = worker.statuses();
+    tokio::spawn(async move {
+        while let Some(status) = statuses.next().await {
+            println!("state: {}", status.state);
+        }
+    });
+    println!("report: {}", worker.run_until_signal().await.unwrap());
+}
+
+/// A worker in a process of its own, its engine, and the file of its outbox.
+struct Process {
+    engine: Engine,
+    hatchet: Client,
+    outbox: PathBuf,
+    worker: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    async fn start(name: &str) -> Self {
+        let outbox = std::env::temp_dir().join(format!("hatchet-{name}-{}", std::process::id()));
+        let engine = Engine::builder().grpc_port(0).rest_port(0).start().await.unwrap();
+        let mut worker = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "worker", "--nocapture"])
+            .envs(engine.environment())
+            .env(WORKER_ENV, &outbox)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+        let mut process = Self { hatchet: engine.client(), engine, outbox, worker, lines };
+        process.line("state: connected").await;
+        process
+    }
+
+    async fn run(&self, millis: u64) -> RunHandle<u32> {
+        self.hatchet.run(&nap(), &Millis { millis }).start().await.unwrap()
+    }
+
+    /// Waits until the worker prints a line with this text, and returns the rest of the line.
+    async fn line(&mut self, text: &str) -> String {
+        loop {
+            let line = timeout(TIMEOUT, self.lines.next_line()).await.unwrap().unwrap().unwrap();
+            if let Some((_, rest)) = line.split_once(text) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    async fn signal(&self, signal: &str) {
+        let id = self.worker.id().unwrap().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
+    }
+
+    async fn end(&mut self) -> ExitStatus {
+        timeout(TIMEOUT, self.worker.wait()).await.unwrap().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        for suffix in ["", ".lock", ".new"] {
+            let _ = std::fs::remove_file(format!("{}{suffix}", self.outbox.display()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn w19_a_worker_drains_at_the_first_signal_and_ends_at_the_second_one() {
+    for (first, second) in [("-INT", None), ("-TERM", Some("-INT")), ("-INT", Some("-TERM"))] {
+        let mut process = Process::start(&format!("signals{first}{}", second.unwrap_or_default())).await;
+        let run = process.run(if second.is_some() { 3_600_000 } else { 1000 }).await;
+        support::until_running(&run).await;
+        let signalled = Instant::now();
+        process.signal(first).await;
+        process.line("state: draining").await;
+        if let Some(second) = second {
+            process.signal(second).await;
+        }
+        let expected = if second.is_some() { (0, 1) } else { (1, 0) };
+        let report = format!("{} completed, 0 failed attempts, 0 cancelled, {} unfinished", expected.0, expected.1);
+        assert_eq!(process.line("report: ").await, report);
+        assert!(process.end().await.success());
+        assert!(signalled.elapsed() < TIMEOUT, "{:?}", signalled.elapsed());
+    }
+}
+
+/// Waits until a file contains a text.
+async fn until_contains(file: &Path, text: &str) {
+    let contains = async {
+        while !std::fs::read_to_string(file).is_ok_and(|content| content.contains(text)) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(TIMEOUT, contains).await.unwrap();
+}
+
+#[tokio::test]
+async fn w22_finished_work_outlives_a_process_that_is_killed() {
+    let mut process = Process::start("killed").await;
+    for call in ["SendStepActionEvent", "SendBatchActionEvent"] {
+        // The code of `UNAVAILABLE`.
+        process.engine.faults().inject_always(call, Fault::RefuseGrpc(14)).unwrap();
+    }
+    let id = process.worker.id().unwrap();
+    let run = process.run(1).await;
+    until_contains(&process.outbox, "\"number\"").await;
+    process.signal("-KILL").await;
+    assert_eq!(process.end().await.code(), None, "it was killed");
+    process.engine.faults().clear();
+
+    let worker = process.hatchet.worker("worker").outbox_file(&process.outbox).register(&nap()).build().unwrap();
+    let worker = timeout(TIMEOUT, worker.start()).await.unwrap().unwrap();
+    // Not the id of this process, in which the task would run again.
+    assert_eq!(timeout(TIMEOUT, run.result()).await.unwrap().unwrap(), id);
+    worker.shutdown().await;
+}
