@@ -481,7 +481,8 @@ fn futures_of_archives_can_be_spawned() {
     #[expect(dead_code, reason = "it is not called: it compiles")]
     fn check(
         hatchet: &'static Client,
-        archive: &'static Archive,
+        (archive, history): (&'static Archive, &'static History),
+        run: RunId,
         mut collector: RunningCollector,
         other: RunningWorker,
     ) {
@@ -493,6 +494,11 @@ fn futures_of_archives_can_be_spawned() {
         sent(archive.runs(Window::all()).page(1));
         sent(archive.runs(Window::all()).count());
         sent(archive.runs(Window::all()).counts_by_status());
+        sent(history.runs(Window::all()).page(1));
+        sent(history.runs(Window::all()).count());
+        sent(history.runs(Window::all()).counts_by_status());
+        spawnable(history.details(run).into_future());
+        sent(archive.details(run));
         sent(collector.next_result());
         spawnable(collector.shutdown());
         spawnable(other.shutdown_with_timeout(std::time::Duration::ZERO));

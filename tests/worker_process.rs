@@ -112,7 +112,7 @@ impl Drop for Process {
 }
 
 #[tokio::test]
-async fn w19_a_worker_drains_at_the_first_signal_and_ends_at_the_second_one() {
+async fn w19_a_worker_drains_on_the_first_signal_and_stops_on_the_second() {
     for (first, second) in [("-INT", None), ("-TERM", Some("-INT")), ("-INT", Some("-TERM"))] {
         let mut process = Process::start(&format!("signals{first}{}", second.unwrap_or_default())).await;
         let run = process.run(if second.is_some() { 3_600_000 } else { 1000 }).await;

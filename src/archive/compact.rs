@@ -39,7 +39,7 @@ impl Archive {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is merged until `send` is awaited or the stream from `days` is polled"]
+#[must_use = "nothing is merged until `send` is awaited or the stream from `partitions` is polled"]
 pub struct CompactBuilder {
     options: CompactOptions,
 }
@@ -72,7 +72,7 @@ impl CompactBuilder {
     /// in the report.
     ///
     /// The files of several workflows and days are replaced in one commit. If the compaction fails, what was committed before the error remains,
-    /// but is not reported; with [`days`](Self::days), the report is available.
+    /// but is not reported; with [`partitions`](Self::partitions), the report is available.
     ///
     /// # Errors
     /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the
@@ -83,9 +83,13 @@ impl CompactBuilder {
     /// This method is cancel safe: if the future is dropped, the compaction can be started again, and no run is lost or duplicated. Files that
     /// were written but not committed are deleted by [`sweep`](Archive::sweep).
     pub async fn send(self) -> Result<CompactReport> {
+        let archive = self.options.archive.url().to_owned();
         let (mut partitions, mut failed) = (self.partitions(), None);
         while let Some(partition) = partitions.next().await {
-            failed = partition.err().or(failed);
+            if let Err(error) = partition {
+                tracing::warn!(%error, archive, "failed to compact files of the archive");
+                failed = Some(error);
+            }
         }
         failed.map_or_else(|| Ok(partitions.report()), Err)
     }

@@ -184,27 +184,23 @@ impl Compactor {
             Ok(None) => {}
             Ok(Some(merged)) => {
                 self.report.damaged_files.extend(merged.day.damaged_files.iter().cloned());
-                if merged.remove.is_empty() {
-                    // No item is returned before what was merged is committed: the next step may be late.
-                    self.commit().await?;
-                    self.done.push_back(Ok(merged.day));
-                } else {
-                    self.merged.push(merged);
-                }
+                self.merged.push(merged);
             }
             Err(error) => {
                 // What has been merged is not merged again.
-                self.commit().await?;
+                let committed = self.commit().await;
                 self.done.push_back(Err(error));
+                committed?;
             }
         }
         Ok(true)
     }
 
+    /// Whether what was merged is to be committed now. Partitions that are unchanged need no commit.
     fn is_full(&self) -> bool {
         let files: usize = self.merged.iter().map(MergedPartition::files).sum();
         let bytes: u64 = self.merged.iter().map(|merged| merged.day.bytes).sum();
-        files >= self.options.commit_files || bytes >= COMMIT_BYTES
+        files == 0 || files >= self.options.commit_files || bytes >= COMMIT_BYTES
     }
 
     /// Replaces the files that were merged.
@@ -232,7 +228,9 @@ impl Compactor {
                 remove: next.iter().flat_map(|merged| merged.remove.iter().cloned()).collect(),
             };
             merged = next;
-            if self.options.archive.log().commit(&state, &commit).await? {
+            if commit.add.is_empty() && commit.remove.is_empty() {
+                merged.drain(..).for_each(|merged| self.committed(merged.day));
+            } else if self.options.archive.log().commit(&state, &commit).await? {
                 merged.drain(..).for_each(|merged| self.committed(merged.day));
             }
         }
@@ -265,9 +263,12 @@ impl SteppedOperation for Compactor {
     type Report = CompactReport;
 
     async fn step(&mut self) -> Result<Option<CompactedPartition>> {
-        if let Err(error) = self.work().await {
+        if !self.has_failed
+            && let Err(error) = self.work().await
+        {
             self.has_failed = true;
-            return Err(error);
+            // What was done before the error is returned before it.
+            self.done.push_back(Err(error));
         }
         self.done.pop_front().transpose()
     }
@@ -277,6 +278,6 @@ impl SteppedOperation for Compactor {
     }
 
     fn continues_after_error(&self) -> bool {
-        !self.has_failed
+        !self.has_failed || !self.done.is_empty()
     }
 }

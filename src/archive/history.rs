@@ -4,20 +4,24 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::{self, SUMMARY_COLUMNS, status_counts};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::history_stream::{Found, HistoryStream, View};
 use super::paging::Pages;
-use super::schema::Column;
+use super::schema::{Column, Row};
 use crate::boxed::BoxStream;
 use crate::client::Client;
-use crate::error::{ErrorKind, Result};
+use crate::config::{RequestOptions, RetryPolicy};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
+use crate::observe::check_logs;
 
 /// The number of runs of the engine that are read before the archive is.
 const PAGE_SIZE: usize = 200;
@@ -63,12 +67,18 @@ impl History {
 
     /// Prepares a query for the runs that match a filter, or that were created in a time window.
     pub fn runs(&self, filter: impl Into<RunFilter>) -> HistoryQuery {
-        HistoryQuery { history: self.clone(), filter: filter.into(), after: None, logs: 0 }
+        HistoryQuery {
+            history: self.clone(),
+            filter: filter.into(),
+            after: None,
+            logs: 0,
+            request: RequestOptions::default(),
+        }
     }
 
     /// Prepares to fetch the details of a run: from the engine if it has the run, otherwise from the archive. Await it.
     pub fn details(&self, id: RunId) -> HistoryDetailsBuilder {
-        HistoryDetailsBuilder { history: self.clone(), id, logs: 0 }
+        HistoryDetailsBuilder { history: self.clone(), id, logs: 0, request: RequestOptions::default() }
     }
 }
 
@@ -94,6 +104,7 @@ pub struct HistoryDetailsBuilder {
     history: History,
     id: RunId,
     logs: usize,
+    request: RequestOptions,
 }
 
 impl HistoryDetailsBuilder {
@@ -104,8 +115,24 @@ impl HistoryDetailsBuilder {
         self
     }
 
+    /// Sets the timeout of each call to the engine, including its retries, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the retry policy of the calls to the engine. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
+        self
+    }
+
     async fn fetch(self) -> Result<RunDetails> {
-        let Self { history: History { client, archive, .. }, id, logs } = self;
+        let Self { history: History { client, archive, .. }, id, logs, request } = self;
+        check_logs(logs)?;
+        let client = client.with(request)?;
         match client.run_handle(id).details().logs(logs).await {
             Err(error) if error.kind() == ErrorKind::RunNotFound => {
                 let mut details = archive.details(id).await?;
@@ -124,6 +151,12 @@ impl IntoFuture for HistoryDetailsBuilder {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.fetch())
     }
+}
+
+/// The details of a run, from where it is.
+enum Fetched {
+    Live(AbortOnDropHandle<Result<RunDetails>>),
+    Archived(Row),
 }
 
 /// A query for the runs of an engine and of its archive; see [`History::runs`].
@@ -146,6 +179,7 @@ pub struct HistoryQuery {
     filter: RunFilter,
     after: Option<PageToken>,
     logs: usize,
+    request: RequestOptions,
 }
 
 impl HistoryQuery {
@@ -160,6 +194,20 @@ impl HistoryQuery {
     /// [`RunDetails::MAX_LOGS`]. The archive has those that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
+        self
+    }
+
+    /// Sets the timeout of each call to the engine, including its retries, from 1 ms to 24 hours. The default is the configured
+    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.request.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets the retry policy of the calls to the engine. The default is the configured
+    /// [policy](crate::config::ConfigBuilder::retry).
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.request.retry = Some(policy);
         self
     }
 
@@ -196,7 +244,7 @@ impl HistoryQuery {
     /// An upper bound of the number of all matching runs.
     async fn total(&self) -> Result<Total> {
         let History { client, archive, .. } = &self.history;
-        let live = match client.runs(self.filter.clone()).count().await {
+        let live = match client.with(self.request)?.runs(self.filter.clone()).count().await {
             Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Total::Exactly(0),
             live => live?,
         };
@@ -236,15 +284,29 @@ impl HistoryQuery {
     /// # }
     /// ```
     pub fn details(&self) -> HistoryDetails {
-        let (history, logs) = (self.history.clone(), self.logs);
+        let (history, logs, request) = (self.history.clone(), self.logs, self.request);
         let details = self.read(Column::ALL).map(move |found| {
             let history = history.clone();
+            let fetch = move |id| HistoryDetailsBuilder { history, id, logs, request }.fetch();
+            // Spawned, because its deadlines also pass while the stream is not polled.
+            let details = found.map(|Found { run, row }| match row {
+                None => Fetched::Live(AbortOnDropHandle::new(tokio::spawn(fetch(run.id)))),
+                Some(row) => Fetched::Archived(row),
+            });
             async move {
-                let Found { run, row } = found?;
-                let Some(row) = row else { return history.details(run.id).logs(logs).await };
-                let mut details = convert::details(&row)?;
-                details.logs.truncate(logs);
-                Ok(details)
+                match details? {
+                    Fetched::Live(details) => details.await.unwrap_or_else(|error| {
+                        if error.is_panic() {
+                            std::panic::resume_unwind(error.into_panic());
+                        }
+                        Err(Error::closed("the runtime"))
+                    }),
+                    Fetched::Archived(row) => {
+                        let mut details = convert::details(&row)?;
+                        details.logs.truncate(logs);
+                        Ok(details)
+                    }
+                }
             }
         });
         HistoryDetails(BoxStream::new(details.buffered(CONCURRENCY)))
@@ -254,7 +316,9 @@ impl HistoryQuery {
         let query = self.clone();
         let open = async move {
             let after = query.pages().position(query.after.as_ref())?;
-            let Self { history: History { client, archive, page }, filter, .. } = query;
+            let Self { history: History { client, archive, page }, filter, logs, request, .. } = query;
+            check_logs(logs)?;
+            let client = client.with(request)?;
             Ok(Box::new(HistoryStream::start(View { client, archive, filter, after, page, columns }).await?))
         };
         BoxStream::opened(open, |mut runs: Box<HistoryStream>| async move {

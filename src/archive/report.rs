@@ -120,7 +120,7 @@ impl fmt::Display for CompactReport {
     }
 }
 
-/// A workflow and a day whose files were compacted; see [`CompactBuilder::days`](super::CompactBuilder::days).
+/// A partition (a workflow and a day) whose files were compacted; see [`CompactBuilder::partitions`](super::CompactBuilder::partitions).
 ///
 /// ```
 /// fn print(day: &hatchet::archive::CompactedPartition) {

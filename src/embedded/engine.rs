@@ -201,11 +201,11 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the version that the engine reports, such as `v0.111.0`. The default is v0.104.7, whose behaviour is reproduced. Of what newer
-    /// engines do otherwise, only this is implemented: from v0.105.16, the
+    /// Sets the version that the engine reports, such as `v0.111.0`. The default is v0.104.7, whose behaviour is reproduced. Of the
+    /// changes in newer versions, only these are implemented: from v0.105.16, the
     /// [strategies for queued runs](crate::workflow::ConcurrencyStrategy::CancelQueuedExceptNewest); from v0.106.5, concurrency limits
-    /// [by an expression](crate::workflow::Concurrency::max_runs_expression) and limits that
-    /// [workflows share](crate::workflow::Concurrency::tenant_scoped); from v0.111.0, the delay of a retry that a
+    /// with [`max_runs_expression`](crate::workflow::Concurrency::max_runs_expression) and
+    /// [tenant-scoped](crate::workflow::Concurrency::tenant_scoped) ones; from v0.111.0, the delay of a retry that a
     /// [task chooses](crate::TaskError::retry_after).
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());

@@ -185,7 +185,7 @@ impl Concurrency {
         let options = [
             ("max_runs_expression", self.max_runs_expression.is_some()),
             ("the name of a concurrency limit", self.name.is_some()),
-            ("a concurrency limit of the tenant", self.is_tenant_scoped),
+            ("a tenant-scoped concurrency limit", self.is_tenant_scoped),
         ];
         let options = options
             .into_iter()
@@ -243,7 +243,7 @@ mod tests {
                 "the concurrency strategy cancel_queued_except_oldest v0.105.16",
                 "max_runs_expression v0.106.5",
                 "the name of a concurrency limit v0.106.5",
-                "a concurrency limit of the tenant v0.106.5",
+                "a tenant-scoped concurrency limit v0.106.5",
             ]
         );
     }

@@ -13,7 +13,7 @@ pub(crate) struct EngineVersion {
 impl EngineVersion {
     /// The first version that has the concurrency strategies for queued runs.
     pub(crate) const QUEUED_STRATEGIES: Self = Self::new(0, 105, 16);
-    /// The first version that has limits by an expression, and limits that workflows share.
+    /// The first version with `max_runs_expression` and tenant-scoped concurrency limits.
     pub(crate) const SHARED_LIMITS: Self = Self::new(0, 106, 5);
     /// The first version that supports the delay of a retry which a task chooses.
     pub(crate) const RETRY_DELAYS: Self = Self::new(0, 111, 0);

@@ -84,10 +84,7 @@ impl DetailsBuilder {
     }
 
     async fn fetch(self) -> Result<RunDetails> {
-        if self.logs > RunDetails::MAX_LOGS {
-            let problem = format!("expected at most {}, got {}", RunDetails::MAX_LOGS, self.logs);
-            return Err(Error::invalid("number of log lines", problem));
-        }
+        check_logs(self.logs)?;
         let client = self.client.with(self.request)?;
         let fetch = RunFetch::new(self.run).started_at(self.started_at).known_dag(self.is_dag);
         // Who fetches a run for later needs all of it.
@@ -108,6 +105,15 @@ impl DetailsBuilder {
         }
         Ok(details)
     }
+}
+
+/// Refuses more log lines than details can have.
+pub(crate) fn check_logs(count: usize) -> Result<()> {
+    if count > RunDetails::MAX_LOGS {
+        let problem = format!("expected at most {}, got {count}", RunDetails::MAX_LOGS);
+        return Err(Error::invalid("number of log lines", problem));
+    }
+    Ok(())
 }
 
 impl IntoFuture for DetailsBuilder {

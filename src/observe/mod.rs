@@ -18,6 +18,8 @@ mod staleness;
 mod view;
 
 pub use details::DetailsBuilder;
+#[cfg(feature = "archive")]
+pub(crate) use details::check_logs;
 pub(crate) use fetch::{RunFetch, if_found, may_recover, newest_attempts};
 pub use logs::LogItems;
 pub(crate) use logs::cancel_line;

@@ -49,6 +49,7 @@
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
 //! | `WARN` | `connection does not respond, but another one does: closed it` |
 //! | `WARN` | `a collection failed; the collector continues` |
+//! | `WARN` | `failed to compact files of the archive` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
 //! | `WARN` | `expected an age shorter than the engine's retention period; runs are dropped before they are archived` |
 //! | `WARN` | `runs were archived only shortly before the engine would have dropped them` (with the field `at_risk`, their number) |

@@ -302,7 +302,7 @@ impl Worker {
     /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
     /// start is abandoned, and the report is empty.
     ///
-    /// To stop it at the signals that end a process, use [`run_until_signal`](Self::run_until_signal). To stop it immediately, drop the
+    /// To shut it down on SIGINT or SIGTERM, use [`run_until_signal`](Self::run_until_signal). To stop it immediately, drop the
     /// future.
     ///
     /// ```no_run
@@ -332,8 +332,8 @@ impl Worker {
         running.run_until(stop).await
     }
 
-    /// Starts the worker, and runs it until it receives a signal: SIGINT or SIGTERM on Unix, and Ctrl-C on other systems. The first signal
-    /// shuts it down gracefully, and a second one ends it immediately; see [`RunningWorker::run_until_signal`]. If a signal arrives before
+    /// Starts the worker, and runs it until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The
+    /// first signal shuts it down gracefully. The second stops it immediately; see [`RunningWorker::run_until_signal`]. If a signal arrives before
     /// the worker has started, the start is abandoned, and the report is empty.
     ///
     /// ```no_run

@@ -273,9 +273,9 @@ mod tests {
         };
         for (state, age, expected) in [
             (Connected, 0, [200, 200, 200]),
-            (Connected, 14, [200, 200, 200]),
+            (Connected, 5, [200, 200, 200]),
             (Connected, 15, [503, 503, 503]),
-            (Disconnected, 14, [200, 503, 503]),
+            (Disconnected, 5, [200, 503, 503]),
             (Disconnected, 60, [503, 503, 503]),
             // Its heartbeats may have been stopped.
             (Draining, 60, [200, 503, 503]),

@@ -49,7 +49,7 @@ impl LastHeartbeat {
         Self { start: Instant::now(), attempted: Arc::default(), answered: Arc::default() }
     }
 
-    /// As if the last heartbeat was so long ago.
+    /// As if the last heartbeat had ended `age` ago.
     #[cfg(all(test, feature = "health"))]
     #[expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "only for tests, on the clock of the machine")]
     pub(super) fn ago(age: Duration) -> Self {

@@ -200,11 +200,13 @@ impl RunningWorker {
         .await
     }
 
-    /// Runs the worker until it receives a signal: SIGINT or SIGTERM on Unix, and Ctrl-C on other systems. The first signal shuts it down
-    /// gracefully, like [`shutdown`](Self::shutdown). A second one ends it immediately: running attempts are dropped at their next await,
-    /// and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30 seconds after the last heartbeat.
+    /// Runs the worker until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The first signal shuts
+    /// it down gracefully, like [`shutdown`](Self::shutdown). The second stops it immediately: running attempts are dropped at their next
+    /// await, and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30 seconds after the last heartbeat. Only an
+    /// outbox in a file is still written, for up to 2 seconds.
     ///
-    /// Tokio keeps the handlers of these signals for the rest of the process: after this call, they do not end the process by themselves.
+    /// Tokio's signal handlers stay installed for the rest of the process. SIGINT and SIGTERM therefore no longer terminate it by default, even
+    /// after this method has returned.
     /// Code that blocks a thread cannot be dropped, and a Tokio runtime waits for its [blocking](crate::Task::blocking) tasks. A program
     /// that must end nevertheless calls [`std::process::exit`].
     ///
@@ -282,6 +284,10 @@ impl RunningWorker {
     /// # Errors
     /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be paused nevertheless: the command can be
     /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, send the command again: the engine may have paused the worker, which is undone if the worker registers
+    /// again.
     pub fn pause(&self) -> CommandBuilder {
         self.set_paused(true)
     }

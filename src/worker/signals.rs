@@ -1,4 +1,4 @@
-//! The signals that end a worker.
+//! The signals that stop a worker.
 
 use std::io;
 
@@ -13,16 +13,14 @@ use crate::runtime::{self, Needs};
 
 /// The signals that this process receives from now on.
 pub(super) fn listen() -> Result<BoxStream<()>> {
-    runtime::require("a worker that ends at a signal", Needs::TimersAndSockets)?;
+    runtime::require("`run_until_signal`", Needs::TimersAndSockets)?;
     let signals = Signals::new().map_err(|error| {
-        Error::new(ErrorKind::Config, "the signals of the process cannot be received")
-            .without_side_effects()
-            .with_source(error)
+        Error::new(ErrorKind::Config, "failed to install the signal handlers").without_side_effects().with_source(error)
     })?;
     Ok(BoxStream::new(unfold(signals, |mut signals| async move { signals.next().await.map(|()| ((), signals)) })))
 }
 
-/// The first signal shuts a worker down, and the second one ends it. Further ones have no effect.
+/// The first signal shuts a worker down, and the second one stops it immediately. Further ones have no effect.
 pub(super) async fn follow(
     mut signals: impl Stream<Item = ()> + Unpin,
     stop: CancellationToken,
@@ -31,10 +29,10 @@ pub(super) async fn follow(
     if signals.next().await.is_none() {
         return;
     }
-    tracing::info!("received a signal; the worker shuts down, and a second signal ends it immediately");
+    tracing::info!("received a signal, shutting down; a second signal stops the worker immediately");
     stop.cancel();
     if signals.next().await.is_some() {
-        tracing::warn!("received a second signal; the worker ends immediately");
+        tracing::warn!("received a second signal, stopping immediately");
         force.cancel();
     }
 }
@@ -61,19 +59,31 @@ impl Signals {
     }
 }
 
-/// Ctrl-C.
-#[cfg(not(unix))]
-struct Signals;
+/// Ctrl-C and Ctrl-Break, the end of the console, and the shutdown of the system.
+#[cfg(windows)]
+struct Signals {
+    ctrl_c: tokio::signal::windows::CtrlC,
+    ctrl_break: tokio::signal::windows::CtrlBreak,
+    ctrl_close: tokio::signal::windows::CtrlClose,
+    ctrl_shutdown: tokio::signal::windows::CtrlShutdown,
+}
 
-#[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "as on Unix")]
+#[cfg(windows)]
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self)
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown};
+        let (ctrl_c, ctrl_break, ctrl_close, ctrl_shutdown) =
+            (ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_shutdown()?);
+        Ok(Self { ctrl_c, ctrl_break, ctrl_close, ctrl_shutdown })
     }
 
     async fn next(&mut self) -> Option<()> {
-        tokio::signal::ctrl_c().await.ok()
+        tokio::select! {
+            signal = self.ctrl_c.recv() => signal,
+            signal = self.ctrl_break.recv() => signal,
+            signal = self.ctrl_close.recv() => signal,
+            signal = self.ctrl_shutdown.recv() => signal,
+        }
     }
 }
 
@@ -92,9 +102,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A signal each second, so many times.
+    /// So many signals at this interval.
+    fn signals(count: usize, interval: Duration) -> BoxStream<()> {
+        BoxStream::new(stream::iter(0..count).then(move |_| sleep(interval)))
+    }
+
     fn every_second(count: usize) -> BoxStream<()> {
-        BoxStream::new(stream::iter(0..count).then(|_| sleep(SECOND)))
+        signals(count, SECOND)
     }
 
     #[tokio::test(start_paused = true)]
@@ -107,11 +121,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_drains_at_a_signal_and_ends_at_a_second_one() {
+    async fn a_worker_drains_on_the_first_signal_and_stops_on_the_second() {
         let engine = Engine::start().await.unwrap();
         let hatchet = engine.client();
-        // The seconds that the task takes, the number of signals, and the expected end.
-        for (seconds, signals, expected, is_completed) in [(10, 1, 10, true), (10, 2, 2, false), (60, 1, 32, false)] {
+        // The seconds that the task takes, the signals with their interval in milliseconds, and the expected end. A shutdown first pauses the
+        // worker, for less than two seconds.
+        for (seconds, (count, interval), expected, is_completed) in [
+            (10, (1, 1000), 10_000, true),
+            (10, (2, 1000), 2000, false),
+            (10, (2, 0), 0, false),
+            (10, (2, 3000), 6000, false),
+            (60, (1, 1000), 32_000, false),
+        ] {
             let running = Arc::new(Notify::new());
             let code = move |running: Arc<Notify>, (): (), _: Context| async move {
                 running.notify_one();
@@ -123,10 +144,11 @@ mod tests {
             let run = hatchet.run(&nap, &()).start().await.unwrap();
             running.notified().await;
             let started = Instant::now();
-            let report = worker.run_until_signals(every_second(signals)).await.unwrap();
+            let signals = signals(count, Duration::from_millis(interval));
+            let report = worker.run_until_signals(signals).await.unwrap();
             let counts = (report.completed, report.unfinished, report.total());
             assert_eq!(counts, (u64::from(is_completed), u64::from(!is_completed), 1), "{report}");
-            assert_eq!(started.elapsed(), expected * SECOND, "{seconds} s, {signals} signals: {report}");
+            assert_eq!(started.elapsed(), Duration::from_millis(expected), "{seconds} s, {count} signals: {report}");
             if !is_completed {
                 run.cancel().send().await.unwrap();
             }

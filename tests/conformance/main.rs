@@ -26,7 +26,7 @@ mod following;
 mod grpc_only;
 mod limits;
 mod lineage;
-mod observing;
+
 mod placing;
 mod promises;
 mod replaying;
@@ -37,6 +37,7 @@ mod status;
 #[path = "../support/mod.rs"]
 mod support;
 mod tasks;
+mod telemetry;
 mod watching;
 mod workers;
 mod working;

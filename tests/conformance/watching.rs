@@ -344,9 +344,11 @@ async fn b3_watches_waits_and_chunks_survive_lost_streams(setup: Setup) {
                 assert_eq!(gap.first_index, next, "{chunks:?}");
                 next = gap.last_index + 1;
             }
-            item => assert_eq!((item, next), (chunks.last().unwrap(), next), "{chunks:?}"),
+            item => assert_eq!(item, chunks.last().unwrap(), "{chunks:?}"),
         }
     }
+    let arrived = chunks.iter().filter(|item| matches!(item, ChunkItem::Chunk(_))).count();
+    assert!(arrived >= 4, "a stream is open most of the time: {chunks:?}");
     // The last ones may be missing. The stream ends with a notice then.
     assert!(next == CHUNKS || chunks.last() == Some(&ChunkItem::Interrupted), "{chunks:?}");
     worker.shutdown().await;

@@ -43,12 +43,12 @@ pub(crate) fn check_concurrency(of: &str, limits: &[Concurrency], problems: &mut
     }
 }
 
-/// The checks of limits by an expression, and of limits that tasks share. They are not in the engine that is reproduced, but in later ones.
+/// The checks of limits with `max_runs_expression`, and of tenant-scoped limits. They are not in the engine that is reproduced, but in later ones.
 /// What these refuse was read from the source of the engine (`pkg/repository/workflow.go`), and not measured.
-pub(crate) fn check_newer_limits(core: &Core, definition: &Definition) -> Result<(), StatusError> {
+pub(crate) fn check_dynamic_and_shared_limits(core: &Core, definition: &Definition) -> Result<(), StatusError> {
     let of_workflow = &definition.options.concurrency;
-    let all = of_workflow.iter().chain(definition.all_tasks().flat_map(|task| &task.concurrency));
-    if all.clone().any(|limit| limit.is_tenant_scoped && limit.name.as_deref().is_none_or(str::is_empty)) {
+    let mut all = of_workflow.iter().chain(definition.all_tasks().flat_map(|task| &task.concurrency));
+    if all.any(|limit| limit.is_tenant_scoped && limit.name.as_deref().is_none_or(str::is_empty)) {
         return Err(StatusError::invalid("a name is required for tenant-scoped concurrency"));
     }
     if definition.all_tasks().nth(1).is_some() {
@@ -73,16 +73,14 @@ fn check_order(core: &Core, definition: &Definition) -> Result<(), StatusError> 
     let own = shared_names(definition);
     let others = core.workflows.oldest_first().filter(|(name, _)| *name != definition.name);
     for other in others.flat_map(|(_, workflow)| shared_names(&workflow.definition)).chain(own.clone()) {
-        let position = |name: &str| other.iter().position(|other| *other == name);
+        let position = |name: &&str| other.iter().position(|other| other == name);
         for names in &own {
-            for (first, second) in names.iter().zip(names.iter().skip(1)) {
-                if let (Some(before), Some(after)) = (position(first), position(second))
-                    && before > after
-                {
-                    return Err(StatusError::invalid(format!(
-                        "tenant-scoped concurrency {first} and {second} must have the same order in all tasks"
-                    )));
-                }
+            let common: Vec<_> = names.iter().filter_map(|name| Some((*name, position(name)?))).collect();
+            let mut pairs = common.iter().zip(common.iter().skip(1));
+            if let Some(((first, _), (second, _))) = pairs.find(|((_, before), (_, after))| before > after) {
+                return Err(StatusError::invalid(format!(
+                    "tenant-scoped concurrency {first} and {second} must have the same order in all tasks"
+                )));
             }
         }
     }

@@ -26,7 +26,7 @@ impl Core {
         }
         let tasks: Vec<_> = definition.tasks.iter().chain(&definition.on_failure).collect();
         options::check_known_rate_limits(self, &tasks)?;
-        options::check_newer_limits(self, &definition)?;
+        options::check_dynamic_and_shared_limits(self, &definition)?;
         filters::check(self, &definition.name, &definition.options.filters)?;
         concurrency::share(self, turn, &definition);
         let latest = versions::add(self, turn, definition);

@@ -6,13 +6,13 @@ use crate::embedded::core::store::{Core, End, TaskEventKind, TaskKey, Turn};
 /// Queues a task. If one of its expressions cannot be evaluated, the task fails instead, without an attempt. Returns whether it was
 /// queued.
 pub(crate) fn begin(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) -> bool {
-    match keys(core, key) {
-        Ok(keys) => {
-            let message = message(&keys);
-            core.record(key, TaskEventKind::Queued, turn.now, None, message.as_deref());
-            queue::enqueue(core, turn, key, None);
-            true
-        }
+    let queued = keys(core, key).and_then(|keys| {
+        let message = message(&keys);
+        core.record(key, TaskEventKind::Queued, turn.now, None, message.as_deref());
+        queue::enqueue(core, turn, key, None)
+    });
+    match queued {
+        Ok(()) => true,
         Err(problem) => {
             core.record(key, TaskEventKind::Failed, turn.now, None, Some(&problem));
             finals::end(core, turn, key, End::Failed(problem.into()));

@@ -58,14 +58,15 @@ fn evaluated(values: &expressions::Scope, limit: &Concurrency) -> Result<Option<
     in_range.map(Some).ok_or_else(problem)
 }
 
-/// Stores the limits of a definition that tasks share by name. A limit with a known name changes for all of them.
+/// Stores the tenant-scoped limits of a definition. A limit with a known name changes for all tasks that have it.
 pub(crate) fn share(core: &mut Core, turn: &mut Turn<'_>, definition: &Definition) {
     let of_tasks = definition.all_tasks().flat_map(|task| &task.concurrency);
     for limit in definition.options.concurrency.iter().chain(of_tasks) {
         let Some(name) = limit.shared_name() else { continue };
         if let Some(shared) = core.shared_limits.get_mut(name) {
             shared.limit = limit.clone();
-            core.slots.redefine(shared.scope, strategy(limit), limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
+            let max_runs = limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS);
+            core.slots.redefine(shared.scope, strategy(limit), max_runs, limit.max_runs_expression.is_some());
         } else {
             let scope = Scope { id: turn.uuid(), level: Level::Tenant, index: 0 };
             core.shared_limits.insert(name.to_owned(), SharedLimit { scope, limit: limit.clone() });
@@ -77,32 +78,33 @@ fn strategy(limit: &Concurrency) -> LimitStrategy {
     limit.strategy.unwrap_or(LimitStrategy::CancelInProgress)
 }
 
-/// Finds the first limit, from a position on, under which a task has no slot, and makes the task wait there. Returns the position.
-pub(crate) fn wait(core: &mut Core, key: TaskKey, from: u16, urgency: u8) -> Option<u16> {
-    let (run, task) = core.runs.task(key)?;
+/// Finds the first limit, from a position on, under which a task has no slot, and makes the task wait there. Returns the position, or `None`
+/// if it has all slots. An error is that of an expression: a tenant-scoped limit may have another one than when the task was created.
+pub(crate) fn wait(core: &mut Core, key: TaskKey, from: u16, urgency: u8) -> Result<Option<u16>, String> {
+    let Some((run, task)) = core.runs.task(key) else { return Ok(None) };
     let start = usize::from(from);
-    let (position, scope, limit) = (from..)
+    let next = (from..)
         .zip(limits(core, run, task).skip(start))
         .map(|(position, (scope, limit))| (position, scope, limit))
-        .find(|(_, scope, _)| core.slots.has_slot(owner(run, key, *scope), *scope) != Some(true))?;
+        .find(|(_, scope, _)| core.slots.has_slot(owner(run, key, *scope), *scope) != Some(true));
+    let Some((position, scope, limit)) = next else { return Ok(None) };
     let owner = owner(run, key, scope);
     if core.slots.has_slot(owner, scope).is_some() {
         // Another task of its run waits already.
-        return Some(position);
+        return Ok(Some(position));
     }
     let created = match owner {
         SlotOwner::Run(_) => run.created,
         SlotOwner::Task(_) => run.created(task),
     };
-    // What cannot be evaluated has failed the task before.
-    let values = expressions::Scope::of(core, key)?;
-    let text = values.text(&limit.expression, KEY).ok()?;
+    let Some(values) = expressions::Scope::of(core, key) else { return Ok(None) };
+    let text = values.text(&limit.expression, KEY)?;
     let fixed = MaxRuns::Fixed(limit.max_runs.unwrap_or(DEFAULT_MAX_RUNS));
-    let max_runs = evaluated(&values, limit).ok()?.map_or(fixed, MaxRuns::Evaluated);
+    let max_runs = evaluated(&values, limit)?.map_or(fixed, MaxRuns::Evaluated);
     let strategy = strategy(limit);
     let rank = Rank { urgency: Reverse(urgency), created, owner };
     core.slots.wait(GroupId { scope, key: text.into() }, strategy, max_runs, rank);
-    Some(position)
+    Ok(Some(position))
 }
 
 /// Who gets a slot, and who loses its slot or its place.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::delivery::{Delivery, SEND_FAILED};
 use super::{announce, dag, delivery, finals, placement, queue};
-use crate::embedded::core::store::{Core, End, RunIx, TaskKey, Timer, Turn};
+use crate::embedded::core::store::{Core, End, RunIx, TaskEventKind, TaskKey, Timer, Turn};
 use crate::embedded::quirks::Quirk;
 
 /// How long a queued task of a DAG is not assigned after its parents have ended.
@@ -60,6 +60,13 @@ pub(crate) fn assign_to_freed(core: &mut Core, turn: &mut Turn<'_>, worker: Opti
 pub(crate) fn release(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
     let worker = queue::take_back(core, key);
     assign_to_freed(core, turn, worker);
+}
+
+/// Fails a task that is not running: an expression of one of its limits cannot be evaluated any more.
+pub(crate) fn fail_queued(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, problem: &str) {
+    core.record(key, TaskEventKind::Failed, turn.now, None, Some(problem));
+    queue::take_back(core, key);
+    end(core, turn, key, End::Failed(problem.into()));
 }
 
 /// Ends a task, and with it perhaps its run.

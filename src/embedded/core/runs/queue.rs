@@ -17,27 +17,28 @@ const DEFAULT_SCHEDULE_TIMEOUT: &str = "5m";
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Puts a task into its queue, with the given urgency or with that of its run, as soon as its concurrency limits allow it. Starts its
-/// schedule timeout.
-pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgency: Option<u8>) {
-    let Some(urgency) = core.runs.get(key.run).map(|run| urgency.unwrap_or(run.priority)) else { return };
+/// schedule timeout. An error is that of an expression.
+pub(crate) fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, urgency: Option<u8>) -> Result<(), String> {
+    let Some(urgency) = core.runs.get(key.run).map(|run| urgency.unwrap_or(run.priority)) else { return Ok(()) };
     if let Some(timer) = core.kept_timeouts.remove(&key) {
         core.timers.clear(timer);
     }
-    enter(core, turn, key, 0, urgency);
+    enter(core, turn, key, 0, urgency)
 }
 
 /// Makes a task wait under the first of its concurrency limits, from a position on, under which it has no slot. A task that has slots
-/// under all of them enters its queue. Its schedule timeout starts again at each limit and in the queue.
-pub(crate) fn enter(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, from: u16, urgency: u8) {
-    let Some(limit) = concurrency::wait(core, key, from, urgency) else {
+/// under all of them enters its queue. Its schedule timeout starts again at each limit and in the queue. An error is that of an expression.
+pub(crate) fn enter(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, from: u16, urgency: u8) -> Result<(), String> {
+    let Some(limit) = concurrency::wait(core, key, from, urgency)? else {
         enter_queue(core, turn, key, urgency);
-        return;
+        return Ok(());
     };
     leave(core, key);
     let until = schedule_timeout(core, turn, key);
     let has_timer = !core.has(Quirk::LateLimitTimeouts);
     let timer = has_timer.then(|| core.timers.set(until, Timer::Schedule(key)));
     set_state(core, key, State::Limited { limit, urgency, until, timer });
+    Ok(())
 }
 
 /// Puts a task that has all of its concurrency slots into its queue. If its workflow is paused, it waits for the end of the pause.

@@ -78,6 +78,8 @@ fn enqueue_recorded(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
 }
 
 fn enqueue(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey) {
-    queue::enqueue(core, turn, key, Some(RETRY_URGENCY));
-    progress::offer(core, turn, key);
+    match queue::enqueue(core, turn, key, Some(RETRY_URGENCY)) {
+        Ok(()) => progress::offer(core, turn, key),
+        Err(problem) => progress::fail_queued(core, turn, key, &problem),
+    }
 }

@@ -57,7 +57,9 @@ fn waiting(core: &Core, owner: SlotOwner, scope: Scope) -> Vec<(TaskKey, u16, u8
 fn advance(core: &mut Core, turn: &mut Turn<'_>, rank: Rank, scope: Scope) -> Vec<TaskKey> {
     let mut queued = Vec::new();
     for (key, limit, urgency) in waiting(core, rank.owner, scope) {
-        queue::enter(core, turn, key, limit.saturating_add(1), urgency);
+        if let Err(problem) = queue::enter(core, turn, key, limit.saturating_add(1), urgency) {
+            progress::fail_queued(core, turn, key, &problem);
+        }
         if core.runs.task(key).is_some_and(|(_, task)| matches!(task.state, State::Queued { .. })) {
             queued.push(key);
         }

@@ -19,7 +19,7 @@ pub(crate) struct Concurrency {
 }
 
 impl Concurrency {
-    /// The name under which tasks share the limit.
+    /// The name of a tenant-scoped limit.
     pub(crate) fn shared_name(&self) -> Option<&str> {
         self.name.as_deref().filter(|_| self.is_tenant_scoped)
     }

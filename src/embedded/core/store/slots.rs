@@ -12,7 +12,7 @@ use super::turn::At;
 /// One concurrency limit: of a version of a workflow, or of the tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Scope {
-    /// The version. Limits of the tenant have ids of their own.
+    /// The version. Tenant-scoped limits have ids of their own.
     pub(crate) id: Uuid,
     pub(crate) level: Level,
     /// The position among the limits of the workflow or the task.
@@ -25,11 +25,11 @@ pub(crate) enum Level {
     Workflow,
     /// One of the tasks of a workflow.
     Task(u16),
-    /// All tasks with the same limit by name.
+    /// All tasks with a tenant-scoped limit of this name.
     Tenant,
 }
 
-/// A limit that tasks share by its name, as it was defined last.
+/// A tenant-scoped limit, as it was defined last.
 #[derive(Debug)]
 pub(crate) struct SharedLimit {
     pub(crate) scope: Scope,
@@ -101,10 +101,11 @@ impl Slots {
         self.changed.insert(id);
     }
 
-    /// Changes a limit. Numbers that an expression has set for a key stay.
-    pub(crate) fn redefine(&mut self, scope: Scope, strategy: LimitStrategy, max_runs: i32) {
+    /// Changes a limit. If the maximum is still that of an expression, what it has set for a key stays.
+    pub(crate) fn redefine(&mut self, scope: Scope, strategy: LimitStrategy, max_runs: i32, has_expression: bool) {
         for (id, group) in self.groups.iter_mut().filter(|(id, _)| id.scope == scope) {
             group.strategy = strategy;
+            group.set_by = group.set_by.filter(|_| has_expression);
             if group.set_by.is_none() {
                 group.max_runs = max_runs;
             }

@@ -49,7 +49,7 @@ pub(crate) struct Core {
     pub(in crate::embedded::core) crons: Crons,
     pub(in crate::embedded::core) keys: Keys,
     pub(in crate::embedded::core) slots: Slots,
-    /// The concurrency limits that tasks share, by name.
+    /// The tenant-scoped concurrency limits, by name.
     pub(in crate::embedded::core) shared_limits: BTreeMap<String, SharedLimit>,
     pub(in crate::embedded::core) rate_limits: RateLimits,
     pub(in crate::embedded::core) effects: Vec<Effect>,

@@ -389,7 +389,7 @@ fn tasks_of_several_workflows_share_a_limit_by_its_name() {
 }
 
 #[test]
-fn a_workflow_with_several_tasks_has_no_newer_limits() {
+fn a_workflow_with_several_tasks_has_no_dynamic_and_no_shared_limits() {
     let shared = Concurrency {
         name: Some("api".into()),
         is_tenant_scoped: true,

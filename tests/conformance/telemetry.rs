@@ -1,4 +1,4 @@
-//! O: what the crate reports about itself. The subscriber and the recorder are those of the process: each row looks for its own names.
+//! O: what the crate reports about itself. The subscriber and the recorder are those of the process: each row looks for its own names, or counts.
 
 use std::fmt::Write as _;
 use std::sync::{Mutex, OnceLock};
@@ -29,23 +29,27 @@ rows! {
 }
 
 /// One text for each span and event, and for each measurement.
-static OBSERVED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static CAPTURED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-struct Observer;
+struct Capture;
 
-/// Makes this program observe itself.
-fn observe() {
+/// Captures what this program reports from now on.
+fn install_capture() {
     static INSTALLED: OnceLock<()> = OnceLock::new();
     INSTALLED.get_or_init(|| {
-        let subscriber = tracing_subscriber::registry().with(Observer).with(TaskLogLayer::new());
+        let subscriber = tracing_subscriber::registry().with(Capture).with(TaskLogLayer::new());
         tracing::subscriber::set_global_default(subscriber).unwrap();
-        telemetry::set_recorder(Observer).unwrap();
+        telemetry::set_recorder(Capture).unwrap();
     });
 }
 
-/// Whether one of the texts contains all of these.
+/// The number of texts that contain all of these.
+fn count(parts: &[&str]) -> usize {
+    CAPTURED.lock().unwrap().iter().filter(|text| parts.iter().all(|part| text.contains(part))).count()
+}
+
 fn has(parts: &[&str]) -> bool {
-    OBSERVED.lock().unwrap().iter().any(|text| parts.iter().all(|part| text.contains(part)))
+    count(parts) > 0
 }
 
 struct Text(String);
@@ -56,13 +60,13 @@ impl Visit for Text {
     }
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
     fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: LayerContext<'_, S>) {
         let metadata = attributes.metadata();
         if metadata.target() == telemetry::TARGET {
             let mut text = Text(format!("span {} {}", metadata.level(), metadata.name()));
             attributes.record(&mut text);
-            OBSERVED.lock().unwrap().push(text.0);
+            CAPTURED.lock().unwrap().push(text.0);
         }
     }
 
@@ -70,12 +74,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Observer {
         if event.metadata().target().starts_with("hatchet") {
             let mut text = Text(format!("event {}", event.metadata().level()));
             event.record(&mut text);
-            OBSERVED.lock().unwrap().push(text.0);
+            CAPTURED.lock().unwrap().push(text.0);
         }
     }
 }
 
-impl Recorder for Observer {
+impl Recorder for Capture {
     fn record(&self, measurement: &Measurement<'_>) {
         let text = match measurement {
             Measurement::Call { call, error: None, .. } => format!("called {call}"),
@@ -84,7 +88,7 @@ impl Recorder for Observer {
             Measurement::WorkerLoad { worker_name, running, .. } => format!("load {worker_name} {running}"),
             _ => return,
         };
-        OBSERVED.lock().unwrap().push(text);
+        CAPTURED.lock().unwrap().push(text);
     }
 }
 
@@ -98,7 +102,7 @@ fn flaky(name: String) -> Task<Number, u32> {
 }
 
 async fn o1_attempts_and_workers_have_spans_and_events_with_their_ids(setup: Setup) {
-    observe();
+    install_capture();
     let task = flaky(setup.name("flaky"));
     let worker = setup.worker(&task).await;
     let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
@@ -119,7 +123,7 @@ async fn o1_attempts_and_workers_have_spans_and_events_with_their_ids(setup: Set
 }
 
 async fn o2_what_a_task_logs_with_tracing_are_its_log_lines(setup: Setup) {
-    observe();
+    install_capture();
     let task: Task<Number, u32> = Task::new(setup.name("logs"), async |_: Number, context: Context| {
         tracing::info!(number = 7, "first");
         context.log("second");
@@ -145,14 +149,16 @@ async fn o2_what_a_task_logs_with_tracing_are_its_log_lines(setup: Setup) {
 }
 
 async fn o4_attempts_and_calls_are_measured(setup: Setup) {
-    observe();
+    install_capture();
+    let calls = ["called TriggerWorkflow", "called Heartbeat"];
+    let before = calls.map(|call| count(&[call]));
     let task = flaky(setup.name("flaky"));
     let worker = setup.worker(&task).await;
     assert_eq!(setup.hatchet.run(&task, &Number { n: 1 }).result().await.unwrap(), 2);
     worker.shutdown().await;
     let (name, worker) = (task.name(), setup.name("worker"));
-    for expected in ["called TriggerWorkflow", "called Heartbeat"] {
-        assert!(has(&[expected]), "{expected}");
+    for (call, before) in calls.iter().zip(before) {
+        assert!(count(&[call]) > before, "{call}");
     }
     for expected in ["started", "failed", "completed"].map(|kind| format!("{kind} {name}")) {
         assert!(has(&[&expected]), "{expected}");
