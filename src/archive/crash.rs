@@ -23,7 +23,7 @@ pub(super) struct Crash {
     /// Whether the next object gets other content than was written.
     damages: Arc<AtomicBool>,
     /// The object whose operations fail.
-    fails: Arc<Mutex<Option<String>>>,
+    fails: Arc<Mutex<Vec<String>>>,
 }
 
 impl Crash {
@@ -43,7 +43,7 @@ impl Crash {
 
     /// Makes the operations of one object fail.
     pub(super) fn fail(&self, path: &str) {
-        *lock(&self.fails) = Some(path.to_owned());
+        lock(&self.fails).push(path.to_owned());
     }
 
     /// Makes the store damage the next object that is written.
@@ -68,7 +68,7 @@ impl Crash {
 
     pub(super) fn before(&self, operation: &str, path: &str) -> Result<(), Crashed> {
         lock(&self.log).push(format!("{operation} {path}"));
-        if lock(&self.fails).as_deref() == Some(path) {
+        if lock(&self.fails).iter().any(|fails| fails == path) {
             return Err(Crashed);
         }
         self.step()

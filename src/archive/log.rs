@@ -236,7 +236,7 @@ fn json(value: &impl Serialize) -> Result<Bytes> {
 }
 
 /// Paths are in the order of the numbers.
-fn commit_path(number: u64) -> String {
+pub(super) fn commit_path(number: u64) -> String {
     format!("{COMMITS}/{number:020}.json")
 }
 

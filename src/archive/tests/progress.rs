@@ -3,6 +3,7 @@
 use std::task::Poll;
 
 use super::*;
+use crate::archive::log::commit_path;
 
 /// An archive of three partitions with two files each.
 async fn three_days() -> Bench {
@@ -132,6 +133,42 @@ async fn an_error_in_one_day_does_not_affect_the_others() {
     assert_eq!(partitions.report(), CompactReport { files_merged: 4, files_written: 2, damaged_files: Vec::new() });
     assert_eq!(archive.compact().send().await.unwrap_err().kind(), ErrorKind::Storage);
     assert_eq!((number_of_files(&bench.other()).await, bench.archived().await), (4, expected));
+    bench.end().await;
+}
+
+/// With healthy partitions in between, the files of the others are still replaced together.
+#[tokio::test(start_paused = true)]
+async fn a_compaction_that_reads_healthy_partitions_commits_once() {
+    let bench = three_days().await;
+    bench.archive.compact().send().await.unwrap();
+    for number in [0, 2] {
+        let file = bench.archive.files(Window::all()).await.unwrap().remove(number);
+        bench.store.put(&file.path, "broken".into()).await.unwrap();
+    }
+    let commits = async || bench.other().log().state().await.unwrap().commits;
+    let (before, mut partitions) = (commits().await, bench.archive.compact().discard_damaged().partitions());
+    let mut damaged = Vec::new();
+    while let Some(partition) = partitions.next().await {
+        damaged.push(partition.unwrap().damaged_files.len());
+    }
+    assert_eq!((damaged, commits().await), (vec![1, 0, 1], before + 1));
+    bench.end().await;
+}
+
+/// The error of a partition is reported although the commit of what was merged before it fails, too.
+#[tokio::test(start_paused = true)]
+async fn all_errors_of_a_compaction_are_items() {
+    let bench = three_days().await;
+    let failing = Crash::default();
+    failing.fail(&bench.archive.files(Window::all()).await.unwrap().remove(2).path);
+    failing.fail(&commit_path(bench.archive.log().state().await.unwrap().commits + 1));
+    let archive = bench.crashing(&failing);
+    let (mut partitions, mut errors) = (archive.compact().partitions(), Vec::new());
+    while let Some(partition) = partitions.next().await {
+        errors.push(partition.unwrap_err().to_string());
+    }
+    assert!(errors.len() == 2 && errors[0].contains("runs/") && errors[1].contains("manifest/"), "{errors:?}");
+    assert_eq!(partitions.report(), CompactReport::default());
     bench.end().await;
 }
 

@@ -389,6 +389,59 @@ fn tasks_of_several_workflows_share_a_limit_by_its_name() {
 }
 
 #[test]
+fn shared_limits_have_the_same_order_whatever_is_between_them() {
+    let put = |bench: &mut Bench, workflow: &str, names: &[&str]| {
+        let shared = |name: &&str| Concurrency {
+            name: Some((*name).into()),
+            is_tenant_scoped: true,
+            ..by("'all'", LimitStrategy::GroupRoundRobin, 1)
+        };
+        let concurrency = names.iter().map(shared).collect();
+        bench.put_with(workflow, TaskDefinition { concurrency, ..task() }, WorkflowOptions::default())
+    };
+    for [first, second] in [[&["c", "a"][..], &["a", "b", "c"]], [&["a", "b", "c"], &["c", "a"]]] {
+        let mut bench = Bench::new(Quirks::none());
+        put(&mut bench, "one", first).unwrap();
+        let error = put(&mut bench, "two", second).unwrap_err().message;
+        assert!(error.ends_with("must have the same order in all tasks"), "{error}");
+        put(&mut bench, "two", &["b", "d"]).unwrap();
+    }
+}
+
+#[test]
+fn a_shared_limit_can_be_defined_with_another_expression() {
+    let mut bench = Bench::new(Quirks::none());
+    bench.worker(10);
+    let put = |bench: &mut Bench, expression: &str, max_runs: &str| {
+        let limit = Concurrency {
+            name: Some("api".into()),
+            is_tenant_scoped: true,
+            ..by(expression, LimitStrategy::GroupRoundRobin, 1)
+        };
+        let limit = if max_runs.is_empty() { limit } else { limit.with_max_runs_expression(max_runs.into()).unwrap() };
+        let task = TaskDefinition { concurrency: vec![limit], retries: 1, ..task() };
+        bench.put_with("w", task, WorkflowOptions::default()).unwrap();
+    };
+    let start = |bench: &mut Bench| {
+        let trigger = Trigger { input: json!({ "k": "A", "n": 3 }), ..trigger(None) };
+        bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap()[0]
+    };
+    put(&mut bench, "input.k", "input.n");
+    let runs = [start(&mut bench), start(&mut bench)];
+    assert_eq!(bench.statuses(&runs), [Running, Running]);
+    // The number is that of the limit again, and not that of the last expression.
+    put(&mut bench, "input.k", "");
+    let third = start(&mut bench);
+    bench.complete(runs[1]);
+    assert_eq!(bench.statuses(&[runs[0], third]), [Running, Queued]);
+    // A retry cannot evaluate the new expression, so it is the last one.
+    put(&mut bench, "input.nothing", "");
+    bench.report(runs[0], ReportKind::Failed, 0, "no");
+    assert_eq!(bench.statuses(&[runs[0], third]), [Failed, Running]);
+    assert!(bench.text(runs[0], TaskEventKind::Failed).contains("input.nothing"), "{:?}", bench.kinds(runs[0]));
+}
+
+#[test]
 fn a_workflow_with_several_tasks_has_no_dynamic_and_no_shared_limits() {
     let shared = Concurrency {
         name: Some("api".into()),
