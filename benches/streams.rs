@@ -307,13 +307,14 @@ async fn many_watches(is_raw: bool, count: usize) -> Duration {
                     admin.get_run_details(request).await.unwrap().into_inner().done
                 };
                 let mut events = dispatcher.subscribe_to_workflow_events(request).await.unwrap().into_inner();
-                while let Some(event) = events.message().await.unwrap() {
+                // Events of the time before the subscription are lost, so the rest is checked after a second.
+                while let Ok(event) = tokio::time::timeout(Duration::from_secs(1), events.message()).await {
+                    let Some(event) = event.unwrap() else { break };
                     let is_end = event.event_type() == ResourceEventType::Completed;
                     if is_end && open.contains(&event.workflow_run_id) && is_done(&event.workflow_run_id).await {
                         open.remove(&event.workflow_run_id);
                     }
                 }
-                // Events may be lost until the next subscription.
                 for run in open.clone() {
                     if is_done(&run).await {
                         open.remove(&run);

@@ -202,10 +202,14 @@ mod guide {
     struct Start;
     #[doc = include_str!("../docs/tasks-and-workflows.md")]
     struct TasksWorkflows;
+    #[doc = include_str!("../docs/limits-and-batches.md")]
+    struct LimitsBatches;
     #[doc = include_str!("../docs/starting-runs.md")]
     struct StartingRuns;
     #[doc = include_str!("../docs/following-runs.md")]
     struct FollowingRuns;
+    #[doc = include_str!("../docs/chunks.md")]
+    struct Chunks;
     #[doc = include_str!("../docs/searching.md")]
     struct Searching;
     #[doc = include_str!("../docs/cancelling-and-replaying.md")]
