@@ -1,6 +1,9 @@
 //! One view over the engine and the archive.
 
 use super::*;
+use crate::embedded::Fault;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_days_of_runs_are_in_one_view() {
@@ -153,6 +156,43 @@ async fn no_details_are_missed_or_duplicated_in_the_view_while_runs_are_archived
         assert!((1..40).contains(&dropped), "pages of {page}: {dropped}");
         bench.end().await;
     }
+}
+
+/// The fetches that have begun continue while the reader does something else for longer than their timeouts.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_details_gets_them() {
+    let bench = Bench::new().await;
+    let ids = bench.start(0..12).await;
+    // The first one is fetched at once, and the others need some tries.
+    let (faults, call) = (bench.engine.faults(), "GET /api/v1/stable/workflow-runs/{run}");
+    faults.inject(call, Fault::Delay(Duration::ZERO)).unwrap();
+    faults.inject_times(call, Fault::RefuseRest(503), 14).unwrap();
+    let query = History::new(&bench.client, &bench.archive).runs(Window::all()).timeout(3 * SECOND);
+    let (mut runs, mut found) = (query.details(), BTreeSet::new());
+    while let Some(run) = runs.next().await {
+        found.insert(run.unwrap().id);
+        sleep(100 * SECOND).await;
+    }
+    assert_eq!((found, faults.planned()), (ids.into_iter().collect(), 0));
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_lines_of_the_view_are_limited_as_in_the_engine() {
+    let bench = Bench::new().await;
+    let id = bench.start([0]).await[0];
+    let (history, too_many) = (History::new(&bench.client, &bench.archive), RunDetails::MAX_LOGS + 1);
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    // Both have the run, and then only the archive.
+    for _ in 0..2 {
+        let error = history.details(id).logs(too_many).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let mut runs = history.runs(Window::all()).logs(too_many).details();
+        assert_eq!(runs.next().await.unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert!(runs.next().await.is_none());
+        sleep(40 * DAY).await;
+    }
+    bench.end().await;
 }
 
 #[tokio::test(start_paused = true)]
