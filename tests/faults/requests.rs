@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 use futures_util::StreamExt as _;
-use hatchet::archive::{Archive, Retention};
+use hatchet::archive::{Archive, History, Retention};
 use hatchet::config::RetryPolicy;
 use hatchet::embedded::{Engine, Fault, Faults};
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, ScheduleHandle};
@@ -38,6 +38,12 @@ struct World {
     event: EventHandle,
     limit: RateLimitHandle,
     archive: Archive,
+}
+
+impl World {
+    fn history(&self) -> History {
+        History::new(&self.hatchet, &self.archive)
+    }
 }
 
 async fn world() -> World {
@@ -171,6 +177,9 @@ fn requests() -> Vec<Request> {
         request!("RateLimitBuilder", "rate_limit", |it| it.hatchet.rate_limit("limit", 1, RateLimitWindow::Minute), |it| it.send().await.map(drop)),
         request!("RateLimitQuery", "rate_limits", |it| it.hatchet.rate_limits(), |it| it.get().await.map(drop)),
         request!(Calls::Two, "CollectBuilder", "collect", |it| it.archive.collect(&it.hatchet, due()), |it| it.send().await.map(drop)),
+        request!(Calls::UntilConsistent, "HistoryDetailsBuilder", "History::details", |it| it.history().details(it.run.id()), |it| it.await.map(drop)),
+        request!("HistoryQuery", "History::items", |it| it.history().runs(Window::all()), |it| it.items().next().await.unwrap().map(drop)),
+        request!("HistoryQuery", "History::count", |it| it.history().runs(Window::all()), |it| it.count().await.map(drop)),
         request!("ReadBuilder", "CronHandle::details", |it| it.cron.details(), |it| it.await.map(drop)),
         request!("ReadBuilder", "CronHandle::runs", |it| it.hatchet.cron_handle(it.cron.id()).runs(Window::all()), |it| it.await.map(drop)),
         request!("ReadBuilder", "EventHandle::details", |it| it.event.details(), |it| it.await.map(drop)),
