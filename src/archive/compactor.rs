@@ -203,10 +203,11 @@ impl Compactor {
         files == 0 || files >= self.options.commit_files || bytes >= COMMIT_BYTES
     }
 
-    /// Replaces the files that were merged.
+    /// Replaces the files that were merged. Partitions that are unchanged need no commit.
     async fn commit(&mut self) -> Result<()> {
         let mut merged = std::mem::take(&mut self.merged);
-        while !merged.is_empty() {
+        let needs_commit = |merged: &[MergedPartition]| merged.iter().any(|merged| merged.files() > 0);
+        while needs_commit(&merged) {
             let state = self.options.archive.log().state().await?;
             let (next, others): (Vec<_>, Vec<_>) = merged.into_iter().partition(|merged| merged.can_follow(&state));
             for other in others {
@@ -217,23 +218,19 @@ impl Compactor {
                 }
                 self.committed(day);
             }
-            if next.is_empty() {
-                break;
-            }
+            merged = next;
             let commit = Commit {
                 version: VERSION,
                 committed_at: Utc::now(),
                 source: None,
-                add: next.iter().flat_map(|merged| merged.add.iter().cloned()).collect(),
-                remove: next.iter().flat_map(|merged| merged.remove.iter().cloned()).collect(),
+                add: merged.iter().flat_map(|merged| merged.add.iter().cloned()).collect(),
+                remove: merged.iter().flat_map(|merged| merged.remove.iter().cloned()).collect(),
             };
-            merged = next;
-            if commit.add.is_empty() && commit.remove.is_empty() {
-                merged.drain(..).for_each(|merged| self.committed(merged.day));
-            } else if self.options.archive.log().commit(&state, &commit).await? {
-                merged.drain(..).for_each(|merged| self.committed(merged.day));
+            if needs_commit(&merged) && self.options.archive.log().commit(&state, &commit).await? {
+                break;
             }
         }
+        merged.into_iter().for_each(|merged| self.committed(merged.day));
         Ok(())
     }
 
