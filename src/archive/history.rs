@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::convert::{self, SUMMARY_COLUMNS, status_counts};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::history_stream::{Found, HistoryStream, View};
 use super::paging::Pages;
-use super::schema::{Column, Row};
+use super::schema::Column;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 use crate::observe::check_logs;
 
@@ -153,12 +152,6 @@ impl IntoFuture for HistoryDetailsBuilder {
     }
 }
 
-/// The details of a run, from where it is.
-enum Fetched {
-    Live(AbortOnDropHandle<Result<RunDetails>>),
-    Archived(Row),
-}
-
 /// A query for the runs of an engine and of its archive; see [`History::runs`].
 ///
 /// ```no_run
@@ -287,26 +280,17 @@ impl HistoryQuery {
         let (history, logs, request) = (self.history.clone(), self.logs, self.request);
         let details = self.read(Column::ALL).map(move |found| {
             let history = history.clone();
-            let fetch = move |id| HistoryDetailsBuilder { history, id, logs, request }.fetch();
-            // Spawned, because its deadlines also pass while the stream is not polled.
-            let details = found.map(|Found { run, row }| match row {
-                None => Fetched::Live(AbortOnDropHandle::new(tokio::spawn(fetch(run.id)))),
-                Some(row) => Fetched::Archived(row),
-            });
             async move {
-                match details? {
-                    Fetched::Live(details) => details.await.unwrap_or_else(|error| {
-                        if error.is_panic() {
-                            std::panic::resume_unwind(error.into_panic());
-                        }
-                        Err(Error::closed("the runtime"))
-                    }),
-                    Fetched::Archived(row) => {
-                        let mut details = convert::details(&row)?;
-                        details.logs.truncate(logs);
-                        Ok(details)
-                    }
-                }
+                let Found { run, row } = found?;
+                let Some(row) = row else {
+                    let client = history.client.clone();
+                    let fetch = HistoryDetailsBuilder { history, id: run.id, logs, request }.fetch();
+                    // A task, because its deadlines also pass while the stream is not polled.
+                    return client.feed().fetcher.spawn(fetch).await;
+                };
+                let mut details = convert::details(&row)?;
+                details.logs.truncate(logs);
+                Ok(details)
             }
         });
         HistoryDetails(BoxStream::new(details.buffered(CONCURRENCY)))
