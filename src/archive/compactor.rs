@@ -230,7 +230,9 @@ impl Compactor {
                 break;
             }
         }
-        merged.into_iter().for_each(|merged| self.committed(merged.day));
+        for merged in merged {
+            self.committed(merged.day);
+        }
         Ok(())
     }
 
