@@ -2,16 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+#[path = "support/files.rs"]
+mod files;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 const TABLE: &str = include_str!("../docs/acceptance.md");
 
 #[test]
 fn each_row_has_a_test() {
     let mut names = BTreeSet::new();
-    collect_tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut names);
+    for path in files::in_folder("tests").iter().filter(|path| path.extension().is_some_and(|kind| kind == "rs")) {
+        names.extend(test_names(&fs::read_to_string(path).unwrap()).into_iter().map(str::to_owned));
+    }
 
     let problems = problems(TABLE, &names);
 
@@ -84,17 +88,6 @@ fn problems(table: &str, names: &BTreeSet<String>) -> Vec<String> {
 fn is_id(text: &str) -> bool {
     let number = text.strip_prefix(|letter: char| letter.is_ascii_lowercase());
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-fn collect_tests(folder: &Path, names: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect_tests(&path, names);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(test_names(&fs::read_to_string(&path).unwrap()).into_iter().map(str::to_owned));
-        }
-    }
 }
 
 /// The functions with a test attribute, and those in the `rows!` lists of the conformance suite.

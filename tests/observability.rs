@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
+#[path = "support/files.rs"]
+mod files;
+#[path = "support/observing.rs"]
+mod observing;
+
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,58 +15,23 @@ use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::LogLevel;
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
-use hatchet::worker::{HealthServer, RunningWorker, TaskLogLayer};
+use hatchet::worker::{RunningWorker, TaskLogLayer};
 use hatchet::workflow::{BatchItem, BatchOptions};
 use hatchet::{Client, Context, Task, TaskError};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status, TraceId, TracerProvider as _};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Instrument as _, Subscriber, info_span};
+use tracing::{Instrument as _, Subscriber, info_span};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
+use observing::{Collected, Text, get};
+
 const SECOND: Duration = Duration::from_secs(1);
-
-/// All spans and events, one text for each.
-#[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<String>>>);
-
-impl Collected {
-    fn add(&self, kind: &str, metadata: &tracing::Metadata<'_>, record: impl FnOnce(&mut Text)) {
-        let mut text = Text(format!("{kind} {} {} {}", metadata.level(), metadata.target(), metadata.name()));
-        record(&mut text);
-        self.0.lock().unwrap().push(text.0);
-    }
-
-    fn has(&self, all: &[&str]) -> bool {
-        self.0.lock().unwrap().iter().any(|text| all.iter().all(|part| text.contains(part)))
-    }
-}
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        write!(self.0, " {}={value:?}", field.name()).unwrap();
-    }
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Collected {
-    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: LayerContext<'_, S>) {
-        self.add("span", attributes.metadata(), |text| attributes.record(text));
-    }
-
-    fn on_event(&self, event: &Event<'_>, _: LayerContext<'_, S>) {
-        self.add("event", event.metadata(), |text| event.record(text));
-    }
-}
 
 fn flaky() -> Task<(), u32> {
     Task::new("flaky", async |(): (), context: Context| match context.attempt() {
@@ -96,7 +65,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
     let span = ["span INFO", telemetry::TARGET, telemetry::ATTEMPT_SPAN, "task_name=\"flaky\"", "task_id="];
     for attempt in ["attempt=1", "attempt=2"] {
         let all: Vec<_> = span.into_iter().chain([attempt]).chain(fields.iter().map(String::as_str)).collect();
-        assert!(collected.has(&all), "{all:?}: {collected:#?}", collected = collected.0.lock().unwrap());
+        assert!(collected.has(&all), "{all:?}: {collected:#?}", collected = collected.texts());
     }
     for event in [
         &["event INFO", "worker is ready", &worker_id][..],
@@ -106,7 +75,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
         &["event INFO", "worker is shutting down", &worker_id],
         &["event INFO", "worker stopped", &worker_id, "1 completed, 1 failed attempt"],
     ] {
-        assert!(collected.has(event), "{event:?}: {collected:#?}", collected = collected.0.lock().unwrap());
+        assert!(collected.has(event), "{event:?}: {collected:#?}", collected = collected.texts());
     }
 }
 
@@ -125,13 +94,7 @@ async fn a_parent_that_takes_the_last_slot_is_logged_once() {
     let worker = |slots| hatchet.worker("worker").slots(slots).register(&parent).register(&child).build().unwrap();
     let count = || {
         let text = "an attempt starts a child run while all slots of its worker are taken";
-        collected
-            .0
-            .lock()
-            .unwrap()
-            .iter()
-            .filter(|event| event.starts_with("event WARN") && event.contains(text))
-            .count()
+        collected.count(&["event WARN", text])
     };
     let roomy = worker(2).start().await.unwrap();
     hatchet.run(&parent, &()).result().await.unwrap();
@@ -215,7 +178,7 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     let engine = Engine::start().await.unwrap();
     let worker = start(&engine.client(), &flaky()).await;
     engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
-    let count = |text: &str| collected.0.lock().unwrap().iter().filter(|event| event.contains(text)).count();
+    let count = |text: &str| collected.count(&[text]);
     let is_damped = async {
         while count("heartbeat failed again") < 2 {
             sleep(SECOND).await;
@@ -226,8 +189,7 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     sleep(60 * SECOND).await;
     assert!(worker.status().state == hatchet::worker::WorkerState::Connected);
     assert_eq!(count("heartbeats are accepted again"), 1);
-    let warnings = |text: &&String| text.starts_with("event WARN") && text.contains("message=heartbeat failed");
-    assert_eq!(collected.0.lock().unwrap().iter().filter(warnings).count(), 3);
+    assert_eq!(collected.count(&["event WARN", "message=heartbeat failed"]), 3);
     worker.shutdown().await;
 }
 
@@ -252,12 +214,8 @@ async fn lost_streams_do_not_fill_the_log() {
     };
     let (result, ()) = tokio::join!(run.result(), outage);
     assert_eq!(result.unwrap(), 1);
-    let events: Vec<String> = {
-        let all = collected.0.lock().unwrap();
-        let of_stream =
-            all.iter().filter(|text| text.contains("stream=\"run results\"") || text.contains("run results"));
-        of_stream.filter(|text| text.starts_with("event")).cloned().collect()
-    };
+    let mut events = collected.texts();
+    events.retain(|text| text.starts_with("event") && text.contains("run results"));
     let kinds: Vec<_> = events
         .iter()
         .map(|text| {
@@ -351,16 +309,6 @@ impl Recorder for Kinds {
         self.0.lock().unwrap().insert(kind);
         self.1.record(measurement);
     }
-}
-
-/// The status and the response of a path of the health server.
-async fn get(health: &HealthServer, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(health.address()).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).await.unwrap();
-    (response.split(' ').nth(1).unwrap().parse().unwrap(), response)
 }
 
 #[tokio::test]
@@ -647,20 +595,11 @@ async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
 /// The texts in the documentation of `telemetry` are those of the code.
 #[test]
 fn each_documented_event_exists() {
-    fn sources(folder: &std::path::Path, text: &mut String) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                sources(&path, text);
-            } else if !path.ends_with("telemetry/mod.rs") {
-                text.push_str(&std::fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut text = String::new();
-    sources(&folder, &mut text);
-    let documentation = std::fs::read_to_string(folder.join("telemetry/mod.rs")).unwrap();
+    let (table, sources): (Vec<_>, Vec<_>) =
+        files::in_folder("src").into_iter().partition(|path| path.ends_with("telemetry/mod.rs"));
+    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    let text: String = sources.iter().map(read).collect();
+    let documentation: String = table.iter().map(read).collect();
     let levels = ["ERROR", "WARN", "INFO", "DEBUG"].map(|level| format!("//! | `{level}` | `"));
     let rows =
         documentation.lines().filter_map(|line| levels.iter().find_map(|level| line.strip_prefix(level.as_str())));

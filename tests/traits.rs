@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+#[path = "support/files.rs"]
+mod files;
+
 use std::fmt::{Debug, Display};
 use std::fs;
 use std::hash::Hash;
-use std::path::Path;
 use std::str::FromStr;
 
 use futures_core::Stream;
@@ -505,31 +507,21 @@ fn futures_of_archives_can_be_spawned() {
     }
 }
 
-/// Calls a function with the text of each source file.
-fn for_each_source(text: &mut impl FnMut(&str)) {
-    fn visit(folder: &Path, text: &mut impl FnMut(&str)) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                visit(&path, text);
-            } else {
-                text(&fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), text);
+/// The text of each source file.
+fn sources() -> impl Iterator<Item = String> {
+    files::in_folder("src").into_iter().map(|path| fs::read_to_string(path).unwrap())
 }
 
 /// A new type has to be added above.
 #[test]
 fn every_public_type_is_in_this_file() {
     let mut names = Vec::new();
-    for_each_source(&mut |text| {
+    for text in sources() {
         let lines = text.lines().map(str::trim_start);
         let items = lines.filter_map(|line| line.strip_prefix("pub struct ").or(line.strip_prefix("pub enum ")));
         let name = |item: &str| item.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
         names.extend(items.map(name).filter(|name| !name.is_empty()));
-    });
+    }
     assert!(names.len() > 80, "{names:?}");
     let tested: Vec<_> = include_str!("traits.rs")
         .lines()
@@ -544,7 +536,7 @@ fn every_public_type_is_in_this_file() {
 #[test]
 fn every_public_future_is_in_this_file() {
     let mut names = std::collections::BTreeSet::new();
-    for_each_source(&mut |text| {
+    for text in sources() {
         for line in text.lines().map(str::trim_start) {
             let is_future = line.starts_with("pub async fn ") || line.contains("-> impl Future");
             if let Some(name) = line.strip_prefix("pub ").filter(|_| is_future) {
@@ -552,7 +544,7 @@ fn every_public_future_is_in_this_file() {
                 names.insert(name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned());
             }
         }
-    });
+    }
     assert!(names.len() > 25, "{names:?}");
     let tested: String = include_str!("traits.rs")
         .lines()
@@ -575,7 +567,7 @@ fn has_example(before: &[&str]) -> bool {
 fn every_public_type_has_an_example() {
     let mut without = Vec::new();
     let mut count = 0;
-    for_each_source(&mut |text| {
+    for text in sources() {
         let lines: Vec<_> = text.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let item = ["pub struct ", "pub enum ", "pub trait "].iter().find_map(|kind| line.strip_prefix(kind));
@@ -585,7 +577,7 @@ fn every_public_type_has_an_example() {
                 without.push(name.to_owned());
             }
         }
-    });
+    }
     assert!(count > 80, "{count}");
     assert!(without.is_empty(), "public types without an example: {without:?}");
 }
@@ -593,7 +585,7 @@ fn every_public_type_has_an_example() {
 #[test]
 fn many_public_items_have_an_example() {
     let (mut items, mut with_example) = (0_u32, 0_u32);
-    for_each_source(&mut |text| {
+    for text in sources() {
         let lines: Vec<_> = text.lines().map(str::trim_start).collect();
         for (at, line) in lines.iter().enumerate() {
             let Some(rest) = line.strip_prefix("pub ") else { continue };
@@ -604,7 +596,7 @@ fn many_public_items_have_an_example() {
                 with_example += u32::from(has_example(&lines[..at]));
             }
         }
-    });
+    }
     let percent = with_example * 100 / items;
     assert!(percent > 29, "{with_example} of {items} public items have an example: {percent} %");
 }

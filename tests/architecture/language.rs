@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
-use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, Lit, Meta, Visibility};
+use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, Lit, Meta};
 
+use super::files;
+use super::public_api::is_pub;
 use super::source::{Sources, is_test};
 
 /// Words that say nothing beside the name of an item.
@@ -49,13 +51,7 @@ pub(crate) fn avoided_words() -> Vec<String> {
     for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"] {
         files.push(root.join(name));
     }
-    let mut folders: Vec<_> = ["src", "docs", "examples", "benches", "proto"].map(|name| root.join(name)).into();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
-        }
-    }
+    files.extend(["src", "docs", "examples", "benches", "proto"].into_iter().flat_map(files::in_folder));
     let mut found = Vec::new();
     for path in files {
         let Ok(text) = fs::read_to_string(&path) else { continue };
@@ -122,10 +118,6 @@ fn words(text: &str) -> BTreeSet<String> {
         spaced.push(if letter.is_alphanumeric() { letter.to_ascii_lowercase() } else { ' ' });
     }
     spaced.split_whitespace().map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
-}
-
-fn is_pub(visibility: &Visibility) -> bool {
-    matches!(visibility, Visibility::Public(_))
 }
 
 impl<'ast> Visit<'ast> for Docs {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+#[path = "../support/files.rs"]
+mod files;
 mod language;
 mod public_api;
 mod source;

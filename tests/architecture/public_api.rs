@@ -40,7 +40,7 @@ struct Names {
     found: Vec<Vec<String>>,
 }
 
-fn is_pub(visibility: &Visibility) -> bool {
+pub(crate) fn is_pub(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 

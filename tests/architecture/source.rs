@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use syn::visit::Visit;
 use syn::{Item, ItemMod, UseTree, Visibility};
 
+use super::files;
+
 /// The segments of a path in the crate, without `crate`.
 pub(crate) type CratePath = Vec<String>;
 
@@ -43,9 +45,7 @@ pub(crate) struct Used {
 impl Sources {
     pub(crate) fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let mut paths = Vec::new();
-        list(&root, &mut paths);
-        let files: Vec<_> = paths.into_iter().map(|path| read(&root, &path)).collect();
+        let files: Vec<_> = files::in_folder("src").iter().map(|path| read(&root, path)).collect();
         let mut sources = Self {
             modules: files.iter().map(|source| source.module.clone()).collect(),
             imports: HashMap::new(),
@@ -241,17 +241,6 @@ pub(crate) fn is_test(attributes: &[syn::Attribute]) -> bool {
 /// Whether an item is only for links in the documentation.
 fn documents_only(attributes: &[syn::Attribute]) -> bool {
     cfg_is(attributes, "doc")
-}
-
-fn list(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            list(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
 }
 
 fn read(root: &Path, path: &Path) -> Source {

@@ -26,7 +26,8 @@ mod following;
 mod grpc_only;
 mod limits;
 mod lineage;
-
+#[path = "../support/observing.rs"]
+mod observing;
 mod placing;
 mod promises;
 mod replaying;

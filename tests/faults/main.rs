@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
+#[path = "../support/files.rs"]
+mod files;
 mod requests;
 
 use std::sync::Arc;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +17,8 @@ use hatchet::worker::RunningWorker;
 use hatchet::{Client, Context, ErrorKind, Result, RunHandle, Task};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+
+use crate::files;
 
 const SECOND: Duration = Duration::from_secs(1);
 const RESOURCE_EXHAUSTED: u16 = 8;
@@ -268,25 +269,16 @@ async fn each_request_has_its_own_retry_policy() {
 /// The builders above are all that have these options.
 #[test]
 fn each_builder_with_options_is_tested() {
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut found = BTreeSet::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-                continue;
+    for path in files::in_folder("src") {
+        let mut owner = String::new();
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            if line.starts_with("impl") {
+                let name = line.trim_start_matches("impl").trim_start_matches("<O>").trim_start_matches("<T>").trim();
+                owner = name.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned();
             }
-            let mut owner = String::new();
-            for line in fs::read_to_string(&path).unwrap().lines() {
-                if line.starts_with("impl") {
-                    let name =
-                        line.trim_start_matches("impl").trim_start_matches("<O>").trim_start_matches("<T>").trim();
-                    owner = name.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned();
-                }
-                if line.contains("pub fn retry(") && line.contains("policy: RetryPolicy") {
-                    found.insert(owner.clone());
-                }
+            if line.contains("pub fn retry(") && line.contains("policy: RetryPolicy") {
+                found.insert(owner.clone());
             }
         }
     }

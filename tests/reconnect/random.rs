@@ -122,17 +122,22 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) {
     }
 }
 
+async fn send_chunks(plan: Plan, context: &Context) -> Result<(), TaskError> {
+    for number in 0..plan.chunks {
+        context.put(format!("{}.{number}", context.attempt())).await?;
+        sleep(Duration::from_millis(plan.millis / plan.chunks)).await;
+    }
+    sleep(Duration::from_millis(plan.millis)).await;
+    Ok(())
+}
+
 /// The tasks of a DAG run, each of which sends its chunks and returns their number.
 const TASKS: [&str; 2] = ["first", "last"];
 
 fn dag() -> Workflow<Plan> {
     let task = |name: &'static str| {
         Task::new(name, async |plan: Plan, context: Context| {
-            for number in 0..plan.chunks {
-                context.put(format!("1.{number}")).await?;
-                sleep(Duration::from_millis(plan.millis / plan.chunks)).await;
-            }
-            sleep(Duration::from_millis(plan.millis)).await;
+            send_chunks(plan, &context).await?;
             Ok(plan.chunks)
         })
     };
@@ -225,11 +230,7 @@ async fn case(seed: u64) {
     let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
     let hatchet = engine.client();
     let task: Task<Plan, u64> = Task::new("task", async |plan: Plan, context: Context| {
-        for number in 0..plan.chunks {
-            context.put(format!("{}.{number}", context.attempt())).await?;
-            sleep(Duration::from_millis(plan.millis / plan.chunks)).await;
-        }
-        sleep(Duration::from_millis(plan.millis)).await;
+        send_chunks(plan, &context).await?;
         if context.attempt() <= plan.failures {
             return Err(TaskError::new(format!("failure {}", context.attempt())));
         }
