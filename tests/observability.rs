@@ -263,6 +263,20 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     assert_eq!(found[2].metadata["order"], 8, "recorded later");
 }
 
+/// The layer must not set a level for the whole process.
+#[tokio::test(start_paused = true)]
+async fn o2_other_layers_still_get_detailed_events() {
+    let collected = Collected::default();
+    let subscriber = tracing_subscriber::registry().with(collected.clone()).with(TaskLogLayer::new());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let worker = start(&hatchet, &flaky()).await;
+    hatchet.run(&flaky(), &()).result().await.unwrap();
+    worker.shutdown().await;
+    assert!(collected.has(&["span DEBUG", telemetry::CALL_SPAN]), "{:#?}", collected.texts());
+}
+
 #[tokio::test(start_paused = true)]
 async fn o2_spans_of_a_task_become_its_log_lines() {
     let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().spans(true));

@@ -16,10 +16,10 @@ use crate::time::to_proto;
 static PUSH: Method<PushEventRequest, Event> = Method::once("Push", "/EventsService/Push");
 static BULK_PUSH: Method<BulkPushEventRequest, ManyEvents> = Method::once("BulkPush", "/EventsService/BulkPush");
 /// A duplicate log line is harmless; a lost one is not.
-static PUT_LOG: Method<PutLogRequest, PutLogResponse> = Method::idempotent("PutLog", "/EventsService/PutLog");
+static PUT_LOG: Method<PutLogRequest, PutLogResponse> = Method::single("PutLog", "/EventsService/PutLog");
 /// A reader recognizes a duplicate chunk by its index.
 static PUT_CHUNK: Method<PutStreamEventRequest, PutStreamEventResponse> =
-    Method::idempotent("PutStreamEvent", "/EventsService/PutStreamEvent");
+    Method::single("PutStreamEvent", "/EventsService/PutStreamEvent");
 
 pub(crate) struct Events {
     unary: Unary,

@@ -315,7 +315,7 @@ impl<O: DeserializeOwned> Call<O> {
         });
         let (mut log, mut chunks) = (Vec::new(), Vec::new());
         let mut collect = |message: TaskMessage| match message.content {
-            TaskContent::Log { level, message, metadata } => {
+            TaskContent::Log { level, message, metadata, .. } => {
                 let metadata = serde_json::from_str(&metadata).unwrap_or_default();
                 log.push(WrittenLine { level, message, metadata });
             }

@@ -43,8 +43,8 @@ impl Call {
         Self { name, repeat: Repeat::IfUnprocessed, deadline: None }
     }
 
-    /// A call that is never retried here: its caller must check first whether it is still right, or has no use for a late one. It does
-    /// not withdraw from the retry budget.
+    /// A call that is never retried here: its caller retries it, must check first whether it is still right, or has no use for a late one.
+    /// It does not withdraw from the retry budget.
     pub(crate) const fn single(name: &'static str) -> Self {
         Self { name, repeat: Repeat::Never, deadline: None }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::task::spawn_blocking;
 
+use super::assignments::{DEFAULT_SLOT_KIND, SlotRequest};
 use super::outbox::{Journal, Limits};
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
@@ -30,8 +31,6 @@ use crate::workflow::{Definition, WorkerLabels, check_engine};
 
 const MAX_SLOTS: u32 = 100_000;
 const MAX_OUTBOX_REPORTS: usize = 1_000_000;
-/// The kind of slots of tasks that request no other.
-const DEFAULT_SLOT_KIND: &str = "default";
 /// The limits of an outbox.
 const DEFAULT_OUTBOX_LIMITS: Limits = Limits { reports: 10_000, bytes: 64 << 20 };
 
@@ -95,7 +94,8 @@ impl WorkerBuilder {
     }
 
     /// Sets the number of slots of another kind, from 1 to 100 000. The engine assigns an attempt only to a worker that has enough free
-    /// slots of every kind that the task [requests](crate::Task::slot_request).
+    /// slots of every kind that the task [requests](crate::Task::slot_request). The worker counts them, too: if the code of a cancelled
+    /// attempt takes some time to end, the next attempt waits for its slots.
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, train: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -211,7 +211,7 @@ impl WorkerBuilder {
                     definition.name
                 ));
             }
-            let (workflow, tasks) = registered::tasks(&self.client, definition);
+            let (workflow, tasks) = registered::tasks(&self.client, definition, &self.slots);
             workflows.push(workflow);
             actions.extend(tasks);
         }
@@ -359,8 +359,18 @@ impl Worker {
         running.run_until_signals(signals).await
     }
 
-    /// The maximum number of attempts that run at the same time. Each takes a unit of some kind.
-    pub(super) fn slots(&self) -> usize {
+    pub(super) fn slots(&self) -> &BTreeMap<String, u32> {
+        &self.slots
+    }
+
+    /// What an attempt of this action occupies.
+    pub(super) fn slots_of(&self, action: &str) -> SlotRequest {
+        let task = self.actions.get(action);
+        task.map_or_else(|| SlotRequest::new(&BTreeMap::new(), &self.slots), |task| task.slots.clone())
+    }
+
+    /// The number of slots of all kinds. Each attempt occupies at least one.
+    pub(super) fn slot_count(&self) -> usize {
         self.slots.values().map(|units| *units as usize).fold(0, usize::saturating_add)
     }
 

@@ -8,7 +8,6 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
@@ -27,6 +26,9 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 /// the inner spans take precedence. With [`spans`](Self::spans), the spans of a task are lines of its log, too. Truncation and queueing are
 /// those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport (`hatchet`, `h2`, `hyper`, `rustls`,
 /// `tonic`, `tower`) are ignored.
+///
+/// The layer does not disable any span or event for other layers. If it is the only one, a filter of its own, at least `INFO`, saves the cost
+/// of those that it ignores: `TaskLogLayer::new().with_filter(LevelFilter::INFO)`.
 ///
 /// ```
 /// use hatchet::model::LogLevel;
@@ -85,11 +87,15 @@ struct CreatedAt(Instant);
 impl TaskLogLayer {
     /// Whether events or spans are written.
     fn is_written(&self, metadata: &Metadata<'_>) -> bool {
-        let is_own = |own: &&str| {
-            metadata.target().strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        };
-        *metadata.level() <= self.max_level && !OWN_TARGETS.iter().any(is_own)
+        *metadata.level() <= self.max_level && !is_own(metadata)
     }
+}
+
+/// Whether a span or an event is one of this crate or of its transport.
+fn is_own(metadata: &Metadata<'_>) -> bool {
+    OWN_TARGETS
+        .iter()
+        .any(|own| metadata.target().strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
 }
 
 /// Writes a line to the log of the attempt in whose span this is. The fields of the spans between are added.
@@ -120,17 +126,15 @@ where
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        // The span of an attempt has the level INFO.
-        Some(LevelFilter::from_level(self.max_level.max(Level::INFO)))
-    }
-
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: LayerContext<'_, S>) {
         let Some(span) = context.span(id) else { return };
         if span.name() == ATTEMPT_SPAN && span.metadata().target() == TARGET {
             if let Some(attempt) = current_context() {
                 span.extensions_mut().replace(attempt);
             }
+            return;
+        }
+        if is_own(span.metadata()) {
             return;
         }
         let mut fields = Fields::default();

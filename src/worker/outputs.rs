@@ -5,6 +5,7 @@
 //! sent when the one before it has been accepted.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -15,15 +16,18 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::delivery::Delivery;
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::TaskId;
-use crate::workflow::{TaskContent, TaskMessage, TaskOutput};
+use crate::workflow::{TaskMessage, TaskOutput};
 
 /// The maximum number of calls in flight.
 const MAX_CALLS: usize = 16;
 /// The number of messages that wait for another one of their task. Further ones stay in the bounded queue.
 const MAX_WAITING: usize = 1000;
+/// The number of lost messages in a row that are logged as warnings.
+const MAX_WARNINGS: u32 = 3;
 /// How long messages are still sent when the worker has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -39,11 +43,12 @@ impl Outputs {
         let (output, messages) = TaskOutput::new();
         let closed = CancellationToken::new();
         let sender = Sender {
-            client: client.clone(),
+            delivery: Arc::new(Delivery::new(client.rpc().clone())),
             messages,
             calls: FuturesUnordered::new(),
             waiting: HashMap::new(),
             count: 0,
+            refused: 0,
         };
         Self { output, closed: closed.clone(), task: tokio::spawn(sender.run(closed)) }
     }
@@ -69,13 +74,15 @@ impl Drop for Outputs {
 }
 
 struct Sender {
-    client: Client,
+    delivery: Arc<Delivery>,
     messages: mpsc::Receiver<TaskMessage>,
     calls: FuturesUnordered<BoxFuture<'static, (TaskId, Result<()>)>>,
     /// The messages of tasks that have a call in flight.
     waiting: HashMap<TaskId, VecDeque<TaskMessage>>,
     /// Their number.
     count: usize,
+    /// The number of messages since the last accepted one that were lost.
+    refused: u32,
 }
 
 impl Sender {
@@ -123,44 +130,30 @@ impl Sender {
                 self.waiting.remove(&task);
             }
         }
-        let Err(error) = result else { return 0 };
-        log(task, &error);
+        let Err(error) = result else {
+            self.refused = 0;
+            return 0;
+        };
+        self.refused = self.refused.saturating_add(1);
+        if self.refused <= MAX_WARNINGS {
+            tracing::warn!(task_id = %task, %error, "a log line or a chunk of a task was lost");
+        } else {
+            tracing::debug!(task_id = %task, %error, "another log line or chunk of a task was lost");
+        }
         1
     }
 
     fn call(&self, message: TaskMessage) {
-        let TaskMessage { task, attempt, content } = message;
-        let rpc = self.client.rpc().clone();
-        self.calls.push(Box::pin(async move {
-            let sent = match content {
-                TaskContent::Log { level, message, metadata } => {
-                    rpc.events.put_log(task, &level.to_string(), message, metadata, attempt).await
-                }
-                TaskContent::Chunk { index, at, content, permit } => {
-                    let sent = rpc.events.put_chunk(task, at, index, content.encode()).await;
-                    drop(permit);
-                    sent
-                }
-                // Nobody waits for it any longer if this fails.
-                TaskContent::Flush(flushed) => {
-                    let _ = flushed.send(());
-                    Ok(())
-                }
-            };
-            (task, sent)
-        }));
+        let delivery = Arc::clone(&self.delivery);
+        self.calls.push(Box::pin(async move { (message.task, delivery.send(message).await) }));
     }
-}
-
-fn log(task: TaskId, error: &Error) {
-    tracing::warn!(task_id = %task, %error, "failed to send a log line or a chunk of a task");
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
-    use tokio::time::Instant;
+    use tokio::time::{Instant, sleep};
 
     use super::*;
     use crate::rpc::pb;
@@ -179,6 +172,12 @@ mod tests {
 
     /// A worker with these tasks assigned at once. Each log line takes a second.
     fn server(tasks: u8) -> (Client, Calls) {
+        server_with(tasks, |_| Scripted::after(SECOND, Scripted::empty()))
+    }
+
+    /// The same with another response to log lines, by the time since the start.
+    fn server_with(tasks: u8, put_log: impl Fn(Duration) -> Scripted + Send + Sync + 'static) -> (Client, Calls) {
+        let start = Instant::now();
         let action = |task: u8| {
             let id = format!("00000000-0000-4000-8001-0000000000{task:02x}");
             prost::Message::encode_to_vec(&pb::AssignedAction {
@@ -200,7 +199,7 @@ mod tests {
                 workflow_id: WORKER.into(),
             }),
             "ListenV2" => Scripted::Stream(actions.clone(), None),
-            "PutLog" => Scripted::after(SECOND, Scripted::empty()),
+            "PutLog" => put_log(start.elapsed()),
             call if call.contains("/workflows") => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
             call if call.contains(' ') => Scripted::Rest(200, "{}".into()),
             _ => Scripted::empty(),
@@ -259,5 +258,49 @@ mod tests {
                 "the last one".to_owned()
             ]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_wait_while_the_engine_cannot_be_reached() {
+        let (client, calls) = server_with(20, |elapsed| match elapsed {
+            elapsed if elapsed < 60 * SECOND => Scripted::Status(14),
+            _ => Scripted::empty(),
+        });
+        let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+            for number in 0..90 {
+                context.log(number.to_string());
+                sleep(SECOND).await;
+            }
+            Ok(())
+        });
+        let running = client.worker("worker").slots(20).register(&task).build().unwrap().start().await.unwrap();
+        sleep(SECOND * 100).await;
+        running.shutdown().await;
+        let expected: Vec<_> = (0..90).map(|number| number.to_string()).collect();
+        for task in 1..=20 {
+            assert_eq!(lines(&calls, task), expected, "{task}");
+        }
+        // Sixteen at once, and then one at a time.
+        let refused = calls.count("PutLog") - 20 * 90;
+        assert!((20..100).contains(&refused), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_is_refused_is_lost_alone() {
+        let (client, calls) = server_with(1, |elapsed| match elapsed.as_secs() {
+            10..20 => Scripted::Status(3),
+            _ => Scripted::empty(),
+        });
+        let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+            for number in 0..4 {
+                context.log(number.to_string());
+                sleep(7 * SECOND).await;
+            }
+            Ok(())
+        });
+        let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        sleep(SECOND * 60).await;
+        running.shutdown().await;
+        assert_eq!((lines(&calls, 1), calls.count("PutLog")), (vec!["0".into(), "1".into(), "3".into()], 4));
     }
 }

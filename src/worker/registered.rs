@@ -1,12 +1,13 @@
 //! The registered workflows of a worker, as the engine stores them, and the task for each action.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
+use super::assignments::SlotRequest;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::WorkflowId;
@@ -31,6 +32,8 @@ pub(super) struct RegisteredTask {
     pub(super) workflow: Arc<RegisteredWorkflow>,
     /// Whether other tasks receive its output.
     pub(super) has_dependents: bool,
+    /// What each attempt occupies.
+    pub(super) slots: SlotRequest,
 }
 
 /// A workflow that the worker has stored.
@@ -45,10 +48,11 @@ pub(super) struct RegisteredWorkflow {
     ids: RwLock<HashMap<WorkflowId, bool>>,
 }
 
-/// The workflow of a definition, and its tasks by action.
+/// The workflow of a definition, and its tasks by action, for a worker with these slots.
 pub(super) fn tasks(
     client: &Client,
     definition: &Definition,
+    slots: &BTreeMap<String, u32>,
 ) -> (Arc<RegisteredWorkflow>, Vec<(String, RegisteredTask)>) {
     let workflow = Arc::new(RegisteredWorkflow {
         definition: definition.clone(),
@@ -61,6 +65,7 @@ pub(super) fn tasks(
             definition: Arc::clone(task),
             workflow: Arc::clone(&workflow),
             has_dependents: definition.has_dependents(&task.name),
+            slots: SlotRequest::new(task.requested_slots(), slots),
         };
         (definition.action(client, task), registered)
     };

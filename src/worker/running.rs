@@ -73,7 +73,7 @@ impl RunningWorker {
         let (ready, is_ready) = oneshot::channel();
         let (commands, inbox) = mpsc::unbounded_channel();
         let (publisher, life) =
-            watch::channel(Life { status: WorkerStatus::starting(id, worker.slots()), failure: None });
+            watch::channel(Life { status: WorkerStatus::starting(id, worker.slot_count()), failure: None });
         let client = worker.client.clone();
         let last_heartbeat = LastHeartbeat::now();
         let handles = Handles {

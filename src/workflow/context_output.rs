@@ -16,6 +16,8 @@ use crate::sync::lock;
 
 /// The maximum length of a log line in characters. The engine refuses longer ones.
 const MAX_LINE_CHARS: usize = 10_000;
+/// The size of the longest line, its ids and its timestamp.
+const MAX_LINE_BYTES: usize = 64 << 10;
 /// How long the end of an attempt waits for its chunks.
 const MAX_FLUSH: Duration = Duration::from_secs(5);
 /// How long before the end of a run its last chunk must have been accepted: measured, 0.05 s were too short in 2 of 12 runs, and 0.1 s in none.
@@ -40,10 +42,10 @@ impl Context {
 
     /// Writes a line to the task's log, with a level and metadata, which must serialize to a JSON object.
     ///
-    /// The line is put into a queue, and a background task of the worker sends it. The lines of a task arrive in their order. A line of
-    /// more than 10 000 characters is truncated, and U+0000 is replaced by U+FFFD. If the server cannot be reached and 10 000 messages of
-    /// the worker (log lines and chunks) are queued, further lines are dropped; the next line that is sent is preceded by one with the
-    /// number of dropped lines.
+    /// The line is put into a queue, and a background task of the worker sends it, again and again if the server cannot be reached. The
+    /// lines of a task arrive in their order. If a response is lost, a line may arrive twice. A line of more than 10 000 characters is
+    /// truncated, and U+0000 is replaced by U+FFFD. If 10 000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
+    /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```
     /// use hatchet::model::LogLevel;
@@ -58,7 +60,8 @@ impl Context {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the metadata does not serialize to a JSON object, or if the level is
-    /// [`Unknown`](LogLevel::Unknown).
+    /// [`Unknown`](LogLevel::Unknown). [`TooLarge`](ErrorKind::TooLarge) if the metadata and 64 KiB for the line exceed the configured
+    /// [`max_send_message_length`](crate::config::ConfigBuilder::max_send_message_length), 4 MiB by default.
     pub fn log_with(&self, level: LogLevel, message: impl Into<String>, metadata: impl Serialize) -> Result<()> {
         if let LogLevel::Unknown(name) = &level {
             return Err(Error::invalid("log level", format!("expected DEBUG, INFO, WARN or ERROR, got {name:?}")));
@@ -77,6 +80,11 @@ impl Context {
                 .with_source(error));
             }
         };
+        let limit = self.client().rpc().events.max_send().saturating_sub(MAX_LINE_BYTES);
+        if metadata.len() > limit {
+            let text = format!("log metadata: expected at most {limit} bytes of JSON, got {}", metadata.len());
+            return Err(Error::new(ErrorKind::TooLarge, text).without_side_effects());
+        }
         self.write_log(level, message.into(), metadata);
         Ok(())
     }
@@ -97,8 +105,7 @@ impl Context {
     }
 
     fn send_line(&self, level: LogLevel, message: String, metadata: String) -> bool {
-        let content = TaskContent::Log { level, message, metadata };
-        self.output().try_send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content })
+        self.output().try_log(self.task_id(), self.attempt(), level, message, metadata)
     }
 
     /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive

@@ -1,5 +1,6 @@
 //! A definition, and its conversion for the engine.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -55,6 +56,11 @@ pub(crate) struct TaskDefinition {
 impl TaskDefinition {
     pub(super) fn new(name: String, handler: Arc<dyn Handler>) -> Self {
         Self { name, options: TaskOptions::default(), handler }
+    }
+
+    /// The number of slots by kind that each attempt occupies. If it is empty, it occupies one of the default kind.
+    pub(crate) fn requested_slots(&self) -> &BTreeMap<String, u32> {
+        &self.options.slots
     }
 
     pub(crate) fn max_retries(&self) -> u32 {

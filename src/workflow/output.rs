@@ -10,8 +10,8 @@ use crate::model::{ChunkContent, LogLevel, TaskId};
 
 /// The number of log lines and chunks of a worker that wait to be sent.
 const QUEUE_CAPACITY: usize = 10_000;
-/// The size of all chunks of a worker that wait to be sent, in bytes.
-const MAX_CHUNK_BYTES: usize = 16 << 20;
+/// The size of all chunks of a worker that wait to be sent, and that of all its log lines, in bytes.
+const MAX_QUEUED_BYTES: usize = 16 << 20;
 
 /// A log line or a chunk of a task.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) enum TaskContent {
         message: String,
         /// The JSON text of an object, or an empty string.
         metadata: String,
+        /// Its part of the size of all lines that wait.
+        permit: OwnedSemaphorePermit,
     },
     Chunk {
         index: i64,
@@ -46,29 +48,45 @@ pub(crate) enum TaskContent {
 pub(crate) struct TaskOutput {
     queue: mpsc::Sender<TaskMessage>,
     chunk_bytes: Arc<Semaphore>,
+    line_bytes: Arc<Semaphore>,
 }
 
 impl TaskOutput {
     pub(crate) fn new() -> (Self, mpsc::Receiver<TaskMessage>) {
         let (queue, messages) = mpsc::channel(QUEUE_CAPACITY);
-        (Self { queue, chunk_bytes: Arc::new(Semaphore::new(MAX_CHUNK_BYTES)) }, messages)
+        let bytes = || Arc::new(Semaphore::new(MAX_QUEUED_BYTES));
+        (Self { queue, chunk_bytes: bytes(), line_bytes: bytes() }, messages)
     }
 
-    /// Adds a message if the queue has capacity.
-    pub(super) fn try_send(&self, message: TaskMessage) -> bool {
-        self.queue.try_send(message).is_ok()
+    /// Adds a log line if the queue has capacity.
+    pub(super) fn try_log(
+        &self,
+        task: TaskId,
+        attempt: u32,
+        level: LogLevel,
+        message: String,
+        metadata: String,
+    ) -> bool {
+        let bytes = share(message.len().saturating_add(metadata.len()));
+        let Ok(permit) = Arc::clone(&self.line_bytes).try_acquire_many_owned(bytes) else { return false };
+        let content = TaskContent::Log { level, message, metadata, permit };
+        self.queue.try_send(TaskMessage { task, attempt, content }).is_ok()
     }
 
     /// Waits until there is capacity for a chunk of this size.
     pub(super) async fn chunk_permit(&self, bytes: usize) -> Result<OwnedSemaphorePermit> {
-        let share = u32::try_from(bytes.clamp(1, MAX_CHUNK_BYTES)).unwrap_or(u32::MAX);
-        Arc::clone(&self.chunk_bytes).acquire_many_owned(share).await.map_err(|_| closed())
+        Arc::clone(&self.chunk_bytes).acquire_many_owned(share(bytes)).await.map_err(|_| closed())
     }
 
     /// Waits until the queue has capacity for a message.
     pub(super) async fn reserve(&self) -> Result<mpsc::Permit<'_, TaskMessage>> {
         self.queue.reserve().await.map_err(|_| closed())
     }
+}
+
+/// The part that a message of this size takes. One that is larger than all of the queue waits until it is empty.
+fn share(bytes: usize) -> u32 {
+    u32::try_from(bytes.clamp(1, MAX_QUEUED_BYTES)).unwrap_or(u32::MAX)
 }
 
 fn closed() -> Error {

@@ -1,7 +1,11 @@
 //! Which attempts a worker runs: a state machine without I/O. The driver passes it what happens, and does what it returns.
 
+mod slots;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+
+pub(super) use slots::{DEFAULT_SLOT_KIND, SlotRequest, Slots};
 
 use super::key::Key;
 use super::report::{UnfinishedTask, WorkerReport};
@@ -16,8 +20,8 @@ const MAX_ENDED_TASKS: usize = 10_000;
 /// What happens to a worker's attempts. `A` is what is needed to start one.
 #[derive(Debug)]
 pub(super) enum Event<A> {
-    /// The engine has assigned an attempt.
-    Assigned(Key, A),
+    /// The engine has assigned an attempt, which occupies these slots.
+    Assigned(Key, SlotRequest, A),
     /// The engine has assigned a batch with this id: an attempt of each of these tasks. It does not say which attempts.
     AssignedBatch(Arc<str>, Vec<(RunId, TaskId)>, A),
     /// The engine has assigned an attempt whose ids cannot be read.
@@ -87,19 +91,17 @@ pub(super) enum Effect<A> {
 /// slots run at a time, and each is in exactly one count of the report.
 #[derive(Debug)]
 pub(super) struct Assignments<A> {
-    slots: usize,
-    /// The number of slots that are occupied. A batch occupies one.
-    occupied: usize,
+    slots: Slots,
     /// The running attempt of each task.
     running: HashMap<TaskId, Running>,
-    /// The running batches by number, and how many attempts of each need its slot.
+    /// The running batches by number, and how many attempts of each need its slot. A batch occupies one of the default kind.
     batches: HashMap<u64, usize>,
     batch_count: u64,
     /// Attempts that have ended, and whose report the engine has not accepted yet.
     unreported: HashSet<Key>,
     /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
     /// an attempt, but the code of that attempt may end later.
-    waiting: VecDeque<(Unit, A)>,
+    waiting: VecDeque<(Unit, SlotRequest, A)>,
     /// The number of attempts that wait.
     queued: usize,
     /// The newest attempt of each task that was assigned. A broken connection can deliver an attempt twice, and an earlier one late.
@@ -119,13 +121,13 @@ struct Running {
     key: Key,
     /// Whether the engine has ended the attempt.
     is_cancelled: bool,
-    /// Whether it has released its slot.
-    is_released: bool,
+    /// What it occupies, until it releases it.
+    slots: Option<SlotRequest>,
     /// The number of its batch, if it is part of one.
     batch: Option<u64>,
 }
 
-/// What is started together, and occupies a slot.
+/// What is started together.
 #[derive(Debug)]
 enum Unit {
     One(Key),
@@ -154,10 +156,9 @@ struct Newest {
 }
 
 impl<A> Assignments<A> {
-    pub(super) fn new(slots: usize) -> Self {
+    pub(super) fn new(slots: Slots) -> Self {
         Self {
             slots,
-            occupied: 0,
             running: HashMap::new(),
             batches: HashMap::new(),
             batch_count: 0,
@@ -177,10 +178,10 @@ impl<A> Assignments<A> {
     pub(super) fn step(&mut self, event: Event<A>) -> Vec<Effect<A>> {
         let mut effects = Vec::new();
         match event {
-            Event::Assigned(key, attempt) => {
+            Event::Assigned(key, slots, attempt) => {
                 let is_known = self.newest.get(&key.task).is_some_and(|newest| newest.retry_count >= key.retry_count);
                 if !is_known && self.admit(key, None, &mut effects) {
-                    self.add_waiting(Unit::One(key), attempt);
+                    self.add_waiting(Unit::One(key), slots, attempt);
                 }
             }
             Event::AssignedBatch(batch, tasks, attempt) => self.assign_batch(&batch, tasks, attempt, &mut effects),
@@ -190,10 +191,8 @@ impl<A> Assignments<A> {
             Event::Reported(key, reported) => self.reported(key, reported),
             Event::Released(task, retry_count) => {
                 let running = self.running.get_mut(&task).filter(|running| running.key.retry_count == retry_count);
-                if let Some(running) = running.filter(|running| !running.is_released) {
-                    running.is_released = true;
-                    let batch = running.batch;
-                    self.free_slot(batch);
+                if let Some((slots, batch)) = running.and_then(|running| Some((running.slots.take()?, running.batch))) {
+                    self.release(&slots, batch);
                 }
             }
             Event::Hold(on_hold) => self.on_hold = on_hold,
@@ -208,9 +207,12 @@ impl<A> Assignments<A> {
             Event::Abandon => {
                 self.accepting = false;
                 let mut keys = self.take_waiting();
-                keys.extend(std::mem::take(&mut self.running).into_values().map(|running| running.key));
-                self.occupied = 0;
-                self.batches.clear();
+                for running in std::mem::take(&mut self.running).into_values() {
+                    if let Some(slots) = running.slots {
+                        self.release(&slots, running.batch);
+                    }
+                    keys.push(running.key);
+                }
                 for key in keys {
                     self.add_unfinished(key, false);
                 }
@@ -228,6 +230,11 @@ impl<A> Assignments<A> {
         self.on_hold
     }
 
+    /// Whether an attempt that occupies one slot of the default kind has to wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.is_full()
+    }
+
     /// The numbers of attempts that run, that wait, and that have ended and are not reported yet.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         (self.running.len(), self.queued, self.unreported.len())
@@ -236,7 +243,7 @@ impl<A> Assignments<A> {
     /// The attempts that run or wait, with the ids of their batches, and those of batches whose report has not been accepted yet: reports
     /// of others name the attempt, so that the engine ignores them if it is over.
     pub(super) fn held(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
-        let waiting = self.waiting.iter().flat_map(|(unit, _)| unit.keys()).copied();
+        let waiting = self.waiting.iter().flat_map(|(unit, ..)| unit.keys()).copied();
         let keys = self.running.values().map(|running| running.key).chain(waiting);
         let current = keys.map(|key| (key, self.newest.get(&key.task).and_then(|newest| newest.batch.clone())));
         current.chain(self.unreported().filter(|(_, batch)| batch.is_some()))
@@ -280,7 +287,7 @@ impl<A> Assignments<A> {
             }
         }
         if !keys.is_empty() {
-            self.add_waiting(Unit::Batch(keys), attempt);
+            self.add_waiting(Unit::Batch(keys), self.slots.one(), attempt);
         }
     }
 
@@ -349,18 +356,18 @@ impl<A> Assignments<A> {
         }
     }
 
-    fn add_waiting(&mut self, unit: Unit, attempt: A) {
+    fn add_waiting(&mut self, unit: Unit, slots: SlotRequest, attempt: A) {
         self.queued += unit.keys().len();
-        self.waiting.push_back((unit, attempt));
+        self.waiting.push_back((unit, slots, attempt));
     }
 
     /// Removes one attempt from those that wait.
     fn remove_waiting(&mut self, is_meant: impl Fn(&Key) -> bool) -> bool {
-        let Some(at) = self.waiting.iter().position(|(unit, _)| unit.keys().iter().any(&is_meant)) else {
+        let Some(at) = self.waiting.iter().position(|(unit, ..)| unit.keys().iter().any(&is_meant)) else {
             return false;
         };
         self.queued -= 1;
-        if let Some((Unit::Batch(keys), _)) = self.waiting.get_mut(at) {
+        if let Some((Unit::Batch(keys), ..)) = self.waiting.get_mut(at) {
             keys.retain(|key| !is_meant(key));
             if !keys.is_empty() {
                 return true;
@@ -372,11 +379,11 @@ impl<A> Assignments<A> {
 
     fn take_waiting(&mut self) -> Vec<Key> {
         self.queued = 0;
-        std::mem::take(&mut self.waiting).iter().flat_map(|(unit, _)| unit.keys()).copied().collect()
+        std::mem::take(&mut self.waiting).iter().flat_map(|(unit, ..)| unit.keys()).copied().collect()
     }
 
-    /// An attempt, of this batch if there is one, does not need its slot any longer.
-    fn free_slot(&mut self, batch: Option<u64>) {
+    /// An attempt, of this batch if there is one, does not need its slots any longer.
+    fn release(&mut self, slots: &SlotRequest, batch: Option<u64>) {
         if let Some(number) = batch {
             let Some(open) = self.batches.get_mut(&number) else { return };
             *open -= 1;
@@ -385,7 +392,7 @@ impl<A> Assignments<A> {
             }
             self.batches.remove(&number);
         }
-        self.occupied -= 1;
+        self.slots.release(slots);
     }
 
     /// Cancels the running attempt of a task, if it is meant.
@@ -400,8 +407,8 @@ impl<A> Assignments<A> {
             return;
         }
         let Some(running) = self.running.remove(&key.task) else { return };
-        if !running.is_released {
-            self.free_slot(running.batch);
+        if let Some(slots) = &running.slots {
+            self.release(slots, running.batch);
         }
         let was_cancelled = running.is_cancelled;
         match end {
@@ -431,15 +438,17 @@ impl<A> Assignments<A> {
         self.set_ended(key);
     }
 
-    /// Starts waiting attempts while there are free slots, in the order of their assignment.
+    /// Starts waiting attempts that have their slots, in the order of their assignment.
     fn start_waiting(&mut self, effects: &mut Vec<Effect<A>>) {
-        while !self.on_hold && self.occupied < self.slots {
+        while !self.on_hold {
             let is_free = |key: &Key| !self.running.contains_key(&key.task);
-            let place = self.waiting.iter().position(|(unit, _)| unit.keys().iter().all(is_free));
-            let Some((unit, attempt)) = place.and_then(|at| self.waiting.remove(at)) else { return };
-            self.occupied += 1;
+            let may_start =
+                |(unit, slots, _): &(Unit, SlotRequest, A)| self.slots.has(slots) && unit.keys().iter().all(is_free);
+            let place = self.waiting.iter().position(may_start);
+            let Some((unit, slots, attempt)) = place.and_then(|at| self.waiting.remove(at)) else { return };
+            self.slots.take(&slots);
             self.queued -= unit.keys().len();
-            let running = |key, batch| Running { key, is_cancelled: false, is_released: false, batch };
+            let running = |key, batch| Running { key, is_cancelled: false, slots: Some(slots.clone()), batch };
             match unit {
                 Unit::One(key) => {
                     self.running.insert(key.task, running(key, None));

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -6,6 +8,24 @@ use super::*;
 fn key(task: u8, retry_count: u32) -> Key {
     let id = Uuid::from_u128(u128::from(task) + 1);
     Key { run: id.into(), task: id.into(), retry_count }
+}
+
+fn kinds(kinds: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    kinds.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+}
+
+fn default_slots(count: u32) -> SlotRequest {
+    let slots = kinds(&[(DEFAULT_SLOT_KIND, count)]);
+    SlotRequest::new(&slots, &slots)
+}
+
+fn assignments(slots: u32) -> Assignments<()> {
+    Assignments::new(Slots::new(&kinds(&[(DEFAULT_SLOT_KIND, slots)])))
+}
+
+/// Whether all of this number of slots are free.
+fn is_free(all: &Assignments<()>, slots: u32) -> bool {
+    all.batches.is_empty() && all.slots.has(&default_slots(slots))
 }
 
 fn started(effects: Vec<Effect<()>>) -> Vec<Key> {
@@ -28,12 +48,12 @@ fn done(assignments: &mut Assignments<()>, key: Key, reported: Reported) -> Vec<
 }
 
 fn assigned(assignments: &mut Assignments<()>, task: u8, retry_count: u32) -> Vec<Effect<()>> {
-    assignments.step(Event::Assigned(key(task, retry_count), ()))
+    assignments.step(Event::Assigned(key(task, retry_count), default_slots(1), ()))
 }
 
 #[test]
 fn attempts_wait_for_a_slot_in_their_order() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     assert_eq!(assigned(&mut all, 1, 0), [Effect::Start(key(1, 0), ())]);
     assert_eq!((assigned(&mut all, 2, 0), assigned(&mut all, 3, 0)), (Vec::new(), Vec::new()));
     assert_eq!(done(&mut all, key(1, 0), Reported::Completed), [Effect::Start(key(2, 0), ())]);
@@ -45,7 +65,7 @@ fn attempts_wait_for_a_slot_in_their_order() {
 
 #[test]
 fn an_attempt_that_is_delivered_again_does_not_run_again() {
-    let mut all = Assignments::new(2);
+    let mut all = assignments(2);
     assert_eq!(assigned(&mut all, 1, 0).len(), 1);
     assert_eq!(assigned(&mut all, 1, 0), [], "while it runs");
     done(&mut all, key(1, 0), Reported::Completed);
@@ -59,7 +79,7 @@ fn an_attempt_that_is_delivered_again_does_not_run_again() {
 
 #[test]
 fn a_newer_attempt_replaces_an_earlier_one() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     assigned(&mut all, 1, 0);
     assert_eq!(assigned(&mut all, 1, 1), [Effect::Replace(key(1, 0))], "one of a task at a time");
     assert_eq!(assigned(&mut all, 1, 2), [Effect::Replace(key(1, 0))], "the waiting one is never started");
@@ -71,7 +91,7 @@ fn a_newer_attempt_replaces_an_earlier_one() {
 
 #[test]
 fn when_the_grace_period_is_over_all_attempts_are_dropped() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     assigned(&mut all, 1, 0);
     assigned(&mut all, 2, 0);
     assert_eq!(all.step(Event::DropAll), [Effect::Drop(key(1, 0))]);
@@ -83,7 +103,7 @@ fn when_the_grace_period_is_over_all_attempts_are_dropped() {
 
 #[test]
 fn an_end_that_was_not_reported_is_withdrawn_if_the_engine_has_ended_the_attempt() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     assigned(&mut all, 1, 0);
     assert_eq!(all.step(Event::Ended(key(1, 0), End::Finished)), [Effect::Report(key(1, 0))]);
     assert_eq!(all.step(Event::Cancelled(key(1, 0))), [Effect::Withdraw(key(1, 0))]);
@@ -101,7 +121,7 @@ fn an_end_that_was_not_reported_is_withdrawn_if_the_engine_has_ended_the_attempt
 
 #[test]
 fn a_released_slot_is_free_for_another_attempt() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     assigned(&mut all, 1, 0);
     assert_eq!(assigned(&mut all, 2, 0), []);
     assert_eq!(all.step(Event::Released(key(1, 0).task, 0)), [Effect::Start(key(2, 0), ())]);
@@ -109,6 +129,23 @@ fn a_released_slot_is_free_for_another_attempt() {
     assert_eq!(assigned(&mut all, 3, 0), []);
     assert_eq!(done(&mut all, key(1, 0), Reported::Completed), [], "it had no slot");
     assert_eq!(done(&mut all, key(2, 0), Reported::Completed), [Effect::Start(key(3, 0), ())]);
+}
+
+/// The engine frees the slots of a cancelled attempt before its code has ended.
+#[test]
+fn slots_of_each_kind_are_occupied_until_the_code_has_ended() {
+    let slots = kinds(&[(DEFAULT_SLOT_KIND, 100), ("gpu", 2)]);
+    let mut all = Assignments::new(Slots::new(&slots));
+    let assigned = |all: &mut Assignments<()>, task, requested: &[(&str, u32)]| {
+        started(all.step(Event::Assigned(key(task, 0), SlotRequest::new(&kinds(requested), &slots), ())))
+    };
+    assert_eq!(assigned(&mut all, 1, &[("gpu", 1)]), [key(1, 0)]);
+    assert_eq!(all.step(Event::Cancelled(key(1, 0))), [Effect::Cancel(key(1, 0))]);
+    assert_eq!(assigned(&mut all, 2, &[("gpu", 2)]), []);
+    assert_eq!(assigned(&mut all, 3, &[]), [key(3, 0)], "it needs none of that kind");
+    assert_eq!(started(all.step(Event::Ended(key(1, 0), End::Cancelled))), [key(2, 0)]);
+    assert_eq!(assigned(&mut all, 4, &[("gpu", 1)]), []);
+    assert_eq!(started(all.step(Event::Released(key(2, 0).task, 0))), [key(4, 0)]);
 }
 
 const BATCH: &str = "batch";
@@ -124,7 +161,7 @@ fn batch_started(keys: &[Key]) -> Vec<Effect<()>> {
 
 #[test]
 fn a_batch_occupies_one_slot_until_its_last_attempt_has_ended() {
-    let mut all = Assignments::new(2);
+    let mut all = assignments(2);
     assert_eq!(batch(&mut all, BATCH, &[1, 2, 3]), batch_started(&[key(1, 0), key(2, 0), key(3, 0)]));
     assert_eq!(all.counts(), (3, 0, 0));
     assert_eq!(batch(&mut all, BATCH, &[1, 2, 3]), [], "it was delivered again");
@@ -139,13 +176,13 @@ fn a_batch_occupies_one_slot_until_its_last_attempt_has_ended() {
     for task in 5..8 {
         done(&mut all, key(task, 0), Reported::Completed);
     }
-    assert!(all.is_idle() && all.occupied == 0 && all.batches.is_empty());
+    assert!(all.is_idle() && is_free(&all, 2));
     assert_eq!(all.into_report().to_string(), "6 completed, 1 failed attempt, 0 cancelled, 0 unfinished");
 }
 
 #[test]
 fn one_attempt_of_a_batch_is_cancelled_and_the_others_continue() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     batch(&mut all, BATCH, &[1, 2]);
     // The engine names the actual attempt, which the worker cannot know.
     assert_eq!(all.step(Event::Cancelled(key(1, 7))), [Effect::Cancel(key(1, 0))]);
@@ -166,7 +203,7 @@ fn one_attempt_of_a_batch_is_cancelled_and_the_others_continue() {
 
 #[test]
 fn a_cancellation_before_a_batch_may_be_about_its_attempt() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     all.step(Event::Cancelled(key(1, 3)));
     all.step(Event::Cancelled(key(2, 0)));
     // The engine must be asked about the first one.
@@ -177,7 +214,7 @@ fn a_cancellation_before_a_batch_may_be_about_its_attempt() {
 
 #[test]
 fn attempts_of_a_batch_are_held_until_they_are_reported() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     batch(&mut all, BATCH, &[1, 2]);
     assigned(&mut all, 3, 0);
     all.step(Event::Ended(key(1, 0), End::Finished));
@@ -193,7 +230,7 @@ fn attempts_of_a_batch_are_held_until_they_are_reported() {
 
 #[test]
 fn a_batch_waits_for_earlier_attempts_of_its_tasks() {
-    let mut all = Assignments::new(5);
+    let mut all = assignments(5);
     batch(&mut all, BATCH, &[1, 2]);
     assert_eq!(batch(&mut all, "b", &[2, 3]), [Effect::Replace(key(2, 0))]);
     done(&mut all, key(1, 0), Reported::Completed);
@@ -208,7 +245,7 @@ fn a_batch_waits_for_earlier_attempts_of_its_tasks() {
 
 #[test]
 fn nothing_is_started_on_hold() {
-    let mut all = Assignments::new(2);
+    let mut all = assignments(2);
     assert_eq!(all.step(Event::Hold(true)), []);
     assert_eq!(assigned(&mut all, 1, 0), []);
     assert_eq!(all.step(Event::Hold(false)), [Effect::Start(key(1, 0), ())]);
@@ -216,7 +253,7 @@ fn nothing_is_started_on_hold() {
 
 #[test]
 fn what_is_abandoned_is_counted_as_unfinished() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     assigned(&mut all, 1, 0);
     all.step(Event::Ended(key(1, 0), End::Finished));
     assigned(&mut all, 2, 0);
@@ -231,11 +268,11 @@ fn what_is_abandoned_is_counted_as_unfinished() {
 
 #[test]
 fn ended_tasks_are_forgotten_in_the_end() {
-    let mut all = Assignments::new(1);
+    let mut all = assignments(1);
     for number in 0..MAX_ENDED_TASKS as u128 + 7 {
         let id = Uuid::from_u128(number + 1);
         let key = Key { run: id.into(), task: id.into(), retry_count: 0 };
-        all.step(Event::Assigned(key, ()));
+        all.step(Event::Assigned(key, default_slots(1), ()));
         done(&mut all, key, Reported::Completed);
     }
     assert_eq!((all.newest.len(), all.ended.len()), (MAX_ENDED_TASKS, MAX_ENDED_TASKS));
@@ -265,10 +302,10 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #[test]
     fn every_attempt_starts_at_most_once_and_is_counted_once(
-        slots in 1usize..4,
+        slots in 1u32..4,
         steps in prop::collection::vec(step(), 0..80),
     ) {
-        let mut all = Assignments::new(slots);
+        let mut all = assignments(slots);
         let (mut running, mut ever, mut newest): (Vec<Key>, HashSet<Key>, HashMap<TaskId, u32>) = Default::default();
         let (mut accepted, mut batches): (_, HashMap<TaskId, u8>) = (0, HashMap::new());
         for step in steps {
@@ -279,7 +316,7 @@ proptest! {
                         newest.insert(key.task, retry_count);
                         accepted += 1;
                     }
-                    all.step(Event::Assigned(key, ()))
+                    all.step(Event::Assigned(key, default_slots(1), ()))
                 }
                 Step::AssignedBatch(id, tasks) => {
                     let is_new = |task: &&u8| batches.insert(key(**task, 0).task, id) != Some(id);
@@ -299,8 +336,9 @@ proptest! {
                 prop_assert!(running.iter().all(|other| other.task != key.task), "two of one task");
                 running.push(key);
             }
-            prop_assert!(all.occupied <= slots && all.occupied <= running.len());
-            prop_assert!(!running.is_empty() || all.occupied == 0 && all.batches.is_empty());
+            let in_batches = running.iter().filter(|key| batches.contains_key(&key.task)).count();
+            prop_assert!(running.len() - in_batches + all.batches.len() <= slots as usize);
+            prop_assert!(!running.is_empty() || is_free(&all, slots));
         }
         all.step(Event::DropAll);
         for key in running {

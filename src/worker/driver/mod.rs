@@ -17,7 +17,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::assignments::{Assignments, Effect, Event, Reported};
+use super::assignments::{Assignments, Effect, Event, Reported, Slots};
 use super::attempt::RetryDelays;
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
@@ -159,7 +159,7 @@ impl Driver {
             registering: None,
             ready: Some(ready),
             is_failed: false,
-            assignments: Assignments::new(worker.slots()),
+            assignments: Assignments::new(Slots::new(worker.slots())),
             jobs: JoinSet::new(),
             keys: HashMap::new(),
             stops: HashMap::new(),
@@ -344,7 +344,8 @@ impl Driver {
         }
         let event = match (Key::read(&action), action.kind()) {
             (Ok(key), ActionKind::Start) => {
-                Event::Assigned(key, Assigned { worker: self.id, action, members: BTreeMap::new() })
+                let slots = self.worker.slots_of(action.name());
+                Event::Assigned(key, slots, Assigned { worker: self.id, action, members: BTreeMap::new() })
             }
             (Ok(key), ActionKind::Cancel) => {
                 self.withdraw_recovered(key);
@@ -503,7 +504,7 @@ impl Driver {
     /// Publishes the status if it has changed.
     fn publish(&self) {
         let (running, queued, unreported) = self.assignments.counts();
-        self.full_slots.set(running >= self.worker.slots());
+        self.full_slots.set(self.assignments.is_full());
         let state = match (&self.phase, self.is_connected) {
             (Phase::Running, true) => WorkerState::Connected,
             (Phase::Running, false) => WorkerState::Disconnected,
@@ -514,7 +515,7 @@ impl Driver {
                 worker_id: self.id,
                 state,
                 is_paused: self.is_paused,
-                slots: self.worker.slots(),
+                slots: self.worker.slot_count(),
                 running,
                 queued,
                 unreported,

@@ -296,7 +296,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
                 );
             }
         }
-        assert!(driver.jobs.len() <= driver.worker.slots(), "never more than the slots");
+        assert!(driver.jobs.len() <= driver.worker.slot_count(), "never more than the slots");
         assert_eq!(driver.stops.len(), driver.jobs.len());
     }
     driver.stop.cancel();
