@@ -37,6 +37,7 @@ use hatchet::{Client, Config, Context, RunHandle, Task};
 use interleaved::{interleaved, median};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 const CHUNK: &str = "a token of a language model";
 /// The number of chunks that are sent at once.
@@ -306,13 +307,17 @@ async fn many_watches(is_raw: bool, count: usize) -> Duration {
                     let request = GetRunDetailsRequest { external_id: run.to_owned() };
                     admin.get_run_details(request).await.unwrap().into_inner().done
                 };
-                let mut events = dispatcher.subscribe_to_workflow_events(request).await.unwrap().into_inner();
-                // Events of the time before the subscription are lost, so the rest is checked after a second.
-                while let Ok(event) = tokio::time::timeout(Duration::from_secs(1), events.message()).await {
-                    let Some(event) = event.unwrap() else { break };
-                    let is_end = event.event_type() == ResourceEventType::Completed;
-                    if is_end && open.contains(&event.workflow_run_id) && is_done(&event.workflow_run_id).await {
-                        open.remove(&event.workflow_run_id);
+                // Events of the time before the subscription are lost, so the rest is checked after a second. The headers come with the
+                // first event, so that the opening may take as long.
+                let within = Duration::from_secs(1);
+                if let Ok(opened) = timeout(within, dispatcher.subscribe_to_workflow_events(request)).await {
+                    let mut events = opened.unwrap().into_inner();
+                    while let Ok(event) = timeout(within, events.message()).await {
+                        let Some(event) = event.unwrap() else { break };
+                        let is_end = event.event_type() == ResourceEventType::Completed;
+                        if is_end && open.contains(&event.workflow_run_id) && is_done(&event.workflow_run_id).await {
+                            open.remove(&event.workflow_run_id);
+                        }
                     }
                 }
                 for run in open.clone() {

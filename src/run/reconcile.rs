@@ -1,8 +1,8 @@
 //! Which runs of a bulk call were started, if some were not because other runs have their idempotency keys.
 //!
 //! The engine returns the ids of the runs that were started, in no order, and also ids of runs that it never creates. So each run is
-//! fetched, and assigned to the first request with its input. The remaining requests are sent once more, one by one: then the response
-//! has the run with the key.
+//! fetched, and assigned to the first request with its input and metadata. The remaining requests are sent once more, one by one: then the
+//! response has the run with the key.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub(super) async fn reconcile<O>(
     runs: Vec<NewRun>,
     ids: Vec<RunId>,
 ) -> Vec<Result<RunHandle<O>>> {
-    let (mut started, failed) = inputs(client, ids).await;
-    let matched: Vec<_> = runs.iter().map(|run| take(&mut started, run.input())).collect();
-    let mut unassigned: Vec<RunId> = started.into_iter().map(|(id, _)| id).collect();
+    let (mut started, failed) = fetch(client, ids).await;
+    let matched: Vec<_> = runs.iter().map(|run| take(&mut started, run.input(), &run.metadata())).collect();
+    let mut unassigned: Vec<RunId> = started.into_iter().map(|run| run.id).collect();
     let mut results = Vec::with_capacity(runs.len());
     for (run, id) in runs.iter().zip(matched) {
         results.push(match id {
@@ -45,11 +45,22 @@ pub(super) async fn reconcile<O>(
     results
 }
 
-/// The runs that exist, with their inputs, and an error if some could not be fetched.
-async fn inputs(client: &Client, ids: Vec<RunId>) -> (VecDeque<(RunId, Value)>, Option<Error>) {
+/// A run that was started.
+struct Started {
+    id: RunId,
+    input: Value,
+    metadata: Value,
+}
+
+/// The runs that exist, and an error if some could not be fetched.
+async fn fetch(client: &Client, ids: Vec<RunId>) -> (VecDeque<Started>, Option<Error>) {
     let reads = stream::iter(ids.into_iter().map(|id| async move {
         match client.rpc().admin.run_details(id).await {
-            Ok(run) => Ok(Some((id, serde_json::from_str(run.input.as_str()).unwrap_or_default()))),
+            Ok(run) => Ok(Some(Started {
+                id,
+                input: serde_json::from_str(run.input.as_str()).unwrap_or_default(),
+                metadata: Value::Object(run.metadata.into_iter().collect()),
+            })),
             // The run was never created, because its key could not be evaluated. Runs with keys are created immediately.
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -66,11 +77,13 @@ async fn inputs(client: &Client, ids: Vec<RunId>) -> (VecDeque<(RunId, Value)>, 
     (found, failed)
 }
 
-/// Removes the first run with an input.
-fn take(started: &mut VecDeque<(RunId, Value)>, input: &str) -> Option<RunId> {
+/// Removes the first run with this input and metadata. The engine may have added metadata.
+fn take(started: &mut VecDeque<Started>, input: &str, metadata: &Value) -> Option<RunId> {
     let input: Value = serde_json::from_str(input).unwrap_or_default();
-    let at = started.iter().position(|(_, other)| is_same(other, &input))?;
-    started.remove(at).map(|(id, _)| id)
+    let has = |run: &Started, (key, value)| run.metadata.get(key).is_some_and(|other| is_same(other, value));
+    let has_all = |run: &Started| metadata.as_object().into_iter().flatten().all(|pair| has(run, pair));
+    let at = started.iter().position(|run| is_same(&run.input, &input) && has_all(run))?;
+    Some(started.remove(at)?.id)
 }
 
 /// Whether two values are the same for the engine, which stores numbers as doubles.
@@ -119,16 +132,37 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn id(number: u32) -> RunId {
+        format!("00000000-0000-4000-8001-{number:012}").parse().unwrap()
+    }
+
+    fn runs<const N: usize>(runs: [(u32, Value, Value); N]) -> VecDeque<Started> {
+        runs.map(|(number, input, metadata)| Started { id: id(number), input, metadata }).into()
+    }
+
     #[test]
     fn an_id_belongs_to_the_first_run_with_its_input() {
-        let id = |number: u32| -> RunId { format!("00000000-0000-4000-8001-{number:012}").parse().unwrap() };
-        let mut started: VecDeque<_> =
-            [(id(1), json!({"n": 2})), (id(2), json!({"n": 1, "a": "x"})), (id(3), json!({"n": 2}))].into();
-        assert_eq!(take(&mut started, r#"{"a":"x","n":1}"#), Some(id(2)));
-        assert_eq!(take(&mut started, r#"{"n":1}"#), None);
-        assert_eq!(take(&mut started, r#"{"n":2}"#), Some(id(1)));
-        assert_eq!(take(&mut started, r#"{"n":2.0}"#), Some(id(3)));
-        assert_eq!(take(&mut started, r#"{"n":2}"#), None);
+        let mut started = runs([
+            (1, json!({"n": 2}), json!({})),
+            (2, json!({"n": 1, "a": "x"}), json!({})),
+            (3, json!({"n": 2}), json!({})),
+        ]);
+        let mut take = |input| take(&mut started, input, &json!({}));
+        assert_eq!(take(r#"{"a":"x","n":1}"#), Some(id(2)));
+        assert_eq!(take(r#"{"n":1}"#), None);
+        assert_eq!(take(r#"{"n":2}"#), Some(id(1)));
+        assert_eq!(take(r#"{"n":2.0}"#), Some(id(3)));
+        assert_eq!(take(r#"{"n":2}"#), None);
+    }
+
+    #[test]
+    fn runs_with_the_same_input_differ_in_their_metadata() {
+        let mut started =
+            runs([(1, json!({}), json!({"key": "b", "added": "x"})), (2, json!({}), json!({"key": "c"}))]);
+        let mut take = |metadata| take(&mut started, "{}", &metadata);
+        assert_eq!(take(json!({"key": "a"})), None);
+        assert_eq!(take(json!({"key": "c"})), Some(id(2)));
+        assert_eq!(take(json!({"key": "b"})), Some(id(1)));
     }
 
     #[test]

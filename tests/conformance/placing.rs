@@ -19,6 +19,7 @@ rows! {
     b8_a_start_with_a_key_can_be_called_again,
     b8_keys_are_released_when_their_run_has_ended,
     b8_bulk_collisions_name_the_existing_run,
+    b8_bulk_collisions_of_equal_inputs_are_told_apart_by_their_tags,
 }
 
 /// Waits for the end of a run, and returns the worker of its newest attempt.
@@ -193,6 +194,27 @@ async fn b8_keys_are_released_when_their_run_has_ended(setup: Setup) {
     }
     assert_eq!(ids.len(), 3);
     worker.shutdown().await;
+}
+
+async fn b8_bulk_collisions_of_equal_inputs_are_told_apart_by_their_tags(setup: Setup) {
+    let minute = Duration::from_secs(60);
+    let key = format!("'{}:' + additional_metadata.key", setup.name("k"));
+    let task = endless(setup.name("endless")).idempotency(Idempotency::for_time(key, minute));
+    let worker = setup.worker(&task).await;
+    let any: WorkflowRef<Value, Doubled> = WorkflowRef::new(task.name());
+    let input = json!({"n": 1});
+    let held = setup.hatchet.run(&any, &input).metadata("key", "held").start().await.unwrap();
+    let keys = ["held", "a", "held", "b"];
+    let runs = setup.hatchet.run_many(&any, vec![input; keys.len()]);
+    let runs = runs.each(|index, options| options.metadata("key", keys[index])).start().await.unwrap();
+    for at in [0, 2] {
+        assert_eq!(runs[at].as_ref().unwrap_err().existing_run_id(), Some(held.id()), "{at}");
+    }
+    for at in [1, 3] {
+        let details = runs[at].as_ref().unwrap().details().await.unwrap();
+        assert_eq!(details.metadata.get("key"), Some(&json!(keys[at])), "{at}");
+    }
+    drop(worker);
 }
 
 async fn b8_bulk_collisions_name_the_existing_run(setup: Setup) {

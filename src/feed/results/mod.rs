@@ -46,6 +46,8 @@ const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 const PROBE_DELAY: Duration = Duration::from_secs(1);
 /// For how long the server may refuse the stream with an error of its own.
 const MAX_REFUSAL: Duration = Duration::from_secs(60);
+/// A server refuses a stream within this time, if it does.
+const MIN_OPEN: Duration = Duration::from_secs(30);
 /// The number of runs on a stream for which nobody waits any longer, from which on the stream is replaced. The engine asks about them again
 /// and again, a thousand each second, so the results of others are late.
 const MAX_ABANDONED: usize = 1000;
@@ -263,6 +265,7 @@ impl Driver {
     fn close(&mut self) {
         self.stream.close();
         self.ids = None;
+        self.refused_since = None;
     }
 
     /// Queues as many run ids as there is capacity for.
@@ -305,6 +308,10 @@ impl Driver {
                 let _ = waiter.send(Ok(Answer::Fetch));
             }
             return self.close();
+        }
+        // A stream that was open before it ended was not refused.
+        if self.stream.opened_at().elapsed() >= MIN_OPEN {
+            self.refused_since = None;
         }
         // An outage has no end. A server that responds, and refuses the stream, does.
         match error.filter(|error| !error.is_transient()) {

@@ -117,6 +117,17 @@ async fn waits_end_if_the_server_refuses_the_stream_for_a_minute() {
     assert!((MAX_REFUSAL..=MAX_REFUSAL + STREAM.max_backoff).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
+/// A server that restarts can end a stream with an error of its own.
+#[tokio::test(start_paused = true)]
+async fn streams_that_end_with_an_error_after_hours_are_not_refused() {
+    let stream = |count| match count {
+        1..=5 => Scripted::after(3600 * SECOND, Scripted::Status(13)),
+        _ => Scripted::Stream(vec![(SECOND, result())], None),
+    };
+    let (client, _) = server(stream, running);
+    assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_streams_that_a_proxy_ends_are_no_outage() {
     // The server sends its headers only with the first message.

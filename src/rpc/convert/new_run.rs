@@ -5,6 +5,7 @@
 
 use bytes::{BufMut as _, Bytes};
 use prost::{EncodeError, Message as _, encode_length_delimiter, length_delimiter_len};
+use serde_json::Value;
 
 use super::MAX_ELEMENT_OVERHEAD;
 use crate::model::{DesiredLabels, RunId, TaskId, WorkerId};
@@ -81,6 +82,12 @@ impl NewRun {
         &self.own.input
     }
 
+    /// The metadata, an object.
+    pub(crate) fn metadata(&self) -> Value {
+        let common = TriggerWorkflowRequest::decode(&*self.common).unwrap_or_default();
+        serde_json::from_str(common.additional_metadata()).unwrap_or_default()
+    }
+
     /// The number of bytes that it adds to a bulk request.
     pub(crate) fn size(&self) -> usize {
         self.encoded_len() + MAX_ELEMENT_OVERHEAD
@@ -137,6 +144,7 @@ mod tests {
             let decoded = TriggerWorkflowRequest::decode(&*message).unwrap();
             assert_eq!(decoded, TriggerWorkflowRequest { input: input.into(), child_index, ..common.0.clone() });
             assert_eq!((run.encoded_len(), run.input()), (decoded.encoded_len(), input));
+            assert_eq!(run.metadata(), serde_json::json!({"a": "b"}));
         }
     }
 

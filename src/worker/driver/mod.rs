@@ -4,6 +4,18 @@ mod checks;
 mod jobs;
 mod reports;
 mod shutdown;
+/// Whether the worker cannot go on: calls have been refused for too long, or the client is closed.
+fn is_refused(error: &Error, since: &mut Option<Instant>) -> bool {
+    match error.kind() {
+        ErrorKind::Closed => true,
+        // A proxy may refuse a token or a path for a while.
+        ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
+            since.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +66,8 @@ const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// For how long the token or a call may be refused before the worker ends.
 const MAX_REFUSAL: Duration = Duration::from_secs(60);
+/// The engine refuses a stream within this time, if it does.
+const MIN_OPEN: Duration = Duration::from_secs(10);
 /// How often attempts are checked in succession about which the engine could not be asked.
 const MAX_INCOMPLETE_CHECKS: u32 = 10;
 /// The maximum size of a failure that replaces a report which is too large.
@@ -100,8 +114,9 @@ pub(super) struct Driver {
     disconnected_at: Option<Instant>,
     /// When the engine last accepted a heartbeat.
     accepted_at: Option<Instant>,
-    /// Since when the token or a call has been refused.
-    refused_at: Option<Instant>,
+    /// Since when heartbeats have been refused, and since when the stream has been.
+    heartbeats_refused_at: Option<Instant>,
+    stream_refused_at: Option<Instant>,
     /// Whether the engine may have ended attempts without a notification.
     must_check: bool,
     /// Whether the engine may have assigned all attempts to other workers, and was not asked since.
@@ -180,7 +195,8 @@ impl Driver {
             is_connected: false,
             disconnected_at: None,
             accepted_at: None,
-            refused_at: None,
+            heartbeats_refused_at: None,
+            stream_refused_at: None,
             must_check: !unchecked.is_empty(),
             has_gap: false,
             unchecked,
@@ -275,6 +291,7 @@ impl Driver {
         match event {
             StreamEvent::Message(action) => {
                 self.is_failed = false;
+                self.stream_refused_at = None;
                 self.on_action(action);
             }
             StreamEvent::NeedsOpen => {
@@ -299,7 +316,8 @@ impl Driver {
                     tracing::error!(worker_id = %self.id, %error, "worker stream failed");
                 }
                 self.stream.mark_lost();
-                self.fail(error);
+                let is_final = is_refused(&error, &mut self.stream_refused_at);
+                self.fail(error, is_final);
             }
         }
     }
@@ -317,20 +335,12 @@ impl Driver {
         self.must_check = true;
     }
 
-    /// Ends a worker that cannot go on. If the worker has not started, the start fails.
-    fn fail(&mut self, error: Error) {
+    /// Ends a worker that cannot go on because of a final error. If the worker has not started, the start fails.
+    fn fail(&mut self, error: Error, is_final: bool) {
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(Err(error));
             return;
         }
-        let is_final = match error.kind() {
-            ErrorKind::Closed => true,
-            // A proxy may refuse a token or a path for a while.
-            ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
-                self.refused_at.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL
-            }
-            _ => false,
-        };
         if is_final && self.phase.is_running() {
             tracing::error!(worker_id = %self.id, %error, "worker failed; shutting down");
             self.life.send_modify(|life| life.failure = Some(error));
@@ -418,10 +428,13 @@ impl Driver {
         match heartbeat {
             Heartbeat::Accepted => {
                 self.is_failed = false;
-                self.refused_at = None;
+                self.heartbeats_refused_at = None;
                 self.heartbeat_failures.end(self.id);
                 self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
+                if self.is_connected && self.stream.opened_at().elapsed() >= MIN_OPEN {
+                    self.stream_refused_at = None;
+                }
                 if self.is_connected
                     && let Some(at) = self.disconnected_at.take()
                 {
@@ -454,7 +467,8 @@ impl Driver {
                 self.heartbeat_failures.add(self.id, &error);
                 // Transient errors are waited out.
                 if !error.is_transient() {
-                    self.fail(error);
+                    let is_final = is_refused(&error, &mut self.heartbeats_refused_at);
+                    self.fail(error, is_final);
                 }
             }
         }

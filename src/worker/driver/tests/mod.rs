@@ -130,6 +130,22 @@ async fn a_worker_whose_heartbeats_are_not_accepted_does_not_start() {
     assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(30)));
 }
 
+/// A proxy may pass on unary calls and refuse streams.
+#[tokio::test(start_paused = true)]
+async fn a_worker_whose_stream_is_refused_ends_although_its_heartbeats_are_accepted() {
+    let (client, _) = server(Vec::new(), |call, count| match (call, count) {
+        ("ListenV2", 1) => Some(Scripted::Stream(vec![(100 * SECOND, start(2))], Some(14))),
+        ("ListenV2", _) => Some(Scripted::Status(12)),
+        _ => None,
+    });
+    let running = worker(&client).start().await.unwrap();
+    let started = Instant::now();
+    let error = running.run_until(std::future::pending::<()>()).await.unwrap_err();
+    let longest = 100 * SECOND + MAX_REFUSAL + STREAM.max_backoff + PAUSED_ASSIGNMENT_DELAY;
+    assert_eq!(error.kind(), ErrorKind::Unimplemented);
+    assert!((100 * SECOND + MAX_REFUSAL..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_the_engine_has_lost_registers_again() {
     // The heartbeat after ten seconds finds that the worker is unknown.
