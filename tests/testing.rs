@@ -5,14 +5,15 @@
 use std::time::Duration;
 
 use hatchet::embedded::{Fault, Quirks};
-use hatchet::model::LogLevel;
+use hatchet::model::{LogLevel, Priority, RateLimitWindow, Trigger};
 use hatchet::testing::{Harness, call};
-use hatchet::workflow::CancelCause;
+use hatchet::workflow::{CancelCause, Condition, RateLimit};
 use hatchet::{Context, Outcome, RunStatus, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Serialize, Deserialize)]
@@ -108,6 +109,38 @@ async fn b5_a_task_can_be_called_alone() {
     let record = call(&knows, &order).cancelled_because(CancelCause::Shutdown).worker_label("gpu", "a100").run();
     assert_eq!(record.await.unwrap().result.unwrap(), r#"Some(Shutdown) {"gpu": String("a100")}"#);
     assert_eq!(call(&knows, &order).run().await.unwrap().result.unwrap(), "None {}");
+}
+
+/// Whatever the task has to wait for in a run.
+#[tokio::test(start_paused = true)]
+async fn b5_a_task_with_conditions_and_limits_can_be_called_alone() {
+    let code = async |(): (), context: Context| {
+        let Trigger::Event(event) = context.trigger() else { return Err(TaskError::new("expected an event")) };
+        let region: Option<String> = context.filter_payload()?;
+        let payment: Option<u32> = context.condition_data("payment")?;
+        Ok((event.key, region, payment, context.priority()))
+    };
+    let ship: Task<(), (String, Option<String>, Option<u32>, Option<Priority>)> =
+        Task::new("ship", code).wait_for(Condition::event("paid")).rate_limit(RateLimit::new("parcels")).slots(1000);
+    let call = call(&ship, &()).event("order:paid").filter_payload(&"eu").condition_data("payment", &7);
+    let record = call.priority(Priority::High).run().await.unwrap();
+    let expected = ("order:paid".to_owned(), Some("eu".to_owned()), Some(7), Some(Priority::High));
+    assert_eq!(record.result.unwrap(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b5_a_harness_has_rate_limits() {
+    let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(())).rate_limit(RateLimit::new("calls"));
+    let harness =
+        Harness::builder().register(&task).rate_limit("calls", 2, RateLimitWindow::Minute).start().await.unwrap();
+    let started = Instant::now();
+    let runs = harness.run_many(&task, [(), (), ()]).start().await.unwrap();
+    for run in runs {
+        run.unwrap().result().await.unwrap();
+    }
+    // The third run waits for the next window.
+    assert!((MINUTE / 2..2 * MINUTE).contains(&started.elapsed()), "{:?}", started.elapsed());
+    harness.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,17 +6,21 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::embedded::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::encode_input;
-use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, RunId};
+use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, Priority, RunId};
 use crate::rpc::convert::Action;
 use crate::worker::WorkerBuilder;
 use crate::workflow::{
     AttemptContext, CancelCause, Context, Definition, FullSlots, Stop, Task, TaskContent, TaskMessage, TaskName,
     TaskOutput, TaskResult,
 };
+
+/// The workflow of the run that the children of the called code belong to.
+const PARENT: &str = "hatchet-testing-call";
 
 /// Prepares a call of the code of a task, without a worker for it. [`Call::run`] makes the call.
 ///
@@ -49,6 +53,7 @@ where
         data: Ok(Map::new()),
         errors: BTreeMap::new(),
         metadata: Map::new(),
+        priority: Priority::default(),
         cancel_cause: None,
         worker_labels: BTreeMap::new(),
         helpers: Vec::new(),
@@ -79,6 +84,7 @@ pub struct Call<O> {
     data: Result<Map<String, Value>>,
     errors: BTreeMap<String, String>,
     metadata: Map<String, Value>,
+    priority: Priority,
     cancel_cause: Option<CancelCause>,
     worker_labels: BTreeMap<String, LabelValue>,
     /// The tasks and workflows that the task can start as children.
@@ -229,6 +235,24 @@ impl<O> Call<O> {
         self
     }
 
+    /// Sets the payload of the event filter that started the run; see [`Context::filter_payload`].
+    pub fn filter_payload(self, payload: &impl Serialize) -> Self {
+        self.condition_data("filter_payload", payload)
+    }
+
+    /// Lets the run be started by an event with this key; see [`Context::trigger`]. The id of the event is random.
+    pub fn event(mut self, key: impl Into<String>) -> Self {
+        self.metadata.insert("hatchet__event_id".into(), Uuid::new_v4().to_string().into());
+        self.metadata.insert("hatchet__event_key".into(), Value::String(key.into()));
+        self
+    }
+
+    /// Sets the priority of the run; see [`Context::priority`]. The default is [`Low`](Priority::Low).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// Marks the attempt as cancelled by the engine before the code starts.
     pub fn cancelled(self) -> Self {
         self.cancelled_because(CancelCause::Engine)
@@ -260,7 +284,7 @@ impl<O: DeserializeOwned> Call<O> {
     /// Each call starts an embedded engine, which needs a Tokio runtime with timers, and stops it at the end.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the input, the outputs of the parents or a definition are invalid.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the input, the outputs of the parents or a registered definition are invalid.
     /// [`Decode`](ErrorKind::Decode) if the output of the code cannot be deserialized as `O`.
     ///
     /// # Cancel safety
@@ -278,12 +302,13 @@ impl<O: DeserializeOwned> Call<O> {
         let Some(task) = self.definition.all_tasks().next().map(Arc::clone) else {
             return Err(Error::invalid("definition", "expected a task, got none"));
         };
-        client.rpc().admin.put_workflow(self.definition.to_engine(&client)).await?;
+        // A run of the definition itself might have to wait for a condition or a limit.
+        let parent = Task::<Value, Value>::new(PARENT, async |input: Value, _: Context| Ok(input));
+        client.rpc().admin.put_workflow(Definition::from(&parent).to_engine(&client)).await?;
         let input = self.input?;
-        let any = crate::run::WorkflowRef::<Value, Value>::new(self.definition.name.as_str());
         let value = serde_json::from_str(&input)
             .map_err(|error| Error::new(ErrorKind::InvalidInput, "failed to parse the input").with_source(error))?;
-        let run = client.run(&any, &value).start().await?;
+        let run = client.run(&parent, &value).start().await?;
         let errors = (!self.errors.is_empty()).then(|| ("step_run_errors".to_owned(), json!(self.errors)));
         let payload = [
             ("input".to_owned(), value),
@@ -293,7 +318,8 @@ impl<O: DeserializeOwned> Call<O> {
         ];
         let payload = Value::Object(payload.into_iter().chain(errors).collect());
         let metadata = Value::Object(self.metadata).to_string();
-        let action = Action::synthetic(run.id(), &task.name, payload.to_string(), metadata, self.attempt);
+        let action =
+            Action::synthetic(run.id(), &task.name, payload.to_string(), metadata, self.attempt, self.priority);
         let (output, mut messages) = TaskOutput::new();
         let stop = Stop::default();
         if let Some(cause) = self.cancel_cause {
@@ -301,7 +327,7 @@ impl<O: DeserializeOwned> Call<O> {
         }
         let context = Context::new(AttemptContext {
             client: client.clone(),
-            worker: uuid::Uuid::nil().into(),
+            worker: Uuid::nil().into(),
             run: run.id(),
             task: run.id().into(),
             action: Arc::new(action),

@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::embedded::{Engine, EngineBuilder, Quirks};
 use crate::error::Result;
+use crate::model::RateLimitWindow;
 use crate::run::{RunBuilder, RunManyBuilder, Runnable};
 use crate::worker::{RunningWorker, WorkerBuilder, WorkerReport};
 use crate::workflow::Definition;
@@ -51,7 +52,7 @@ impl Harness {
 
     /// Creates a builder for several definitions, quirks, or another number of slots.
     pub fn builder() -> HarnessBuilder {
-        HarnessBuilder { engine: Engine::builder(), definitions: Vec::new(), slots: 100 }
+        HarnessBuilder { engine: Engine::builder(), definitions: Vec::new(), slots: 100, rate_limits: Vec::new() }
     }
 
     /// Returns the engine, for faults and its clock.
@@ -121,6 +122,7 @@ pub struct HarnessBuilder {
     engine: EngineBuilder,
     definitions: Vec<Definition>,
     slots: u32,
+    rate_limits: Vec<(String, u32, RateLimitWindow)>,
 }
 
 impl HarnessBuilder {
@@ -150,10 +152,17 @@ impl HarnessBuilder {
         self
     }
 
+    /// Creates a rate limit before the worker starts: the engine refuses a task with a static limit that does not exist. See
+    /// [`Client::rate_limit`].
+    pub fn rate_limit(mut self, key: impl Into<String>, limit: u32, window: RateLimitWindow) -> Self {
+        self.rate_limits.push((key.into(), limit, window));
+        self
+    }
+
     /// Starts the engine and the worker.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with all problems of the definitions, and the errors of
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with all problems of the definitions or of a rate limit, and the errors of
     /// [`EngineBuilder::start`] and [`Worker::start`](crate::Worker::start).
     ///
     /// # Cancel safety
@@ -161,6 +170,9 @@ impl HarnessBuilder {
     pub async fn start(self) -> Result<Harness> {
         let engine = self.engine.start().await?;
         let client = engine.client();
+        for (key, limit, window) in self.rate_limits {
+            client.rate_limit(key, limit, window).send().await?;
+        }
         let worker = client.worker("testing").slots(self.slots);
         let worker = self.definitions.into_iter().fold(worker, WorkerBuilder::register);
         let worker = worker.build()?.start().await?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{LabelValue, RunId, TaskId, WorkerId};
+use crate::model::{LabelValue, Priority, RunId, TaskId, WorkerId};
 use crate::rpc::pb;
 use crate::time::to_proto;
 
@@ -76,7 +76,14 @@ impl From<pb::AssignedAction> for Action {
 impl Action {
     /// The assignment of an attempt that no engine has assigned.
     #[cfg(feature = "embedded")]
-    pub(crate) fn synthetic(run: RunId, task: &str, payload: String, metadata: String, attempt: u32) -> Self {
+    pub(crate) fn synthetic(
+        run: RunId,
+        task: &str,
+        payload: String,
+        metadata: String,
+        attempt: u32,
+        priority: Priority,
+    ) -> Self {
         Self(pb::AssignedAction {
             workflow_run_id: run.into(),
             task_run_external_id: run.into(),
@@ -84,7 +91,7 @@ impl Action {
             action_payload: payload,
             additional_metadata: Some(metadata),
             retry_count: i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX),
-            priority: 1,
+            priority: priority.number(),
             ..Default::default()
         })
     }
