@@ -142,6 +142,7 @@ async fn o4_measurements_reach_the_facade_of_the_crate_metrics() {
     assert_eq!(recorded.values(failed).len(), 5, "{}", all());
     for (name, highest) in [
         ("gauge hatchet_attempts_running worker_name=measured", 1.0),
+        ("gauge hatchet_attempts_queued worker_name=measured", 0.0),
         ("gauge hatchet_outbox_reports worker_name=measured", 1.0),
     ] {
         let values = recorded.values(name);

@@ -623,3 +623,19 @@ fn each_documented_event_exists() {
         assert!(text.contains(&format!("\"{message}\"")), "no event has the text {message:?}");
     }
 }
+
+/// Events about an attempt of a worker have the ids of its run and task, and its number.
+#[test]
+fn o1_each_event_about_an_attempt_has_its_ids() {
+    let mut count = 0;
+    for path in files::in_folder("src/worker") {
+        for line in std::fs::read_to_string(&path).unwrap().lines().filter(|line| line.contains("tracing::")) {
+            if line.contains("run_id = ") || line.contains("task_id = ") {
+                count += 1;
+                let has_all = ["run_id = %", "task_id = %", "attempt"].iter().all(|part| line.contains(part));
+                assert!(has_all, "{}: {line}", path.display());
+            }
+        }
+    }
+    assert!(count > 5, "{count}");
+}

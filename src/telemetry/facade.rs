@@ -3,8 +3,8 @@
 use metrics::{counter, gauge, histogram};
 
 use super::{
-    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK, ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED,
-    CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
+    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK, ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_STARTED, CALL_RETRIES,
+    CALL_SECONDS, CALLS, Measurement, Recorder, STREAMS_LOST, TASK_MESSAGES_LOST, call_result, worker_gauges,
 };
 
 /// Passes measurements on to the recorder that is installed for the crate `metrics`.
@@ -37,9 +37,11 @@ impl Recorder for MetricsRecorder {
                     .increment(1);
                 histogram!(ATTEMPT_SECONDS, "task_name" => (*task_name).to_owned()).record(*duration);
             }
-            Measurement::WorkerLoad { worker_name, running, unreported } => {
-                gauge!(ATTEMPTS_RUNNING, "worker_name" => (*worker_name).to_owned()).set(as_float(*running));
-                gauge!(OUTBOX_REPORTS, "worker_name" => (*worker_name).to_owned()).set(as_float(*unreported));
+            Measurement::TaskMessageLost => counter!(TASK_MESSAGES_LOST).increment(1),
+            Measurement::WorkerLoad { worker_name, slots, running, queued, unreported } => {
+                for (name, value) in worker_gauges(*slots, *running, *queued, *unreported) {
+                    gauge!(name, "worker_name" => (*worker_name).to_owned()).set(as_float(value));
+                }
             }
             Measurement::RunsArchived { archived, at_risk } => {
                 counter!(ARCHIVED_RUNS).increment(*archived);

@@ -72,7 +72,10 @@
 //! | [`ATTEMPTS_STARTED`] | counter | `task_name` |
 //! | [`ATTEMPTS_ENDED`] | counter | `task_name`; `result`: `completed`, `failed`, `cancelled` or `dropped` |
 //! | [`ATTEMPT_SECONDS`] | histogram | `task_name` |
+//! | [`TASK_MESSAGES_LOST`] | counter | |
 //! | [`ATTEMPTS_RUNNING`] | gauge | `worker_name` |
+//! | [`ATTEMPTS_QUEUED`] | gauge | `worker_name` |
+//! | [`WORKER_SLOTS`] | gauge | `worker_name` |
 //! | [`OUTBOX_REPORTS`] | gauge | `worker_name` |
 //! | [`ARCHIVED_RUNS`] | counter | |
 //! | [`ARCHIVED_RUNS_AT_RISK`] | gauge | |
@@ -127,8 +130,14 @@ pub const ATTEMPTS_STARTED: &str = "hatchet_attempts_started_total";
 pub const ATTEMPTS_ENDED: &str = "hatchet_attempts_ended_total";
 /// How long the code of attempts ran, in seconds.
 pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
+/// The number of log lines and chunks of tasks that were lost, because too many were queued or the engine refused them.
+pub const TASK_MESSAGES_LOST: &str = "hatchet_task_messages_lost_total";
 /// The number of attempts that are running on a worker.
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
+/// The number of attempts that are assigned to a worker and wait for a slot, or for space in its outbox.
+pub const ATTEMPTS_QUEUED: &str = "hatchet_attempts_queued";
+/// The number of slots of a worker, of all kinds.
+pub const WORKER_SLOTS: &str = "hatchet_worker_slots";
 /// The number of reports of ended attempts that the engine has not accepted yet.
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
 /// The number of runs that were archived.
@@ -136,6 +145,16 @@ pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
 /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that the last collection
 /// archived, and those that are not old enough to be archived.
 pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
+
+/// The gauges of a worker with their values.
+pub(crate) fn worker_gauges(
+    slots: usize,
+    running: usize,
+    queued: usize,
+    unreported: usize,
+) -> [(&'static str, usize); 4] {
+    [(WORKER_SLOTS, slots), (ATTEMPTS_RUNNING, running), (ATTEMPTS_QUEUED, queued), (OUTBOX_REPORTS, unreported)]
+}
 
 /// Something that this crate has counted or measured.
 ///
@@ -195,13 +214,19 @@ pub enum Measurement<'a> {
         /// How long the code ran.
         duration: Duration,
     },
-    /// The number of running attempts or of reports of a worker has changed.
+    /// A log line or a chunk of a task was lost.
+    TaskMessageLost,
+    /// The number of attempts or of reports of a worker has changed.
     #[non_exhaustive]
     WorkerLoad {
         /// The name of the worker.
         worker_name: &'a str,
+        /// The number of slots, of all kinds.
+        slots: usize,
         /// The number of running attempts.
         running: usize,
+        /// The number of attempts that wait for a slot, or for space in the outbox.
+        queued: usize,
         /// The number of reports of ended attempts that the engine has not accepted yet.
         unreported: usize,
     },

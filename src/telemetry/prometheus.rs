@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{
-    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK, ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_RUNNING, ATTEMPTS_STARTED,
-    CALL_RETRIES, CALL_SECONDS, CALLS, Measurement, OUTBOX_REPORTS, Recorder, STREAMS_LOST, call_result,
+    ARCHIVED_RUNS, ARCHIVED_RUNS_AT_RISK, ATTEMPT_SECONDS, ATTEMPTS_ENDED, ATTEMPTS_STARTED, CALL_RETRIES,
+    CALL_SECONDS, CALLS, Measurement, Recorder, STREAMS_LOST, TASK_MESSAGES_LOST, call_result, worker_gauges,
 };
 
 use crate::sync::lock;
@@ -84,10 +84,12 @@ impl Recorder for PrometheusRecorder {
                 metrics.count(ATTEMPTS_ENDED, &[("task_name", task_name), ("result", result.name())]);
                 metrics.observe(ATTEMPT_SECONDS, &[("task_name", task_name)], *duration);
             }
-            Measurement::WorkerLoad { worker_name, running, unreported } => {
+            Measurement::TaskMessageLost => metrics.count(TASK_MESSAGES_LOST, &[]),
+            Measurement::WorkerLoad { worker_name, slots, running, queued, unreported } => {
                 let labels = labels(&[("worker_name", worker_name)]);
-                metrics.gauges.insert((ATTEMPTS_RUNNING, labels.clone()), *running);
-                metrics.gauges.insert((OUTBOX_REPORTS, labels), *unreported);
+                for (name, value) in worker_gauges(*slots, *running, *queued, *unreported) {
+                    metrics.gauges.insert((name, labels.clone()), value);
+                }
             }
             Measurement::RunsArchived { archived, at_risk } => {
                 metrics.add(ARCHIVED_RUNS, &[], *archived);
@@ -171,8 +173,10 @@ mod tests {
         }
         let result = AttemptResult::Failed;
         recorder.record(&Measurement::AttemptEnded { task_name: "a\"b", result, duration: millis(1) });
-        recorder.record(&Measurement::WorkerLoad { worker_name: "w", running: 3, unreported: 1 });
-        recorder.record(&Measurement::WorkerLoad { worker_name: "w", running: 2, unreported: 0 });
+        recorder.record(&Measurement::TaskMessageLost);
+        for (running, queued, unreported) in [(3, 0, 1), (2, 5, 0)] {
+            recorder.record(&Measurement::WorkerLoad { worker_name: "w", slots: 3, running, queued, unreported });
+        }
         let text = recorder.render();
         for line in [
             "# TYPE hatchet_calls_total counter",
@@ -181,7 +185,10 @@ mod tests {
             "hatchet_attempts_ended_total{task_name=\"a\\\"b\",result=\"failed\"} 1",
             "# TYPE hatchet_attempts_running gauge",
             "hatchet_attempts_running{worker_name=\"w\"} 2",
+            "hatchet_attempts_queued{worker_name=\"w\"} 5",
+            "hatchet_worker_slots{worker_name=\"w\"} 3",
             "hatchet_outbox_reports{worker_name=\"w\"} 0",
+            "hatchet_task_messages_lost_total{} 1",
             "# TYPE hatchet_call_seconds histogram",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.005\"} 1",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.025\"} 2",

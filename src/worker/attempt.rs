@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
-use crate::model::{TaskId, WorkerId, attempt_number};
+use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::sync::lock;
 use crate::telemetry::{self, AttemptResult, Measurement};
@@ -125,7 +125,7 @@ impl Environment {
             Err(error) => {
                 // The engine cannot store a NUL, and would lose the failure.
                 let text = error.message().replace('\0', "\u{fffd}");
-                let attempt = attempt_number(key.retry_count);
+                let attempt = key.attempt();
                 tracing::info!(worker_id = %self.worker, run_id = %key.run, task_id = %key.task, task_name = action.task_name(), attempt, error = %cut(text.clone(), MAX_LOGGED_BYTES), "attempt failed");
                 let failed = report(ReportKind::Failed, cut(text, MAX_ERROR_BYTES));
                 match error.retry_delay() {

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::rpc::Rpc;
 use crate::sync::lock;
 use crate::transport::retry_delay;
-use crate::workflow::{TaskContent, TaskMessage};
+use crate::workflow::{MessageOrigin, TaskContent, TaskMessage};
 
 /// For how long a message is sent again while the engine accepts others.
 const MAX_FAILING: Duration = Duration::from_secs(120);
@@ -51,7 +51,7 @@ impl Delivery {
     /// # Errors
     /// The engine will never accept the message.
     pub(super) async fn send(&self, message: TaskMessage) -> Result<()> {
-        let TaskMessage { task, attempt, content } = message;
+        let TaskMessage { origin: MessageOrigin { run, task, attempt }, content } = message;
         // It counts as queued until the end.
         let (unsent, _permit) = match content {
             TaskContent::Log { level, message, metadata, permit } => {
@@ -99,7 +99,7 @@ impl Delivery {
                 let delay = retry_delay(outage.failures, fastrand::f64());
                 outage.until = now + delay.max(error.pushback().unwrap_or_default());
             }
-            tracing::debug!(task_id = %task, failures = outage.failures, %error, "failed to send a log line or a chunk; retrying");
+            tracing::debug!(run_id = %run, task_id = %task, attempt, failures = outage.failures, %error, "failed to send a log line or a chunk; retrying");
         }
     }
 }

@@ -23,7 +23,7 @@ use super::heartbeat_thread::LastHeartbeat;
 use super::running::RunningWorker;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::telemetry::{ATTEMPTS_RUNNING, OUTBOX_REPORTS, PrometheusRecorder};
+use crate::telemetry::{PrometheusRecorder, worker_gauges};
 
 /// The runtime of the worker is blocked if it has not sent a heartbeat for this long.
 const MAX_HEARTBEAT_AGE: Duration = Duration::from_secs(15);
@@ -225,10 +225,9 @@ impl HealthSource {
     fn metrics(&self, status: &WorkerStatus) -> String {
         match &self.recorder {
             Some(recorder) => recorder.render(),
-            None => format!(
-                "# TYPE {ATTEMPTS_RUNNING} gauge\n{ATTEMPTS_RUNNING} {}\n# TYPE {OUTBOX_REPORTS} gauge\n{OUTBOX_REPORTS} {}\n",
-                status.running, status.unreported
-            ),
+            None => worker_gauges(status.slots, status.running, status.queued, status.unreported)
+                .map(|(name, value)| format!("# TYPE {name} gauge\n{name} {value}\n"))
+                .concat(),
         }
     }
 }

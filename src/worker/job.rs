@@ -7,7 +7,7 @@ use tracing::Span;
 use super::attempt::{Attempt, Environment, JobEnd, Measured, unknown_action};
 use super::guard::CatchPanic;
 use super::registered::RegisteredTask;
-use crate::model::{attempt_number, parse_id};
+use crate::model::parse_id;
 use crate::telemetry;
 use crate::workflow::{TaskError, TaskResult, in_context};
 
@@ -37,7 +37,7 @@ impl Job {
         let Some(task) = &self.task else { return Some(Err(unknown_action(action))) };
         let context = environment.context(task, &self.attempt);
         // Both halves can panic: making the future reads the input.
-        let (workflow, attempt) = (task.workflow.short_name(), attempt_number(key.retry_count));
+        let (workflow, attempt) = (task.workflow.short_name(), key.attempt());
         // Made where the context is known, for layers that need it.
         let span = || {
             let span = tracing::info_span!(

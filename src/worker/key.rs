@@ -1,7 +1,7 @@
 //! The identity of an attempt.
 
 use crate::error::Result;
-use crate::model::{RunId, TaskId, parse_id};
+use crate::model::{RunId, TaskId, attempt_number, parse_id};
 use crate::rpc::convert::Action;
 
 /// Identifies one attempt: a result is sent for exactly that one.
@@ -15,5 +15,10 @@ pub(super) struct Key {
 impl Key {
     pub(super) fn read(action: &Action) -> Result<Self> {
         Ok(Self { run: parse_id(action.run())?, task: parse_id(action.task())?, retry_count: action.retry_count() })
+    }
+
+    /// The number of the attempt, starting at 1.
+    pub(super) fn attempt(&self) -> u32 {
+        attempt_number(self.retry_count)
     }
 }

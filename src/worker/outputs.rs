@@ -20,14 +20,13 @@ use super::delivery::Delivery;
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::TaskId;
-use crate::workflow::{TaskMessage, TaskOutput};
+use crate::telemetry::{self, Measurement};
+use crate::workflow::{MessageOrigin, TaskMessage, TaskOutput};
 
 /// The maximum number of calls in flight.
 const MAX_CALLS: usize = 16;
 /// The number of messages that wait for another one of their task. Further ones stay in the bounded queue.
 const MAX_WAITING: usize = 1000;
-/// The number of lost messages in a row that are logged as warnings.
-const MAX_WARNINGS: u32 = 3;
 /// How long messages are still sent when the worker has ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -76,7 +75,7 @@ impl Drop for Outputs {
 struct Sender {
     delivery: Arc<Delivery>,
     messages: mpsc::Receiver<TaskMessage>,
-    calls: FuturesUnordered<BoxFuture<'static, (TaskId, Result<()>)>>,
+    calls: FuturesUnordered<BoxFuture<'static, (MessageOrigin, Result<()>)>>,
     /// The messages of tasks that have a call in flight.
     waiting: HashMap<TaskId, VecDeque<TaskMessage>>,
     /// Their number.
@@ -93,7 +92,7 @@ impl Sender {
             let has_capacity = self.calls.len() < MAX_CALLS && self.count < MAX_WAITING;
             tokio::select! {
                 biased;
-                Some((task, result)) = self.calls.next() => lost += self.on_sent(task, result),
+                Some((origin, result)) = self.calls.next() => lost += self.on_sent(origin, result),
                 () = closed.cancelled(), if !is_closed => {
                     is_closed = true;
                     self.messages.close();
@@ -102,7 +101,7 @@ impl Sender {
                     Some(message) => self.on_message(message),
                     None if self.calls.is_empty() => return lost,
                     None => lost += match self.calls.next().await {
-                        Some((task, result)) => self.on_sent(task, result),
+                        Some((origin, result)) => self.on_sent(origin, result),
                         None => 0,
                     },
                 },
@@ -111,16 +110,16 @@ impl Sender {
     }
 
     fn on_message(&mut self, message: TaskMessage) {
-        if let Some(waiting) = self.waiting.get_mut(&message.task) {
+        if let Some(waiting) = self.waiting.get_mut(&message.origin.task) {
             waiting.push_back(message);
             self.count += 1;
         } else {
-            self.waiting.insert(message.task, VecDeque::new());
+            self.waiting.insert(message.origin.task, VecDeque::new());
             self.call(message);
         }
     }
 
-    fn on_sent(&mut self, task: TaskId, result: Result<()>) -> u64 {
+    fn on_sent(&mut self, MessageOrigin { run, task, attempt }: MessageOrigin, result: Result<()>) -> u64 {
         match self.waiting.get_mut(&task).and_then(VecDeque::pop_front) {
             Some(next) => {
                 self.count -= 1;
@@ -134,18 +133,19 @@ impl Sender {
             self.refused = 0;
             return 0;
         };
+        telemetry::record(&Measurement::TaskMessageLost);
         self.refused = self.refused.saturating_add(1);
-        if self.refused <= MAX_WARNINGS {
-            tracing::warn!(task_id = %task, %error, "a log line or a chunk of a task was lost");
+        if self.refused <= telemetry::MAX_WARNINGS {
+            tracing::warn!(run_id = %run, task_id = %task, attempt, %error, "a log line or a chunk of a task was lost");
         } else {
-            tracing::debug!(task_id = %task, %error, "another log line or chunk of a task was lost");
+            tracing::debug!(run_id = %run, task_id = %task, attempt, %error, "another log line or chunk of a task was lost");
         }
         1
     }
 
     fn call(&self, message: TaskMessage) {
         let delivery = Arc::clone(&self.delivery);
-        self.calls.push(Box::pin(async move { (message.task, delivery.send(message).await) }));
+        self.calls.push(Box::pin(async move { (message.origin, delivery.send(message).await) }));
     }
 }
 

@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::context::Context;
-use super::output::{TaskContent, TaskMessage};
+use super::output::{MessageOrigin, TaskContent, TaskMessage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChunkContent, LogLevel};
 use crate::sync::lock;
+use crate::telemetry::{self, Measurement};
 
 /// The maximum length of a log line in characters. The engine refuses longer ones.
 const MAX_LINE_CHARS: usize = 10_000;
@@ -95,17 +96,26 @@ impl Context {
             let text =
                 format!("{lost} log lines of this task were lost, because too many lines were waiting to be sent");
             if !self.send_line(LogLevel::Warn, text, String::new()) {
-                self.lost_lines().fetch_add(lost.saturating_add(1), Relaxed);
-                return;
+                self.lost_lines().fetch_add(lost, Relaxed);
+                return self.lose_line();
             }
         }
         if !self.send_line(level, sanitize_line(message), metadata) {
-            self.lost_lines().fetch_add(1, Relaxed);
+            self.lose_line();
         }
     }
 
+    fn lose_line(&self) {
+        self.lost_lines().fetch_add(1, Relaxed);
+        telemetry::record(&Measurement::TaskMessageLost);
+    }
+
+    fn origin(&self) -> MessageOrigin {
+        MessageOrigin { run: self.run_id(), task: self.task_id(), attempt: self.attempt() }
+    }
+
     fn send_line(&self, level: LogLevel, message: String, metadata: String) -> bool {
-        self.output().try_log(self.task_id(), self.attempt(), level, message, metadata)
+        self.output().try_log(self.origin(), level, message, metadata)
     }
 
     /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive
@@ -173,7 +183,7 @@ impl Context {
         let (index, at) = (*next, self.client().clock().now());
         *next = next.saturating_add(1);
         let content = TaskContent::Chunk { index, at, content, permit };
-        place.send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content });
+        place.send(TaskMessage { origin: self.origin(), content });
         Ok(())
     }
 
@@ -186,7 +196,7 @@ impl Context {
             let (flushed, is_flushed) = oneshot::channel();
             let content = TaskContent::Flush(flushed);
             let place = self.output().reserve().await.ok()?;
-            place.send(TaskMessage { task: self.task_id(), attempt: self.attempt(), content });
+            place.send(TaskMessage { origin: self.origin(), content });
             is_flushed.await.ok()?;
             // The engine publishes chunks some time after it has accepted them.
             sleep(PUBLISH_DELAY).await;

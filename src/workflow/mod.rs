@@ -49,7 +49,7 @@ pub(crate) use definition::TaskDefinition;
 pub(crate) use engine::{check_engine, version_without_retry_delays};
 pub(crate) use full_slots::FullSlots;
 pub use handler::{TaskError, TaskResult};
-pub(crate) use output::{TaskContent, TaskMessage, TaskOutput};
+pub(crate) use output::{MessageOrigin, TaskContent, TaskMessage, TaskOutput};
 pub use parents::Parents;
 pub use sticky::Sticky;
 pub use stop::CancelCause;

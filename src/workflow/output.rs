@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, Result};
-use crate::model::{ChunkContent, LogLevel, TaskId};
+use crate::model::{ChunkContent, LogLevel, RunId, TaskId};
 
 /// The number of log lines and chunks of a worker that wait to be sent.
 const QUEUE_CAPACITY: usize = 10_000;
@@ -16,10 +16,17 @@ const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// A log line or a chunk of a task.
 #[derive(Debug)]
 pub(crate) struct TaskMessage {
+    pub(crate) origin: MessageOrigin,
+    pub(crate) content: TaskContent,
+}
+
+/// The attempt that sends a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MessageOrigin {
+    pub(crate) run: RunId,
     pub(crate) task: TaskId,
     /// The number of the attempt, starting at 1.
     pub(crate) attempt: u32,
-    pub(crate) content: TaskContent,
 }
 
 #[derive(Debug)]
@@ -59,18 +66,11 @@ impl TaskOutput {
     }
 
     /// Adds a log line if the queue has capacity.
-    pub(super) fn try_log(
-        &self,
-        task: TaskId,
-        attempt: u32,
-        level: LogLevel,
-        message: String,
-        metadata: String,
-    ) -> bool {
+    pub(super) fn try_log(&self, origin: MessageOrigin, level: LogLevel, message: String, metadata: String) -> bool {
         let bytes = share(message.len().saturating_add(metadata.len()));
         let Ok(permit) = Arc::clone(&self.line_bytes).try_acquire_many_owned(bytes) else { return false };
         let content = TaskContent::Log { level, message, metadata, permit };
-        self.queue.try_send(TaskMessage { task, attempt, content }).is_ok()
+        self.queue.try_send(TaskMessage { origin, content }).is_ok()
     }
 
     /// Waits until there is capacity for a chunk of this size.

@@ -9,7 +9,7 @@ pub(super) use slots::{DEFAULT_SLOT_KIND, SlotRequest, Slots};
 
 use super::key::Key;
 use super::report::{UnfinishedTask, WorkerReport};
-use crate::model::{RunId, TaskId, attempt_number};
+use crate::model::{RunId, TaskId};
 
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
 const MAX_EARLY_CANCELLATIONS: usize = 1024;
@@ -483,8 +483,8 @@ impl<A> Assignments<A> {
     }
 
     fn add_unfinished(&mut self, key: Key, finished: bool) {
-        let Key { run, task, retry_count } = key;
-        let attempt = attempt_number(retry_count);
+        let Key { run, task, .. } = key;
+        let attempt = key.attempt();
         self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, is_finished: finished }));
     }
 }

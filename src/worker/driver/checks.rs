@@ -10,7 +10,6 @@ use super::super::key::Key;
 use super::super::outbox::Doubt;
 use super::super::ownership::{self, Checked, Held};
 use super::{Driver, MAX_INCOMPLETE_CHECKS};
-use crate::model::attempt_number;
 use crate::workflow::CancelCause;
 
 impl Driver {
@@ -86,8 +85,7 @@ impl Driver {
         self.on_earlier_checked(checked, is_again);
         let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
         for (key, batch) in &checked.lost {
-            let attempt = attempt_number(key.retry_count);
-            tracing::warn!(run_id = %key.run, attempt, worker_id = %self.id, "attempt was ended or reassigned by the engine");
+            tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
             if self.recovered.contains_key(key) && self.outbox.withdraw(*key) {
                 self.recovered.remove(key);
             }
@@ -128,8 +126,7 @@ impl Driver {
                 Some(&retry_count) => (Key { retry_count, ..key }, report.with_retry_count(retry_count)),
                 None => (key, report),
             };
-            let attempt = attempt_number(key.retry_count);
-            tracing::info!(run_id = %key.run, attempt, "reporting the result of an attempt of an earlier process");
+            tracing::info!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "reporting the result of an attempt of an earlier process");
             self.recovered.insert(key, report.batch.is_some());
             self.outbox.add_saved(number, key, report);
         }

@@ -4,6 +4,11 @@ mod checks;
 mod jobs;
 mod reports;
 mod shutdown;
+fn record_load(worker: &Worker, (running, queued, unreported): (usize, usize, usize)) {
+    let (worker_name, slots) = (worker.name.as_str(), worker.slot_count());
+    telemetry::record(&Measurement::WorkerLoad { worker_name, slots, running, queued, unreported });
+}
+
 /// Whether the worker cannot go on: calls have been refused for too long, or the client is closed.
 fn is_refused(error: &Error, since: &mut Option<Instant>) -> bool {
     match error.kind() {
@@ -277,9 +282,9 @@ impl Driver {
         };
         // What is left of it is dropped. Jobs that were not detached are aborted.
         force.run_until_cancelled(leave).await;
+        record_load(&self.worker, (0, 0, 0));
         let report = self.assignments.into_report();
         tracing::info!(worker_id = %self.id, %report, "worker stopped");
-        telemetry::record(&Measurement::WorkerLoad { worker_name: &self.worker.name, running: 0, unreported: 0 });
         self.life.send_modify(|life| {
             life.status.state = WorkerState::Stopped;
             (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
@@ -362,7 +367,7 @@ impl Driver {
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
-                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, "received an assignment of unknown kind");
+                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown kind");
                 return;
             }
             (Err(error), kind) => {
@@ -517,7 +522,8 @@ impl Driver {
 
     /// Publishes the status if it has changed.
     fn publish(&self) {
-        let (running, queued, unreported) = self.assignments.counts();
+        let counts = self.assignments.counts();
+        let (running, queued, unreported) = counts;
         self.full_slots.set(self.assignments.is_full());
         let state = match (&self.phase, self.is_connected) {
             (Phase::Running, true) => WorkerState::Connected,
@@ -540,7 +546,7 @@ impl Driver {
             is_new
         });
         if is_new {
-            telemetry::record(&Measurement::WorkerLoad { worker_name: &self.worker.name, running, unreported });
+            record_load(&self.worker, counts);
         }
     }
 

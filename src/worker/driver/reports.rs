@@ -6,7 +6,6 @@ use super::super::assignments::{Event, Reported};
 use super::super::outbox::{self, Resolution, ResolvedReport, Saved, Sent};
 use super::{Driver, MAX_REPLACEMENT_BYTES, Saving};
 use crate::error::ErrorKind;
-use crate::model::attempt_number;
 use crate::rpc::convert::ReportKind;
 
 impl Driver {
@@ -57,8 +56,7 @@ impl Driver {
                     continue;
                 }
                 Resolution::Refused(error) => {
-                    let attempt = attempt_number(key.retry_count);
-                    tracing::error!(worker_id = %self.id, run_id = %key.run, attempt, %error, "failed to report the end of an attempt");
+                    tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the end of an attempt");
                     Reported::Refused
                 }
             };

@@ -494,7 +494,7 @@ impl Outbox {
             return Some(ResolvedReport { key, report, resolution });
         }
         if let Resolution::Refused(error) = resolution {
-            tracing::debug!(run_id = %key.run, %error, "failed to report the start of an attempt");
+            tracing::debug!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the start of an attempt");
         }
         if let Some(result) = self.starting.remove(&key).flatten() {
             self.push(result);
