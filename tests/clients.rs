@@ -187,8 +187,15 @@ async fn temporarily_refused_tokens_lose_no_reports() {
     let runs = join_all((0..20).map(|_| hatchet.run(&slow, &()).start())).await;
     sleep(SECOND).await;
     // The engine's database is unavailable: all valid tokens are refused.
-    let calls =
-        ["SendStepActionEvent", "GetRunDetails", "Heartbeat", "ListenV2", "SubscribeToWorkflowRuns", "TriggerWorkflow"];
+    let calls = [
+        "SendStepActionEvent",
+        "SendBatchActionEvent",
+        "GetRunDetails",
+        "Heartbeat",
+        "ListenV2",
+        "SubscribeToWorkflowRuns",
+        "TriggerWorkflow",
+    ];
     for call in calls {
         engine.faults().inject_always(call, Fault::RefuseGrpc(UNAUTHENTICATED)).unwrap();
     }

@@ -249,6 +249,7 @@ fn futures_can_be_spawned() {
         sent(context.put_json(&1));
         spawnable(context.refresh_timeout(std::time::Duration::ZERO).send());
         sent(engine.run_count());
+        sent(engine.restart_after(std::time::Duration::ZERO));
         spawnable(engine.shutdown());
         spawnable(Engine::builder().start());
         spawnable(run.children().into_future());

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault, Faults};
 use hatchet::worker::WorkerReport;
 use hatchet::{Client, Context, RunHandle, RunStatus, Task, Worker};
@@ -21,8 +22,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const UNAVAILABLE: u16 = 14;
 /// More calls than a test makes.
 const PLANNED: usize = 1_000_000;
-/// The gRPC calls of a worker and of its attempts.
-const CALLS: [&str; 12] = [
+/// The calls of a worker and of its attempts, and the stream of the results that the test waits for.
+const CALLS: [&str; 14] = [
     "GetRunDetails",
     "GetVersion",
     "Heartbeat",
@@ -34,7 +35,9 @@ const CALLS: [&str; 12] = [
     "Register",
     "SendBatchActionEvent",
     "SendStepActionEvent",
+    "SubscribeToWorkflowRuns",
     "Unsubscribe",
+    "PATCH /api/v1/workers/{worker}",
 ];
 const STREAMS: [&str; 3] = ["ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
 
@@ -150,7 +153,8 @@ fn fail_at_random(engine: &Engine, call: &str, percent: u8, rng: &mut Rng) {
         if successes > 0 {
             engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), successes).unwrap();
         }
-        let fault = if is_stream || rng.bool() { Fault::RefuseGrpc(UNAVAILABLE) } else { Fault::LoseResponse };
+        let refused = if call.contains(' ') { Fault::RefuseRest(503) } else { Fault::RefuseGrpc(UNAVAILABLE) };
+        let fault = if is_stream || rng.bool() { refused } else { Fault::LoseResponse };
         engine.faults().inject(call, fault).unwrap();
     }
 }
@@ -196,6 +200,11 @@ async fn calls_that_fail_at_random_lose_nothing() {
             let context = format!("{percent} %, seed {seed}: {report}");
             assert_eq!(*executions.lock().unwrap(), [1; 100], "{context}");
             assert_eq!((report.completed, report.total()), (100, 100), "{context}");
+            // A line whose response was lost is there twice.
+            for (number, run) in runs.iter().enumerate() {
+                let lines: Vec<_> = run.logs().map_ok(|line| line.message).try_collect().await.unwrap();
+                assert!(!lines.is_empty() && lines.iter().all(|line| *line == format!("job {number}")), "{lines:?}");
+            }
         }
     }
 }

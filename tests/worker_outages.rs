@@ -159,18 +159,48 @@ fn refuse_everything(engine: &Engine) {
 #[tokio::test(start_paused = true)]
 async fn b9_the_result_of_a_task_that_ends_while_the_engine_is_away_arrives() {
     let (engine, hatchet) = support::engine_with_quirks().await;
-    let attempts = Arc::default();
-    let task = task(&attempts).timeout(3600 * SECOND);
+    let task = attempt_after(5);
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
-    let run = start(&hatchet, &task, 5).await;
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    sleep(SECOND).await;
     refuse_everything(&engine);
     sleep(60 * SECOND).await;
     assert_eq!((worker.status().state, worker.status().unreported), (WorkerState::Disconnected, 1));
     engine.faults().clear();
-    assert_eq!(run.result().await.unwrap(), 5);
-    // The engine assigns the task again after 30 seconds without heartbeats.
+    // The engine has assigned the task again after 30 seconds without heartbeats, so that the first result is not its result any longer.
+    assert_eq!(run.result().await.unwrap(), 2);
     let report = worker.shutdown().await;
-    assert_eq!((report.total(), report.failed), (u64::from(attempts.load(SeqCst)), 0), "{report}");
+    assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{report}");
+}
+
+/// A task that sleeps, and returns the number of its attempt.
+fn attempt_after(seconds: u32) -> Task<(), u32> {
+    let code = move |(): (), context: Context| async move {
+        sleep(seconds * SECOND).await;
+        Ok(context.attempt())
+    };
+    Task::new(format!("attempt-after-{seconds}"), code).timeout(24 * 3600 * SECOND)
+}
+
+/// An engine that is down itself ends nothing meanwhile: the first result is that of the run, however long that takes.
+#[tokio::test(start_paused = true)]
+async fn b9_attempts_outlive_an_engine_that_is_down() {
+    for downtime in [20, 60, 3600] {
+        let (engine, hatchet) = support::engine_with_quirks().await;
+        let (short, long) = (attempt_after(5), attempt_after(downtime + 30));
+        let worker = hatchet.worker("worker").register(&short).build().unwrap().start().await.unwrap();
+        let other = hatchet.worker("other").register(&long).build().unwrap().start().await.unwrap();
+        let runs = [hatchet.run(&short, &()).start().await.unwrap(), hatchet.run(&long, &()).start().await.unwrap()];
+        sleep(SECOND).await;
+        engine.restart_after(downtime * SECOND).await.unwrap();
+        for run in &runs {
+            assert_eq!(run.result().await.unwrap(), 1, "{downtime} s");
+        }
+        for worker in [worker, other] {
+            let report = worker.shutdown().await;
+            assert_eq!((report.completed, report.total()), (1, 1), "{downtime} s: {report}");
+        }
+    }
 }
 
 /// A worker is shut down while it cannot reach the engine, and its task ends meanwhile.

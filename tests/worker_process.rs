@@ -161,3 +161,28 @@ async fn w22_finished_work_outlives_a_process_that_is_killed() {
     assert_eq!(timeout(TIMEOUT, run.result()).await.unwrap().unwrap(), id);
     worker.shutdown().await;
 }
+
+/// A laptop that sleeps, or a machine that is paused: the engine assigns the attempts of the worker again, and its late results are not those
+/// of the runs.
+#[tokio::test]
+async fn w17_a_process_that_was_frozen_reports_no_attempt_that_it_has_lost() {
+    let mut process = Process::start("frozen").await;
+    let run = process.run(500).await;
+    support::until_running(&run).await;
+    process.signal("-STOP").await;
+    // The engine waits for 30 seconds. Nobody else has the task.
+    sleep(Duration::from_secs(33)).await;
+    process.signal("-CONT").await;
+    let id = process.worker.id().unwrap();
+    assert_eq!(timeout(TIMEOUT, run.result()).await.unwrap().unwrap(), id);
+    let details = run.details().await.unwrap();
+    assert_eq!(details.conflicts.len(), 0, "{details:?}");
+    let completed = |task: &hatchet::model::TaskDetails| {
+        task.attempts.iter().filter(|attempt| attempt.status == hatchet::RunStatus::Completed).count()
+    };
+    assert_eq!(details.tasks.iter().map(completed).collect::<Vec<_>>(), [1], "{details:?}");
+    assert_eq!(details.tasks[0].attempts.len(), 2, "{details:?}");
+    process.signal("-TERM").await;
+    assert_eq!(process.line("report: ").await, "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert!(process.end().await.success());
+}

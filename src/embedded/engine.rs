@@ -309,6 +309,8 @@ fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
     }
 }
 
+/// How long after a restart the engine does what has become due while it was down.
+const RESUME_DELAY: Duration = Duration::from_secs(2);
 /// The longest retention.
 const MAX_RETENTION: TimeDelta = TimeDelta::days(3653);
 
@@ -408,6 +410,37 @@ impl Engine {
     /// system's for windows and schedules.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
+    }
+
+    /// Simulates an engine that is down for some time: all streams end with `UNAVAILABLE`, all calls are refused with it and REST requests with
+    /// 503, and nothing happens in the engine. After that time, calls are accepted again, and two seconds later what has become due
+    /// meanwhile happens. So attempts are kept if their worker is back by then: a real engine behaves in the same way after a restart.
+    ///
+    /// Returns at once. [`Faults::clear`] ends the refusals early.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> hatchet::Result<()> {
+    /// use hatchet::embedded::Engine;
+    /// use std::time::Duration;
+    ///
+    /// let engine = Engine::start().await?;
+    /// engine.restart_after(Duration::from_secs(60)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the time is over ten years.
+    ///
+    /// # Panics
+    /// If the engine has panicked before.
+    pub async fn restart_after(&self, downtime: Duration) -> Result<()> {
+        self.faults().refuse_everything_for(downtime)?;
+        let resumed = self.now() + downtime + RESUME_DELAY;
+        // An engine that is stopped has no timers.
+        let _ = self.handle.call(move |core, _| core.stop_timers_until(resumed)).await;
+        Ok(())
     }
 
     #[cfg(test)]

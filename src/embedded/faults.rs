@@ -299,6 +299,14 @@ impl Faults {
         self.plan(call, fault, Times::Until(self.0.clock.now() + duration))
     }
 
+    /// Refuses all calls for some time, and interrupts all streams.
+    pub(super) fn refuse_everything_for(&self, duration: Duration) -> Result<()> {
+        // The code of `UNAVAILABLE`.
+        calls::GRPC.iter().try_for_each(|call| self.inject_for(call, Fault::RefuseGrpc(14), duration))?;
+        calls::REST.iter().try_for_each(|call| self.inject_for(call, Fault::RefuseRest(503), duration))?;
+        calls::STREAMS.iter().try_for_each(|stream| self.interrupt(stream).map(drop))
+    }
+
     /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it. Faults
     /// that are injected later are not applied.
     ///

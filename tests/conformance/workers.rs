@@ -128,13 +128,18 @@ async fn b11_shutdown_reports_all_attempts(setup: Setup) {
     let worker = worker.build().unwrap().start().await.unwrap();
     setup.hatchet.run(&short, &Number { n: 1 }).start().await.unwrap().result().await.unwrap();
     let unfinished = setup.hatchet.run(&stuck, &Number { n: 1 }).start().await.unwrap();
-    crate::support::until_running(&unfinished).await;
+    let cancelled = setup.hatchet.run(&stuck, &Number { n: 2 }).start().await.unwrap();
+    for run in [&unfinished, &cancelled] {
+        crate::support::until_running(run).await;
+    }
+    cancelled.cancel().send().await.unwrap();
+    assert_eq!(cancelled.outcome().await.unwrap().status(), hatchet::RunStatus::Cancelled);
     let report = worker.shutdown().await;
-    assert_eq!((report.completed, report.failed, report.cancelled), (1, 0, 0));
+    assert_eq!((report.completed, report.failed, report.cancelled), (1, 0, 1));
     assert_eq!((report.unfinished, report.unfinished_tasks.len()), (1, 1));
     assert_eq!(
         (report.unfinished_tasks[0].run_id, report.unfinished_tasks[0].attempt, report.unfinished_tasks[0].is_finished),
         (unfinished.id(), 1, false)
     );
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 0 cancelled, 1 unfinished");
+    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 1 unfinished");
 }

@@ -80,7 +80,8 @@ async fn w1_tasks_have_typed_inputs_outputs_and_errors(setup: Setup) {
 
 /// The worker reports their ends in one call, for which the engine stores one time.
 async fn w1_tasks_of_several_workflows_that_end_together_are_reported(setup: Setup) {
-    const RUNS: u32 = 10;
+    // Together more than the largest batch.
+    const RUNS: u32 = 110;
     let (started, end) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
     let task = |name: &str| {
         let code = async |(started, end): (Arc<AtomicU32>, Arc<Notify>), input: Number, context: Context| {
@@ -95,7 +96,7 @@ async fn w1_tasks_of_several_workflows_that_end_together_are_reported(setup: Set
         Task::with_state(setup.name(name), (Arc::clone(&started), Arc::clone(&end)), code)
     };
     let (one, two) = (task("one"), task("two"));
-    let worker = setup.hatchet.worker(setup.name("worker")).slots(20).register(&one).register(&two);
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(2 * RUNS).register(&one).register(&two);
     let worker = worker.build().unwrap().start().await.unwrap();
     if let Some(engine) = &setup.engine {
         engine.faults().inject_times("SendBatchActionEvent", Fault::Delay(Duration::ZERO), 100).unwrap();

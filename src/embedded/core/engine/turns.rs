@@ -23,6 +23,11 @@ impl Core {
         self.timers.next()
     }
 
+    /// Fires no timer before this time.
+    pub(crate) fn stop_timers_until(&mut self, at: At) {
+        self.timers.stop_until(at);
+    }
+
     /// Fires due timers, but no more than fit into one turn. If more are due, [`next_timer`](Self::next_timer) is in the past.
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..MAX_TIMERS_PER_TURN {

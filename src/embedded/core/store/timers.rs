@@ -64,9 +64,15 @@ pub(crate) type TimerKey = (At, u64);
 pub(crate) struct Timers {
     set: BTreeMap<TimerKey, Timer>,
     count: u64,
+    /// No timer is due before this time: the engine is stopped.
+    stopped_until: Option<At>,
 }
 
 impl Timers {
+    pub(crate) fn stop_until(&mut self, at: At) {
+        self.stopped_until = Some(at);
+    }
+
     pub(crate) fn set(&mut self, at: At, timer: Timer) -> TimerKey {
         self.count += 1;
         self.set.insert((at, self.count), timer);
@@ -83,11 +89,15 @@ impl Timers {
     }
 
     pub(crate) fn next(&self) -> Option<At> {
-        self.set.first_key_value().map(|((at, _), _)| *at)
+        let at = self.set.first_key_value().map(|((at, _), _)| *at)?;
+        Some(self.stopped_until.map_or(at, |until| until.max(at)))
     }
 
     /// Removes and returns the earliest timer that is due.
     pub(crate) fn due(&mut self, now: At) -> Option<Timer> {
+        if self.stopped_until.is_some_and(|until| now < until) {
+            return None;
+        }
         self.set
             .first_entry()
             .filter(|entry| entry.key().0 <= now)
