@@ -457,7 +457,26 @@ fn closed_enums_are_parsed_as_they_are_displayed() {
     round_trip(&[Sticky::Soft, Sticky::Hard], "sticky");
     round_trip(&[ConcurrencyStrategy::GroupRoundRobin, ConcurrencyStrategy::CancelQueuedExceptOldest], "queue_newest");
     round_trip(&[RateLimitWindow::Second, RateLimitWindow::Year], "decade");
+    round_trip(&[ChangeKind::Run, ChangeKind::Task, ChangeKind::Gap], "runs");
+    round_trip(&[AttemptResult::Completed, AttemptResult::Dropped], "ok");
+    round_trip(&[ErrorKind::Config, ErrorKind::RateLimited], "RateLimited");
     round_trip(&[TimeoutKind::Execution, TimeoutKind::Schedule], "run");
+}
+
+#[test]
+fn settings_can_be_read_from_files_of_users() {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    for value in [Compression::None, Compression::Gzip] {
+        assert_eq!(text(&serde_json::to_value(value).unwrap()), Some(value.to_string()));
+    }
+    for value in [TlsStrategy::None, TlsStrategy::Tls, TlsStrategy::Mtls] {
+        assert_eq!(text(&serde_json::to_value(value).unwrap()), Some(value.to_string()));
+    }
+    for value in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        assert_eq!(text(&serde_json::to_value(value).unwrap()), Some(value.to_string()));
+    }
+    let policy: RetryPolicy = round_trip(&serde_json::json!({"max_retries": 3}));
+    assert_eq!(policy, RetryPolicy::max_retries(3));
 }
 
 #[test]

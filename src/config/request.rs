@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::tuning::MAX_TIMEOUT;
 use crate::error::{Error, Result};
 
@@ -26,7 +28,7 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RetryPolicy {
     max_retries: u32,
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Secret;
 use crate::error::Error;
 
@@ -17,7 +19,8 @@ use crate::error::Error;
 /// # let _ = builder;
 /// assert_eq!(TlsStrategy::Mtls.as_str(), "mtls");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TlsStrategy {
     /// The connection is not encrypted. For an engine on the same machine or in the same cluster.
@@ -72,13 +75,15 @@ impl fmt::Display for TlsStrategy {
 /// assert!(TlsVersion::Tls12 < TlsVersion::Tls13);
 /// assert_eq!(TlsVersion::default().as_str(), "1.3");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum TlsVersion {
     /// TLS 1.2 or later, for servers and proxies that do not support TLS 1.3.
+    #[serde(rename = "1.2")]
     Tls12,
     /// TLS 1.3 or later.
     #[default]
+    #[serde(rename = "1.3")]
     Tls13,
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::layers::{Layers, Sourced, or_default};
 use super::setting::{self, Setting};
 use super::{ConfigBuilder, RetryPolicy, Source};
@@ -19,7 +21,8 @@ use crate::error::Error;
 /// # let _ = builder;
 /// assert_eq!(Compression::Gzip.as_str(), "gzip");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Compression {
     /// No compression in either direction.

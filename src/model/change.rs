@@ -1,11 +1,14 @@
 //! Status changes of runs and tasks.
 
 use std::fmt;
+use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::name::parse_name;
 use super::{AttemptStatus, Outcome, RunId, RunStatus, TaskId};
+use crate::error::{Error, Result};
 
 /// What a watch returns: a new status of a run, a new status of a task of a DAG run, or a gap.
 ///
@@ -148,6 +151,32 @@ pub enum ChangeKind {
     Task,
     /// A [`Change::Gap`]: changes may be missing.
     Gap,
+}
+
+impl ChangeKind {
+    const ALL: [Self; 3] = [Self::Run, Self::Task, Self::Gap];
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Run => "run",
+            Self::Task => "task",
+            Self::Gap => "gap",
+        })
+    }
+}
+
+impl FromStr for ChangeKind {
+    type Err = Error;
+
+    /// Parses `run`, `task` or `gap`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self> {
+        parse_name("change kind", &Self::ALL, name)
+    }
 }
 
 impl Change {

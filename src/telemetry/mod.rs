@@ -89,7 +89,9 @@ mod prometheus;
 mod spans;
 mod trace;
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -273,6 +275,33 @@ impl AttemptResult {
     }
 }
 
+impl fmt::Display for AttemptResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for AttemptResult {
+    type Err = Error;
+
+    /// Parses a name such as `completed`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for any other string.
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "completed" => Ok(Self::Completed),
+            "failed" => Ok(Self::Failed),
+            "cancelled" => Ok(Self::Cancelled),
+            "dropped" => Ok(Self::Dropped),
+            _ => {
+                let expected = "expected one of completed, failed, cancelled, dropped";
+                Err(Error::invalid("attempt result", format_args!("{expected}, got {name:?}")))
+            }
+        }
+    }
+}
+
 /// Receives the measurements of this process; see [`set_recorder`]. It is called often and from many threads: it must be fast, and must
 /// not block.
 ///
@@ -298,30 +327,7 @@ pub trait Recorder: Send + Sync + 'static {
 
 /// The value of the label `result` of a call.
 fn call_result(error: Option<ErrorKind>) -> &'static str {
-    match error {
-        None => "ok",
-        Some(ErrorKind::Config) => "config",
-        Some(ErrorKind::InvalidInput) => "invalid_input",
-        Some(ErrorKind::TooLarge) => "too_large",
-        Some(ErrorKind::Encode) => "encode",
-        Some(ErrorKind::Decode) => "decode",
-        Some(ErrorKind::Unavailable) => "unavailable",
-        Some(ErrorKind::Timeout) => "timeout",
-        Some(ErrorKind::Unauthenticated) => "unauthenticated",
-        Some(ErrorKind::RateLimited) => "rate_limited",
-        Some(ErrorKind::RunNotFound) => "run_not_found",
-        Some(ErrorKind::WorkflowNotFound) => "workflow_not_found",
-        Some(ErrorKind::NotFound) => "not_found",
-        Some(ErrorKind::AlreadyExists) => "already_exists",
-        Some(ErrorKind::Rejected) => "rejected",
-        Some(ErrorKind::Unimplemented) => "unimplemented",
-        Some(ErrorKind::Server) => "server",
-        Some(ErrorKind::RunFailed) => "run_failed",
-        Some(ErrorKind::RunState) => "run_state",
-        Some(ErrorKind::Storage) => "storage",
-        Some(ErrorKind::Corrupt) => "corrupt",
-        Some(ErrorKind::Closed) => "closed",
-    }
+    error.map_or("ok", ErrorKind::name)
 }
 
 static RECORDER: OnceLock<Box<dyn Recorder>> = OnceLock::new();

@@ -4,12 +4,16 @@
 //! found out. The only exception is [`RunHandle::result`](crate::RunHandle::result), which returns only outputs. Its error contains the
 //! outcome.
 
+mod kind;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::value::{Outcome, RunId, RunStatus};
+
+pub use kind::ErrorKind;
 
 /// The result of fallible functions of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -66,65 +70,6 @@ pub(crate) enum RunDetail {
     Ended(RunId, Arc<Outcome>, RunStatus),
     /// The run that has the idempotency key of a run that was not started.
     Existing(RunId),
-}
-
-/// The kind of an [`Error`].
-///
-/// ```
-/// use hatchet::{ErrorKind, RunId};
-///
-/// let error = "not an id".parse::<RunId>().unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::InvalidInput);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The configuration is invalid, or the current thread has no suitable Tokio runtime. For an invalid configuration,
-    /// [`Error::config_error`](crate::Error::config_error) lists all problems.
-    Config,
-    /// The request is invalid, and was not sent. The text names the field and the limit.
-    InvalidInput,
-    /// A message or a payload exceeds a size limit of the client or the server.
-    TooLarge,
-    /// A value cannot be serialized.
-    Encode,
-    /// A response or a payload cannot be deserialized.
-    Decode,
-    /// The server cannot be reached, or the connection was lost.
-    Unavailable,
-    /// The deadline has passed.
-    Timeout,
-    /// The token is missing, invalid or expired, belongs to another tenant, or lacks a permission.
-    Unauthenticated,
-    /// The server limits the rate of calls.
-    RateLimited,
-    /// The run does not exist. The server can return the id of a run that it never creates, for example for an unknown workflow.
-    RunNotFound,
-    /// The workflow does not exist.
-    WorkflowNotFound,
-    /// Another object does not exist, such as an event, a schedule, a cron or a parent's output.
-    NotFound,
-    /// Something with the same key exists: a run with the same idempotency key ([`Error::existing_run_id`](crate::Error::existing_run_id)),
-    /// a cron with the same name and expression, or a workflow whose name differs only in case.
-    AlreadyExists,
-    /// The server refuses the request. A retry has the same result.
-    Rejected,
-    /// The server does not implement the call, or is too old for an option of a definition. The text names the required version.
-    Unimplemented,
-    /// The server has an internal error, or its response is invalid.
-    Server,
-    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only methods that return outputs return it, such as
-    /// [`RunHandle::result`](crate::RunHandle::result) and [`RunBuilder::result`](crate::builder::RunBuilder::result).
-    RunFailed,
-    /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).
-    RunState,
-    /// The store of an archive cannot be read or written. The [`source`](StdError::source) is the error of the store, if there is one.
-    Storage,
-    /// A file of an archive is damaged, or its manifest was written by a newer version of this crate. The text names the file, or the column
-    /// whose value is invalid.
-    Corrupt,
-    /// The client, the worker or the runtime is shut down.
-    Closed,
 }
 
 /// When the server allows a retry; see [`Error::retry_after`].
