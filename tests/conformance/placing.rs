@@ -1,11 +1,11 @@
 //! C8 and B8: the assignment of runs to workers, and idempotency keys.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use hatchet::model::{DesiredLabel, Idempotency, TimeoutKind, WorkerId};
 use hatchet::workflow::{Sticky, WorkflowRef};
-use hatchet::{Context, ErrorKind, Outcome, Priority, RunHandle, RunId, Task};
+use hatchet::{Context, ErrorKind, Outcome, Priority, RunHandle, RunId, Task, Workflow};
 use serde_json::{Value, json};
 
 use crate::setup::{Setup, rows};
@@ -15,6 +15,7 @@ rows! {
     c8_metadata_and_priority_reach_the_engine,
     c8_a_desired_worker_gets_the_runs_of_a_sticky_task,
     c8_desired_labels_select_the_worker,
+    w8_the_tasks_of_a_sticky_workflow_run_on_one_worker,
     b8_idempotency_keys_make_triggers_repeatable,
     b8_a_start_with_a_key_can_be_called_again,
     b8_keys_are_released_when_their_run_has_ended,
@@ -127,6 +128,27 @@ async fn c8_desired_labels_select_the_worker(setup: Setup) {
 }
 
 /// An expression whose keys are unique to this test.
+async fn w8_the_tasks_of_a_sticky_workflow_run_on_one_worker(setup: Setup) {
+    let task = |name: &str| Task::new(name, async |_: Number, context: Context| Ok(context.worker_id()));
+    for (sticky, name) in [(Sticky::Soft, "soft"), (Sticky::Hard, "hard")] {
+        let (first, second, third) = (task("first"), task("second"), task("third"));
+        let flow: Workflow<Number> = Workflow::new(setup.name(name)).task(&first);
+        let flow = flow.task_after(&second, ["first"]).task_after(&third, ["second"]).sticky(sticky);
+        let start = |name: &str| setup.hatchet.worker(setup.name(name)).register(&flow).build().unwrap().start();
+        let workers = [start("one").await.unwrap(), start("other").await.unwrap()];
+        let runs = setup.hatchet.run_many(&flow, (0..6).map(|n| Number { n }));
+        for output in runs.results().await.unwrap() {
+            let output: HashMap<String, WorkerId> = serde_json::from_value(output.unwrap()).unwrap();
+            let used: HashSet<_> = output.values().collect();
+            assert_eq!((output.len(), used.len()), (3, 1), "{sticky}: {output:?}");
+            assert!(workers.iter().any(|worker| used.contains(&worker.id())), "{sticky}: {output:?}");
+        }
+        for worker in workers {
+            worker.shutdown().await;
+        }
+    }
+}
+
 fn key(setup: &Setup) -> String {
     format!("'{}:' + input.id", setup.name("k"))
 }
