@@ -110,7 +110,7 @@ impl WorkerBuilder {
 
     /// Sets the maximum number of results in the outbox, from 1 to 1 000 000. The default is 10 000. The outbox holds the results of
     /// attempts that the engine has not accepted yet. If it is full, or its outputs and errors exceed 64 MiB, the worker starts no further
-    /// attempts until the engine accepts results again. The engine is not told: attempts that it assigns meanwhile wait in the worker, and time
+    /// attempts until the engine accepts results again. The engine does not know this: attempts that it assigns meanwhile wait in the worker, and time
     /// out if they wait for longer than the timeout of their task.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;

@@ -199,7 +199,7 @@ async fn t6_a_collection_that_is_stopped_and_repeated_archives_each_run_once(set
     let worker = setup.worker(&task).await;
     let runs = ended(&setup, &task, 0..6).await;
     let collect = || -> CollectBuilder { archive.collect(&setup.hatchet, of(&[task.name()])) };
-    // It is dropped after more and more polls, until one is complete. Until something is committed, each begins anew.
+    // It is dropped after more and more polls, until one is complete. Until something is committed, each begins again.
     let (mut stopped_before, mut stopped_after) = (0, 0);
     for polls in 0.. {
         let mut collection = std::pin::pin!(collect().requests_per_second(10_000).concurrency(1).send());

@@ -31,13 +31,13 @@ rows! {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Shape {
     Point,
-    Circle { radius: f64 },
+    Disc { radius: f64 },
 }
 
 async fn w1_outputs_are_returned_unchanged(setup: Setup) {
     let task = Task::new(setup.name("echo"), async |input: Value, _: Context| Ok(input["value"].clone()));
     let typed = Task::new(setup.name("typed"), async |input: Number, _: Context| {
-        Ok(vec![Shape::Point, Shape::Circle { radius: if input.n == 1 { 0.1 } else { 2.0 } }])
+        Ok(vec![Shape::Point, Shape::Disc { radius: if input.n == 1 { 0.1 } else { 2.0 } }])
     });
     let failing: Task<Number, Doubled> = Task::new(setup.name("failing"), async |input: Number, _: Context| {
         Err(TaskError::new(format!("got {}", input.n)))
@@ -49,7 +49,7 @@ async fn w1_outputs_are_returned_unchanged(setup: Setup) {
         assert_eq!(setup.hatchet.run(&task, &json!({ "value": value })).result().await.unwrap(), value);
     }
     let shapes = setup.hatchet.run(&typed, &Number { n: 1 }).result().await.unwrap();
-    assert_eq!(shapes, [Shape::Point, Shape::Circle { radius: 0.1 }]);
+    assert_eq!(shapes, [Shape::Point, Shape::Disc { radius: 0.1 }]);
     let Outcome::Failed(failure) = setup.hatchet.run(&failing, &Number { n: 3 }).outcome().await.unwrap() else {
         panic!()
     };

@@ -20,7 +20,7 @@ rows! {
     b8_a_start_with_a_key_can_be_called_again,
     b8_keys_are_released_when_their_run_has_ended,
     b8_bulk_collisions_name_the_existing_run,
-    b8_bulk_collisions_of_equal_inputs_are_told_apart_by_their_tags,
+    b8_bulk_collisions_of_equal_inputs_are_matched_by_their_tags,
 }
 
 /// Waits for the end of a run, and returns the worker of its newest attempt.
@@ -218,7 +218,7 @@ async fn b8_keys_are_released_when_their_run_has_ended(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn b8_bulk_collisions_of_equal_inputs_are_told_apart_by_their_tags(setup: Setup) {
+async fn b8_bulk_collisions_of_equal_inputs_are_matched_by_their_tags(setup: Setup) {
     let minute = Duration::from_secs(60);
     let key = format!("'{}:' + additional_metadata.key", setup.name("k"));
     let task = endless(setup.name("endless")).idempotency(Idempotency::for_time(key, minute));
