@@ -377,7 +377,7 @@ async fn a_worker_of_a_closed_client_counts_its_attempts_as_unfinished() {
     assert_eq!((report.completed, report.unfinished, report.total()), (1, 2, 3), "{report}");
     let finished_of = |run| report.unfinished_tasks.iter().find(|task| task.run_id == run).map(|task| task.is_finished);
     assert_eq!((finished_of(finished.id()), finished_of(dropped.id())), (Some(true), Some(false)));
-    assert_eq!(started.elapsed(), 21 * SECOND, "the grace period of the shutdown, and that of a cancel");
+    assert_eq!(started.elapsed(), 21 * SECOND, "the grace period of the shutdown, and that of a cancellation");
     setup.end().await;
 }
 

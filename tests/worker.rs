@@ -59,7 +59,7 @@ async fn cancelled_tasks_are_notified_and_then_dropped() {
     assert_eq!((report.cancelled, report.total(), notified.load(SeqCst)), (1, 1, 1));
     assert!(
         start.elapsed() <= 3 * SECOND,
-        "{:?}: the shutdown waits for the grace period of the cancel, and not for its own",
+        "{:?}: the shutdown waits for the grace period of the cancellation, and not for its own",
         start.elapsed()
     );
 }
@@ -328,7 +328,7 @@ async fn a_shutdown_can_be_given_another_grace_period() {
         let running = Instant::now();
         let report = worker.shutdown_with_timeout(grace * SECOND).await;
         assert_eq!((report.completed, report.unfinished), expected, "{report}");
-        // The attempt is dropped after the grace period of a cancel, one second.
+        // The attempt is dropped after the grace period of a cancellation, one second.
         let elapsed = running.elapsed();
         if grace == 10 {
             assert_eq!(elapsed, 11 * SECOND);

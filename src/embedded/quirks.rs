@@ -62,9 +62,9 @@ quirks! {
     EarlyEnd,
     /// Tasks that depend on a task whose output is not a JSON object are never created.
     StuckDependents,
-    /// A cancel of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
+    /// A cancellation of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
     UncancellableWaits,
-    /// The cancels of one call are executed one after the other. All but the first follow the response, which takes seconds for
+    /// The cancellations of one call are executed one after the other. All but the first follow the response, which takes seconds for
     /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancel.
     SlowCancels,
     /// One in five tasks that are cancelled while queued still times out when its schedule timeout passes. Then REST
@@ -91,8 +91,8 @@ quirks! {
     /// A chunk that is not UTF-8 ends the streams of all who watch its run, with `INTERNAL`. Without this quirk, what is not UTF-8 is
     /// replaced by U+FFFD.
     BrokenChunks,
-    /// A cancel or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
-    /// other one; which one is first after a cancel is random. REST shows the completed one, and the result stream sends both.
+    /// A cancellation or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
+    /// other one; which one is first after a cancellation is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
     /// A report with a retry count that is higher than that of the current attempt ends the task in REST. gRPC shows it as running, and it
     /// keeps its slot until the current attempt ends. Without this quirk, such a report is only recorded.

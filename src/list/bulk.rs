@@ -23,7 +23,7 @@ use crate::run::cancel::{self, CancelOptions};
 use crate::run::replay::{self, Replay};
 
 impl RunQuery {
-    /// Prepares a cancel of all matching runs. If the filter has no status, runs that have ended are omitted, also from the report. If it
+    /// Prepares a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, also from the report. If it
     /// has, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
     ///
     /// ```no_run
@@ -49,7 +49,7 @@ impl RunQuery {
     }
 }
 
-/// A cancel of all matching runs that is about to be sent; see [`RunQuery::cancel`].
+/// A cancellation of all matching runs that is about to be sent; see [`RunQuery::cancel`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -180,7 +180,7 @@ impl RunDetails {
             .unwrap_or(1)
     }
 
-    /// Returns the reason and the author of the cancel, if the run was cancelled with this crate.
+    /// Returns the reason and the author of the cancellation, if the run was cancelled with this crate.
     pub fn cancellation(&self) -> Option<&CancelRequest> {
         match self.outcome.as_ref()? {
             Outcome::Cancelled(cancellation) => cancellation.request.as_ref(),

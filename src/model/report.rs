@@ -78,9 +78,9 @@ pub enum Effect {
     /// The run was skipped because of its status: a run that has ended is not cancelled, a run that has not ended is not replayed, and
     /// a cancelled run is replayed only on request.
     Skipped(RunStatus),
-    /// The run ended with this status before the cancel was applied.
+    /// The run ended with this status before the cancellation was applied.
     FinishedFirst(RunStatus),
-    /// The server accepted the action, but it had no effect within the time limit: the run has this status. A cancel has no effect on
+    /// The server accepted the action, but it had no effect within the time limit: the run has this status. A cancellation has no effect on
     /// a DAG run that waits for a sleep or an event, and the engine may lose replays when there are many.
     NoEffect(RunStatus),
     /// The run does not exist.

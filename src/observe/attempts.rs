@@ -86,8 +86,8 @@ pub(super) fn attempts<'a>(events: impl IntoIterator<Item = &'a TaskEvent>) -> V
 }
 
 /// The end that counts, of all ends of an attempt. If the engine has taken the attempt from its worker, or has started another attempt
-/// after a failure, the attempt failed: a late output is recorded and ignored. Otherwise it is one with an output; otherwise not a cancel
-/// if there is a failure, because all API views show a task that fails after its cancel as failed; otherwise the first one, because the
+/// after a failure, the attempt failed: a late output is recorded and ignored. Otherwise it is one with an output; otherwise not a cancellation
+/// if there is a failure, because all API views show a task that fails after its cancellation as failed; otherwise the first one, because the
 /// schedule timeout of a run that was cancelled in the queue still passes.
 fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEvent)> {
     let has_failed = ends.iter().any(|(status, _)| *status == RunStatus::Failed);
@@ -97,7 +97,7 @@ fn counting_end(ends: Ends<'_>, was_retried: bool) -> Option<(RunStatus, &TaskEv
     let counts = |(status, _): &(RunStatus, &TaskEvent)| {
         if was_taken { is_failure(status) } else { !has_failed || *status != RunStatus::Cancelled }
     };
-    // At the same time, a cancel came first, so the order of the events does not matter.
+    // At the same time, a cancellation came first, so the order of the events does not matter.
     ends.into_iter().filter(counts).min_by_key(|(status, event)| {
         let rank = (*status != RunStatus::Cancelled, &event.kind);
         (*status != RunStatus::Completed, event.timestamp, rank)

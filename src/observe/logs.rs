@@ -28,7 +28,7 @@ const PAGE: usize = 1000;
 const MAX_PAGE: usize = 10_000;
 /// The number of tasks whose logs are read concurrently.
 const MAX_CONCURRENT_READS: usize = 8;
-/// How the text of a line with the reason of a cancel begins.
+/// How the text of a line with the reason of a cancellation begins.
 const CANCEL_TEXT: &str = "Cancellation requested";
 /// The metadata key of such a line, which distinguishes it from a line with the same text.
 const CANCEL_KEY: &str = "hatchet_rs__cancel";
@@ -207,7 +207,7 @@ pub(super) async fn first_lines(
         .await
 }
 
-/// Adds the reason of the cancel, if the run was cancelled. It is in the logs of the tasks.
+/// Adds the reason of the cancellation, if the run was cancelled. It is in the logs of the tasks.
 pub(super) async fn add_cancel_request(client: &Client, gate: Option<&Gate>, details: &mut RunDetails) -> Result<()> {
     if !matches!(details.outcome, Some(Outcome::Cancelled(_))) {
         return Ok(());
@@ -235,7 +235,7 @@ fn last_request(tasks: &[TaskDetails], lines: &[LogLine]) -> Option<CancelReques
     lines.iter().filter(|line| !replayed(line)).filter_map(request).max_by_key(|request| request.requested_at)
 }
 
-/// The text of the line with the reason of a cancel, and its metadata.
+/// The text of the line with the reason of a cancellation, and its metadata.
 pub(crate) fn cancel_line(reason: Option<&str>, by: Option<&str>) -> (String, String) {
     let by_text = by.map(|by| format!(" by {by}")).unwrap_or_default();
     let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();

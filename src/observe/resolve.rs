@@ -100,7 +100,7 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
 
 /// Resolves a run from gRPC alone. `None` if REST is needed.
 ///
-/// gRPC does not distinguish a cancel from a schedule timeout, nor an execution timeout from a failure with the same error message.
+/// gRPC does not distinguish a cancellation from a schedule timeout, nor an execution timeout from a failure with the same error message.
 pub(super) fn resolve_from_grpc(view: &RunView<'_>) -> Option<Resolution> {
     let grpc = view.evidence.grpc.as_ref()?;
     let status = grpc_status(grpc);
@@ -246,7 +246,7 @@ mod tests {
                 "completed {}",
                 true,
             ),
-            // Completed after its cancel.
+            // Completed after its cancellation.
             (
                 "CANCELLED",
                 "COMPLETED",

@@ -13,7 +13,7 @@ pub(super) fn agrees(task: &TaskView<'_>) -> bool {
     match by_grpc.status {
         // If one attempt has two ends, REST shows this one.
         RunStatus::Completed => task.rest_status().is_none(),
-        // gRPC shows a schedule timeout as cancelled, and an attempt that fails after its cancel has both ends.
+        // gRPC shows a schedule timeout as cancelled, and an attempt that fails after its cancellation has both ends.
         RunStatus::Cancelled => {
             let is_known = |kind| task.event_text(&kind).is_some();
             task.rest_status().is_none()

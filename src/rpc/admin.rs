@@ -15,7 +15,7 @@ static PUT_WORKFLOW: Method<CreateWorkflowVersionRequest, CreateWorkflowVersionR
     Method::idempotent("PutWorkflow", "/v1.AdminService/PutWorkflow");
 static GET_RUN_DETAILS: Method<GetRunDetailsRequest, GetRunDetailsResponse> =
     Method::idempotent("GetRunDetails", "/v1.AdminService/GetRunDetails");
-/// Not retried here: a run may end before the retry, and a cancel would then corrupt it. The caller fetches the run first.
+/// Not retried here: a run may end before the retry, and a cancellation would then corrupt it. The caller fetches the run first.
 static CANCEL_TASKS: Method<CancelTasksRequest, CancelTasksResponse> =
     Method::single("CancelTasks", "/v1.AdminService/CancelTasks");
 /// Not retried here: meanwhile, the runs may have been replayed. The caller fetches them first.

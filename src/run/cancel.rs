@@ -2,7 +2,7 @@
 //!
 //! The server accepts every cancel. For a run that has ended, it records a second end; for a run that waits for a sleep or an
 //! event, it does nothing. So a run that has ended is not cancelled, and the report contains the state that was fetched
-//! afterwards. A run that ends between the first fetch and the cancel may still get a second end; the report shows this.
+//! afterwards. A run that ends between the first fetch and the cancellation may still get a second end; the report shows this.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -21,16 +21,16 @@ use crate::model::{Effect, RunDetails, RunId, RunReport, TaskId};
 use crate::observe::RunFetch;
 use crate::time::MAX_DURATION;
 
-/// How long a cancel may take to have an effect, by default.
+/// How long a cancellation may take to have an effect, by default.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The number of runs in one call.
 pub(crate) const BATCH: usize = 100;
 /// For how long a fetched status is considered current when the run is cancelled.
 const STATE_VALID_FOR: Duration = Duration::from_millis(50);
-/// The number of concurrent batches. A cancel takes seconds to have an effect, and the next one need not wait for it.
+/// The number of concurrent batches. A cancellation takes seconds to have an effect, and the next one need not wait for it.
 pub(crate) const MAX_CONCURRENT_BATCHES: usize = 4;
 impl<O> RunHandle<O> {
-    /// Prepares a cancel; [`send`](CancelBuilder::send) sends it.
+    /// Prepares a cancellation; [`send`](CancelBuilder::send) sends it.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -46,14 +46,14 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Prepares a cancel of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
+    /// Prepares a cancellation of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
     /// filter, use [`RunQuery::cancel`](crate::builder::RunQuery::cancel).
     pub fn cancel_many(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
         CancelManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: CancelOptions::default() }
     }
 }
 
-/// The options of a cancel.
+/// The options of a cancellation.
 #[derive(Debug, Clone)]
 pub(crate) struct CancelOptions {
     pub(crate) reason: CancelReason,
@@ -103,7 +103,7 @@ impl CancelOptions {
     }
 }
 
-/// A cancel that is about to be sent; see [`RunHandle::cancel`].
+/// A cancellation that is about to be sent; see [`RunHandle::cancel`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -149,21 +149,21 @@ impl CancelBuilder {
         self
     }
 
-    /// Sets how long the cancel may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
+    /// Sets how long the cancellation may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
     /// default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
     }
 
-    /// Cancels the run, and waits until the cancel has an effect. Running tasks are notified and have the worker's
+    /// Cancels the run, and waits until the cancellation has an effect. Running tasks are notified and have the worker's
     /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end. Later tasks do not start, and nothing is retried.
     /// The children of the run continue; [`children`](RunHandle::children) lists them.
     ///
     /// With a [reason](Self::reason) or an [author](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///
     /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). A run that
-    /// ended just before the cancel arrived may have two ends; see [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
+    /// ended just before the cancellation arrived may have two ends; see [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
     ///
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
@@ -190,7 +190,7 @@ impl CancelBuilder {
     }
 }
 
-/// A cancel of many runs that is about to be sent; see [`Client::cancel_many`].
+/// A cancellation of many runs that is about to be sent; see [`Client::cancel_many`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -354,7 +354,7 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
         }
         let Err(error) = client.rpc().admin.cancel(runs.iter().copied()).await else { break unknown };
         if !error.has_no_side_effects() {
-            // The cancel may have been applied. The fetch below reports it.
+            // The cancellation may have been applied. The fetch below reports it.
             tracing::warn!(%error, "lost the response to a cancellation");
             break unknown;
         }
@@ -370,7 +370,7 @@ async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &Cancel
     active.iter().map(|active| effects.remove(&active.run).unwrap_or(Effect::NotFound)).collect()
 }
 
-/// Fetches runs again whose status is not current: a cancel would corrupt a run that has ended meanwhile. Returns the runs that have
+/// Fetches runs again whose status is not current: a cancellation would corrupt a run that has ended meanwhile. Returns the runs that have
 /// ended, and those that cannot be fetched.
 async fn check_again(
     client: &Client,
@@ -447,7 +447,7 @@ mod tests {
         let report = run.cancel().within(5 * SECOND).send().await.unwrap();
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
         assert!((5 * SECOND..=5 * SECOND + MAX_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
-        assert_eq!(engine.faults().planned(), 9, "a cancel that may have been processed is not repeated");
+        assert_eq!(engine.faults().planned(), 9, "a cancellation that may have been processed is not repeated");
     }
 
     #[tokio::test(start_paused = true)]
@@ -502,7 +502,7 @@ mod tests {
         for (delay, expected) in [(Duration::ZERO, 0), (STATE_VALID_FOR + SECOND, 1)] {
             let (engine, run) = queued().await;
             engine.faults().inject("PutLog", Fault::Delay(delay)).unwrap();
-            // One fetch before the cancel, and one that shows its effect, for which the details are fetched, too.
+            // One fetch before the cancellation, and one that shows its effect, for which the details are fetched, too.
             engine.faults().inject_times("GetRunDetails", Fault::Delay(Duration::ZERO), 100).unwrap();
             assert!(run.cancel().reason("why").send().await.unwrap().is_applied());
             assert_eq!(100 - engine.faults().planned(), 3 + expected, "{delay:?}");

@@ -1,4 +1,4 @@
-//! The effects of commands: what they have in common, and waiting for those of a cancel.
+//! The effects of commands: what they have in common, and waiting for those of a cancellation.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::transport::Polling;
 
 /// The number of concurrent calls if each run has a call of its own.
 pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
-/// The maximum interval between fetches of a run after its cancel or replay.
+/// The maximum interval between fetches of a run after its cancellation or replay.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Each of the runs once, in their order.
@@ -81,7 +81,7 @@ pub(super) async fn wait_for_cancels(
     }
 }
 
-/// Fetches the effect of a cancel on a run. `Err` contains the effect so far, which a later fetch may change.
+/// Fetches the effect of a cancellation on a run. `Err` contains the effect so far, which a later fetch may change.
 async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
     let unknown = |error: Error| {
         let may_change = may_recover(&error);

@@ -80,7 +80,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cancellation {
-    /// The text of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancel by request.
+    /// The text of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancellation by request.
     pub message: Option<String>,
     /// The last request to cancel the run that had a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not
     /// record which cancel ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the

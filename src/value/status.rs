@@ -56,7 +56,7 @@ impl RunStatus {
     /// Returns whether an attempt can go from this status to `next`. A final status has no successor: what follows it is another
     /// attempt.
     ///
-    /// A queued attempt can end without having been seen to run: the report of its start can be late or missing, and a cancel or a
+    /// A queued attempt can end without having been seen to run: the report of its start can be late or missing, and a cancellation or a
     /// schedule timeout ends it in the queue.
     pub fn can_become(&self, next: &Self) -> bool {
         TRANSITIONS.iter().any(|(from, to)| from == self && to == next)

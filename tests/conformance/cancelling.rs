@@ -146,7 +146,7 @@ async fn x6_details_contain_the_reason_and_the_requester(setup: Setup) {
     let effect = run.cancel().send().await.unwrap().effect;
     assert!(matches!(effect, Effect::Applied), "{effect} {:#?}", run.details().await);
     assert_eq!(run.details().await.unwrap().cancellation(), None);
-    // A cancel without a reason and a requester has no request.
+    // A cancellation without a reason and a requester has no request.
     let other = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     other.cancel().send().await.unwrap();
     assert_eq!(other.details().await.unwrap().cancellation(), None);
@@ -285,7 +285,7 @@ async fn x11_cancels_without_effect_are_reported(setup: Setup) {
     worker.shutdown().await;
 }
 
-/// After the cancel, the engine stores a schedule timeout for some runs, and REST shows those as failed.
+/// After the cancellation, the engine stores a schedule timeout for some runs, and REST shows those as failed.
 async fn x5_queued_runs_stay_cancelled_after_their_schedule_timeout(setup: Setup) {
     let task = double(setup.name("double")).schedule_timeout(Duration::from_secs(4));
     setup.worker(&task).await.shutdown().await;

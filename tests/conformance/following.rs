@@ -152,7 +152,7 @@ async fn s11_watches_return_all_states_of_a_replay(setup: Setup) {
 async fn s12_conflicting_api_views_are_resolved_to_the_permanent_status(setup: Setup) {
     let task = double(setup.name("double"));
     setup.worker(&task).await.shutdown().await;
-    // A report after the cancel of a running task: the output is permanent, and gRPC does not show it.
+    // A report after the cancellation of a running task: the output is permanent, and gRPC does not show it.
     let running = endless(setup.name("endless"));
     let worker = setup.worker(&running).await;
     let late = setup.hatchet.run(&running, &ONE).start().await.unwrap();
@@ -169,7 +169,7 @@ async fn s12_conflicting_api_views_are_resolved_to_the_permanent_status(setup: S
         assert_eq!((&conflict.grpc, &conflict.rest), (&RunStatus::Cancelled, &RunStatus::Completed));
     }
     worker.shutdown().await;
-    // A cancel by another client after the end: the status does not change.
+    // A cancellation by another client after the end: the status does not change.
     let ended = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     report(&setup, &ended, StepActionEventType::StepEventTypeCompleted, r#"{"doubled":2}"#).await;
     assert_eq!(ended.result().await.unwrap(), Doubled { doubled: 2 });

@@ -94,7 +94,7 @@ async fn c13_calls_that_need_rest_fail_fast(setup: Setup) {
         assert!(error.has_no_side_effects(), "{error:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    // A cancel without a reason does not need REST. A wait reports that the outcome is unknown.
+    // A cancellation without a reason does not need REST. A wait reports that the outcome is unknown.
     until_started(&hatchet, run.id()).await;
     assert!(matches!(run.cancel().send().await.unwrap().effect, Effect::Applied));
     let error = run.outcome().await.unwrap_err();

@@ -340,7 +340,7 @@ async fn permanent_errors_end_the_observation_of_a_cancel() {
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     setup.engine.faults().inject("CancelTasks", Fault::Delay(SECOND)).unwrap();
     let expired = async {
-        // Between the fetch before the cancel, and the fetches after it.
+        // Between the fetch before the cancellation, and the fetches after it.
         sleep(SECOND / 2).await;
         setup.engine.faults().inject_times("GetRunDetails", Fault::RefuseGrpc(PERMISSION_DENIED), 1000).unwrap();
     };

@@ -54,7 +54,7 @@ impl Setup {
     }
 }
 
-/// The runs that the worker was sent, each with whether it was a cancel.
+/// The runs that the worker was sent, each with whether it was a cancellation.
 fn actions(received: &Received) -> Vec<(String, bool)> {
     let messages = received.messages();
     let action = |(_, action): &(_, Value)| {

@@ -11,10 +11,10 @@ use crate::embedded::core::store::{
 };
 use crate::embedded::quirks::Quirk;
 
-/// How long each cancel of a large call takes: 2000 take a little more than six seconds.
+/// How long each cancellation of a large call takes: 2000 take a little more than six seconds.
 const CANCEL_DURATION: Duration = Duration::from_millis(3);
 
-/// The message of a cancel because of a concurrency limit.
+/// The message of a cancellation because of a concurrency limit.
 const EXCEEDS_LIMIT: &str = "Cancelled due to concurrency strategy";
 
 /// What one id of a call means.

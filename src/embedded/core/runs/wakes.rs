@@ -31,7 +31,7 @@ fn satisfy(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, met: &[u16], payl
     announce::if_ended(core, turn, key.run);
 }
 
-/// Cancels the tasks of a DAG that have not been created yet, as far as a cancel affects them. The others follow from the tasks
+/// Cancels the tasks of a DAG that have not been created yet, as far as a cancellation affects them. The others follow from the tasks
 /// that they depend on. Returns whether any was cancelled.
 pub(crate) fn cancel(core: &mut Core, turn: &mut Turn<'_>, keys: impl IntoIterator<Item = TaskKey>) -> bool {
     let mut any = false;

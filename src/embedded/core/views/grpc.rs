@@ -57,7 +57,7 @@ fn shown_final(task: &Task, now: At) -> Option<&Final> {
     let mut rows = task.current_finals();
     let first = rows.next()?;
     match rows.next_back() {
-        // A failure reported after a cancel, a completion reported after a failure, and any report about a task that was never
+        // A failure reported after a cancellation, a completion reported after a failure, and any report about a task that was never
         // assigned are shown immediately.
         Some(last)
             if task.shows_last_final(now)

@@ -6,7 +6,7 @@ use crate::embedded::core::runs::progress;
 use crate::embedded::core::store::{Core, State, StatusError, TaskEventKind, Turn};
 use crate::embedded::quirks::Quirk;
 
-/// Releases the slots of a running attempt. From then on the worker is not notified of a cancel, and the task stays with a worker that is
+/// Releases the slots of a running attempt. From then on the worker is not notified of a cancellation, and the task stays with a worker that is
 /// lost; its execution timeout still applies.
 pub(crate) fn release_slot(core: &mut Core, turn: &mut Turn<'_>, task: Uuid) -> Result<(), StatusError> {
     let key = core.known_task(task)?;

@@ -111,7 +111,7 @@ async fn assignments_after_the_start_of_the_shutdown_are_counted() {
     assert_eq!((report.completed, report.unfinished, report.total()), (2, 2, 4), "{report}");
     let unfinished: Vec<_> = report.unfinished_tasks.iter().map(|task| task.task_id.to_string()).collect();
     assert!(unfinished[0].ends_with('4') && unfinished[1].ends_with('1'), "{unfinished:?}");
-    // The grace period, and that of a cancel.
+    // The grace period, and that of a cancellation.
     assert_eq!(started.elapsed(), 3 * SECOND);
 }
 

@@ -99,7 +99,7 @@ fn it_is_found_however_it_and_its_parent_have_ended() {
     // A replay of the parent starts none of them again.
     bench.turn(|core, turn| core.replay(turn, &[id]));
     assert_eq!(bench.child(id, Some(0), None), child_id);
-    // After its cancel, new ones can still be started.
+    // After its cancellation, new ones can still be started.
     bench.turn(|core, turn| core.cancel(turn, &[id]));
     let new = bench.child(id, Some(2), None);
     assert_eq!(bench.rest(new), RestStatus::Running);

@@ -90,7 +90,7 @@ fn a_released_slot_is_free_or_as_a_quirk_not() {
         assert_eq!((bench.rest(run), bench.kinds(run).last().unwrap().0), (Running, "SLOT_RELEASED"));
         bench.release(run).unwrap();
         bench.actions();
-        // Its worker is not notified of a cancel.
+        // Its worker is not notified of a cancellation.
         bench.turn(|core, turn| core.cancel(turn, &[run]));
         assert!(bench.actions().iter().all(|(_, action)| !action.cancel));
         assert_eq!((bench.rest(run), bench.rest(waiting)), (Cancelled, Running));
