@@ -140,6 +140,14 @@ impl Store {
         Ok(objects)
     }
 
+    /// Whether a folder has no objects.
+    pub(super) async fn is_empty(&self, folder: &str) -> Result<bool> {
+        let prefix = key(folder);
+        let mut objects = self.objects.list(Some(&prefix));
+        let first = self.run("list", folder, objects.try_next()).await;
+        first.map(|first| first.is_none()).map_err(|failure| self.error("list", folder, failure))
+    }
+
     /// Deletes an object. It is not an error if there is none.
     pub(super) async fn delete(&self, path: &str) -> Result<()> {
         match self.run("delete", path, self.objects.delete(&key(path))).await {

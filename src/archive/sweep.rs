@@ -12,8 +12,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Archive;
-use super::log::corrupt;
-use super::manifest::REMOVED_FOR;
+use super::manifest::{REMOVED_FOR, RUNS};
 use super::progress::{OperationStream, SteppedOperation};
 use super::store::Object;
 use crate::error::{Error, Result};
@@ -22,8 +21,6 @@ use crate::error::{Error, Result};
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// The number of files that are deleted for an item of the stream.
 const BATCH: usize = 100;
-/// The folder of the data files.
-const RUNS: &str = "runs";
 
 impl Archive {
     /// Prepares to delete files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
@@ -74,7 +71,7 @@ impl SweepBuilder {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. [`Storage`](crate::ErrorKind::Storage),
     /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the archive cannot be read, or a file cannot be
-    /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if there are files but no manifest: nothing is deleted then.
+    /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if the manifest is lost: nothing is deleted then.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, some files may have been deleted, and the sweep can be started again.
@@ -116,13 +113,7 @@ impl Sweeper {
         let last = Utc::now() - grace_period;
         // The list is older than the state: a file that is committed in between is in the state.
         let mut files = archive.store().list(RUNS, None).await?;
-        let state = archive.log().state().await?;
-        if state.commits == 0 && !files.is_empty() {
-            return Err(corrupt(
-                "manifest",
-                &format_args!("expected a manifest for the {} files in the folder `{RUNS}`, got none", files.len()),
-            ));
-        }
+        let state = archive.log().complete_state().await?;
         files.retain(|file| {
             let unused_since = || state.removed.get(&file.path).copied().unwrap_or(file.modified_at);
             !state.files.contains_key(&file.path) && unused_since() <= last
