@@ -41,6 +41,8 @@ const LIST_BATCH: usize = 200;
 const FETCH_BATCH: usize = 32;
 /// The number of runs that are committed at once.
 const COMMIT_RUNS: usize = 10_000;
+/// The number of runs in a row that cannot be fetched after which this counts as a problem of the server, and ends the collection.
+const MAX_UNREACHED: u32 = 5;
 /// The default of [`CollectBuilder::requests_per_second`].
 const REQUESTS_PER_SECOND: u32 = 200;
 /// The default of [`CollectBuilder::concurrency`].
@@ -192,8 +194,9 @@ impl CollectBuilder {
     /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
     /// with [`batches`](Self::batches), the report is available.
     ///
-    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors). An error of the server or of the
-    /// archive ends the collection.
+    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
+    /// again. If the server does not respond for five runs in a row, or responds with 502, 503 or 504, the collection ends with the error of
+    /// the last one. Other errors of the server or of the archive end the collection, too.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.
@@ -291,6 +294,8 @@ struct Collector {
     size: usize,
     /// The runs of `queue` and `rows`.
     ids: HashSet<RunId>,
+    /// The number of runs in a row for which the server did not respond.
+    unreached: u32,
     /// `list`, `queue` and `rows` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
     /// Which runs the engine drops soon. `None` if its retention is unknown.
@@ -351,6 +356,7 @@ impl Collector {
             rows: Vec::new(),
             size: 0,
             ids: HashSet::new(),
+            unreached: 0,
             checked: None,
             risk,
             not_due_at_risk,
@@ -440,6 +446,8 @@ impl Collector {
             .buffered(self.builder.concurrency);
         while let Some((run, archived, has_payloads, details)) = fetched.next().await {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
+            let is_unreached = details.as_ref().is_err_and(is_unreached);
+            self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
             match details {
                 // It was replayed meanwhile. The next collection finds its end.
                 Ok(details) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
@@ -459,9 +467,12 @@ impl Collector {
                     tracing::warn!(archive = builder.archive.url(), run_id = %run.id, "the engine dropped a run before it was archived");
                     self.report.dropped += 1;
                 }
-                Err(error) if is_of_one_run(&error) => {
+                Err(error) if is_unreached || is_of_one_run(&error) => {
                     tracing::warn!(archive = builder.archive.url(), run_id = %run.id, %error, "failed to fetch a run for the archive");
                     self.report.fetch_errors += 1;
+                    if self.unreached == MAX_UNREACHED {
+                        return Err(error);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -526,6 +537,11 @@ impl SteppedOperation for Collector {
 fn is_of_one_run(error: &Error) -> bool {
     use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
     matches!(error.kind(), Decode | Encode | NotFound | Rejected | Server | TooLarge | Unimplemented)
+}
+
+/// Whether the server did not respond: because it is down, or because one run is too much for it.
+fn is_unreached(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable)
 }
 
 /// A stream of the commits of a collection; see [`CollectBuilder::batches`]. It ends after an error. Dropping it stops the collection; what

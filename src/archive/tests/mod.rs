@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::crash::Crash;
 use super::encode::encode_columns;
@@ -26,7 +26,7 @@ use super::schema::{Column, Row};
 use super::store::Store;
 use super::*;
 use crate::client::Client;
-use crate::embedded::Engine;
+use crate::embedded::{Engine, Fault};
 use crate::error::{ErrorKind, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::worker::RunningWorker;
@@ -347,11 +347,41 @@ async fn a_run_that_cannot_be_fetched_does_not_stop_the_others() {
     let ids = bench.start(0..3).await;
     // The first request of the first run is answered with an error that is not transient.
     let call = "GET /api/v1/stable/workflow-runs/{run}";
-    bench.engine.faults().inject(call, crate::embedded::Fault::RefuseRest(400)).unwrap();
+    bench.engine.faults().inject(call, Fault::RefuseRest(400)).unwrap();
     let report = bench.archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
     assert_eq!((report.archived, report.fetch_errors), (2, 1), "{report}");
     let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
     assert_eq!((report.archived, report.unchanged, report.fetch_errors), (1, 2, 0), "{report}");
     assert_eq!(bench.archived().await.into_keys().collect::<BTreeSet<_>>(), ids.into_iter().collect());
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let call = "GET /api/v1/stable/workflow-runs/{run}";
+    let bench = Bench::new().await;
+    bench.start(0..7).await;
+    // A fetch is repeated for up to ten seconds, so this is the first run, or the first four. With five, it is the server.
+    for (faults, errors) in [(5 * SECOND, 0), (11 * SECOND, 1), (41 * SECOND, 4)] {
+        let archive = Archive::open("memory://").unwrap();
+        bench.engine.faults().inject_for(call, Fault::RefuseRest(502), faults).unwrap();
+        let report = archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
+        bench.engine.faults().clear();
+        assert_eq!((report.archived, report.fetch_errors), (7 - errors, errors), "{report}");
+        let report = archive.collect(&bench.client, all()).send().await.unwrap();
+        assert_eq!((report.archived, report.unchanged, report.fetch_errors), (errors, 7 - errors, 0), "{report}");
+    }
+    for fault in [Fault::RefuseRest(502), Fault::Delay(HOUR)] {
+        bench.engine.faults().inject_for(call, fault, 10 * HOUR).unwrap();
+        let collection = bench.archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND);
+        let (mut batches, started) = (collection.batches().unwrap(), Instant::now());
+        let error = batches.next().await.unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+        let report = batches.report();
+        assert_eq!((report.archived, report.fetch_errors), (0, 5), "{report}");
+        assert!(started.elapsed() < 60 * SECOND, "{:?}", started.elapsed());
+        bench.engine.faults().clear();
+    }
     bench.end().await;
 }
