@@ -14,6 +14,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use futures_core::Stream;
 use futures_util::stream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version};
@@ -41,6 +43,8 @@ const LIST_BATCH: usize = 200;
 const FETCH_BATCH: usize = 32;
 /// The number of runs that are committed at once.
 const COMMIT_RUNS: usize = 10_000;
+/// How long a run that was fetched waits for others until they are committed together. It bounds what a crash loses.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
 /// The number of runs in a row that cannot be fetched after which this counts as a problem of the server, and ends the collection.
 const MAX_UNREACHED: u32 = 5;
 /// The default of [`CollectBuilder::requests_per_second`].
@@ -79,6 +83,7 @@ impl Archive {
             interval: Duration::ZERO,
             commit_bytes: MAX_FILE_BYTES,
             request: RequestOptions::default(),
+            stop: CancellationToken::new(),
         }
     }
 }
@@ -110,6 +115,8 @@ pub struct CollectBuilder {
     /// The size of the runs after which they are committed.
     commit_bytes: usize,
     request: RequestOptions,
+    /// When it is cancelled, the collection commits what it has fetched, and ends.
+    stop: CancellationToken,
 }
 
 impl CollectBuilder {
@@ -191,6 +198,11 @@ impl CollectBuilder {
         self
     }
 
+    /// The same collection, which ends early when the token is cancelled.
+    pub(super) fn stopped_by(self, stop: CancellationToken) -> Self {
+        Self { stop, ..self }
+    }
+
     /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
     /// with [`batches`](Self::batches), the report is available.
     ///
@@ -204,22 +216,29 @@ impl CollectBuilder {
     /// written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed at the
+    /// latest about five minutes after they were fetched.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches()?;
         while batches.next().await.transpose()?.is_some() {}
         Ok(batches.report())
     }
 
-    /// Returns a stream that collects the runs while it is polled, with an item for each commit. If the list fails, the runs that were fetched
-    /// before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
+    /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10 000 of them or
+    /// 64 MiB are fetched, about five minutes after the first of them was fetched, and at the end. If the list or a fetch fails, the runs that
+    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for the options. Other errors are items, after which the stream ends; see [`send`](Self::send).
     pub fn batches(self) -> Result<CollectedBatches> {
         self.check()?;
         let client = self.client.with(self.request)?;
-        Ok(CollectedBatches(OperationStream::of(async move { Ok(Box::new(Collector::start(self, client).await?)) })))
+        let open = async move {
+            let stop = self.stop.clone();
+            let collector = stop.run_until_cancelled(Collector::start(self, client)).await;
+            Ok(Box::new(collector.unwrap_or_else(|| Err(Error::closed("the collector")))?))
+        };
+        Ok(CollectedBatches(OperationStream::of(open)))
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -292,6 +311,8 @@ struct Collector {
     queue: VecDeque<(RunSummary, Option<Archived>)>,
     rows: Vec<Row>,
     size: usize,
+    /// When the first of `rows` was fetched.
+    waiting_since: Option<Instant>,
     /// The runs of `queue` and `rows`.
     ids: HashSet<RunId>,
     /// The number of runs in a row for which the server did not respond.
@@ -355,6 +376,7 @@ impl Collector {
             queue: VecDeque::new(),
             rows: Vec::new(),
             size: 0,
+            waiting_since: None,
             ids: HashSet::new(),
             unreached: 0,
             checked: None,
@@ -441,7 +463,9 @@ impl Collector {
                 let has_payloads = builder.retention.of(&run.workflow_name).has_payloads();
                 let logs = if has_payloads { builder.logs } else { 0 };
                 let details = DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
-                (run, archived, has_payloads, details)
+                // Another process may fetch the run at the same time: the newer state must have the later time.
+                let fetched_at = client.clock().now();
+                (run, archived, has_payloads, details.map(|details| (details, fetched_at)))
             })
             .buffered(self.builder.concurrency);
         while let Some((run, archived, has_payloads, details)) = fetched.next().await {
@@ -450,17 +474,18 @@ impl Collector {
             self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
             match details {
                 // It was replayed meanwhile. The next collection finds its end.
-                Ok(details) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
-                Ok(details) => {
+                Ok((details, _)) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
+                Ok((details, fetched_at)) => {
                     // The archived row may have been written by a process whose clock is ahead.
                     let after = archived.as_ref().map(|archived| archived.archived_at + 1);
-                    let archived_at = self.now.timestamp_micros().max(after.unwrap_or(i64::MIN));
+                    let archived_at = fetched_at.timestamp_micros().max(after.unwrap_or(i64::MIN));
                     let row = convert::row(&run, &details, has_payloads, archived_at)?;
                     if archived.is_some_and(|archived| archived.version == Version::of(&row)) {
                         self.report.unchanged += 1;
                         continue;
                     }
                     self.size += row.size();
+                    self.waiting_since.get_or_insert_with(Instant::now);
                     self.rows.push(row);
                 }
                 Err(error) if error.kind() == ErrorKind::RunNotFound => {
@@ -480,10 +505,31 @@ impl Collector {
         Ok(())
     }
 
+    /// Collects until there is enough to commit, until the end, or until the collection is stopped.
+    async fn collect(&mut self) -> Result<()> {
+        let stop = self.builder.stop.clone();
+        while !self.is_full() {
+            let step = async {
+                if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) }
+            };
+            // What has been fetched is in `rows` also if the rest is dropped.
+            if !stop.run_until_cancelled(step).await.unwrap_or(Ok(false))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= COMMIT_RUNS
+            || self.size >= self.builder.commit_bytes
+            || self.waiting_since.is_some_and(|since| since.elapsed() >= COMMIT_INTERVAL)
+    }
+
     async fn commit(&mut self) -> Result<Option<CollectedBatch>> {
         let rows = std::mem::take(&mut self.rows);
         self.ids = self.queue.iter().map(|(run, _)| run.id).collect();
-        self.size = 0;
+        (self.size, self.waiting_since) = (0, None);
         if rows.is_empty() {
             return Ok(None);
         }
@@ -493,7 +539,8 @@ impl Collector {
         // The rest of the day is compared with the same state.
         let is_end = self.queue.is_empty() && self.list.is_none();
         let checked = if is_end { self.checked.take() } else { self.checked };
-        let written = writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.now).await?;
+        let written =
+            writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.client.clock().now()).await?;
         self.report.archived += written.runs;
         self.report.files += written.files;
         self.report.bytes += written.bytes;
@@ -509,19 +556,10 @@ impl SteppedOperation for Collector {
 
     /// Collects until a batch is committed.
     async fn step(&mut self) -> Result<Option<CollectedBatch>> {
-        while self.rows.len() < COMMIT_RUNS && self.size < self.builder.commit_bytes {
-            let step = if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) };
-            match step {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    // What has been fetched is not fetched again.
-                    self.commit().await?;
-                    return Err(error);
-                }
-            }
-        }
-        let batch = self.commit().await?;
+        let collected = self.collect().await;
+        // Also after an error: what has been fetched is not fetched again.
+        let committed = self.commit().await;
+        let batch = collected.and(committed)?;
         if batch.is_none() {
             self.finish();
         }

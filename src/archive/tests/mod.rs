@@ -1,5 +1,6 @@
 //! Archives over the embedded engine, on virtual time.
 
+mod commits;
 mod files;
 mod manifest;
 mod payloads;
@@ -34,6 +35,8 @@ use crate::workflow::{Context, Task, TaskError, Workflow};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
+/// A request for the details of a run.
+const FETCH: &str = "GET /api/v1/stable/workflow-runs/{run}";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Input {
@@ -346,8 +349,7 @@ async fn a_run_that_cannot_be_fetched_does_not_stop_the_others() {
     let bench = Bench::new().await;
     let ids = bench.start(0..3).await;
     // The first request of the first run is answered with an error that is not transient.
-    let call = "GET /api/v1/stable/workflow-runs/{run}";
-    bench.engine.faults().inject(call, Fault::RefuseRest(400)).unwrap();
+    bench.engine.faults().inject(FETCH, Fault::RefuseRest(400)).unwrap();
     let report = bench.archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
     assert_eq!((report.archived, report.fetch_errors), (2, 1), "{report}");
     let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
@@ -359,13 +361,12 @@ async fn a_run_that_cannot_be_fetched_does_not_stop_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() {
     const SECOND: Duration = Duration::from_secs(1);
-    let call = "GET /api/v1/stable/workflow-runs/{run}";
     let bench = Bench::new().await;
     bench.start(0..7).await;
     // A fetch is repeated for up to ten seconds, so this is the first run, or the first four. With five, it is the server.
     for (faults, errors) in [(5 * SECOND, 0), (11 * SECOND, 1), (41 * SECOND, 4)] {
         let archive = Archive::open("memory://").unwrap();
-        bench.engine.faults().inject_for(call, Fault::RefuseRest(502), faults).unwrap();
+        bench.engine.faults().inject_for(FETCH, Fault::RefuseRest(502), faults).unwrap();
         let report = archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
         bench.engine.faults().clear();
         assert_eq!((report.archived, report.fetch_errors), (7 - errors, errors), "{report}");
@@ -373,7 +374,7 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
         assert_eq!((report.archived, report.unchanged, report.fetch_errors), (errors, 7 - errors, 0), "{report}");
     }
     for fault in [Fault::RefuseRest(502), Fault::Delay(HOUR)] {
-        bench.engine.faults().inject_for(call, fault, 10 * HOUR).unwrap();
+        bench.engine.faults().inject_for(FETCH, fault, 10 * HOUR).unwrap();
         let collection = bench.archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND);
         let (mut batches, started) = (collection.batches().unwrap(), Instant::now());
         let error = batches.next().await.unwrap().unwrap_err();
