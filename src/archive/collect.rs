@@ -391,7 +391,7 @@ impl Collector {
         let (archive, report) = (self.builder.archive.url(), &self.report);
         if !report.is_dry_run {
             // Also if nothing was committed: the gauge is that of this collection.
-            record(&Measurement::RunsArchived { archived: 0, at_risk: report.at_risk });
+            record(&Measurement::RunsArchived { archive, archived: 0, at_risk: report.at_risk });
         }
         let late = report.at_risk.saturating_sub(self.not_due_at_risk);
         if late > 0 {
@@ -544,7 +544,11 @@ impl Collector {
         self.report.archived += written.runs;
         self.report.files += written.files;
         self.report.bytes += written.bytes;
-        record(&Measurement::RunsArchived { archived: written.runs, at_risk: self.report.at_risk });
+        record(&Measurement::RunsArchived {
+            archive: archive.url(),
+            archived: written.runs,
+            at_risk: self.report.at_risk,
+        });
         let writing::Written { runs, files, bytes } = written;
         Ok(Some(CollectedBatch { runs, files, bytes, min_created_at: first, max_created_at: last }))
     }

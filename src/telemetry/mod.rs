@@ -74,8 +74,8 @@
 //! | [`ATTEMPT_SECONDS`] | histogram | `task_name` |
 //! | [`ATTEMPTS_RUNNING`] | gauge | `worker_name` |
 //! | [`OUTBOX_REPORTS`] | gauge | `worker_name` |
-//! | [`ARCHIVED_RUNS`] | counter | |
-//! | [`ARCHIVED_RUNS_AT_RISK`] | gauge | |
+//! | [`ARCHIVED_RUNS`] | counter | `archive`: the path or the URL of the archive |
+//! | [`ARCHIVED_RUNS_AT_RISK`] | gauge | `archive` |
 //!
 //! `call` is the name of a gRPC method, such as `TriggerWorkflow`, or a description of a REST request, such as `reading the run`. `stream`
 //! is `assignments` (of a worker), `run results` or `run events`.
@@ -208,6 +208,8 @@ pub enum Measurement<'a> {
     /// Runs have been committed to an archive.
     #[non_exhaustive]
     RunsArchived {
+        /// The path or the URL of the archive, without credentials.
+        archive: &'a str,
         /// The number of runs that were committed.
         archived: u64,
         /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that this collection

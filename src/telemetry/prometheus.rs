@@ -89,10 +89,10 @@ impl Recorder for PrometheusRecorder {
                 metrics.gauges.insert((ATTEMPTS_RUNNING, labels.clone()), *running);
                 metrics.gauges.insert((OUTBOX_REPORTS, labels), *unreported);
             }
-            Measurement::RunsArchived { archived, at_risk } => {
-                metrics.add(ARCHIVED_RUNS, &[], *archived);
+            Measurement::RunsArchived { archive, archived, at_risk } => {
+                metrics.add(ARCHIVED_RUNS, &[("archive", archive)], *archived);
                 let at_risk = usize::try_from(*at_risk).unwrap_or(usize::MAX);
-                metrics.gauges.insert((ARCHIVED_RUNS_AT_RISK, labels(&[])), at_risk);
+                metrics.gauges.insert((ARCHIVED_RUNS_AT_RISK, labels(&[("archive", archive)])), at_risk);
             }
         });
     }
@@ -173,6 +173,10 @@ mod tests {
         recorder.record(&Measurement::AttemptEnded { task_name: "a\"b", result, duration: millis(1) });
         recorder.record(&Measurement::WorkerLoad { worker_name: "w", running: 3, unreported: 1 });
         recorder.record(&Measurement::WorkerLoad { worker_name: "w", running: 2, unreported: 0 });
+        // Two archives of one process do not replace each other's numbers.
+        for (archive, archived, at_risk) in [("s3://runs/a", 5, 3), ("s3://runs/b", 7, 0), ("s3://runs/a", 1, 2)] {
+            recorder.record(&Measurement::RunsArchived { archive, archived, at_risk });
+        }
         let text = recorder.render();
         for line in [
             "# TYPE hatchet_calls_total counter",
@@ -182,6 +186,9 @@ mod tests {
             "# TYPE hatchet_attempts_running gauge",
             "hatchet_attempts_running{worker_name=\"w\"} 2",
             "hatchet_outbox_reports{worker_name=\"w\"} 0",
+            "hatchet_archived_runs_total{archive=\"s3://runs/a\"} 6",
+            "hatchet_archived_runs_at_risk{archive=\"s3://runs/a\"} 2",
+            "hatchet_archived_runs_at_risk{archive=\"s3://runs/b\"} 0",
             "# TYPE hatchet_call_seconds histogram",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.005\"} 1",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.025\"} 2",
