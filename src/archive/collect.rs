@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version};
-use super::days::{MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
+use super::days::{LeftAtRisk, MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
 use super::progress::{OperationStream, SteppedOperation};
@@ -81,6 +81,7 @@ impl Archive {
             concurrency: CONCURRENCY,
             requests_per_second: REQUESTS_PER_SECOND,
             interval: Duration::ZERO,
+            engine_retention: None,
             commit_bytes: MAX_FILE_BYTES,
             request: RequestOptions::default(),
             stop: CancellationToken::new(),
@@ -112,6 +113,8 @@ pub struct CollectBuilder {
     requests_per_second: u32,
     /// The time until the next collection.
     pub(super) interval: Duration,
+    /// The engine's retention period, if the caller knows it.
+    engine_retention: Option<Duration>,
     /// The size of the runs after which they are committed.
     commit_bytes: usize,
     request: RequestOptions,
@@ -148,9 +151,9 @@ impl CollectBuilder {
 
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
-    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the
-    /// start, about fifteen requests find the day of the oldest run. Each call counts once: a retry by the [policy](Self::retry) is not
-    /// limited by the rate, only by its backoff and by the retry budget of the client.
+    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the start, about fifteen
+    /// requests find the day of the oldest run, and one or two for each rule count the runs at risk. Each call counts once: a retry by the
+    /// [policy](Self::retry) is not limited by the rate, only by its backoff and by the retry budget of the client.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.requests_per_second = requests;
         self
@@ -173,6 +176,27 @@ impl CollectBuilder {
     /// ```
     pub fn collected_every(mut self, interval: Duration) -> Self {
         self.interval = interval;
+        self
+    }
+
+    /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
+    /// [`is_retention_too_long`](CollectReport::is_retention_too_long) follow. It must be positive and at most ten years. By default, it is
+    /// read from the server, which shows what its default was when the tenant was created. The engine drops runs after the current settings
+    /// of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set it if these have changed since, if the server has several
+    /// of them (then the shortest), or if it is an older server that shows none.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::Retention;
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// let collect = archive.collect(&hatchet, Retention::older_than(5 * DAY)).engine_retention(14 * DAY);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn engine_retention(mut self, period: Duration) -> Self {
+        self.engine_retention = Some(period);
         self
     }
 
@@ -255,6 +279,12 @@ impl CollectBuilder {
         if self.interval > MAX_DURATION {
             return Err(Error::invalid("interval", format_args!("expected at most 10 years, got {:?}", self.interval)));
         }
+        if let Some(period) = self.engine_retention
+            && (period.is_zero() || period > MAX_DURATION)
+        {
+            let problem = format_args!("expected more than zero and at most 10 years, got {period:?}");
+            return Err(Error::invalid("engine retention", problem));
+        }
         if self.logs > RunDetails::MAX_LOGS {
             return out_of_range("number of log lines", "at most 1000", self.logs);
         }
@@ -303,8 +333,10 @@ struct Collector {
     filter: RunFilter,
     /// The next day to list. `None` after the last one.
     next_day: Option<NaiveDate>,
-    /// The latest creation time of runs that are due.
-    until: DateTime<Utc>,
+    /// The latest creation time of runs that are due. `None` if no run is.
+    until: Option<DateTime<Utc>>,
+    /// Whether the first day was looked for.
+    has_first_day: bool,
     /// The list of the current day, until its end, and the archived runs of that day.
     list: Option<(RunItems, ArchivedVersions)>,
     /// The runs to fetch, with their archived versions.
@@ -321,8 +353,8 @@ struct Collector {
     checked: Option<u64>,
     /// Which runs the engine drops soon. `None` if its retention is unknown.
     risk: Option<Risk>,
-    /// The number of these runs that are not old enough to be archived.
-    not_due_at_risk: u64,
+    /// The number of these runs that cannot be archived yet.
+    left_at_risk: LeftAtRisk,
     report: CollectReport,
 }
 
@@ -331,7 +363,10 @@ impl Collector {
         let now = client.clock().now();
         let gate = Gate::new(builder.concurrency, builder.requests_per_second);
         let source = builder.archive.check_source(&client).await?;
-        let engine_retention = engine_retention(&client, &gate).await;
+        let engine_retention = match builder.engine_retention {
+            Some(period) => Some(period),
+            None => engine_retention(&client, &gate).await,
+        };
         // A time replaces the ages.
         let is_too_long = builder.before.is_none()
             && engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
@@ -345,33 +380,28 @@ impl Collector {
         }
         let risk = engine_retention.and_then(|retention| Risk::new(now, retention, builder.interval));
         // A time replaces the ages here, too: other collections have them.
-        let not_due_at_risk = match risk.filter(|_| builder.before.is_none()) {
-            Some(risk) => risk.count_not_due(&builder.archive, &client, &gate, &builder.retention).await?,
-            None => 0,
+        let left_at_risk = match risk.filter(|_| builder.before.is_none()) {
+            Some(risk) => risk.count_left(&builder.archive, &client, &gate, &builder.retention).await?,
+            None => LeftAtRisk::default(),
         };
         let report = CollectReport {
-            at_risk: not_due_at_risk,
+            at_risk: left_at_risk.total(),
             is_dry_run: builder.is_dry_run,
             engine_retention,
             is_retention_too_long: is_too_long,
             ..CollectReport::default()
         };
-        let (filter, until) = (builder.filter(&client, &gate).await?, builder.last_due(now));
-        let next_day = match (&filter, until) {
-            (Some(_), Some(until)) => {
-                first_day_with_runs(&client, NaiveDate::default(), until.date_naive(), Some(&gate)).await?
-            }
-            _ => None,
-        };
+        let until = builder.last_due(now);
         Ok(Self {
             gate,
             builder,
             client,
             source,
             now,
-            filter: filter.unwrap_or_else(|| RunFilter::new(Window::all())),
-            next_day,
-            until: until.unwrap_or(now),
+            filter: RunFilter::new(Window::all()),
+            next_day: None,
+            until,
+            has_first_day: false,
             list: None,
             queue: VecDeque::new(),
             rows: Vec::new(),
@@ -381,37 +411,63 @@ impl Collector {
             unreached: 0,
             checked: None,
             risk,
-            not_due_at_risk,
+            left_at_risk,
             report,
         })
     }
 
-    /// Logs and records the result.
-    fn finish(&self) {
-        let (archive, report) = (self.builder.archive.url(), &self.report);
+    /// Logs and records which runs are at risk, also if the collection has failed.
+    fn report_risk(&self, has_failed: bool) {
+        let (archive, report, left) = (self.builder.archive.url(), &self.report, self.left_at_risk);
         if !report.is_dry_run {
             // Also if nothing was committed: the gauge is that of this collection.
             record(&Measurement::RunsArchived { archive, archived: 0, at_risk: report.at_risk });
         }
-        let late = report.at_risk.saturating_sub(self.not_due_at_risk);
-        if late > 0 {
+        let late = report.at_risk.saturating_sub(left.total());
+        if late > 0 && has_failed {
+            tracing::warn!(
+                archive,
+                at_risk = late,
+                "a collection failed, and the engine soon drops runs that it has found"
+            );
+        } else if late > 0 {
             tracing::warn!(
                 archive,
                 at_risk = late,
                 "runs were archived only shortly before the engine would have dropped them"
             );
         }
-        if self.not_due_at_risk > 0 {
-            let at_risk = self.not_due_at_risk;
+        if left.not_due > 0 {
+            let at_risk = left.not_due;
             tracing::warn!(archive, at_risk, "the engine soon drops runs that are not old enough to be archived");
         }
-        tracing::info!(archive, %report, "the collection has ended");
+        if left.active > 0 {
+            tracing::warn!(archive, at_risk = left.active, "the engine soon drops runs that have not ended");
+        }
+    }
+
+    /// Finds the first day of which the engine has runs that can be due.
+    async fn find_first_day(&mut self) -> Result<()> {
+        let (client, gate) = (&self.client, &self.gate);
+        if let Some(until) = self.until
+            && let Some(filter) = self.builder.filter(client, gate).await?
+        {
+            self.filter = filter;
+            let last = until.date_naive();
+            self.next_day = first_day_with_runs(client, NaiveDate::default(), last, Some(gate)).await?;
+        }
+        self.has_first_day = true;
+        Ok(())
     }
 
     /// Reads the next runs of the list, and queues those that are not archived. Returns `false` at the end.
     async fn read_list(&mut self) -> Result<bool> {
+        if !self.has_first_day {
+            self.find_first_day().await?;
+        }
         if self.list.is_none() {
-            let Some(day) = self.next_day.filter(|day| day_start(*day) <= self.until) else { return Ok(false) };
+            let is_due = |day: &NaiveDate| self.until.is_some_and(|until| day_start(*day) <= until);
+            let Some(day) = self.next_day.filter(is_due) else { return Ok(false) };
             self.list = Some(self.open_day(day).await?);
             self.next_day = day.succ_opt();
         }
@@ -445,7 +501,8 @@ impl Collector {
     }
 
     async fn open_day(&mut self, day: NaiveDate) -> Result<(RunItems, ArchivedVersions)> {
-        let window = Window::between(day_start(day), day_end(day).min(self.until));
+        let end = day_end(day);
+        let window = Window::between(day_start(day), self.until.map_or(end, |until| end.min(until)));
         let list = self.client.runs(RunFilter { window, ..self.filter.clone() }).through(self.gate.clone()).items();
         let archive = &self.builder.archive;
         let state = archive.log().state().await?;
@@ -563,11 +620,16 @@ impl SteppedOperation for Collector {
         let collected = self.collect().await;
         // Also after an error: what has been fetched is not fetched again.
         let committed = self.commit().await;
-        let batch = collected.and(committed)?;
-        if batch.is_none() {
-            self.finish();
+        let batch = collected.and(committed);
+        match batch {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                self.report_risk(false);
+                tracing::info!(archive = self.builder.archive.url(), report = %self.report, "the collection has ended");
+            }
+            Err(_) => self.report_risk(true),
         }
-        Ok(batch)
+        batch
     }
 
     fn report(&self) -> &CollectReport {

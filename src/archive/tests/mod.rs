@@ -336,6 +336,8 @@ async fn options_are_checked() {
         collect().requests_per_second(0),
         collect().logs(1001),
         collect().collected_every(4000 * DAY),
+        collect().engine_retention(Duration::ZERO),
+        collect().engine_retention(4000 * DAY),
         bench.archive.collect(&bench.client, Retention::older_than(4000 * DAY)),
     ] {
         assert_eq!(builder.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
