@@ -365,12 +365,12 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
     const SECOND: Duration = Duration::from_secs(1);
     let bench = Bench::new().await;
     bench.start(0..7).await;
-    // A fetch is repeated for up to ten seconds, so this is the first run, or the first four. With five, it is the server.
-    for (faults, errors) in [(5 * SECOND, 0), (11 * SECOND, 1), (41 * SECOND, 4)] {
+    // A fetch is repeated once after a timeout. With five runs, it is the server.
+    for errors in [1, 4] {
         let archive = Archive::open("memory://").unwrap();
-        bench.engine.faults().inject_for(FETCH, Fault::RefuseRest(502), faults).unwrap();
-        let report = archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
-        bench.engine.faults().clear();
+        bench.engine.faults().inject_times(FETCH, Fault::Delay(HOUR), 2 * errors as usize).unwrap();
+        let report = archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND).send().await.unwrap();
+        assert_eq!(bench.engine.faults().planned(), 0);
         assert_eq!((report.archived, report.fetch_errors), (7 - errors, errors), "{report}");
         let report = archive.collect(&bench.client, all()).send().await.unwrap();
         assert_eq!((report.archived, report.unchanged, report.fetch_errors), (errors, 7 - errors, 0), "{report}");
@@ -386,5 +386,55 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
         assert!(started.elapsed() < 60 * SECOND, "{:?}", started.elapsed());
         bench.engine.faults().clear();
     }
+    bench.end().await;
+}
+
+/// The engine's API for workers and its REST API can keep runs for different times.
+#[tokio::test(start_paused = true)]
+async fn runs_that_only_rest_still_has_are_archived_and_read_completely() {
+    let bench = Bench::new().await;
+    let client = &bench.client;
+    let dag = {
+        let first = Task::new("first", async |input: Input, _: Context| Ok(input));
+        let second =
+            Task::new("second", async |_: Input, _: Context| Err::<(), _>(TaskError::new("broken"))).retries(1);
+        Workflow::new("dag").task(&first).task_after(&second, ["first"])
+    };
+    let slow = slow("slow");
+    // It has retries left, and does not use them.
+    let final_failure = async |_: Value, _: Context| Err::<(), _>(TaskError::non_retryable("final"));
+    let given_up = Task::new("given-up", final_failure).retries(3);
+    let worker = client.worker("other").slots(10).register(&dag).register(&slow).register(&given_up);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let mut ids = bench.start(0..2).await;
+    ids.push(client.run(&dag, &Input { n: 7 }).metadata("s", "1").start().await.unwrap().id());
+    ids.push(client.run(&slow, &json!({})).start().await.unwrap().id());
+    ids.push(client.run(&given_up, &json!({ "a": [1] })).start().await.unwrap().id());
+    let cancelled = client.run(&slow, &json!({})).start().await.unwrap();
+    ids.push(cancelled.id());
+    sleep(Duration::from_secs(1)).await;
+    cancelled.cancel().reason("not needed").send().await.unwrap();
+    sleep(HOUR).await;
+    let mut expected = Vec::new();
+    for id in &ids {
+        expected.push(as_json(&client.run_handle(*id).details().await.unwrap()));
+    }
+    bench.engine.faults().inject_for("GetRunDetails", Fault::RefuseGrpc(5), 10 * DAY).unwrap();
+    let started = Instant::now();
+    let report = bench.archive.collect(client, all()).requests_per_second(10_000).send().await.unwrap();
+    assert_eq!((report.archived, report.dropped, report.fetch_errors), (6, 0, 0), "{report}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    for (id, expected) in ids.iter().zip(expected) {
+        assert_eq!(as_json(&client.run_handle(*id).details().await.unwrap()), expected);
+        assert_eq!(as_json(&bench.archive.details(*id).await.unwrap()), expected);
+    }
+    // Without a response of REST, the run is not known to be lost.
+    bench.engine.faults().inject_for(FETCH, Fault::RefuseRest(400), HOUR).unwrap();
+    let error = client.run_handle(ids[0]).details().await.unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::RunNotFound, "{error}");
+    bench.engine.faults().clear();
+    let unknown = client.run_handle(uuid::Uuid::new_v4().into()).details().await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::RunNotFound);
+    worker.shutdown().await;
     bench.end().await;
 }
