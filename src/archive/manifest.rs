@@ -156,6 +156,13 @@ impl State {
     }
 }
 
+impl File {
+    /// Whether two files can have runs with the same creation time.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.min_created_at <= other.max_created_at && other.min_created_at <= self.max_created_at
+    }
+}
+
 impl Partition {
     pub(super) fn of(workflow: &str, created_at: DateTime<Utc>) -> Self {
         Self { day: created_at.date_naive(), workflow: workflow.to_owned() }

@@ -130,11 +130,7 @@ pub(super) async fn commit(
             return Ok(Written::of(&files));
         }
         let first = files.iter().map(|file| file.min_created_at).min().unwrap_or_default();
-        let overlaps = |file: &&File| {
-            files
-                .iter()
-                .any(|own| file.min_created_at <= own.max_created_at && own.min_created_at <= file.max_created_at)
-        };
+        let overlaps = |file: &&File| files.iter().any(|own| own.overlaps(file));
         let others: Vec<File> = state.files_since(checked).filter(overlaps).cloned().collect();
         checked = state.commits;
         if !others.is_empty() {
