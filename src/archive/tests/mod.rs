@@ -68,8 +68,13 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::keeping(30 * DAY).await
+    }
+
+    /// With an engine that keeps runs for this time.
+    async fn keeping(retention: Duration) -> Self {
         let start = "2026-11-01T10:00:00Z".parse().unwrap();
-        let engine = Engine::builder().now(start).retention(30 * DAY).start().await.unwrap();
+        let engine = Engine::builder().now(start).retention(retention).start().await.unwrap();
         let client = engine.client();
         // Odd numbers fail at first: a replay succeeds.
         let task = Task::new("count", async |input: Input, context: Context| {
