@@ -19,6 +19,8 @@ pub(super) const VERSION: u32 = 1;
 
 /// The folder of the data files.
 pub(super) const RUNS: &str = "runs";
+/// The folder of the manifest.
+pub(super) const MANIFEST: &str = "manifest";
 
 /// How long a state says when a file was removed. Later, a file that still exists counts as one that was never committed.
 pub(super) const REMOVED_FOR: TimeDelta = TimeDelta::days(90);

@@ -119,6 +119,7 @@ mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod writing;
 
 pub use self::collect::{CollectBuilder, CollectedBatches};

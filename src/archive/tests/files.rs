@@ -191,6 +191,36 @@ async fn files_without_a_manifest_are_kept_and_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_killed_process_leaves_in_a_folder_is_swept() {
+    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+    for url in [folder.to_str().unwrap().to_owned(), format!("file://{}", folder.display())] {
+        let mut bench = Bench::new().await;
+        bench.store = Store::open(&url, Vec::new()).unwrap();
+        bench.archive = bench.other();
+        bench.start([0]).await;
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+        let file = bench.archive.files(Window::all()).await.unwrap().remove(0).path;
+        let unfinished = [format!("{file}#1"), "manifest/commits/00000000000000000003.json#12".to_owned()];
+        // These names are not those of the store.
+        let others = ["runs/notes#a".to_owned(), "other#1".to_owned()];
+        for path in unfinished.iter().chain(&others) {
+            std::fs::write(folder.join(path), "four").unwrap();
+        }
+        let exists = |paths: &[String]| paths.iter().map(|path| folder.join(path).exists()).collect::<Vec<_>>();
+        // A write may be in progress.
+        assert_eq!(bench.archive.sweep().send().await.unwrap(), SweepReport::default());
+        assert_eq!(exists(&unfinished), [true, true]);
+        let swept = bench.archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
+        // The other file in `runs` is one that was not committed.
+        assert_eq!(swept, SweepReport { files: 3, manifest_files: 0, bytes: 12 });
+        assert_eq!((exists(&unfinished), exists(&others)), (vec![false, false], vec![false, true]));
+        assert_eq!(bench.archived().await, bench.live().await);
+        bench.end().await;
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn files_with_older_and_newer_schemas_are_read() {
     let bench = Bench::new().await;
     let ids = bench.start([0, 2]).await;
