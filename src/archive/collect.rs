@@ -566,11 +566,11 @@ impl Collector {
     async fn collect(&mut self) -> Result<()> {
         let stop = self.builder.stop.clone();
         while !self.is_full() {
-            let step = async {
+            let next = async {
                 if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) }
             };
             // What has been fetched is in `rows` also if the rest is dropped.
-            if !stop.run_until_cancelled(step).await.unwrap_or(Ok(false))? {
+            if !stop.run_until_cancelled(next).await.unwrap_or(Ok(false))? {
                 break;
             }
         }

@@ -49,8 +49,6 @@ pub(crate) struct RunFetch {
     timeout: ReadTimeout,
     grpc_suffices: bool,
     rest_suffices: bool,
-    /// Whether gRPC has dropped the run, and REST still has it.
-    is_dropped_by_grpc: bool,
     is_dag: bool,
     started_at: Option<Instant>,
     gate: Option<Gate>,
@@ -64,7 +62,6 @@ impl RunFetch {
             timeout: ReadTimeout::Short,
             grpc_suffices: false,
             rest_suffices: false,
-            is_dropped_by_grpc: false,
             is_dag: false,
             started_at: None,
             gate: None,
@@ -154,7 +151,7 @@ impl RunFetch {
             return Some(details.ok_or_else(|| needs_rest(self.run, error).without_side_effects()));
         }
         // A run that gRPC has dropped does not change any more.
-        let is_last = is_last || self.is_dropped_by_grpc;
+        let is_last = is_last || self.evidence.is_dropped_by_grpc;
         let resolution = resolve(&view, is_last);
         let is_consistent = is_last || is_consistent(&view, &resolution, stability);
         let lagging = || {
@@ -171,7 +168,7 @@ impl RunFetch {
         let _permit = pass(self.gate.as_ref(), if needs_events { 3 } else { 2 }).await;
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
         let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
-        self.is_dropped_by_grpc = false;
+        evidence.is_dropped_by_grpc = false;
         match grpc {
             Ok(grpc) => evidence.grpc = Some(grpc),
             Err(error) if error.is_not_found() && self.rest_suffices => {
@@ -180,7 +177,7 @@ impl RunFetch {
                     return Err(Error::run_not_found(run));
                 }
                 evidence.grpc = None;
-                self.is_dropped_by_grpc = true;
+                evidence.is_dropped_by_grpc = true;
             }
             // gRPC has a run as soon as its trigger is answered.
             Err(error) if error.is_not_found() => return Err(Error::run_not_found(run)),

@@ -373,7 +373,7 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
     // A fetch is repeated once after a timeout. With five runs, it is the server.
     for errors in [1, 4] {
         let archive = Archive::open("memory://").unwrap();
-        bench.engine.faults().inject_times(FETCH, Fault::Delay(HOUR), 2 * errors as usize).unwrap();
+        bench.engine.faults().inject_times(FETCH, Fault::Delay(HOUR), usize::try_from(2 * errors).unwrap()).unwrap();
         let report = archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND).send().await.unwrap();
         assert_eq!(bench.engine.faults().planned(), 0);
         assert_eq!((report.archived, report.fetch_errors), (7 - errors, errors), "{report}");
