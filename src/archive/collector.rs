@@ -121,7 +121,7 @@ impl CollectorBuilder {
             let problem = format_args!("expected 1 second to 10 years, got {interval:?}");
             return Err(Error::invalid("interval", problem));
         }
-        collection.interval = interval;
+        collection.options.interval = interval;
         collection.check()?;
         let runtime = runtime::current("a collector", Needs::Timers)?;
         let (results, last_result) = watch::channel(None);
@@ -142,7 +142,7 @@ async fn collect_regularly(
     loop {
         let started_at = Instant::now();
         let result = builder.clone().stopped_by(stop.clone()).send().await;
-        let (archive, is_stopped) = (builder.archive.url(), stop.is_cancelled());
+        let (archive, is_stopped) = (builder.options.archive.url(), stop.is_cancelled());
         match &result {
             Err(error) if is_stopped && error.kind() == ErrorKind::Closed => {}
             Err(error) => tracing::warn!(%error, archive, "a collection failed; the collector continues"),

@@ -88,6 +88,7 @@
 //! | `archived_at` | time | when the row was written |
 
 mod collect;
+mod collection;
 mod collector;
 mod compact;
 mod compactor;
