@@ -230,6 +230,53 @@ async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn runs_at_risk_are_reported_if_they_have_not_ended_and_if_the_collection_fails() {
+    measure();
+    collect_warnings();
+    let (engine, client) = engine().await;
+    let (worker, task) = start(&client).await;
+    let endless = Task::new("endless", async |(): (), _: Context| {
+        sleep(60 * DAY).await;
+        Ok(())
+    });
+    let endless = endless.timeout(60 * DAY);
+    let other = client.worker("other").register(&endless).build().unwrap().start().await.unwrap();
+    client.run(&endless, &()).start().await.unwrap();
+    run(&client, &task, 0..6).await;
+    worker.shutdown().await;
+    sleep(29 * DAY + HOUR).await;
+    let (archived, active) =
+        ("archived only shortly before the engine", "the engine soon drops runs that have not ended");
+    let failed = "a collection failed, and the engine soon drops runs that it has found";
+    let warned = || [warnings(archived), warnings(active), warnings(failed)];
+    let report = memory().collect(&client, all()).send().await.unwrap();
+    assert_eq!((report.archived, report.at_risk, MEASURED.take().1.last()), (6, 7, Some(&7)), "{report}");
+    assert_eq!(warned(), [1, 1, 0]);
+    // Runs of a workflow that is never archived do not count.
+    let without = all().workflow("endless", Rule::never());
+    assert_eq!(memory().collect(&client, without).send().await.unwrap().at_risk, 6);
+    assert_eq!((MEASURED.take().1.last(), warned()), (Some(&6), [2, 1, 0]));
+
+    let details = "GET /api/v1/stable/workflow-runs/{run}";
+    engine.faults().inject_for(details, Fault::RefuseRest(502), HOUR).unwrap();
+    let error = memory().collect(&client, all()).send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    engine.faults().clear();
+    assert_eq!((MEASURED.take().1, warned()), (vec![7], [2, 2, 1]));
+
+    // The server drops runs after another period than the tenant shows.
+    let collect = |age, period| memory().collect(&client, Retention::older_than(age)).engine_retention(period);
+    let report = collect(Duration::ZERO, 60 * DAY).send().await.unwrap();
+    assert_eq!((report.archived, report.at_risk, report.engine_retention), (6, 0, Some(60 * DAY)), "{report}");
+    let report = collect(35 * DAY, 35 * DAY).send().await.unwrap();
+    assert!(report.is_retention_too_long, "{report}");
+    let report = collect(35 * DAY, 36 * DAY).send().await.unwrap();
+    assert!(!report.is_retention_too_long, "{report}");
+    other.shutdown_with_timeout(Duration::ZERO).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_weekly_cron_shows_the_runs_that_its_next_collection_would_miss() {
     let (engine, client) = engine().await;
     let (worker, task) = start(&client).await;

@@ -1,46 +1,27 @@
-//! Copies runs that are due from the engine to the archive.
-//!
-//! Each listed run is compared with its archived version. So a collection can be stopped at any time and repeated: committed runs are kept,
-//! and the next collection continues. A run that was replayed after it was archived is archived again. The oldest days come first, because
-//! the engine drops them first.
+//! The options of a collection, and the stream of its commits.
 
-use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use futures_core::Stream;
-use futures_util::stream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
+use tokio_util::sync::CancellationToken;
 
-use super::compare::{Archived, ArchivedVersions};
-use super::convert::{self, Version};
-use super::days::{MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
+use super::collection::{CollectOptions, Collector};
 use super::handle::Archive;
-use super::manifest::Source;
-use super::progress::{OperationStream, SteppedOperation};
+use super::progress::OperationStream;
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
-use super::schema::{Column, Row};
-use super::writing::{self, MAX_FILE_BYTES};
+use super::writing::MAX_FILE_BYTES;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
-use crate::error::{Error, ErrorKind, Result};
-use crate::feed::Gate;
-use crate::list::RunItems;
-use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
-use crate::observe::DetailsBuilder;
-use crate::telemetry::{Measurement, record};
+use crate::error::{Error, Result};
+use crate::model::RunDetails;
 use crate::time::MAX_DURATION;
 
-/// The number of runs that are compared with the archive at once. It is the size of a page of the list.
-const LIST_BATCH: usize = 200;
-/// The number of runs that are fetched before their size is checked.
-const FETCH_BATCH: usize = 32;
-/// The number of runs that are committed at once.
-const COMMIT_RUNS: usize = 10_000;
 /// The default of [`CollectBuilder::requests_per_second`].
 const REQUESTS_PER_SECOND: u32 = 200;
 /// The default of [`CollectBuilder::concurrency`].
@@ -65,7 +46,7 @@ impl Archive {
     /// # }
     /// ```
     pub fn collect(&self, client: &Client, retention: Retention) -> CollectBuilder {
-        CollectBuilder {
+        let options = CollectOptions {
             archive: self.clone(),
             client: client.clone(),
             retention,
@@ -75,9 +56,12 @@ impl Archive {
             concurrency: CONCURRENCY,
             requests_per_second: REQUESTS_PER_SECOND,
             interval: Duration::ZERO,
+            engine_retention: None,
             commit_bytes: MAX_FILE_BYTES,
             request: RequestOptions::default(),
-        }
+            stop: CancellationToken::new(),
+        };
+        CollectBuilder { options }
     }
 }
 
@@ -95,55 +79,43 @@ impl Archive {
 #[derive(Debug, Clone)]
 #[must_use = "nothing is archived until `send` is awaited or the stream from `batches` is polled"]
 pub struct CollectBuilder {
-    pub(super) archive: Archive,
-    pub(super) client: Client,
-    pub(super) retention: Retention,
-    before: Option<DateTime<Utc>>,
-    is_dry_run: bool,
-    logs: usize,
-    concurrency: usize,
-    requests_per_second: u32,
-    /// The time until the next collection.
-    pub(super) interval: Duration,
-    /// The size of the runs after which they are committed.
-    commit_bytes: usize,
-    request: RequestOptions,
+    pub(super) options: CollectOptions,
 }
 
 impl CollectBuilder {
     /// Archives the runs that were created before this time, regardless of their age, if they have ended. The statuses of the rules still
     /// apply, and runs of workflows with the rule [`never`](super::Rule::never) are not archived.
     pub fn before(mut self, time: DateTime<Utc>) -> Self {
-        self.before = Some(time);
+        self.options.before = Some(time);
         self
     }
 
     /// Only counts the runs that would be archived. Nothing is written, and no details are fetched.
     pub fn dry_run(mut self) -> Self {
-        self.is_dry_run = true;
+        self.options.is_dry_run = true;
         self
     }
 
     /// Also archives the first log lines of each run, at most this many. The default is 0, the maximum is
     /// [`RunDetails::MAX_LOGS`](crate::model::RunDetails::MAX_LOGS).
     pub fn logs(mut self, count: usize) -> Self {
-        self.logs = count;
+        self.options.logs = count;
         self
     }
 
     /// Sets how many runs are fetched at the same time, from 1 to 64. The default is 8.
     pub fn concurrency(mut self, runs: usize) -> Self {
-        self.concurrency = runs;
+        self.options.concurrency = runs;
         self
     }
 
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
-    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the
-    /// start, about fifteen requests find the day of the oldest run. Each call counts once: a retry by the [policy](Self::retry) is not
-    /// limited by the rate, only by its backoff and by the retry budget of the client.
+    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the start, about fifteen
+    /// requests find the day of the oldest run, and one or two for each rule count the runs at risk. Each call counts once: a retry by the
+    /// [policy](Self::retry) is not limited by the rate, only by its backoff and by the retry budget of the client.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
-        self.requests_per_second = requests;
+        self.options.requests_per_second = requests;
         self
     }
 
@@ -163,21 +135,42 @@ impl CollectBuilder {
     /// # }
     /// ```
     pub fn collected_every(mut self, interval: Duration) -> Self {
-        self.interval = interval;
+        self.options.interval = interval;
+        self
+    }
+
+    /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
+    /// [`is_retention_too_long`](CollectReport::is_retention_too_long) follow. It must be positive and at most ten years. By default, it is
+    /// read from the server, which shows what its default was when the tenant was created. The engine drops runs after the current settings
+    /// of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set it if these have changed since, if the server has several
+    /// of them (then the shortest), or if it is an older server that shows none.
+    ///
+    /// ```no_run
+    /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::Retention;
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// let collect = archive.collect(&hatchet, Retention::older_than(5 * DAY)).engine_retention(14 * DAY);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn engine_retention(mut self, period: Duration) -> Self {
+        self.options.engine_retention = Some(period);
         self
     }
 
     /// Sets the timeout of each call that the collection makes, including its retries, from 1 ms to 24 hours. The default is the configured
     /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.request.timeout = Some(timeout);
+        self.options.request.timeout = Some(timeout);
         self
     }
 
     /// Sets the retry policy of each call that the collection makes. The default is the configured
     /// [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.request.retry = Some(policy);
+        self.options.request.retry = Some(policy);
         self
     }
 
@@ -185,347 +178,83 @@ impl CollectBuilder {
     #[cfg(feature = "__benches")]
     #[doc(hidden)]
     pub fn commit_bytes(mut self, bytes: usize) -> Self {
-        self.commit_bytes = bytes;
+        self.options.commit_bytes = bytes;
+        self
+    }
+
+    /// The same collection, which ends early when the token is cancelled.
+    pub(super) fn stopped_by(mut self, stop: CancellationToken) -> Self {
+        self.options.stop = stop;
         self
     }
 
     /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
     /// with [`batches`](Self::batches), the report is available.
     ///
-    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors). An error of the server or of the
-    /// archive ends the collection.
+    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
+    /// again. If the server does not respond for five runs in a row, or responds with 502, 503 or 504, the collection ends with the error of
+    /// the last one. Other errors of the server or of the archive end the collection, too.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.
-    /// [`Storage`](ErrorKind::Storage), [`Corrupt`](ErrorKind::Corrupt) and [`Timeout`](ErrorKind::Timeout) if the archive cannot be read or
-    /// written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.
+    /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the
+    /// archive cannot be read or written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed at the
+    /// latest about five minutes after they were fetched.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches()?;
         while batches.next().await.transpose()?.is_some() {}
         Ok(batches.report())
     }
 
-    /// Returns a stream that collects the runs while it is polled, with an item for each commit. If the list fails, the runs that were fetched
-    /// before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
+    /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10 000 of them or
+    /// 64 MiB are fetched, about five minutes after the first of them was fetched, and at the end. If the list or a fetch fails, the runs that
+    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the options. Other errors are items, after which the stream ends; see [`send`](Self::send).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options. Other errors are items, after which the stream ends; see
+    /// [`send`](Self::send).
     pub fn batches(self) -> Result<CollectedBatches> {
         self.check()?;
-        let client = self.client.with(self.request)?;
-        Ok(CollectedBatches(OperationStream::of(async move { Ok(Box::new(Collector::start(self, client).await?)) })))
+        let client = self.options.client.with(self.options.request)?;
+        let open = async move {
+            let stop = self.options.stop.clone();
+            let collector = stop.run_until_cancelled(Collector::start(self.options, client)).await;
+            Ok(Box::new(collector.unwrap_or_else(|| Err(Error::closed("the collector")))?))
+        };
+        Ok(CollectedBatches(OperationStream::of(open)))
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        self.retention.check()?;
+        self.options.retention.check()?;
         let out_of_range = |field, expected: &str, got: usize| {
             Err(Error::invalid(field, format_args!("expected {expected}, got {got}")))
         };
-        if !(1..=MAX_CONCURRENCY).contains(&self.concurrency) {
-            return out_of_range("concurrency", "1 to 64", self.concurrency);
+        if !(1..=MAX_CONCURRENCY).contains(&self.options.concurrency) {
+            return out_of_range("concurrency", "1 to 64", self.options.concurrency);
         }
-        if self.requests_per_second == 0 {
+        if self.options.requests_per_second == 0 {
             return out_of_range("requests per second", "at least 1", 0);
         }
-        if self.interval > MAX_DURATION {
-            return Err(Error::invalid("interval", format_args!("expected at most 10 years, got {:?}", self.interval)));
+        if self.options.interval > MAX_DURATION {
+            return Err(Error::invalid(
+                "interval",
+                format_args!("expected at most 10 years, got {:?}", self.options.interval),
+            ));
         }
-        if self.logs > RunDetails::MAX_LOGS {
-            return out_of_range("number of log lines", "at most 1000", self.logs);
+        if let Some(period) = self.options.engine_retention
+            && (period.is_zero() || period > MAX_DURATION)
+        {
+            let problem = format_args!("expected more than zero and at most 10 years, got {period:?}");
+            return Err(Error::invalid("engine retention", problem));
         }
-        Ok(())
-    }
-
-    /// The latest creation time of runs that are due. `None` if no run is.
-    fn last_due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        match self.before {
-            // A time window includes its end, and the runs before a time do not.
-            Some(before) => before.checked_sub_signed(MICROSECOND).map(|before| before.min(now)),
-            None => self.retention.last_due(now),
-        }
-    }
-
-    /// The filter of the runs that can be due, without their time. `None` if no run can.
-    async fn filter(&self, client: &Client, gate: &Gate) -> Result<Option<RunFilter>> {
-        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
-        let filter = ended.into_iter().fold(RunFilter::new(Window::all()), RunFilter::status);
-        let Some(names) = self.retention.only_workflows() else { return Ok(Some(filter)) };
-        let mut workflows = Vec::new();
-        for name in names {
-            match client.feed().workflows.id_through(name, Some(gate)).await {
-                Ok(_) => workflows.push(name),
-                // It has no runs yet, or none any longer.
-                Err(error) if error.kind() == ErrorKind::WorkflowNotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((!workflows.is_empty()).then(|| workflows.into_iter().fold(filter, RunFilter::workflow)))
-    }
-
-    /// Whether a run is old enough.
-    fn is_due(&self, run: &RunSummary, now: DateTime<Utc>) -> bool {
-        let last = self.retention.of(&run.workflow_name).last_due(now);
-        last.is_some_and(|last| self.before.map_or(run.created_at <= last, |before| run.created_at < before))
-    }
-}
-
-struct Collector {
-    builder: CollectBuilder,
-    client: Client,
-    gate: Gate,
-    source: Source,
-    now: DateTime<Utc>,
-    filter: RunFilter,
-    /// The next day to list. `None` after the last one.
-    next_day: Option<NaiveDate>,
-    /// The latest creation time of runs that are due.
-    until: DateTime<Utc>,
-    /// The list of the current day, until its end, and the archived runs of that day.
-    list: Option<(RunItems, ArchivedVersions)>,
-    /// The runs to fetch, with their archived versions.
-    queue: VecDeque<(RunSummary, Option<Archived>)>,
-    rows: Vec<Row>,
-    size: usize,
-    /// The runs of `queue` and `rows`.
-    ids: HashSet<RunId>,
-    /// `list`, `queue` and `rows` were compared with the archive after this many commits, or more.
-    checked: Option<u64>,
-    /// Which runs the engine drops soon. `None` if its retention is unknown.
-    risk: Option<Risk>,
-    /// The number of these runs that are not old enough to be archived.
-    not_due_at_risk: u64,
-    report: CollectReport,
-}
-
-impl Collector {
-    async fn start(builder: CollectBuilder, client: Client) -> Result<Self> {
-        let now = client.clock().now();
-        let gate = Gate::new(builder.concurrency, builder.requests_per_second);
-        let source = builder.archive.check_source(&client).await?;
-        let engine_retention = engine_retention(&client, &gate).await;
-        // A time replaces the ages.
-        let is_too_long = builder.before.is_none()
-            && engine_retention.zip(builder.retention.longest()).is_some_and(|(engine, age)| age >= engine);
-        if is_too_long {
-            let archive = builder.archive.url();
-            tracing::warn!(
-                archive,
-                ?engine_retention,
-                "expected an age shorter than the engine's retention period; runs are dropped before they are archived"
-            );
-        }
-        let risk = engine_retention.and_then(|retention| Risk::new(now, retention, builder.interval));
-        // A time replaces the ages here, too: other collections have them.
-        let not_due_at_risk = match risk.filter(|_| builder.before.is_none()) {
-            Some(risk) => risk.count_not_due(&builder.archive, &client, &gate, &builder.retention).await?,
-            None => 0,
-        };
-        let report = CollectReport {
-            at_risk: not_due_at_risk,
-            is_dry_run: builder.is_dry_run,
-            engine_retention,
-            is_retention_too_long: is_too_long,
-            ..CollectReport::default()
-        };
-        let (filter, until) = (builder.filter(&client, &gate).await?, builder.last_due(now));
-        let next_day = match (&filter, until) {
-            (Some(_), Some(until)) => {
-                first_day_with_runs(&client, NaiveDate::default(), until.date_naive(), Some(&gate)).await?
-            }
-            _ => None,
-        };
-        Ok(Self {
-            gate,
-            builder,
-            client,
-            source,
-            now,
-            filter: filter.unwrap_or_else(|| RunFilter::new(Window::all())),
-            next_day,
-            until: until.unwrap_or(now),
-            list: None,
-            queue: VecDeque::new(),
-            rows: Vec::new(),
-            size: 0,
-            ids: HashSet::new(),
-            checked: None,
-            risk,
-            not_due_at_risk,
-            report,
-        })
-    }
-
-    /// Logs and records the result.
-    fn finish(&self) {
-        let (archive, report) = (self.builder.archive.url(), &self.report);
-        if !report.is_dry_run {
-            // Also if nothing was committed: the gauge is that of this collection.
-            record(&Measurement::RunsArchived { archived: 0, at_risk: report.at_risk });
-        }
-        let late = report.at_risk.saturating_sub(self.not_due_at_risk);
-        if late > 0 {
-            tracing::warn!(
-                archive,
-                at_risk = late,
-                "runs were archived only shortly before the engine would have dropped them"
-            );
-        }
-        if self.not_due_at_risk > 0 {
-            let at_risk = self.not_due_at_risk;
-            tracing::warn!(archive, at_risk, "the engine soon drops runs that are not old enough to be archived");
-        }
-        tracing::info!(archive, %report, "the collection has ended");
-    }
-
-    /// Reads the next runs of the list, and queues those that are not archived. Returns `false` at the end.
-    async fn read_list(&mut self) -> Result<bool> {
-        if self.list.is_none() {
-            let Some(day) = self.next_day.filter(|day| day_start(*day) <= self.until) else { return Ok(false) };
-            self.list = Some(self.open_day(day).await?);
-            self.next_day = day.succ_opt();
-        }
-        let Some((list, archived)) = &mut self.list else { return Ok(false) };
-        let mut listed: Vec<RunSummary> = list.by_ref().take(LIST_BATCH).try_collect().await?;
-        let is_end = listed.len() < LIST_BATCH;
-        listed.retain(|run| self.builder.is_due(run, self.now) && !self.ids.contains(&run.id));
-        let mut archived = archived.of_listed(&listed).await?;
-        if is_end {
-            self.list = None;
-        }
-        for run in listed {
-            let archived = archived.remove(&run.id);
-            let is_selected = || self.builder.retention.of(&run.workflow_name).selects(&run.status);
-            match &archived {
-                Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
-                // A run that is archived is updated whatever its new status.
-                None if !is_selected() => {}
-                _ => {
-                    self.report.at_risk += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
-                    if self.builder.is_dry_run {
-                        self.report.archived += 1;
-                    } else {
-                        self.ids.insert(run.id);
-                        self.queue.push_back((run, archived));
-                    }
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    async fn open_day(&mut self, day: NaiveDate) -> Result<(RunItems, ArchivedVersions)> {
-        let window = Window::between(day_start(day), day_end(day).min(self.until));
-        let list = self.client.runs(RunFilter { window, ..self.filter.clone() }).through(self.gate.clone()).items();
-        let archive = &self.builder.archive;
-        let state = archive.log().state().await?;
-        self.checked.get_or_insert(state.commits);
-        let files = state.files().filter(|file| file.partition.day == day).cloned().collect();
-        Ok((list, ArchivedVersions::new(archive, files, self.now)?))
-    }
-
-    /// Fetches the next runs of the queue.
-    async fn fetch(&mut self) -> Result<()> {
-        let runs: Vec<_> = self.queue.drain(..self.queue.len().min(FETCH_BATCH)).collect();
-        let (builder, client, gate) = (&self.builder, &self.client, &self.gate);
-        let mut fetched = stream::iter(runs)
-            .map(|(run, archived)| async move {
-                let has_payloads = builder.retention.of(&run.workflow_name).has_payloads();
-                let logs = if has_payloads { builder.logs } else { 0 };
-                let details = DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
-                (run, archived, has_payloads, details)
-            })
-            .buffered(self.builder.concurrency);
-        while let Some((run, archived, has_payloads, details)) = fetched.next().await {
-            let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
-            match details {
-                // It was replayed meanwhile. The next collection finds its end.
-                Ok(details) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
-                Ok(details) => {
-                    // The archived row may have been written by a process whose clock is ahead.
-                    let after = archived.as_ref().map(|archived| archived.archived_at + 1);
-                    let archived_at = self.now.timestamp_micros().max(after.unwrap_or(i64::MIN));
-                    let row = convert::row(&run, &details, has_payloads, archived_at)?;
-                    if archived.is_some_and(|archived| archived.version == Version::of(&row)) {
-                        self.report.unchanged += 1;
-                        continue;
-                    }
-                    self.size += row.size();
-                    self.rows.push(row);
-                }
-                Err(error) if error.kind() == ErrorKind::RunNotFound => {
-                    tracing::warn!(archive = builder.archive.url(), run_id = %run.id, "the engine dropped a run before it was archived");
-                    self.report.dropped += 1;
-                }
-                Err(error) if is_of_one_run(&error) => {
-                    tracing::warn!(archive = builder.archive.url(), run_id = %run.id, %error, "failed to fetch a run for the archive");
-                    self.report.fetch_errors += 1;
-                }
-                Err(error) => return Err(error),
-            }
+        if self.options.logs > RunDetails::MAX_LOGS {
+            return out_of_range("number of log lines", "at most 1000", self.options.logs);
         }
         Ok(())
     }
-
-    async fn commit(&mut self) -> Result<Option<CollectedBatch>> {
-        let rows = std::mem::take(&mut self.rows);
-        self.ids = self.queue.iter().map(|(run, _)| run.id).collect();
-        self.size = 0;
-        if rows.is_empty() {
-            return Ok(None);
-        }
-        let times = || rows.iter().filter_map(|row| convert::time(row, Column::CreatedAt));
-        let (first, last) = (times().min().unwrap_or(self.now), times().max().unwrap_or(self.now));
-        let archive = &self.builder.archive;
-        // The rest of the day is compared with the same state.
-        let is_end = self.queue.is_empty() && self.list.is_none();
-        let checked = if is_end { self.checked.take() } else { self.checked };
-        let written = writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.now).await?;
-        self.report.archived += written.runs;
-        self.report.files += written.files;
-        self.report.bytes += written.bytes;
-        record(&Measurement::RunsArchived { archived: written.runs, at_risk: self.report.at_risk });
-        let writing::Written { runs, files, bytes } = written;
-        Ok(Some(CollectedBatch { runs, files, bytes, min_created_at: first, max_created_at: last }))
-    }
-}
-
-impl SteppedOperation for Collector {
-    type Item = CollectedBatch;
-    type Report = CollectReport;
-
-    /// Collects until a batch is committed.
-    async fn step(&mut self) -> Result<Option<CollectedBatch>> {
-        while self.rows.len() < COMMIT_RUNS && self.size < self.builder.commit_bytes {
-            let step = if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) };
-            match step {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    // What has been fetched is not fetched again.
-                    self.commit().await?;
-                    return Err(error);
-                }
-            }
-        }
-        let batch = self.commit().await?;
-        if batch.is_none() {
-            self.finish();
-        }
-        Ok(batch)
-    }
-
-    fn report(&self) -> &CollectReport {
-        &self.report
-    }
-}
-
-/// Whether an error concerns one run, and not the server.
-fn is_of_one_run(error: &Error) -> bool {
-    use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
-    matches!(error.kind(), Decode | Encode | NotFound | Rejected | Server | TooLarge | Unimplemented)
 }
 
 /// A stream of the commits of a collection; see [`CollectBuilder::batches`]. It ends after an error. Dropping it stops the collection; what

@@ -11,13 +11,15 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::collect::CollectBuilder;
 use super::report::CollectReport;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, Needs};
 use crate::time::MAX_DURATION;
 use crate::workflow::{Concurrency, ConcurrencyStrategy, Context, Task, TaskError};
 
 /// The fraction of the interval by which it varies, so that several processes do not collect at the same time.
 const JITTER_FRACTION: f64 = 0.1;
+/// How long [`RunningCollector::shutdown`] waits for the last commit.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a collection by a task may take.
 const TASK_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// How many times a collection by a task is retried.
@@ -52,7 +54,8 @@ impl CollectBuilder {
     ///
     /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a
     /// [cron](Task::cron) can be added. The task does not know how often it runs: set it with [`collected_every`](Self::collected_every). If
-    /// an option of the collection is invalid, the runs fail.
+    /// an option of the collection is invalid, the runs fail. A collection that is cancelled commits the runs that it has fetched, if this does
+    /// not take longer than the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -68,9 +71,19 @@ impl CollectBuilder {
     /// ```
     pub fn task(self, name: impl Into<String>) -> Task<(), CollectReport> {
         let builder = Arc::new(self);
-        let task = Task::new(name, move |(): (), _: Context| {
-            let builder = CollectBuilder::clone(&builder);
-            async move { builder.send().await.map_err(TaskError::from) }
+        let task = Task::new(name, move |(): (), context: Context| {
+            let (builder, stop) = (CollectBuilder::clone(&builder), CancellationToken::new());
+            async move {
+                let mut collection = Box::pin(builder.stopped_by(stop.clone()).send());
+                let report = tokio::select! {
+                    report = &mut collection => report,
+                    () = context.cancelled() => {
+                        stop.cancel();
+                        collection.await
+                    }
+                };
+                report.map_err(TaskError::from)
+            }
         });
         let one = Concurrency::new("'archive'", ConcurrencyStrategy::CancelNewest).max_runs(1);
         task.concurrency(one).timeout(TASK_TIMEOUT).retries(TASK_RETRIES).backoff(TASK_BACKOFF_FACTOR, TASK_MAX_BACKOFF)
@@ -108,7 +121,7 @@ impl CollectorBuilder {
             let problem = format_args!("expected 1 second to 10 years, got {interval:?}");
             return Err(Error::invalid("interval", problem));
         }
-        collection.interval = interval;
+        collection.options.interval = interval;
         collection.check()?;
         let runtime = runtime::current("a collector", Needs::Timers)?;
         let (results, last_result) = watch::channel(None);
@@ -128,10 +141,15 @@ async fn collect_regularly(
 ) {
     loop {
         let started_at = Instant::now();
-        // A collection can be stopped at any time.
-        let Some(result) = stop.run_until_cancelled(builder.clone().send()).await else { return };
-        if let Err(error) = &result {
-            tracing::warn!(%error, archive = builder.archive.url(), "a collection failed; the collector continues");
+        let result = builder.clone().stopped_by(stop.clone()).send().await;
+        let (archive, is_stopped) = (builder.options.archive.url(), stop.is_cancelled());
+        match &result {
+            Err(error) if is_stopped && error.kind() == ErrorKind::Closed => {}
+            Err(error) => tracing::warn!(%error, archive, "a collection failed; the collector continues"),
+            Ok(_) => {}
+        }
+        if is_stopped {
+            return;
         }
         results.send_replace(Some(result));
         let pause = interval.mul_f64(1.0 - JITTER_FRACTION + 2.0 * JITTER_FRACTION * fastrand::f64());
@@ -141,7 +159,8 @@ async fn collect_regularly(
     }
 }
 
-/// A collector in this process; see [`CollectBuilder::every`]. Dropping it stops the collector; [`shutdown`](Self::shutdown) also waits for it.
+/// A collector in this process; see [`CollectBuilder::every`]. Dropping it aborts the collector: runs that were fetched and not committed yet
+/// are fetched again by the next collection. [`shutdown`](Self::shutdown) commits them first.
 ///
 /// ```no_run
 /// # async fn example(mut collector: hatchet::archive::RunningCollector) -> hatchet::Result<()> {
@@ -174,14 +193,36 @@ impl RunningCollector {
         self.last_result.borrow_and_update().clone()
     }
 
-    /// Stops the collector, and waits until its task has ended. A collection in progress is stopped; what it has committed remains.
+    /// Stops the collector. A collection in progress fetches no more runs, and commits those that it has fetched. If this takes longer than
+    /// 30 seconds, it is aborted: the next collection fetches these runs again.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the collector is aborted.
     pub async fn shutdown(self) {
+        self.shutdown_with_timeout(SHUTDOWN_TIMEOUT).await;
+    }
+
+    /// Stops the collector like [`shutdown`](Self::shutdown), with another time for the commit. With [`Duration::ZERO`], the collector is
+    /// aborted at once.
+    ///
+    /// ```no_run
+    /// # async fn example(collector: hatchet::archive::RunningCollector) {
+    /// collector.shutdown_with_timeout(std::time::Duration::from_secs(5)).await;
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped, the collector is aborted.
+    pub async fn shutdown_with_timeout(mut self, timeout: Duration) {
         self.stop.cancel();
         // It ends without a result, even if it has panicked.
-        let _ = self.task.await;
+        if tokio::time::timeout(timeout, &mut self.task).await.is_err() {
+            tracing::warn!(
+                "the collector did not commit its last runs in time; the next collection fetches them again"
+            );
+            self.task.abort();
+            let _ = self.task.await;
+        }
     }
 }
 

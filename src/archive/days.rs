@@ -74,6 +74,21 @@ pub(super) struct Risk {
     kept_since: DateTime<Utc>,
 }
 
+/// The number of runs at risk that cannot be archived yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LeftAtRisk {
+    /// They are not old enough, and not archived.
+    pub(super) not_due: u64,
+    /// They have not ended.
+    pub(super) active: u64,
+}
+
+impl LeftAtRisk {
+    pub(super) fn total(self) -> u64 {
+        self.not_due.saturating_add(self.active)
+    }
+}
+
 impl Risk {
     /// `interval`: the time until the next collection.
     pub(super) fn new(now: DateTime<Utc>, engine_retention: Duration, interval: Duration) -> Option<Self> {
@@ -87,28 +102,21 @@ impl Risk {
         created_at <= self.until
     }
 
-    /// Counts the runs at risk that are not old enough to be archived, and that are not archived either. Runs that no rule selects are not
-    /// counted.
-    pub(super) async fn count_not_due(
+    /// Counts the runs at risk that cannot be archived yet. Runs that no rule selects are not counted.
+    pub(super) async fn count_left(
         &self,
         archive: &Archive,
         client: &Client,
         gate: &Gate,
         retention: &Retention,
-    ) -> Result<u64> {
-        let mut count = self.count(archive, client, gate, retention.rule(), None).await?;
-        for (workflow, rule) in retention.workflows() {
-            if count > 0 {
-                let by_default = self.count(archive, client, gate, retention.rule(), Some(workflow)).await?;
-                count = count.saturating_sub(by_default);
-            }
-            count = count.saturating_add(self.count(archive, client, gate, rule, Some(workflow)).await?);
-        }
-        Ok(count)
+    ) -> Result<LeftAtRisk> {
+        let not_due = |rule, workflow| self.count_not_due(archive, client, gate, rule, workflow);
+        let active = |rule, workflow| self.count_active(client, gate, rule, workflow);
+        Ok(LeftAtRisk { not_due: by_rule(retention, not_due).await?, active: by_rule(retention, active).await? })
     }
 
-    /// The runs at risk that a rule will select, of one workflow or of all.
-    async fn count(
+    /// The ended runs at risk that a rule will select and that are not archived, of one workflow or of all.
+    async fn count_not_due(
         &self,
         archive: &Archive,
         client: &Client,
@@ -122,28 +130,58 @@ impl Risk {
         if since > self.until || statuses.is_empty() {
             return Ok(0);
         }
-        let filter = |since| {
-            let filter = RunFilter::new(Window::between(since, self.until));
-            let filter = statuses.iter().cloned().fold(filter, RunFilter::status);
-            workflow.into_iter().fold(filter, RunFilter::workflow)
-        };
-        // The count itself does not pass the gate, and what it may have to read does, so it must not hold a permit.
-        drop(gate.pass(1).await);
-        let live = match client.runs(filter(since)).through(gate.clone()).count().await {
-            Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Total::Exactly(0),
-            live => live?,
-        };
-        let live = match live {
-            Total::Exactly(count) | Total::AtLeast(count) | Total::AtMost(count) => count,
-            Total::Unknown => MAX_COUNTED,
-        };
+        let live = live(client, gate, self.filter(since, &statuses, workflow)).await?;
         // An earlier collection with a shorter age may have archived them.
         let since = since.max(self.kept_since);
         if live == 0 || since > self.until {
             return Ok(live);
         }
-        Ok(live.saturating_sub(archived(archive, filter(since)).await?))
+        Ok(live.saturating_sub(archived(archive, self.filter(since, &statuses, workflow)).await?))
     }
+
+    /// The runs at risk that have not ended, and that a rule may select when they have.
+    async fn count_active(&self, client: &Client, gate: &Gate, rule: &Rule, workflow: Option<&str>) -> Result<u64> {
+        if rule.last_due(self.now).is_none() {
+            return Ok(0);
+        }
+        let active = [RunStatus::Queued, RunStatus::Running];
+        live(client, gate, self.filter(DateTime::UNIX_EPOCH, &active, workflow)).await
+    }
+
+    fn filter(&self, since: DateTime<Utc>, statuses: &[RunStatus], workflow: Option<&str>) -> RunFilter {
+        let filter = RunFilter::new(Window::between(since, self.until));
+        let filter = statuses.iter().cloned().fold(filter, RunFilter::status);
+        workflow.into_iter().fold(filter, RunFilter::workflow)
+    }
+}
+
+/// Counts runs by the rule of their workflow. `count` counts those of a rule, of one workflow or of all.
+async fn by_rule<'a, F: Future<Output = Result<u64>>>(
+    retention: &'a Retention,
+    count: impl Fn(&'a Rule, Option<&'a str>) -> F,
+) -> Result<u64> {
+    let mut total = count(retention.rule(), None).await?;
+    for (workflow, rule) in retention.workflows() {
+        if total > 0 {
+            total = total.saturating_sub(count(retention.rule(), Some(workflow)).await?);
+        }
+        total = total.saturating_add(count(rule, Some(workflow)).await?);
+    }
+    Ok(total)
+}
+
+/// Counts runs of the engine.
+async fn live(client: &Client, gate: &Gate, filter: RunFilter) -> Result<u64> {
+    // The count itself does not pass the gate, and what it may have to read does, so it must not hold a permit.
+    drop(gate.pass(1).await);
+    let live = match client.runs(filter).through(gate.clone()).count().await {
+        Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Total::Exactly(0),
+        live => live?,
+    };
+    Ok(match live {
+        Total::Exactly(count) | Total::AtLeast(count) | Total::AtMost(count) => count,
+        Total::Unknown => MAX_COUNTED,
+    })
 }
 
 /// Counts archived runs. What a damaged file had is not archived.

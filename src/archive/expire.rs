@@ -15,6 +15,9 @@ impl Archive {
     /// Prepares to remove the archived runs that a [`Retention`] selects. The runs of a workflow and a day are removed together, when the
     /// newest of them is old enough. Runs are never removed without this call.
     ///
+    /// The ages must be longer than the engine's retention period. Otherwise, the engine still has runs that were removed, and the next
+    /// [`collect`](Self::collect) archives them again.
+    ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
     /// use std::time::Duration;

@@ -11,7 +11,7 @@ use super::manifest::File;
 use super::paging::Position;
 use super::schema::{Column, Row};
 use crate::error::Result;
-use crate::model::{RunFilter, RunStatus, Window};
+use crate::model::{RunFilter, Window};
 
 /// A filter whose time window is resolved.
 #[derive(Debug, Clone)]
@@ -55,12 +55,15 @@ impl Criteria {
         last >= self.since && self.until.is_none_or(|until| first <= until)
     }
 
-    /// Whether a file can contain matching runs. Its statuses decide only if no other file can have newer versions of its runs.
-    pub(super) fn may_match_file(&self, file: &File, is_only_file: bool) -> bool {
-        let has_status = |wanted: &RunStatus| file.statuses.contains_key(wanted.as_str());
+    /// Whether a file can contain matching runs, by their times and their workflow.
+    pub(super) fn may_match_file(&self, file: &File) -> bool {
         self.overlaps(file.min_created_at, file.max_created_at)
             && (self.filter.workflows.is_empty() || self.filter.workflows.contains(&file.partition.workflow))
-            && (!is_only_file || self.filter.statuses.is_empty() || self.filter.statuses.iter().any(has_status))
+    }
+
+    /// Whether a file has runs with a status of the filter. Another file may have newer versions of these runs.
+    pub(super) fn has_wanted_status(&self, file: &File) -> bool {
+        self.filter.statuses.iter().any(|wanted| file.statuses.contains_key(wanted.as_str()))
     }
 
     /// Whether a row group can contain matching runs.

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::manifest::{Commit, Conflict, Source, State, VERSION};
+use super::manifest::{Commit, Conflict, RUNS, Source, State, VERSION};
 use super::store::{Object, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
@@ -45,8 +45,54 @@ impl Log {
         Self { store, last, is_checked: AtomicBool::new(false) }
     }
 
-    /// Reads the commits since the last call, and returns the current state.
+    /// Reads the commits since the last call, and returns the current state. It is an error if there are data files and no commit: the first
+    /// commit precedes the first file, so the manifest is lost.
     pub(super) async fn state(&self) -> Result<Arc<State>> {
+        let state = self.current().await?;
+        if state.commits > 0 || self.store.is_empty(RUNS).await? {
+            return Ok(state);
+        }
+        // Another process may have begun the archive in between.
+        let state = self.current().await?;
+        if state.commits > 0 {
+            Ok(state)
+        } else {
+            Err(self.lost(&format_args!("it has files in `{RUNS}`, and no commit")))
+        }
+    }
+
+    /// The current state, if its newest commit still exists. If that is lost, later ones may be lost, too, and their files would look unused.
+    pub(super) async fn complete_state(&self) -> Result<Arc<State>> {
+        let mut state = self.state().await?;
+        loop {
+            let path = commit_path(state.commits);
+            if state.commits == 0 || self.store.length(&path).await?.is_some() {
+                return Ok(state);
+            }
+            // Or a sweep has deleted it, because there are many newer ones.
+            let newer = self.state().await?;
+            if newer.commits == state.commits {
+                return Err(self.lost(&format_args!("its newest commit {path} does not exist")));
+            }
+            state = newer;
+        }
+    }
+
+    /// Whether this process knows that the archive has a commit. It reads nothing.
+    pub(super) fn has_commits(&self) -> bool {
+        lock(&self.last).commits > 0
+    }
+
+    fn lost(&self, problem: &dyn std::fmt::Display) -> Error {
+        let text = format!(
+            "the manifest of the archive {} is lost: {problem}; restore the folder `manifest` from a backup, or from the versions of its objects, \
+             or use another folder or URL for a new archive",
+            self.store.url()
+        );
+        Error::new(ErrorKind::Corrupt, text)
+    }
+
+    async fn current(&self) -> Result<Arc<State>> {
         let last = lock(&self.last).clone();
         let mut base = if last.commits == 0 { self.stored_state().await? } else { last };
         loop {

@@ -17,6 +17,11 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// The version of the manifest's format. Newer ones are refused.
 pub(super) const VERSION: u32 = 1;
 
+/// The folder of the data files.
+pub(super) const RUNS: &str = "runs";
+/// The folder of the manifest.
+pub(super) const MANIFEST: &str = "manifest";
+
 /// How long a state says when a file was removed. Later, a file that still exists counts as one that was never committed.
 pub(super) const REMOVED_FOR: TimeDelta = TimeDelta::days(90);
 
@@ -153,6 +158,13 @@ impl State {
     }
 }
 
+impl File {
+    /// Whether two files can have runs with the same creation time.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.min_created_at <= other.max_created_at && other.min_created_at <= self.max_created_at
+    }
+}
+
 impl Partition {
     pub(super) fn of(workflow: &str, created_at: DateTime<Utc>) -> Self {
         Self { day: created_at.date_naive(), workflow: workflow.to_owned() }
@@ -161,7 +173,7 @@ impl Partition {
     /// The path of a file in this partition, in the form that query engines recognize.
     pub(super) fn path(&self, name: &str) -> String {
         let workflow = utf8_percent_encode(&self.workflow, ESCAPED);
-        format!("runs/workflow={workflow}/day={}/{name}.parquet", self.day)
+        format!("{RUNS}/workflow={workflow}/day={}/{name}.parquet", self.day)
     }
 }
 

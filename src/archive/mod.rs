@@ -88,6 +88,7 @@
 //! | `archived_at` | time | when the row was written |
 
 mod collect;
+mod collection;
 mod collector;
 mod compact;
 mod compactor;
@@ -119,6 +120,7 @@ mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod writing;
 
 pub use self::collect::{CollectBuilder, CollectedBatches};

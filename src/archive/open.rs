@@ -1,7 +1,7 @@
 //! Opens the object store of a URL, with the options of the environment and of the caller.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -31,6 +31,8 @@ pub(super) struct Opened {
     pub(super) objects: Arc<dyn ObjectStore>,
     /// What to do if the store refuses requests, in the text of errors.
     pub(super) hint: Option<&'static str>,
+    /// The local folder of the objects.
+    pub(super) folder: Option<PathBuf>,
 }
 
 impl Kind {
@@ -129,13 +131,19 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
         Err(Error::invalid("archive option", format_args!("expected {expected}, got {name:?}")))
     });
     let options = options.collect::<Result<Vec<_>>>()?;
-    let objects = match (kind, parsed) {
-        (Kind::Memory, _) => Arc::new(InMemory::new()),
-        (Kind::Folder, None) => folder(Path::new(url))?,
+    let path = match (kind, &parsed) {
+        (Kind::Folder, None) => Some(PathBuf::from(url)),
         (Kind::Folder, Some(parsed)) => {
             let expected = "expected the absolute path of a folder after file://";
-            folder(&parsed.to_file_path().map_err(|()| invalid(format_args!("{expected}, got {url:?}")))?)?
+            Some(parsed.to_file_path().map_err(|()| invalid(format_args!("{expected}, got {url:?}")))?)
         }
+        _ => None,
+    };
+    if let Some(path) = path {
+        return Ok(Opened { objects: folder(&path)?, hint: None, folder: Some(path) });
+    }
+    let objects: Arc<dyn ObjectStore> = match (kind, parsed) {
+        (Kind::Memory, _) => Arc::new(InMemory::new()),
         (_, None) => return Err(invalid(format_args!("{EXPECTED}, got {url:?}"))),
         (_, Some(parsed)) => {
             let variables = std::env::vars_os()
@@ -151,7 +159,7 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
             Arc::new(PrefixStore::new(store, prefix))
         }
     };
-    Ok(Opened { objects, hint: kind.hint() })
+    Ok(Opened { objects, hint: kind.hint(), folder: None })
 }
 
 /// The store of a path or a URL, which is parsed.

@@ -39,15 +39,21 @@ pub(super) struct Reading {
     run: Option<Row>,
 }
 
-/// The files of a state that can contain matching runs.
+/// The files of a state that can contain matching runs, and those that can have newer versions of these runs, with other statuses.
 pub(super) fn matching_files<'a>(state: &'a State, criteria: &Criteria) -> Vec<&'a File> {
-    let mut files_in: BTreeMap<&Partition, usize> = BTreeMap::new();
-    for file in state.files() {
-        *files_in.entry(&file.partition).or_default() += 1;
+    let files =
+        || state.files().filter(|file| criteria.overlaps_day(file.partition.day) && criteria.may_match_file(file));
+    if !criteria.has_statuses() {
+        return files().collect();
     }
-    let is_only_file = |file: &File| files_in.get(&file.partition) == Some(&1);
-    let files = state.files().filter(|file| criteria.overlaps_day(file.partition.day));
-    files.filter(|file| criteria.may_match_file(file, is_only_file(file))).collect()
+    let mut wanted: BTreeMap<&Partition, Vec<&File>> = BTreeMap::new();
+    for file in files().filter(|file| criteria.has_wanted_status(file)) {
+        wanted.entry(&file.partition).or_default().push(file);
+    }
+    // All versions of a run have the same creation time.
+    files()
+        .filter(|file| wanted.get(&file.partition).is_some_and(|wanted| wanted.iter().any(|one| one.overlaps(file))))
+        .collect()
 }
 
 /// The rows of one file. The order is that of the next rows: the greatest is the newest.

@@ -28,15 +28,16 @@ pub struct CollectReport {
     pub unchanged: u64,
     /// The number of runs that were replayed between being listed and being fetched. A later collection archives them.
     pub active: u64,
-    /// The number of runs whose details could not be fetched. The errors are logged. A later collection tries again.
+    /// The number of runs whose details could not be fetched, also because the server did not respond in time. The errors are logged. A later
+    /// collection tries again.
     pub fetch_errors: u64,
     /// The number of runs that the engine dropped between being listed and being fetched. They are lost.
     pub dropped: u64,
     /// The number of runs that the engine drops within 24 hours or, if the [interval](super::CollectBuilder::collected_every) of the
     /// collections is known, within 24 hours after the next one. They are runs that this collection archived, and runs that are not archived
-    /// because they are not old enough; of the latter, the server counts up to 20 000 for each rule. A shorter
-    /// [`Retention`](super::Retention) archives them earlier. With [`before`](super::CollectBuilder::before), only those that were archived
-    /// are counted. It is 0 if the engine's retention period is unknown.
+    /// because they are not old enough or have not ended; of these, the server counts up to 20 000 for each rule. A shorter
+    /// [`Retention`](super::Retention) archives them earlier, unless they have not ended. With [`before`](super::CollectBuilder::before), only
+    /// those that were archived are counted. It is 0 if the engine's retention period is unknown.
     pub at_risk: u64,
     /// The number of files that were written.
     pub files: u64,
@@ -44,7 +45,8 @@ pub struct CollectReport {
     pub bytes: u64,
     /// Whether nothing was archived because of [`dry_run`](super::CollectBuilder::dry_run).
     pub is_dry_run: bool,
-    /// The engine's retention period, if the server reports it. Older servers do not.
+    /// The engine's retention period, if it was [set](super::CollectBuilder::engine_retention), or if the server reports it. The server
+    /// reports what its default was when the tenant was created; older servers report nothing.
     pub engine_retention: Option<Duration>,
     /// Whether the age of a rule is not shorter than the engine's retention period, so that the engine drops runs before they are archived.
     /// It is `false` if the retention period is unknown.

@@ -18,7 +18,7 @@ const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 ///
 /// The engine drops runs after its retention period, which is 30 days unless its operator has changed it. Runs must be archived before
 /// that, so set an age that is several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is that
-/// period, if the server reports it.
+/// period, as far as the server reports it.
 ///
 /// ```
 /// use std::time::Duration;

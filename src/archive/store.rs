@@ -1,6 +1,7 @@
 //! The object store of an archive: a few operations, with deadlines, and errors that name the object.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
-use object_store::path::Path;
+use object_store::path::Path as Key;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions};
 
 use super::open::{self, Opened};
+use super::unfinished::{self, UnfinishedFile};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long one operation may take, with the retries of the store's own client.
@@ -23,6 +25,8 @@ pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
     /// What to do if the store refuses requests, in the text of errors.
     hint: Option<&'static str>,
+    /// The local folder of the objects.
+    folder: Option<Arc<Path>>,
     /// The URL, for messages.
     url: Arc<str>,
     bytes_read: Arc<AtomicU64>,
@@ -41,10 +45,11 @@ pub(super) struct Object {
 impl Store {
     /// Opens a folder, or the store of a URL. The options are added to those of the environment.
     pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Self> {
-        let Opened { objects, hint } = open::open(url, options)?;
+        let Opened { objects, hint, folder } = open::open(url, options)?;
         Ok(Self {
             objects,
             hint,
+            folder: folder.map(Arc::from),
             url: url.into(),
             bytes_read: Arc::default(),
             #[cfg(test)]
@@ -140,12 +145,44 @@ impl Store {
         Ok(objects)
     }
 
+    /// Whether a folder has no objects.
+    pub(super) async fn is_empty(&self, folder: &str) -> Result<bool> {
+        let prefix = key(folder);
+        let mut objects = self.objects.list(Some(&prefix));
+        let first = self.run("list", folder, objects.try_next()).await;
+        first.map(|first| first.is_none()).map_err(|failure| self.error("list", folder, failure))
+    }
+
     /// Deletes an object. It is not an error if there is none.
     pub(super) async fn delete(&self, path: &str) -> Result<()> {
         match self.run("delete", path, self.objects.delete(&key(path))).await {
             Ok(()) | Err(Failure::Store(object_store::Error::NotFound { .. })) => Ok(()),
             Err(failure) => Err(self.error("delete", path, failure)),
         }
+    }
+
+    /// The files that killed processes have left in a local folder, and that have not changed since `last`. Other stores have none.
+    pub(super) async fn unfinished(&self, last: DateTime<Utc>) -> Result<Vec<UnfinishedFile>> {
+        let Some(folder) = self.folder.clone() else { return Ok(Vec::new()) };
+        self.run_blocking("list", "unfinished files", move || unfinished::find(&folder, last.into())).await
+    }
+
+    /// Deletes an unfinished file. It is not an error if there is none.
+    pub(super) async fn delete_unfinished(&self, file: &UnfinishedFile) -> Result<()> {
+        let (path, file) = (file.path.display().to_string(), file.clone());
+        self.run_blocking("delete", &path, move || unfinished::delete(&file)).await
+    }
+
+    async fn run_blocking<T: Send + 'static>(
+        &self,
+        operation: &str,
+        path: &str,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let failed =
+            || Error::new(ErrorKind::Storage, format!("failed to {operation} {path} in the archive {}", self.url));
+        let done = tokio::task::spawn_blocking(work).await.map_err(|error| failed().with_source(error))?;
+        done.map_err(|error| failed().with_source(error))
     }
 
     #[cfg_attr(not(test), expect(unused_variables, reason = "tests count the operations"))]
@@ -193,9 +230,9 @@ pub(super) enum Failure {
 }
 
 /// The key of a path whose parts are already escaped.
-fn key(path: &str) -> Path {
+fn key(path: &str) -> Key {
     // Any other path would be escaped.
-    Path::parse(path).unwrap_or_else(|_| Path::from(path))
+    Key::parse(path).unwrap_or_else(|_| Key::from(path))
 }
 
 #[cfg(test)]

@@ -12,22 +12,20 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::handle::Archive;
-use super::log::corrupt;
-use super::manifest::REMOVED_FOR;
+use super::manifest::{REMOVED_FOR, RUNS};
 use super::progress::{OperationStream, SteppedOperation};
 use super::store::Object;
+use super::unfinished::UnfinishedFile;
 use crate::error::{Error, Result};
 
 /// The default of [`SweepBuilder::grace_period`].
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// The number of files that are deleted for an item of the stream.
 const BATCH: usize = 100;
-/// The folder of the data files.
-const RUNS: &str = "runs";
 
 impl Archive {
     /// Prepares to delete files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
-    /// written but not committed because of a crash. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
+    /// written but not committed because of a crash, also those that a killed process has left incomplete in a local folder. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
     /// and the commits before these.
     ///
     /// ```no_run
@@ -74,7 +72,7 @@ impl SweepBuilder {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. [`Storage`](crate::ErrorKind::Storage),
     /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the archive cannot be read, or a file cannot be
-    /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if there are files but no manifest: nothing is deleted then.
+    /// deleted. [`Corrupt`](crate::ErrorKind::Corrupt) if the manifest is lost: nothing is deleted then.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, some files may have been deleted, and the sweep can be started again.
@@ -104,6 +102,8 @@ struct Sweeper {
     archive: Archive,
     /// What is unused since this time or longer is deleted.
     last: DateTime<Utc>,
+    /// What killed processes have left in a local folder.
+    unfinished: VecDeque<UnfinishedFile>,
     /// The data files to delete.
     files: VecDeque<Object>,
     /// The files of the manifest to delete, in this order. They are known when the data files are deleted.
@@ -116,23 +116,24 @@ impl Sweeper {
         let last = Utc::now() - grace_period;
         // The list is older than the state: a file that is committed in between is in the state.
         let mut files = archive.store().list(RUNS, None).await?;
-        let state = archive.log().state().await?;
-        if state.commits == 0 && !files.is_empty() {
-            return Err(corrupt(
-                "manifest",
-                &format_args!("expected a manifest for the {} files in the folder `{RUNS}`, got none", files.len()),
-            ));
-        }
+        let state = archive.log().complete_state().await?;
         files.retain(|file| {
             let unused_since = || state.removed.get(&file.path).copied().unwrap_or(file.modified_at);
             !state.files.contains_key(&file.path) && unused_since() <= last
         });
-        Ok(Self { archive, last, files: files.into(), manifest: None, report: SweepReport::default() })
+        let unfinished = archive.store().unfinished(last).await?.into();
+        Ok(Self { archive, last, unfinished, files: files.into(), manifest: None, report: SweepReport::default() })
     }
 
     /// Deletes the next file. Returns `false` if there is none.
     async fn delete_next(&mut self) -> Result<bool> {
         let store = self.archive.store();
+        if let Some(file) = self.unfinished.pop_front() {
+            store.delete_unfinished(&file).await?;
+            self.report.files += 1;
+            self.report.bytes += file.bytes;
+            return Ok(true);
+        }
         if let Some(file) = self.files.pop_front() {
             store.delete(&file.path).await?;
             self.report.files += 1;
@@ -232,7 +233,7 @@ impl fmt::Debug for SweptBatches {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweptBatch {
-    /// The number of data files that were deleted.
+    /// The number of data files that were deleted, and of incomplete files in a local folder.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,
@@ -248,7 +249,7 @@ pub struct SweptBatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The number of data files that were deleted.
+    /// The number of data files that were deleted, and of incomplete files in a local folder.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,

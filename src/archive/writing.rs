@@ -119,6 +119,7 @@ pub(super) async fn commit(
     mut checked: u64,
     now: DateTime<Utc>,
 ) -> Result<Written> {
+    begin(archive, source, now).await?;
     let mut partitions = partitions(rows);
     let mut files = write(archive, &partitions).await?;
     loop {
@@ -129,11 +130,7 @@ pub(super) async fn commit(
             return Ok(Written::of(&files));
         }
         let first = files.iter().map(|file| file.min_created_at).min().unwrap_or_default();
-        let overlaps = |file: &&File| {
-            files
-                .iter()
-                .any(|own| file.min_created_at <= own.max_created_at && own.min_created_at <= file.max_created_at)
-        };
+        let overlaps = |file: &&File| files.iter().any(|own| own.overlaps(file));
         let others: Vec<File> = state.files_since(checked).filter(overlaps).cloned().collect();
         checked = state.commits;
         if !others.is_empty() {
@@ -153,6 +150,21 @@ pub(super) async fn commit(
             return Ok(Written::of(&files));
         }
     }
+}
+
+/// Writes the first commit of a new archive, which is empty. It precedes the first file, so files without a commit are always those of an
+/// archive that has lost its manifest.
+async fn begin(archive: &Archive, source: &Source, now: DateTime<Utc>) -> Result<()> {
+    while !archive.log().has_commits() {
+        let state = archive.log().state().await?;
+        if state.commits > 0 {
+            break;
+        }
+        let source = Some(source.clone());
+        let first = Commit { version: VERSION, committed_at: now, source, add: Vec::new(), remove: Vec::new() };
+        archive.log().commit(&state, &first).await?;
+    }
+    Ok(())
 }
 
 /// Removes the rows whose version is archived. Returns whether there were any.

@@ -86,7 +86,7 @@ impl DetailsBuilder {
     async fn fetch(self) -> Result<RunDetails> {
         check_logs(self.logs)?;
         let client = self.client.with(self.request)?;
-        let fetch = RunFetch::new(self.run).started_at(self.started_at).known_dag(self.is_dag);
+        let fetch = RunFetch::new(self.run).for_reading().started_at(self.started_at).known_dag(self.is_dag);
         // Who fetches a run for later needs all of it.
         let is_strict = self.gate.is_some();
         let fetch = self.gate.clone().into_iter().fold(fetch, RunFetch::through);

@@ -13,6 +13,8 @@ pub(super) struct Evidence {
     /// The message of the result stream, if there was one.
     pub(super) results: Option<Vec<TaskResult>>,
     pub(super) grpc: Option<GrpcRun>,
+    /// Whether gRPC has dropped the run, and REST still has it.
+    pub(super) is_dropped_by_grpc: bool,
     /// `None` while REST does not have the run yet.
     pub(super) rest: Option<RestRun>,
     /// The error of REST if it cannot be reached, and gRPC may be sufficient.

@@ -48,6 +48,7 @@ pub(crate) struct RunFetch {
     evidence: Evidence,
     timeout: ReadTimeout,
     grpc_suffices: bool,
+    rest_suffices: bool,
     is_dag: bool,
     started_at: Option<Instant>,
     gate: Option<Gate>,
@@ -60,6 +61,7 @@ impl RunFetch {
             evidence: Evidence::default(),
             timeout: ReadTimeout::Short,
             grpc_suffices: false,
+            rest_suffices: false,
             is_dag: false,
             started_at: None,
             gate: None,
@@ -88,6 +90,13 @@ impl RunFetch {
     /// is of a version of the workflow that has one task.
     pub(crate) fn known_dag(mut self, is_dag: bool) -> Self {
         self.is_dag = is_dag;
+        self
+    }
+
+    /// Uses REST alone for a run that gRPC does not have. A server can keep runs for REST longer than it keeps them for gRPC. Callers whose
+    /// command needs the run itself do not set it.
+    pub(crate) fn for_reading(mut self) -> Self {
+        self.rest_suffices = true;
         self
     }
 
@@ -141,6 +150,8 @@ impl RunFetch {
             let details = resolve_from_grpc(&view).and_then(|resolution| details(&view, resolution));
             return Some(details.ok_or_else(|| needs_rest(self.run, error).without_side_effects()));
         }
+        // A run that gRPC has dropped does not change any more.
+        let is_last = is_last || self.evidence.is_dropped_by_grpc;
         let resolution = resolve(&view, is_last);
         let is_consistent = is_last || is_consistent(&view, &resolution, stability);
         let lagging = || {
@@ -157,8 +168,17 @@ impl RunFetch {
         let _permit = pass(self.gate.as_ref(), if needs_events { 3 } else { 2 }).await;
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
         let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
+        evidence.is_dropped_by_grpc = false;
         match grpc {
             Ok(grpc) => evidence.grpc = Some(grpc),
+            Err(error) if error.is_not_found() && self.rest_suffices => {
+                // Without a response of REST, it is not known whether the run exists.
+                if if_found(rest.as_ref().map(|_| ()).map_err(Clone::clone))?.is_none() {
+                    return Err(Error::run_not_found(run));
+                }
+                evidence.grpc = None;
+                evidence.is_dropped_by_grpc = true;
+            }
             // gRPC has a run as soon as its trigger is answered.
             Err(error) if error.is_not_found() => return Err(Error::run_not_found(run)),
             // The run is too large for this call. REST has it.

@@ -17,6 +17,7 @@ pub(super) fn evidence(grpc: &str, rest: &str, events: &[(&str, &str)], results:
     let task =
         GrpcTask { id: run().into(), status: RunStatus::from_name(grpc), error: Some(String::new()), output: None };
     Evidence {
+        is_dropped_by_grpc: false,
         results: (!results.is_empty()).then(|| {
             results
                 .iter()

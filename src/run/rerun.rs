@@ -104,7 +104,7 @@ impl<O> RerunBuilder<O> {
     pub async fn start(self) -> Result<RunHandle<O>> {
         let (client, original) = (self.run.client(), self.run.id());
         let reading = client.with(self.request)?;
-        let details = RunFetch::new(original).fetch(&reading).await?;
+        let details = RunFetch::new(original).for_reading().fetch(&reading).await?;
         let missing = |what: &str| {
             Error::new(ErrorKind::Server, format!("the server did not return the {what} of run {original}"))
                 .without_side_effects()

@@ -43,9 +43,10 @@ impl Recorder for MetricsRecorder {
                     gauge!(name, "worker_name" => (*worker_name).to_owned()).set(as_float(value));
                 }
             }
-            Measurement::RunsArchived { archived, at_risk } => {
-                counter!(ARCHIVED_RUNS).increment(*archived);
-                gauge!(ARCHIVED_RUNS_AT_RISK).set(as_float(usize::try_from(*at_risk).unwrap_or(usize::MAX)));
+            Measurement::RunsArchived { archive, archived, at_risk } => {
+                let at_risk = as_float(usize::try_from(*at_risk).unwrap_or(usize::MAX));
+                counter!(ARCHIVED_RUNS, "archive" => (*archive).to_owned()).increment(*archived);
+                gauge!(ARCHIVED_RUNS_AT_RISK, "archive" => (*archive).to_owned()).set(at_risk);
             }
         }
     }

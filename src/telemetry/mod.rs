@@ -53,7 +53,9 @@
 //! | `WARN` | `the engine dropped a run before it was archived` |
 //! | `WARN` | `expected an age shorter than the engine's retention period; runs are dropped before they are archived` |
 //! | `WARN` | `runs were archived only shortly before the engine would have dropped them` (with the field `at_risk`, their number) |
+//! | `WARN` | `a collection failed, and the engine soon drops runs that it has found` (with the same field) |
 //! | `WARN` | `the engine soon drops runs that are not old enough to be archived` (with the same field) |
+//! | `WARN` | `the engine soon drops runs that have not ended` (with the same field) |
 //! | `ERROR` | `failed to report the end of an attempt` |
 //! | `ERROR` | `worker failed; shutting down` |
 //! | `DEBUG` | `retrying` (a call, with the field `call`) |
@@ -77,8 +79,8 @@
 //! | [`ATTEMPTS_QUEUED`] | gauge | `worker_name` |
 //! | [`WORKER_SLOTS`] | gauge | `worker_name` |
 //! | [`OUTBOX_REPORTS`] | gauge | `worker_name` |
-//! | [`ARCHIVED_RUNS`] | counter | |
-//! | [`ARCHIVED_RUNS_AT_RISK`] | gauge | |
+//! | [`ARCHIVED_RUNS`] | counter | `archive`: the path or the URL of the archive |
+//! | [`ARCHIVED_RUNS_AT_RISK`] | gauge | `archive` |
 //!
 //! `call` is the name of a gRPC method, such as `TriggerWorkflow`, or a description of a REST request, such as `reading the run`. `stream`
 //! is `assignments` (of a worker), `run results` or `run events`.
@@ -145,7 +147,7 @@ pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
 /// The number of runs that were archived.
 pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
 /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that the last collection
-/// archived, and those that are not old enough to be archived.
+/// archived, and those that are not old enough to be archived or have not ended.
 pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
 
 /// The gauges of a worker with their values.
@@ -235,10 +237,12 @@ pub enum Measurement<'a> {
     /// Runs have been committed to an archive.
     #[non_exhaustive]
     RunsArchived {
+        /// The path or the URL of the archive, without credentials.
+        archive: &'a str,
         /// The number of runs that were committed.
         archived: u64,
         /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that this collection
-        /// has archived so far, and those that are not old enough to be archived.
+        /// has archived so far, and those that are not old enough to be archived or have not ended.
         at_risk: u64,
     },
 }

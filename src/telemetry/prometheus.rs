@@ -91,10 +91,10 @@ impl Recorder for PrometheusRecorder {
                     metrics.gauges.insert((name, labels.clone()), value);
                 }
             }
-            Measurement::RunsArchived { archived, at_risk } => {
-                metrics.add(ARCHIVED_RUNS, &[], *archived);
+            Measurement::RunsArchived { archive, archived, at_risk } => {
+                metrics.add(ARCHIVED_RUNS, &[("archive", archive)], *archived);
                 let at_risk = usize::try_from(*at_risk).unwrap_or(usize::MAX);
-                metrics.gauges.insert((ARCHIVED_RUNS_AT_RISK, labels(&[])), at_risk);
+                metrics.gauges.insert((ARCHIVED_RUNS_AT_RISK, labels(&[("archive", archive)])), at_risk);
             }
         });
     }
@@ -177,6 +177,10 @@ mod tests {
         for (running, queued, unreported) in [(3, 0, 1), (2, 5, 0)] {
             recorder.record(&Measurement::WorkerLoad { worker_name: "w", slots: 3, running, queued, unreported });
         }
+        // Two archives of one process do not replace each other's numbers.
+        for (archive, archived, at_risk) in [("s3://runs/a", 5, 3), ("s3://runs/b", 7, 0), ("s3://runs/a", 1, 2)] {
+            recorder.record(&Measurement::RunsArchived { archive, archived, at_risk });
+        }
         let text = recorder.render();
         for line in [
             "# TYPE hatchet_calls_total counter",
@@ -189,6 +193,9 @@ mod tests {
             "hatchet_worker_slots{worker_name=\"w\"} 3",
             "hatchet_outbox_reports{worker_name=\"w\"} 0",
             "hatchet_task_messages_lost_total{} 1",
+            "hatchet_archived_runs_total{archive=\"s3://runs/a\"} 6",
+            "hatchet_archived_runs_at_risk{archive=\"s3://runs/a\"} 2",
+            "hatchet_archived_runs_at_risk{archive=\"s3://runs/b\"} 0",
             "# TYPE hatchet_call_seconds histogram",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.005\"} 1",
             "hatchet_call_seconds_bucket{call=\"Push\",le=\"0.025\"} 2",

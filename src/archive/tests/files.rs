@@ -94,17 +94,18 @@ async fn the_number_of_calls_is_known() {
         }
         counts.into_iter().map(|(call, count)| format!("{call}: {count}")).collect::<Vec<_>>()
     };
-    // Three files in one commit.
+    // Three files in one commit, after the one that begins the archive. Until then, it is checked that there are no files.
     let log = Crash::default();
     bench.crashing(&log).collect(&bench.client, all()).send().await.unwrap();
     assert_eq!(
         calls(&log),
         [
             "delete manifest/probes: 1",
-            "list manifest/commits: 6",
+            "list manifest/commits: 7",
             "list manifest/states: 6",
+            "list runs: 6",
             "read runs: 3",
-            "write manifest/commits: 1",
+            "write manifest/commits: 2",
             "write manifest/probes: 2",
             "write runs: 3",
         ]
@@ -114,30 +115,109 @@ async fn the_number_of_calls_is_known() {
     bench.crashing(&log).collect(&bench.client, all()).send().await.unwrap();
     assert_eq!(
         calls(&log),
-        ["list manifest/commits: 5", "list manifest/states: 1", "read manifest/commits: 1", "read runs: 3"]
+        ["list manifest/commits: 5", "list manifest/states: 1", "read manifest/commits: 2", "read runs: 3"]
     );
     // A query reads small files at once.
     let log = Crash::default();
     assert_eq!(bench.crashing(&log).runs(Window::all()).count().await.unwrap(), 3);
     assert_eq!(
         calls(&log),
-        ["list manifest/commits: 1", "list manifest/states: 1", "read manifest/commits: 1", "read runs: 3"]
+        ["list manifest/commits: 1", "list manifest/states: 1", "read manifest/commits: 2", "read runs: 3"]
     );
     bench.end().await;
 }
 
+/// What each operation of another process returns: a number of runs or files, or the error.
+async fn results(bench: &Bench) -> Vec<Result<u64>> {
+    let other = || bench.other();
+    let query = other().runs(Window::all());
+    let (mut details, mut history) =
+        (query.details(), History::new(&bench.client, &other()).runs(Window::all()).items());
+    let id = uuid::Uuid::nil().into();
+    let missing = |result: Result<RunDetails>| match result {
+        Err(error) if error.kind() == ErrorKind::RunNotFound => Ok(0),
+        result => result.map(|_| 1),
+    };
+    vec![
+        query.count().await,
+        query.page(10).await.map(|page| page.items.len() as u64),
+        details.next().await.transpose().map(|found| u64::from(found.is_some())),
+        history.next().await.transpose().map(|found| u64::from(found.is_some())),
+        missing(other().details(id).await),
+        other().files(Window::all()).await.map(|files| files.len() as u64),
+        other().expire(Retention::older_than(Duration::ZERO)).send().await.map(|report| report.runs),
+        other().compact().send().await.map(|report| report.files_merged),
+        other().sweep().grace_period(Duration::ZERO).send().await.map(|report| report.files),
+        other().collect(&bench.client, all()).send().await.map(|report| report.archived),
+    ]
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_archive_without_its_manifest_is_not_swept() {
+async fn files_without_a_manifest_are_kept_and_an_error() {
     let bench = Bench::new().await;
-    bench.start([0]).await;
+    // A new archive is empty.
+    let new = results(&bench).await;
+    assert!(new.iter().all(|result| result.as_ref().is_ok_and(|count| *count == 0)), "{new:?}");
+    bench.start(0..3).await;
     bench.archive.collect(&bench.client, all()).send().await.unwrap();
-    for object in bench.store.list("manifest", None).await.unwrap() {
+    sleep(DAY).await;
+    bench.start([4]).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    let (runs, manifest) =
+        (bench.store.list("runs", None).await.unwrap(), bench.store.list("manifest", None).await.unwrap());
+    let mut kept = Vec::new();
+    for object in manifest {
+        kept.push((object.path.clone(), bench.store.read(&object.path).await.unwrap()));
         bench.store.delete(&object.path).await.unwrap();
     }
-    let error = bench.other().sweep().grace_period(Duration::ZERO).send().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    assert_eq!(bench.store.list("runs", None).await.unwrap().len(), 1);
+    for result in results(&bench).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().starts_with("the manifest of the archive memory:// is lost: it has files in `runs`"));
+        assert!(error.to_string().contains("restore the folder `manifest`"), "{error}");
+    }
+    // A process that has read the manifest before does not sweep, either.
+    let error = bench.archive.sweep().grace_period(Duration::ZERO).send().await.unwrap_err();
+    assert!(error.to_string().contains("its newest commit manifest/commits/00000000000000000003.json"), "{error}");
+    assert_eq!(bench.store.list("runs", None).await.unwrap(), runs);
+    assert_eq!(bench.store.list("manifest", None).await.unwrap(), []);
+    // When it is restored, nothing is lost.
+    for (path, content) in kept {
+        bench.store.put(&path, content).await.unwrap();
+    }
+    assert_eq!(bench.archived().await, bench.live().await);
+    assert_eq!(bench.other().sweep().grace_period(Duration::ZERO).send().await.unwrap(), SweepReport::default());
     bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_killed_process_leaves_in_a_folder_is_swept() {
+    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+    for url in [folder.to_str().unwrap().to_owned(), format!("file://{}", folder.display())] {
+        let mut bench = Bench::new().await;
+        bench.store = Store::open(&url, Vec::new()).unwrap();
+        bench.archive = bench.other();
+        bench.start([0]).await;
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+        let file = bench.archive.files(Window::all()).await.unwrap().remove(0).path;
+        let unfinished = [format!("{file}#1"), "manifest/commits/00000000000000000003.json#12".to_owned()];
+        // These names are not those of the store.
+        let others = ["runs/notes#a".to_owned(), "other#1".to_owned()];
+        for path in unfinished.iter().chain(&others) {
+            std::fs::write(folder.join(path), "four").unwrap();
+        }
+        let exists = |paths: &[String]| paths.iter().map(|path| folder.join(path).exists()).collect::<Vec<_>>();
+        // A write may be in progress.
+        assert_eq!(bench.archive.sweep().send().await.unwrap(), SweepReport::default());
+        assert_eq!(exists(&unfinished), [true, true]);
+        let swept = bench.archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
+        // The other file in `runs` is one that was not committed.
+        assert_eq!(swept, SweepReport { files: 3, manifest_files: 0, bytes: 12 });
+        assert_eq!((exists(&unfinished), exists(&others)), (vec![false, false], vec![false, true]));
+        assert_eq!(bench.archived().await, bench.live().await);
+        bench.end().await;
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,9 +418,9 @@ async fn all_requests_of_a_collection_are_limited() {
     let list = bench.archive.collect(&bench.client, all()).requests_per_second(1).dry_run();
     let started = tokio::time::Instant::now();
     assert_eq!(list.send().await.unwrap().archived, 20);
-    // One request for the engine's retention, 14 that find the day of the runs, one for the list, and one for each run that timed out. The
-    // first is sent at once.
-    assert_eq!(started.elapsed(), Duration::from_secs(1 + 14 + 1 + 20 - 1));
+    // One request for the engine's retention, one for the runs that have not ended, 14 that find the day of the runs, one for the list, and
+    // one for each run that timed out. The first is sent at once.
+    assert_eq!(started.elapsed(), Duration::from_secs(1 + 1 + 14 + 1 + 20 - 1));
     worker.shutdown().await;
     bench.end().await;
 }

@@ -1,6 +1,6 @@
 //! The parts of the manifest that a sweep deletes.
 
-use super::super::log::{COMMITS, COMMITS_PER_STATE, PROBES, STATES};
+use super::super::log::{COMMITS, COMMITS_PER_STATE, PROBES, STATES, commit_path};
 use super::super::manifest::State;
 use super::super::manifest::tests::file;
 use super::*;
@@ -105,4 +105,23 @@ async fn commits_are_kept_if_the_state_after_them_is_damaged() {
     assert_eq!(number_of_files(&Archive::over(store.clone())).await as u64, NUMBER_OF_COMMITS);
     let first: State = serde_json::from_slice(&store.read(&states[0].path).await.unwrap()).unwrap();
     assert_eq!(first.commits, COMMITS_PER_STATE);
+}
+
+/// The repair that the guide describes.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_commit_can_be_replaced_by_one_that_changes_nothing() {
+    let guide = include_str!("../../../docs/archive.md");
+    let nothing = guide.split("```json\n").nth(1).unwrap().split("\n```").next().unwrap();
+    let store = Store::open("memory://", Vec::new()).unwrap();
+    commit(&Archive::over(store.clone()), 0..3).await;
+    store.put(&commit_path(2), "{".into()).await.unwrap();
+    let error = Archive::over(store.clone()).runs(Window::all()).count().await.unwrap_err();
+    assert!(error.to_string().contains(&commit_path(2)), "{error}");
+    assert!(sweep(&Archive::over(store.clone())).send().await.is_err());
+    store.put(&commit_path(2), nothing.to_owned().into()).await.unwrap();
+    let archive = Archive::over(store);
+    assert_eq!(number_of_files(&archive).await, 2);
+    // The next commit follows.
+    commit(&archive, 3..4).await;
+    assert_eq!(number_of_files(&archive).await, 3);
 }

@@ -1,5 +1,6 @@
 //! Archives over the embedded engine, on virtual time.
 
+mod commits;
 mod files;
 mod manifest;
 mod payloads;
@@ -17,7 +18,7 @@ use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::crash::Crash;
 use super::encode::encode_columns;
@@ -26,7 +27,7 @@ use super::schema::{Column, Row};
 use super::store::Store;
 use super::*;
 use crate::client::Client;
-use crate::embedded::Engine;
+use crate::embedded::{Engine, Fault};
 use crate::error::{ErrorKind, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::worker::RunningWorker;
@@ -34,6 +35,8 @@ use crate::workflow::{Context, Task, TaskError, Workflow};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
+/// A request for the details of a run.
+const FETCH: &str = "GET /api/v1/stable/workflow-runs/{run}";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Input {
@@ -65,8 +68,13 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        Self::keeping(30 * DAY).await
+    }
+
+    /// With an engine that keeps runs for this time.
+    async fn keeping(retention: Duration) -> Self {
         let start = "2026-11-01T10:00:00Z".parse().unwrap();
-        let engine = Engine::builder().now(start).retention(30 * DAY).start().await.unwrap();
+        let engine = Engine::builder().now(start).retention(retention).start().await.unwrap();
         let client = engine.client();
         // Odd numbers fail at first: a replay succeeds.
         let task = Task::new("count", async |input: Input, context: Context| {
@@ -333,6 +341,8 @@ async fn options_are_checked() {
         collect().requests_per_second(0),
         collect().logs(1001),
         collect().collected_every(4000 * DAY),
+        collect().engine_retention(Duration::ZERO),
+        collect().engine_retention(4000 * DAY),
         bench.archive.collect(&bench.client, Retention::older_than(4000 * DAY)),
     ] {
         assert_eq!(builder.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
@@ -346,12 +356,90 @@ async fn a_run_that_cannot_be_fetched_does_not_stop_the_others() {
     let bench = Bench::new().await;
     let ids = bench.start(0..3).await;
     // The first request of the first run is answered with an error that is not transient.
-    let call = "GET /api/v1/stable/workflow-runs/{run}";
-    bench.engine.faults().inject(call, crate::embedded::Fault::RefuseRest(400)).unwrap();
+    bench.engine.faults().inject(FETCH, Fault::RefuseRest(400)).unwrap();
     let report = bench.archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
     assert_eq!((report.archived, report.fetch_errors), (2, 1), "{report}");
     let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
     assert_eq!((report.archived, report.unchanged, report.fetch_errors), (1, 2, 0), "{report}");
     assert_eq!(bench.archived().await.into_keys().collect::<BTreeSet<_>>(), ids.into_iter().collect());
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let bench = Bench::new().await;
+    bench.start(0..7).await;
+    // A fetch is repeated once after a timeout. With five runs, it is the server.
+    for errors in [1, 4] {
+        let archive = Archive::open("memory://").unwrap();
+        bench.engine.faults().inject_times(FETCH, Fault::Delay(HOUR), usize::try_from(2 * errors).unwrap()).unwrap();
+        let report = archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND).send().await.unwrap();
+        assert_eq!(bench.engine.faults().planned(), 0);
+        assert_eq!((report.archived, report.fetch_errors), (7 - errors, errors), "{report}");
+        let report = archive.collect(&bench.client, all()).send().await.unwrap();
+        assert_eq!((report.archived, report.unchanged, report.fetch_errors), (errors, 7 - errors, 0), "{report}");
+    }
+    for fault in [Fault::RefuseRest(502), Fault::Delay(HOUR)] {
+        bench.engine.faults().inject_for(FETCH, fault, 10 * HOUR).unwrap();
+        let collection = bench.archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND);
+        let (mut batches, started) = (collection.batches().unwrap(), Instant::now());
+        let error = batches.next().await.unwrap().unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+        let report = batches.report();
+        assert_eq!((report.archived, report.fetch_errors), (0, 5), "{report}");
+        assert!(started.elapsed() < 60 * SECOND, "{:?}", started.elapsed());
+        bench.engine.faults().clear();
+    }
+    bench.end().await;
+}
+
+/// The engine's API for workers and its REST API can keep runs for different times.
+#[tokio::test(start_paused = true)]
+async fn runs_that_only_rest_still_has_are_archived_and_read_completely() {
+    let bench = Bench::new().await;
+    let client = &bench.client;
+    let dag = {
+        let first = Task::new("first", async |input: Input, _: Context| Ok(input));
+        let second =
+            Task::new("second", async |_: Input, _: Context| Err::<(), _>(TaskError::new("broken"))).retries(1);
+        Workflow::new("dag").task(&first).task_after(&second, ["first"])
+    };
+    let slow = slow("slow");
+    // It has retries left, and does not use them.
+    let final_failure = async |_: Value, _: Context| Err::<(), _>(TaskError::non_retryable("final"));
+    let given_up = Task::new("given-up", final_failure).retries(3);
+    let worker = client.worker("other").slots(10).register(&dag).register(&slow).register(&given_up);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let mut ids = bench.start(0..2).await;
+    ids.push(client.run(&dag, &Input { n: 7 }).metadata("s", "1").start().await.unwrap().id());
+    ids.push(client.run(&slow, &json!({})).start().await.unwrap().id());
+    ids.push(client.run(&given_up, &json!({ "a": [1] })).start().await.unwrap().id());
+    let cancelled = client.run(&slow, &json!({})).start().await.unwrap();
+    ids.push(cancelled.id());
+    sleep(Duration::from_secs(1)).await;
+    cancelled.cancel().reason("not needed").send().await.unwrap();
+    sleep(HOUR).await;
+    let mut expected = Vec::new();
+    for id in &ids {
+        expected.push(as_json(&client.run_handle(*id).details().await.unwrap()));
+    }
+    bench.engine.faults().inject_for("GetRunDetails", Fault::RefuseGrpc(5), 10 * DAY).unwrap();
+    let started = Instant::now();
+    let report = bench.archive.collect(client, all()).requests_per_second(10_000).send().await.unwrap();
+    assert_eq!((report.archived, report.dropped, report.fetch_errors), (6, 0, 0), "{report}");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    for (id, expected) in ids.iter().zip(expected) {
+        assert_eq!(as_json(&client.run_handle(*id).details().await.unwrap()), expected);
+        assert_eq!(as_json(&bench.archive.details(*id).await.unwrap()), expected);
+    }
+    // Without a response of REST, the run is not known to be lost.
+    bench.engine.faults().inject_for(FETCH, Fault::RefuseRest(400), HOUR).unwrap();
+    let error = client.run_handle(ids[0]).details().await.unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::RunNotFound, "{error}");
+    bench.engine.faults().clear();
+    let unknown = client.run_handle(uuid::Uuid::new_v4().into()).details().await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::RunNotFound);
+    worker.shutdown().await;
     bench.end().await;
 }

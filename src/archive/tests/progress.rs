@@ -51,7 +51,7 @@ async fn a_compaction_has_an_item_for_each_workflow_and_day() {
     assert!(partitions.next().await.is_none());
     assert_eq!(partitions.report(), CompactReport { files_merged: 6, files_written: 3, damaged_files: Vec::new() });
     // They are in one commit.
-    assert_eq!(bench.other().log().state().await.unwrap().commits, 7 + 1);
+    assert_eq!(bench.other().log().state().await.unwrap().commits, 1 + 7 + 1);
 
     // To find damage, all partitions are read.
     let mut partitions = bench.archive.compact().discard_damaged().partitions();

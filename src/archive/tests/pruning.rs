@@ -7,6 +7,7 @@ use super::super::schema::Cell;
 use super::super::writing::write_file;
 use super::files::file_reads;
 use super::*;
+use crate::model::trigger::RERUN_KEY;
 
 #[tokio::test(start_paused = true)]
 async fn only_the_files_of_the_matching_days_workflows_and_statuses_are_read() {
@@ -35,6 +36,77 @@ async fn only_the_files_of_the_matching_days_workflows_and_statuses_are_read() {
         let log = Crash::default();
         assert_eq!(bench.crashing(&log).runs(filter.clone()).count().await.unwrap(), runs, "{filter:?}");
         assert_eq!(file_reads(&log), files, "{filter:?}: {:?}", log.operations());
+    }
+    worker.shutdown().await;
+    bench.end().await;
+}
+
+/// A file without a wanted status is read only if it can have newer versions of runs that have one.
+#[tokio::test(start_paused = true)]
+async fn statuses_exclude_files_of_a_day_with_several_files() {
+    let bench = Bench::new().await;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.extend(bench.start([n]).await);
+        sleep(HOUR).await;
+        bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    }
+    let read = async |status| {
+        let log = Crash::default();
+        let filter = RunFilter::new(Window::all()).status(status);
+        let runs = listed(bench.crashing(&log).runs(filter.clone()).items()).await;
+        assert_eq!(runs, listed(bench.client.runs(filter).items()).await);
+        (runs.len(), file_reads(&log))
+    };
+    assert_eq!(read(RunStatus::Failed).await, (2, 2));
+    assert_eq!(read(RunStatus::Completed).await, (2, 2));
+    assert_eq!(read(RunStatus::Cancelled).await, (0, 0));
+    // A run that failed, and completed when it was replayed: its old version is no match, and its new one is.
+    bench.client.run_handle(ids[1]).replay().send().await.unwrap().run.outcome().await.unwrap();
+    sleep(HOUR).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    assert_eq!(read(RunStatus::Failed).await, (1, 3));
+    assert_eq!(read(RunStatus::Completed).await, (3, 4));
+    bench.end().await;
+}
+
+/// Runs are selected by their parents and by tags of the engine and of this crate, as those of the engine are.
+#[tokio::test(start_paused = true)]
+async fn children_and_reruns_are_found_in_the_archive() {
+    let bench = Bench::new().await;
+    let task = bench.task.clone();
+    let parent =
+        Task::with_state("parent", task, async |child: Task<Input, Vec<u32>>, input: Input, context: Context| {
+            Ok(context.run(&child, &Input { n: input.n + 2 }).result().await?)
+        });
+    let worker = bench.client.worker("other").register(&parent).build().unwrap().start().await.unwrap();
+    let parents = [0, 2].map(|n| bench.client.run(&parent, &Input { n }));
+    let mut ids = Vec::new();
+    for run in parents {
+        let run = run.start().await.unwrap();
+        run.outcome().await.unwrap();
+        ids.push(run.id());
+    }
+    let original = bench.start([8]).await[0];
+    for _ in 0..2 {
+        bench.client.run_handle(original).rerun().start().await.unwrap().outcome().await.unwrap();
+    }
+    sleep(HOUR).await;
+    assert_eq!(bench.archive.collect(&bench.client, all()).send().await.unwrap().archived, 7);
+    let any = || RunFilter::new(Window::all());
+    let reruns = |id: RunId| any().own_metadata(RERUN_KEY, &id.to_string());
+    for (filter, count) in [
+        (any().parent(ids[0]), 1),
+        (any().parent(ids[1]), 1),
+        (any().parent(ids[1]).status(RunStatus::Failed), 0),
+        (any().parent(original), 0),
+        (reruns(original), 2),
+        (reruns(original).workflow("count"), 2),
+        (reruns(ids[0]), 0),
+    ] {
+        let runs = listed(bench.archive.runs(filter.clone()).items()).await;
+        assert_eq!(runs.len(), count, "{filter:?}");
+        assert_eq!(runs, listed(bench.client.runs(filter).items()).await);
     }
     worker.shutdown().await;
     bench.end().await;

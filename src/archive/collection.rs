@@ -1,0 +1,425 @@
+//! Copies runs that are due from the engine to the archive.
+//!
+//! Each listed run is compared with its archived version. So a collection can be stopped at any time and repeated: committed runs are kept,
+//! and the next collection continues. A run that was replayed after it was archived is archived again. The oldest days come first, because
+//! the engine drops them first.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use futures_util::stream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::compare::{Archived, ArchivedVersions};
+use super::convert::{self, Version};
+use super::days::{LeftAtRisk, MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
+use super::handle::Archive;
+use super::manifest::Source;
+use super::progress::SteppedOperation;
+use super::report::{CollectReport, CollectedBatch};
+use super::retention::Retention;
+use super::schema::{Column, Row};
+use super::writing;
+use crate::client::Client;
+use crate::config::RequestOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::feed::Gate;
+use crate::list::RunItems;
+use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
+use crate::observe::DetailsBuilder;
+use crate::telemetry::{Measurement, record};
+
+/// The number of runs that are compared with the archive at once. It is the size of a page of the list.
+const LIST_BATCH: usize = 200;
+/// The number of runs that are fetched before their size is checked.
+const FETCH_BATCH: usize = 32;
+/// The number of runs that are committed at once.
+const COMMIT_RUNS: usize = 10_000;
+/// How long a run that was fetched waits for others until they are committed together. It bounds what a crash loses.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
+/// The number of runs in a row that cannot be fetched after which this counts as a problem of the server, and ends the collection.
+const MAX_UNREACHED: u32 = 5;
+
+/// What is collected, and how.
+#[derive(Debug, Clone)]
+pub(super) struct CollectOptions {
+    pub(super) archive: Archive,
+    pub(super) client: Client,
+    pub(super) retention: Retention,
+    pub(super) before: Option<DateTime<Utc>>,
+    pub(super) is_dry_run: bool,
+    pub(super) logs: usize,
+    pub(super) concurrency: usize,
+    pub(super) requests_per_second: u32,
+    /// The time until the next collection.
+    pub(super) interval: Duration,
+    /// The engine's retention period, if the caller knows it.
+    pub(super) engine_retention: Option<Duration>,
+    /// The size of the runs after which they are committed.
+    pub(super) commit_bytes: usize,
+    pub(super) request: RequestOptions,
+    /// When it is cancelled, the collection commits what it has fetched, and ends.
+    pub(super) stop: CancellationToken,
+}
+
+impl CollectOptions {
+    /// The latest creation time of runs that are due. `None` if no run is.
+    fn last_due(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        match self.before {
+            // A time window includes its end, and the runs before a time do not.
+            Some(before) => before.checked_sub_signed(MICROSECOND).map(|before| before.min(now)),
+            None => self.retention.last_due(now),
+        }
+    }
+
+    /// The filter of the runs that can be due, without their time. `None` if no run can.
+    async fn filter(&self, client: &Client, gate: &Gate) -> Result<Option<RunFilter>> {
+        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
+        let filter = ended.into_iter().fold(RunFilter::new(Window::all()), RunFilter::status);
+        let Some(names) = self.retention.only_workflows() else { return Ok(Some(filter)) };
+        let mut workflows = Vec::new();
+        for name in names {
+            match client.feed().workflows.id_through(name, Some(gate)).await {
+                Ok(_) => workflows.push(name),
+                // It has no runs yet, or none any longer.
+                Err(error) if error.kind() == ErrorKind::WorkflowNotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((!workflows.is_empty()).then(|| workflows.into_iter().fold(filter, RunFilter::workflow)))
+    }
+
+    /// Whether a run is old enough.
+    fn is_due(&self, run: &RunSummary, now: DateTime<Utc>) -> bool {
+        let last = self.retention.of(&run.workflow_name).last_due(now);
+        last.is_some_and(|last| self.before.map_or(run.created_at <= last, |before| run.created_at < before))
+    }
+}
+
+/// A collection.
+pub(super) struct Collector {
+    options: CollectOptions,
+    client: Client,
+    gate: Gate,
+    source: Source,
+    now: DateTime<Utc>,
+    filter: RunFilter,
+    /// The next day to list. `None` after the last one.
+    next_day: Option<NaiveDate>,
+    /// The latest creation time of runs that are due. `None` if no run is.
+    until: Option<DateTime<Utc>>,
+    /// Whether the first day was looked for.
+    has_first_day: bool,
+    /// The list of the current day, until its end, and the archived runs of that day.
+    list: Option<(RunItems, ArchivedVersions)>,
+    /// The runs to fetch, with their archived versions.
+    queue: VecDeque<(RunSummary, Option<Archived>)>,
+    rows: Vec<Row>,
+    size: usize,
+    /// When the first of `rows` was fetched.
+    waiting_since: Option<Instant>,
+    /// The runs of `queue` and `rows`.
+    ids: HashSet<RunId>,
+    /// The number of runs in a row for which the server did not respond.
+    unreached: u32,
+    /// `list`, `queue` and `rows` were compared with the archive after this many commits, or more.
+    checked: Option<u64>,
+    /// Which runs the engine drops soon. `None` if its retention is unknown.
+    risk: Option<Risk>,
+    /// The number of these runs that cannot be archived yet.
+    left_at_risk: LeftAtRisk,
+    report: CollectReport,
+}
+
+impl Collector {
+    pub(super) async fn start(options: CollectOptions, client: Client) -> Result<Self> {
+        let now = client.clock().now();
+        let gate = Gate::new(options.concurrency, options.requests_per_second);
+        let source = options.archive.check_source(&client).await?;
+        let engine_retention = match options.engine_retention {
+            Some(period) => Some(period),
+            None => engine_retention(&client, &gate).await,
+        };
+        // A time replaces the ages.
+        let is_too_long = options.before.is_none()
+            && engine_retention.zip(options.retention.longest()).is_some_and(|(engine, age)| age >= engine);
+        if is_too_long {
+            let archive = options.archive.url();
+            tracing::warn!(
+                archive,
+                ?engine_retention,
+                "expected an age shorter than the engine's retention period; runs are dropped before they are archived"
+            );
+        }
+        let risk = engine_retention.and_then(|retention| Risk::new(now, retention, options.interval));
+        // A time replaces the ages here, too: other collections have them.
+        let left_at_risk = match risk.filter(|_| options.before.is_none()) {
+            Some(risk) => risk.count_left(&options.archive, &client, &gate, &options.retention).await?,
+            None => LeftAtRisk::default(),
+        };
+        let report = CollectReport {
+            at_risk: left_at_risk.total(),
+            is_dry_run: options.is_dry_run,
+            engine_retention,
+            is_retention_too_long: is_too_long,
+            ..CollectReport::default()
+        };
+        let until = options.last_due(now);
+        Ok(Self {
+            gate,
+            options,
+            client,
+            source,
+            now,
+            filter: RunFilter::new(Window::all()),
+            next_day: None,
+            until,
+            has_first_day: false,
+            list: None,
+            queue: VecDeque::new(),
+            rows: Vec::new(),
+            size: 0,
+            waiting_since: None,
+            ids: HashSet::new(),
+            unreached: 0,
+            checked: None,
+            risk,
+            left_at_risk,
+            report,
+        })
+    }
+
+    /// Logs and records which runs are at risk, also if the collection has failed.
+    fn report_risk(&self, has_failed: bool) {
+        let (archive, report, left) = (self.options.archive.url(), &self.report, self.left_at_risk);
+        if !report.is_dry_run {
+            // Also if nothing was committed: the gauge is that of this collection.
+            record(&Measurement::RunsArchived { archive, archived: 0, at_risk: report.at_risk });
+        }
+        let late = report.at_risk.saturating_sub(left.total());
+        if late > 0 && has_failed {
+            tracing::warn!(
+                archive,
+                at_risk = late,
+                "a collection failed, and the engine soon drops runs that it has found"
+            );
+        } else if late > 0 {
+            tracing::warn!(
+                archive,
+                at_risk = late,
+                "runs were archived only shortly before the engine would have dropped them"
+            );
+        }
+        if left.not_due > 0 {
+            let at_risk = left.not_due;
+            tracing::warn!(archive, at_risk, "the engine soon drops runs that are not old enough to be archived");
+        }
+        if left.active > 0 {
+            tracing::warn!(archive, at_risk = left.active, "the engine soon drops runs that have not ended");
+        }
+    }
+
+    /// Finds the first day of which the engine has runs that can be due.
+    async fn find_first_day(&mut self) -> Result<()> {
+        let (client, gate) = (&self.client, &self.gate);
+        if let Some(until) = self.until
+            && let Some(filter) = self.options.filter(client, gate).await?
+        {
+            self.filter = filter;
+            let last = until.date_naive();
+            self.next_day = first_day_with_runs(client, NaiveDate::default(), last, Some(gate)).await?;
+        }
+        self.has_first_day = true;
+        Ok(())
+    }
+
+    /// Reads the next runs of the list, and queues those that are not archived. Returns `false` at the end.
+    async fn read_list(&mut self) -> Result<bool> {
+        if !self.has_first_day {
+            self.find_first_day().await?;
+        }
+        if self.list.is_none() {
+            let is_due = |day: &NaiveDate| self.until.is_some_and(|until| day_start(*day) <= until);
+            let Some(day) = self.next_day.filter(is_due) else { return Ok(false) };
+            self.list = Some(self.open_day(day).await?);
+            self.next_day = day.succ_opt();
+        }
+        let Some((list, archived)) = &mut self.list else { return Ok(false) };
+        let mut listed: Vec<RunSummary> = list.by_ref().take(LIST_BATCH).try_collect().await?;
+        let is_end = listed.len() < LIST_BATCH;
+        listed.retain(|run| self.options.is_due(run, self.now) && !self.ids.contains(&run.id));
+        let mut archived = archived.of_listed(&listed).await?;
+        if is_end {
+            self.list = None;
+        }
+        for run in listed {
+            let archived = archived.remove(&run.id);
+            let is_selected = || self.options.retention.of(&run.workflow_name).selects(&run.status);
+            match &archived {
+                Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
+                // A run that is archived is updated whatever its new status.
+                None if !is_selected() => {}
+                _ => {
+                    self.report.at_risk += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
+                    if self.options.is_dry_run {
+                        self.report.archived += 1;
+                    } else {
+                        self.ids.insert(run.id);
+                        self.queue.push_back((run, archived));
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn open_day(&mut self, day: NaiveDate) -> Result<(RunItems, ArchivedVersions)> {
+        let end = day_end(day);
+        let window = Window::between(day_start(day), self.until.map_or(end, |until| end.min(until)));
+        let list = self.client.runs(RunFilter { window, ..self.filter.clone() }).through(self.gate.clone()).items();
+        let archive = &self.options.archive;
+        let state = archive.log().state().await?;
+        self.checked.get_or_insert(state.commits);
+        let files = state.files().filter(|file| file.partition.day == day).cloned().collect();
+        Ok((list, ArchivedVersions::new(archive, files, self.now)?))
+    }
+
+    /// Fetches the next runs of the queue.
+    async fn fetch(&mut self) -> Result<()> {
+        let runs: Vec<_> = self.queue.drain(..self.queue.len().min(FETCH_BATCH)).collect();
+        let (options, client, gate) = (&self.options, &self.client, &self.gate);
+        let mut fetched = stream::iter(runs)
+            .map(|(run, archived)| async move {
+                let has_payloads = options.retention.of(&run.workflow_name).has_payloads();
+                let logs = if has_payloads { options.logs } else { 0 };
+                let details = DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
+                // Another process may fetch the run at the same time: the newer state must have the later time.
+                let fetched_at = client.clock().now();
+                (run, archived, has_payloads, details.map(|details| (details, fetched_at)))
+            })
+            .buffered(self.options.concurrency);
+        while let Some((run, archived, has_payloads, details)) = fetched.next().await {
+            let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
+            let is_unreached = details.as_ref().is_err_and(is_unreached);
+            self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
+            match details {
+                // It was replayed meanwhile. The next collection finds its end.
+                Ok((details, _)) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
+                Ok((details, fetched_at)) => {
+                    // The archived row may have been written by a process whose clock is ahead.
+                    let after = archived.as_ref().map(|archived| archived.archived_at + 1);
+                    let archived_at = fetched_at.timestamp_micros().max(after.unwrap_or(i64::MIN));
+                    let row = convert::row(&run, &details, has_payloads, archived_at)?;
+                    if archived.is_some_and(|archived| archived.version == Version::of(&row)) {
+                        self.report.unchanged += 1;
+                        continue;
+                    }
+                    self.size += row.size();
+                    self.waiting_since.get_or_insert_with(Instant::now);
+                    self.rows.push(row);
+                }
+                Err(error) if error.kind() == ErrorKind::RunNotFound => {
+                    tracing::warn!(archive = options.archive.url(), run_id = %run.id, "the engine dropped a run before it was archived");
+                    self.report.dropped += 1;
+                }
+                Err(error) if is_unreached || is_of_one_run(&error) => {
+                    tracing::warn!(archive = options.archive.url(), run_id = %run.id, %error, "failed to fetch a run for the archive");
+                    self.report.fetch_errors += 1;
+                    if self.unreached == MAX_UNREACHED {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects until there is enough to commit, until the end, or until the collection is stopped.
+    async fn collect(&mut self) -> Result<()> {
+        let stop = self.options.stop.clone();
+        while !self.is_full() {
+            let next = async {
+                if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) }
+            };
+            // What has been fetched is in `rows` also if the rest is dropped.
+            if !stop.run_until_cancelled(next).await.unwrap_or(Ok(false))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= COMMIT_RUNS
+            || self.size >= self.options.commit_bytes
+            || self.waiting_since.is_some_and(|since| since.elapsed() >= COMMIT_INTERVAL)
+    }
+
+    async fn commit(&mut self) -> Result<Option<CollectedBatch>> {
+        let rows = std::mem::take(&mut self.rows);
+        self.ids = self.queue.iter().map(|(run, _)| run.id).collect();
+        (self.size, self.waiting_since) = (0, None);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let times = || rows.iter().filter_map(|row| convert::time(row, Column::CreatedAt));
+        let (first, last) = (times().min().unwrap_or(self.now), times().max().unwrap_or(self.now));
+        let archive = &self.options.archive;
+        // The rest of the day is compared with the same state.
+        let is_end = self.queue.is_empty() && self.list.is_none();
+        let checked = if is_end { self.checked.take() } else { self.checked };
+        let written =
+            writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.client.clock().now()).await?;
+        self.report.archived += written.runs;
+        self.report.files += written.files;
+        self.report.bytes += written.bytes;
+        record(&Measurement::RunsArchived {
+            archive: archive.url(),
+            archived: written.runs,
+            at_risk: self.report.at_risk,
+        });
+        let writing::Written { runs, files, bytes } = written;
+        Ok(Some(CollectedBatch { runs, files, bytes, min_created_at: first, max_created_at: last }))
+    }
+}
+
+impl SteppedOperation for Collector {
+    type Item = CollectedBatch;
+    type Report = CollectReport;
+
+    /// Collects until a batch is committed.
+    async fn step(&mut self) -> Result<Option<CollectedBatch>> {
+        let collected = self.collect().await;
+        // Also after an error: what has been fetched is not fetched again.
+        let committed = self.commit().await;
+        let batch = collected.and(committed);
+        match batch {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                self.report_risk(false);
+                tracing::info!(archive = self.options.archive.url(), report = %self.report, "the collection has ended");
+            }
+            Err(_) => self.report_risk(true),
+        }
+        batch
+    }
+
+    fn report(&self) -> &CollectReport {
+        &self.report
+    }
+}
+
+/// Whether an error concerns one run, and not the server.
+fn is_of_one_run(error: &Error) -> bool {
+    use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
+    matches!(error.kind(), Decode | Encode | NotFound | Rejected | Server | TooLarge | Unimplemented)
+}
+
+/// Whether the server did not respond: because it is down, or because one run is too much for it.
+fn is_unreached(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable)
+}
