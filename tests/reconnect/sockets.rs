@@ -199,3 +199,21 @@ async fn a_token_that_was_never_accepted_is_reported_to_everyone_at_once() {
     path.engine.faults().clear();
     worker.shutdown().await;
 }
+
+/// The engine's clock is six minutes behind that of the client, which compares no times of the two for a run that an event announces.
+#[tokio::test]
+async fn a_client_whose_clock_is_ahead_gets_the_changes_of_a_tag() {
+    let now = chrono::Utc::now() - chrono::TimeDelta::minutes(6);
+    let engine = Engine::builder().listen().now(now).start().await.unwrap();
+    let hatchet = Client::new(support::config(&engine).build().unwrap()).unwrap();
+    let worker = support::start_worker(&engine.client(), &talk()).await;
+    let watched = states_with_tag(&hatchet, "a", 1);
+    let start = async {
+        sleep(SECOND).await;
+        let run = engine.client().run(&talk(), &Input { chunks: 1, millis: 500 }).metadata("tag", "a");
+        run.start().await.unwrap();
+    };
+    let (states, ()) = tokio::time::timeout(20 * SECOND, async { tokio::join!(watched, start) }).await.unwrap();
+    assert_eq!(states, completed());
+    worker.shutdown().await;
+}
