@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hatchet::embedded::{Engine, Fault};
+use hatchet::embedded::{Engine, Fault, Quirks};
 use hatchet::raw::pb::v1::TriggerWorkflowRequest;
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::worker::RunningWorker;
@@ -31,7 +31,11 @@ struct Setup {
 
 impl Setup {
     async fn new(rate: u32) -> Self {
-        let engine = Engine::start().await.unwrap();
+        Self::with_quirks(rate, Quirks::none()).await
+    }
+
+    async fn with_quirks(rate: u32, quirks: Quirks) -> Self {
+        let engine = Engine::builder().quirks(quirks).seed(7).start().await.unwrap();
         let hatchet = engine.client_with(Config::builder().watch_request_rate(rate)).unwrap();
         let short = Task::new("short", async |(): (), _: Context| {
             sleep(Duration::from_millis(200)).await;
@@ -62,21 +66,24 @@ impl Setup {
     }
 }
 
+/// Also with the defects of the real engine.
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_a_short_run_makes_few_calls() {
-    let setup = Setup::new(200).await;
-    let worker = setup.worker(10).await;
-    // The first run of a workflow is confirmed by a call.
-    setup.hatchet.run(&setup.short, &()).result().await.unwrap();
-    // The three requests for the details.
-    for _ in 0..3 {
-        setup.count_calls();
-        let watch = setup.hatchet.run(&setup.short, &()).watch();
-        let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
-        assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
-        assert_eq!(setup.calls(), 3);
+    for quirks in [Quirks::none(), Quirks::all()] {
+        let setup = Setup::with_quirks(200, quirks).await;
+        let worker = setup.worker(10).await;
+        // The first run of a workflow is confirmed by a call.
+        setup.hatchet.run(&setup.short, &()).result().await.unwrap();
+        // The three requests for the details.
+        for _ in 0..50 {
+            setup.count_calls();
+            let watch = setup.hatchet.run(&setup.short, &()).watch();
+            let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
+            assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+            assert_eq!(setup.calls(), 3);
+        }
+        worker.shutdown().await;
     }
-    worker.shutdown().await;
 }
 
 /// The second watch begins after a list that has shown its run already.

@@ -113,9 +113,9 @@ impl Reorder {
     /// An attempt of a task has ended.
     pub(super) fn attempt_ended(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         let (Some(lane), Some(at)) = (self.tasks.get_mut(&task), at) else { return };
-        // Otherwise, it was an earlier attempt than that of the last chunks.
+        // Otherwise, it was an earlier attempt than that of the last chunks, which may have begun at the same time.
         let is_new = lane.last_ended_at.is_none_or(|last| at > last + SAME_END);
-        if is_new && lane.first_sent_at.is_some_and(|first| first <= at) {
+        if is_new && lane.first_sent_at.is_some_and(|first| first < at) {
             lane.ended_at = Some(at);
         }
     }
@@ -340,6 +340,8 @@ mod tests {
         // The same end is announced, and read in the history, after the next attempt has begun.
         let twice = received(&[(2, 0), (2, 1), (1, 0), (1, 1), (2, 2), (1, 2)], &[(2, 2, 1), (3, 2, 1)]);
         assert_eq!(twice[..4], ["2.0", "2.1", "1.0", "1.1"]);
+        // The end of an attempt whose chunks have not arrived, at the time of the first chunk of the next one.
+        assert_eq!(received(&[(2, 0), (2, 1)], &[(1, 1, 999)]), ["2.0", "2.1"]);
         // A late chunk of an attempt comes after the next one has begun.
         assert_eq!(received(&[(1, 0), (2, 0), (1, 5), (2, 1)], &[(1, 1, 5)]), ["1.0", "2.0", "2.1"]);
     }

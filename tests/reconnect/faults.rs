@@ -324,3 +324,37 @@ async fn a_run_that_is_started_without_a_subscription_says_so() {
     assert_eq!(chunks.status(), Some(hatchet::RunStatus::Completed));
     setup.worker.shutdown().await;
 }
+
+/// A result that is too large for a message of the client ends the stream, and which one it was is not known. So all waits fetch their run
+/// once, and those whose run has not ended continue on another stream. The large one is not asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_too_large_costs_each_wait_one_fetch() {
+    const WAITS: usize = 20;
+    const PLANNED: usize = 1000;
+    let engine = Engine::start().await.unwrap();
+    let config = hatchet::Config::builder().max_recv_message_length(100_000);
+    let hatchet = engine.client_with(config).unwrap();
+    let task = Task::new("task", async |input: Input, _: Context| {
+        sleep(Duration::from_millis(input.millis)).await;
+        Ok("x".repeat(usize::try_from(input.chunks).unwrap()))
+    });
+    let worker = hatchet.worker("worker").slots(100).register(&task).build().unwrap().start().await.unwrap();
+    let start = async |chunks, millis| hatchet.run(&task, &Input { chunks, millis }).start().await.unwrap();
+    let mut runs = vec![start(200_000, 5_000).await];
+    for _ in 0..WAITS {
+        runs.push(start(0, 10_000).await);
+    }
+    let calls = ["SubscribeToWorkflowRuns", READS[0]];
+    for call in calls {
+        engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+    }
+    let mut results = hatchet.results(&runs);
+    let mut lengths = Vec::new();
+    while let Some((_, result)) = results.next().await {
+        lengths.push(result.unwrap().len());
+    }
+    assert_eq!((lengths[0], lengths[1..].iter().sum::<usize>(), lengths.len()), (200_000, 0, WAITS + 1));
+    assert_eq!(2 * PLANNED - engine.faults().planned(), 2 + WAITS + 1, "two streams, and each run is fetched once");
+    engine.faults().clear();
+    worker.shutdown().await;
+}
