@@ -27,8 +27,8 @@ pub(super) struct Continuity {
     recorded: Vec<(TaskId, DateTime<Utc>)>,
     /// The tasks that have sent chunks in an attempt that has not ended.
     sending: HashSet<TaskId>,
-    /// Whether the run has ended with a report of its worker.
-    has_reported_end: bool,
+    /// The last status of the run.
+    status: Option<RunStatus>,
     losses: VecDeque<Loss>,
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
@@ -116,7 +116,7 @@ impl Continuity {
 
     /// The run has this status. What follows its end is no loss.
     pub(super) fn run_is(&mut self, status: &RunStatus) {
-        self.has_reported_end = is_reported(status);
+        self.status = Some(status.clone());
     }
 
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
@@ -138,7 +138,7 @@ impl Continuity {
         let is_resumed = |task: &TaskId| loss.resumed.get(task).is_some_and(|resumed| resumed.is_of_same_attempt);
         !loss.sending.iter().all(is_resumed)
             // The end of a run that was cancelled is not announced as that of an attempt.
-            || self.with_children && !self.has_reported_end
+            || self.with_children && !self.status.as_ref().is_some_and(is_reported)
             || affected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
     }
 }
@@ -255,7 +255,9 @@ mod tests {
                 }
             }
             continuity.chunk(task(2), NEW, at(1));
-            ends.iter().for_each(|second| continuity.recorded(task(1), at(*second)));
+            for second in ends {
+                continuity.recorded(task(1), at(*second));
+            }
             continuity.run_is(&status);
             assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");
             continuity.ended()

@@ -247,6 +247,32 @@ async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
     }
 }
 
+/// Each result once, in one stream.
+async fn read_results(hatchet: &Client, runs: &[RunHandle<u64>], by_run: &HashMap<RunId, Plan>) {
+    let (mut results, mut ended) = (hatchet.results(runs), HashSet::new());
+    while let Some((run, result)) = results.next().await {
+        assert!(ended.insert(run), "it is returned once");
+        match result {
+            Ok(chunks) => assert_eq!(chunks, by_run[&run].chunks),
+            Err(error) => by_run[&run].check_outcome(error.outcome().unwrap()),
+        }
+    }
+    assert_eq!(ended.len(), RUNS);
+}
+
+/// The states of each run, in one stream.
+async fn watch_many(hatchet: &Client, runs: &[RunHandle<u64>], by_run: &HashMap<RunId, Plan>) {
+    let (mut watch, mut changes) = (hatchet.watch_many(runs), HashMap::<_, Vec<_>>::new());
+    while let Some(change) = watch.next().await {
+        let change = change.unwrap();
+        changes.entry(change.run_id()).or_default().push(change);
+    }
+    assert_eq!(changes.len(), RUNS);
+    for (run, changes) in &changes {
+        by_run[run].check_states(changes);
+    }
+}
+
 async fn case(seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let quirks = [
@@ -304,28 +330,6 @@ async fn case(seed: u64) {
         let chunks = if number % 4 == 0 { run.chunks().with_children() } else { run.chunks() };
         read_chunks(chunks, by_run[&run.id()], !loses_messages)
     });
-    let results = async {
-        let (mut results, mut ended) = (hatchet.results(&runs), HashSet::new());
-        while let Some((run, result)) = results.next().await {
-            assert!(ended.insert(run), "it is returned once");
-            match result {
-                Ok(chunks) => assert_eq!(chunks, by_run[&run].chunks),
-                Err(error) => by_run[&run].check_outcome(error.outcome().unwrap()),
-            }
-        }
-        assert_eq!(ended.len(), RUNS);
-    };
-    let many = async {
-        let (mut watch, mut changes) = (hatchet.watch_many(&runs), HashMap::<_, Vec<_>>::new());
-        while let Some(change) = watch.next().await {
-            let change = change.unwrap();
-            changes.entry(change.run_id()).or_default().push(change);
-        }
-        assert_eq!(changes.len(), RUNS);
-        for (run, changes) in &changes {
-            by_run[run].check_states(changes);
-        }
-    };
     let tagged = async {
         let mut watch = hatchet.watch_matching("tag", "a").since(engine.now() - chrono::TimeDelta::hours(1));
         let (mut changes, mut ended): (HashMap<RunId, Vec<Change>>, _) = (HashMap::new(), 0);
@@ -341,7 +345,8 @@ async fn case(seed: u64) {
     let dags =
         dag_runs.iter().zip(dag_plans).map(|(run, plan)| follow_dag(run.as_ref().unwrap(), plan, !loses_messages));
     let all = async {
-        let watches = async { tokio::join!(join_all(watches), many, tagged) };
+        let watches = async { tokio::join!(join_all(watches), watch_many(&hatchet, &runs, &by_run), tagged) };
+        let results = read_results(&hatchet, &runs, &by_run);
         tokio::join!(join_all(waits), results, watches, join_all(chunks), join_all(dags))
     };
     // If the stream has lost a result, the run is probed after five minutes.

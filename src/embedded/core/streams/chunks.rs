@@ -29,10 +29,10 @@ pub(crate) fn publish(core: &mut Core, turn: &mut Turn<'_>, event: &RunEvent) {
     }
     for stream in events::watchers(core, event.run) {
         let (from, to) = if event.payload.len() > MAX_SMALL { LARGE_LATE } else { LATE };
-        let late = Duration::from_millis(u64::from(from + turn.below(to - from)));
+        let delay = Duration::from_millis(u64::from(from + turn.below(to - from)));
         let chunks = &mut core.streams.events.chunks;
         let lane = chunks.lanes.entry((stream, task)).or_insert_with(|| ChunkLane::new(turn.now));
-        let at = lane.due(turn.now, late, event.index);
+        let at = lane.due(turn.now, delay, event.index);
         chunks.count += 1;
         chunks.waiting.insert(chunks.count, (stream, event.clone()));
         core.timers.set(at, Timer::Chunk(chunks.count));
@@ -69,8 +69,8 @@ pub(crate) fn attempt_ended(core: &mut Core, now: At, task: Uuid) {
 
 impl ChunkLane {
     /// When a chunk is sent that arrives now.
-    fn due(&mut self, now: At, late: Duration, index: Option<i64>) -> At {
-        let (at, Some(index)) = (now + late, index) else { return now + late };
+    fn due(&mut self, now: At, delay: Duration, index: Option<i64>) -> At {
+        let (at, Some(index)) = (now + delay, index) else { return now + delay };
         let is_missing_some = index > self.next;
         let is_ordered = now < self.began_at + ORDERED_FOR;
         if index < self.next {
@@ -86,5 +86,28 @@ impl ChunkLane {
         }
         self.last = self.last.max(at);
         self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_in_order_for_five_seconds_and_wait_for_those_before() {
+        let start: At = "2026-01-01T12:00:00Z".parse().unwrap();
+        let mut lane = ChunkLane::new(start);
+        let mut due = |millis, delay, index| {
+            let at = lane.due(start + Duration::from_millis(millis), Duration::from_millis(delay), index);
+            (at - start).num_milliseconds()
+        };
+        assert_eq!(due(0, 80, Some(0)), 80);
+        assert_eq!(due(10, 10, Some(1)), 80, "not before the first one");
+        assert_eq!(due(15, 10, None), 25, "it has no number");
+        // 2 is missing.
+        assert_eq!((due(20, 10, Some(3)), due(30, 10, Some(4))), (5050, 5050));
+        assert_eq!(due(40, 10, Some(1)), 50, "it is old");
+        // After five seconds, chunks overtake others.
+        assert_eq!((due(5000, 80, Some(5)), due(5010, 10, Some(6)), due(5020, 10, Some(9))), (5080, 5020, 5030));
     }
 }
