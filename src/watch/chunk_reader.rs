@@ -58,6 +58,8 @@ pub(super) struct Reader {
     /// The number of chunks that were returned as missing, and of those that had been dropped when that was last returned without numbers.
     in_gaps: u64,
     reported: u64,
+    /// The number of chunks that were dropped because the parent of their run is not known.
+    lost_by_family: u64,
     /// When the last chunk of the run arrived after its end, or the run ended.
     ended_at: Option<Instant>,
     /// The runs that were being looked up at the end. Their chunks may be from before it.
@@ -90,6 +92,7 @@ impl Reader {
             ready: VecDeque::new(),
             in_gaps: 0,
             reported: 0,
+            lost_by_family: 0,
             ended_at: None,
             unknown_at_end: HashSet::new(),
             has_ended: false,
@@ -189,8 +192,11 @@ impl Reader {
         self.shared.outdated.store(self.reorder.outdated(), Relaxed);
     }
 
-    fn count_dropped(&self) {
+    fn count_dropped(&mut self) {
         let lost = self.family.as_ref().map_or(0, Family::dropped);
+        if std::mem::replace(&mut self.lost_by_family, lost) < lost {
+            self.continuity.lost();
+        }
         self.shared.dropped.store(self.chunks.dropped().saturating_add(lost), Relaxed);
     }
 

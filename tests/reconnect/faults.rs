@@ -243,6 +243,35 @@ async fn a_child_that_may_have_sent_chunks_during_a_loss_is_reported() {
     }
 }
 
+/// Another run with the same tag sends a chunk, and the request that finds its parent is refused for good.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_parent_cannot_be_looked_up_does_not_end_the_stream() {
+    let setup = Setup::new().await;
+    let run = setup.start(Input { chunks: 3, millis: 5000 }).await;
+    // Of the first chunk.
+    sleep(SECOND).await;
+    let mut chunks = run.chunks().with_children();
+    let other = async {
+        sleep(2 * SECOND).await;
+        setup.engine.faults().inject(READS[0], Fault::RefuseRest(400)).unwrap();
+        setup.start(Input { chunks: 2, millis: 10 }).await;
+    };
+    let read = async {
+        let mut items = Vec::new();
+        while let Some(item) = chunks.next().await {
+            items.push(item.unwrap());
+        }
+        items
+    };
+    let (items, ()) = tokio::join!(read, other);
+    let [ChunkItem::Gap(gap), ChunkItem::Chunk(one), ChunkItem::Chunk(two), ChunkItem::Interrupted] = &items[..] else {
+        panic!("{items:?}")
+    };
+    assert_eq!((gap.first_index, gap.last_index, one.index, two.index), (0, 0, Some(1), Some(2)));
+    assert_eq!((chunks.dropped(), setup.engine.faults().planned()), (1, 0), "it may be of a child");
+    setup.worker.shutdown().await;
+}
+
 /// A reader that is too slow for a run that sends more than 8192 chunks, of which the last ones are dropped. The run is started by the first
 /// poll, and read when it has ended.
 #[tokio::test(start_paused = true)]
