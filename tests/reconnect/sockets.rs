@@ -207,13 +207,19 @@ async fn a_client_whose_clock_is_ahead_gets_the_changes_of_a_tag() {
     let engine = Engine::builder().listen().now(now).start().await.unwrap();
     let hatchet = Client::new(support::config(&engine).build().unwrap()).unwrap();
     let worker = support::start_worker(&engine.client(), &talk()).await;
-    let watched = states_with_tag(&hatchet, "a", 1);
+    let watched = states_with_tag(&hatchet, "a", 2);
+    // The first run is listed when the subscription has begun. The second one is only announced.
     let start = async {
-        sleep(SECOND).await;
-        let run = engine.client().run(&talk(), &Input { chunks: 1, millis: 500 }).metadata("tag", "a");
-        run.start().await.unwrap();
+        for (after, millis) in [(SECOND, 4000), (2 * SECOND, 200)] {
+            sleep(after).await;
+            let run = engine.client().run(&talk(), &Input { chunks: 1, millis }).metadata("tag", "a");
+            run.start().await.unwrap();
+        }
     };
-    let (states, ()) = tokio::time::timeout(20 * SECOND, async { tokio::join!(watched, start) }).await.unwrap();
-    assert_eq!(states, completed());
+    let (mut states, ()) = tokio::time::timeout(20 * SECOND, async { tokio::join!(watched, start) }).await.unwrap();
+    states.sort_unstable();
+    let mut expected = [completed(), completed()].concat();
+    expected.sort_unstable();
+    assert_eq!(states, expected);
     worker.shutdown().await;
 }
