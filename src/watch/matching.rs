@@ -113,8 +113,8 @@ struct Pending {
 
 impl TagWatch {
     /// Also watches the runs that were created at or after `time` and have ended. The changes of different runs are in no order: those of runs
-    /// that are started meanwhile can be returned before those of runs that are listed. Each run needs three requests. Runs that were created before `time` are included if they have not ended when the list is read. Calling this
-    /// method after the first poll has no effect.
+    /// that are started meanwhile can be returned before those of runs that are listed. Each run needs three requests. Runs that were created
+    /// before `time` are included if they have not ended when the list is read. Calling this method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);

@@ -58,7 +58,7 @@ impl RunChunks {
 /// | `message`, the default | the text of a chunk |
 /// | `bytes` | the bytes of a chunk, as base64 |
 /// | `gap` | the JSON of a [`ChunkGap`](crate::model::ChunkGap) |
-/// | `interrupted` | a message that chunks may be missing, because the subscription was lost or the stream was read too slowly; see [`ChunkItem::Interrupted`] |
+/// | `interrupted` | a message that chunks may be missing or were dropped; see [`ChunkItem::Interrupted`] |
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
 ///
