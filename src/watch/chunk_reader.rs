@@ -17,7 +17,7 @@ use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::feed::{ChunkEvent, ChunkSubscription};
+use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
 use crate::model::trigger::{self, Trigger};
 use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
 use crate::sync::lock;
@@ -54,6 +54,7 @@ pub(super) struct Reader {
     /// With the chunks of children.
     family: Option<Family>,
     lookups: FuturesUnordered<Lookup<Option<RunId>>>,
+    turns: Turns,
     ready: VecDeque<ChunkItem>,
     /// The number of chunks that were returned as missing, and of those that had been dropped when that was last returned without numbers.
     in_gaps: u64,
@@ -88,6 +89,7 @@ impl Reader {
             is_dag,
             family: with_children.then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
+            turns: Turns::new(),
             shared,
             ready: VecDeque::new(),
             in_gaps: 0,
@@ -170,7 +172,7 @@ impl Reader {
             Some(family) => {
                 let taken = family.take(chunk);
                 if let Some(run) = taken.lookup {
-                    self.lookups.push(parent_of(&self.client, run));
+                    self.lookups.push(parent_of(&self.client, run, &self.turns));
                 }
                 taken.chunk
             }
@@ -237,7 +239,7 @@ impl Reader {
             if was_unknown {
                 self.unknown_at_end.insert(run);
             }
-            self.lookups.push(parent_of(&self.client, run));
+            self.lookups.push(parent_of(&self.client, run, &self.turns));
         }
         for chunk in found.chunks {
             self.add(Instant::now(), chunk);
@@ -278,8 +280,8 @@ fn missing(item: &ChunkItem) -> u64 {
 }
 
 /// Finds the parent of a run. A run that does not exist has none.
-fn parent_of(client: &Client, run: RunId) -> Lookup<Option<RunId>> {
-    lookup(client, run, |found| {
+fn parent_of(client: &Client, run: RunId, turns: &Turns) -> Lookup<Option<RunId>> {
+    lookup(client, run, turns, |found| {
         let metadata = found.run.additional_metadata.clone().unwrap_or_default();
         let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
         match trigger::read(&metadata, parent) {

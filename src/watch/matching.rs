@@ -359,7 +359,7 @@ impl Matching {
         // While it is looked up, it counts as foreign.
         if self.foreign.insert(run) {
             let client = self.client.clone();
-            self.lookups.push(lookup(&self.client, run, move |found| {
+            self.lookups.push(lookup(&self.client, run, &self.turns, move |found| {
                 found.workflow_config.as_ref().is_some_and(|config| client.is_own(&config.name)).then_some(at)
             }));
         }
