@@ -275,7 +275,10 @@ impl Progress {
             return if self.follows_replays { self.idle() } else { Next::End };
         }
         self.current(details, changes);
-        let is_active = |task: &TaskDetails| task.attempts.last().is_none_or(|last| !last.status.is_final());
+        // A task that has ended, and whose last attempt has not, has an attempt whose events follow.
+        let is_active = |task: &TaskDetails| {
+            !task.status.is_final() && task.attempts.last().is_none_or(|last| !last.status.is_final())
+        };
         // Something follows, which may not be announced: a retry, another task, a replay, or the end.
         if !details.tasks.iter().any(is_active) {
             return self.fetch_later(MAX_RETRY_REFETCH);

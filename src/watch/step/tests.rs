@@ -195,6 +195,18 @@ fn a_dag_run_has_changes_of_its_own_and_of_its_tasks() {
     assert_eq!(progress.ignored, 1, "the flicker");
 }
 
+/// REST shows the end of a task before the events of its last attempt.
+#[test]
+fn a_task_that_has_ended_without_its_events_is_fetched_again() {
+    use RunStatus::{Completed, Running};
+    for (status, is_fetched) in [(Running, false), (Completed, true)] {
+        let tasks = vec![TaskDetails { status, ..task(1, "a", &[(1, Running)], &[]) }];
+        let details = RunDetails { tasks, ..details(Running, &[], None) };
+        let next = progress().step(Instant::now(), Observation::Details(&details)).next;
+        assert_eq!(matches!(next, Next::FetchAfter(_)), is_fetched, "{next:?}");
+    }
+}
+
 #[test]
 fn a_replay_is_an_attempt_of_the_whole_run() {
     use RunStatus::{Completed, Failed};
