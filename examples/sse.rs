@@ -42,10 +42,12 @@ const PAGE: &str = r##"<!doctype html>
       [button.disabled, status.textContent] = [false, `run ${run}: ${message}`];
     };
     events.onmessage = (event) => { text.textContent += event.data; };
+    events.addEventListener("bytes", (event) => { text.textContent += `[${atob(event.data).length} bytes] `; });
     events.addEventListener("gap", (event) => {
       const gap = JSON.parse(event.data);
       text.textContent += `[chunks ${gap.first_index} to ${gap.last_index} are missing] `;
     });
+    events.addEventListener("interrupted", (event) => { text.textContent += `[${event.data}] `; });
     events.addEventListener("end", (event) => end(event.data));
     events.addEventListener("failed", (event) => end(event.data));
     // The connection was lost and the browser connects again, or the server has refused the request.

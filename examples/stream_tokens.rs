@@ -44,11 +44,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
             ChunkItem::Chunk(chunk) => print!("{chunk}"),
             // The engine does not store chunks, and can lose some of them.
             ChunkItem::Gap(gap) => print!("[{gap}]"),
+            // It was lost for a moment, or read too slowly, and nothing shows whether a chunk is missing.
+            ChunkItem::Interrupted => print!("[chunks may be missing]"),
             _ => {}
         }
         std::io::stdout().flush()?;
     }
     println!();
+    if let Some(status) = chunks.status() {
+        println!("{status}, {} chunks were dropped", chunks.dropped());
+    }
 
     worker.shutdown().await;
     if let Some(engine) = engine {

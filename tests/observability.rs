@@ -233,6 +233,22 @@ async fn lost_streams_do_not_fill_the_log() {
     worker.shutdown().await;
 }
 
+/// The stream of events is refused for good, and tried again every 30 seconds. Meanwhile, the runs are listed.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_refused_for_good_does_not_fill_the_log() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let worker = start(&engine.client(), &flaky()).await;
+    engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RefuseGrpc(12)).unwrap();
+    let mut watch = engine.client().watch_matching("tag", "a");
+    assert!(timeout(301 * SECOND, watch.next()).await.is_err());
+    let count = |level| collected.count(&[&format!("event {level}"), "message=stream of run events failed"]);
+    // After 0, 30, .. 300 seconds.
+    assert_eq!((count("WARN"), count("DEBUG")), (3, 8));
+    worker.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn o2_events_of_a_task_become_its_log_lines() {
     let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new().max_level(LogLevel::Debug));

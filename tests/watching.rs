@@ -5,11 +5,11 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use hatchet::embedded::{Engine, Fault};
+use hatchet::embedded::{Engine, Fault, Quirks};
 use hatchet::raw::pb::v1::TriggerWorkflowRequest;
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::worker::RunningWorker;
-use hatchet::{Client, Config, Context, RunHandle, RunStatus, Task};
+use hatchet::{Client, Config, Context, ErrorKind, RunHandle, RunStatus, Task};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,11 @@ struct Setup {
 
 impl Setup {
     async fn new(rate: u32) -> Self {
-        let engine = Engine::start().await.unwrap();
+        Self::with_quirks(rate, Quirks::none()).await
+    }
+
+    async fn with_quirks(rate: u32, quirks: Quirks) -> Self {
+        let engine = Engine::builder().quirks(quirks).seed(7).start().await.unwrap();
         let hatchet = engine.client_with(Config::builder().watch_request_rate(rate)).unwrap();
         let short = Task::new("short", async |(): (), _: Context| {
             sleep(Duration::from_millis(200)).await;
@@ -62,21 +66,24 @@ impl Setup {
     }
 }
 
+/// Also with the defects of the real engine.
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_a_short_run_makes_few_calls() {
-    let setup = Setup::new(200).await;
-    let worker = setup.worker(10).await;
-    // The first run of a workflow is confirmed by a call.
-    setup.hatchet.run(&setup.short, &()).result().await.unwrap();
-    // The three requests for the details.
-    for _ in 0..3 {
-        setup.count_calls();
-        let watch = setup.hatchet.run(&setup.short, &()).watch();
-        let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
-        assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
-        assert_eq!(setup.calls(), 3);
+    for quirks in [Quirks::none(), Quirks::all()] {
+        let setup = Setup::with_quirks(200, quirks).await;
+        let worker = setup.worker(10).await;
+        // The first run of a workflow is confirmed by a call.
+        setup.hatchet.run(&setup.short, &()).result().await.unwrap();
+        // The three requests for the details.
+        for _ in 0..50 {
+            setup.count_calls();
+            let watch = setup.hatchet.run(&setup.short, &()).watch();
+            let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
+            assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+            assert_eq!(setup.calls(), 3);
+        }
+        worker.shutdown().await;
     }
-    worker.shutdown().await;
 }
 
 /// The second watch begins after a list that has shown its run already.
@@ -244,4 +251,59 @@ async fn waiting_runs_of_other_sdks_share_the_list_of_their_workflow() {
     }
     // A list every two seconds.
     assert!(calls.iter().all(|count| *count == calls[0] && *count <= 31), "{calls:?}");
+}
+
+/// The error of one run does not end the streams of several: they return it with the id of the run, and continue.
+#[tokio::test(start_paused = true)]
+async fn the_error_of_one_run_names_it_and_ends_only_its_changes() {
+    let setup = Setup::new(200).await;
+    let worker = setup.worker(10).await;
+    let since = setup.engine.now() - chrono::TimeDelta::hours(1);
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        let run = setup.hatchet.run(&setup.short, &()).metadata("tenant", "acme").start().await.unwrap();
+        run.result().await.unwrap();
+        runs.push(run.id());
+    }
+    let other = setup.engine.client();
+    let handles: Vec<_> = runs.iter().map(|run| other.run_handle(*run)).collect();
+    let many = other.watch_many(&handles).boxed();
+    let tagged = other.watch_matching("tenant", "acme").since(since).boxed();
+    for stream in [many, tagged] {
+        // The first of the three fetches.
+        setup.engine.faults().inject(CALLS[3], Fault::RefuseRest(400)).unwrap();
+        let items: Vec<_> = stream.take(7).collect().await;
+        let errors: Vec<_> = items.iter().filter_map(|item| item.as_ref().err()).collect();
+        let [error] = errors[..] else { panic!("expected one error, got {items:?}") };
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+        let failed = error.run_id().unwrap();
+        for run in &runs {
+            let of_run = items.iter().filter_map(|item| item.as_ref().ok()).filter(|change| change.run_id() == *run);
+            assert_eq!(of_run.count(), if *run == failed { 0 } else { 3 }, "{items:?}");
+        }
+    }
+    worker.shutdown().await;
+}
+
+/// A run whose workflow has many others is checked individually: that costs less than to list all of them.
+#[tokio::test(start_paused = true)]
+async fn a_waiting_run_in_a_long_queue_costs_one_request_each_time() {
+    let setup = Setup::new(1000).await;
+    setup.worker(1).await.shutdown().await;
+    // Three pages.
+    setup.runs(2500).await;
+    let run = foreign_runs(&setup, 1).await.remove(0);
+    let mut watch = run.watch();
+    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    assert!(tokio::time::timeout(10 * SECOND, watch.next()).await.is_err());
+    setup.count_calls();
+    assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());
+    // A check every two seconds, and a page of the list each minute.
+    assert!((30..=33).contains(&setup.calls()), "{}", setup.calls());
+    let worker = setup.worker(3000).await;
+    let start = Instant::now();
+    let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
+    assert_eq!(states, ["RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    assert!(start.elapsed() < 3 * SECOND, "{:?}", start.elapsed());
+    worker.shutdown().await;
 }

@@ -94,6 +94,10 @@ quirks! {
     /// A cancellation or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
     /// other one; which one is first after a cancellation is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
+    /// Chunks of tasks are sent up to 90 ms late, those of more than 4000 bytes up to 0.9 s, and all other events overtake them: a stream that
+    /// ends with the run loses the last ones. Five seconds after its first chunk, those of an attempt are no longer in order. A chunk waits
+    /// five seconds for those before it that the stream has not received.
+    LateChunks,
     /// A report with a retry count that is higher than that of the current attempt ends the task in REST. gRPC shows it as running, and it
     /// keeps its slot until the current attempt ends. Without this quirk, such a report is only recorded.
     EarlyReports,

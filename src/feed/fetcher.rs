@@ -1,7 +1,8 @@
 //! The requests of all watches of a client: how many are sent at once and per second, and in which order.
 //!
 //! A fetch is a task of its own, so a watch that is not polled holds nothing that others wait for. Its requests pass a gate, which lets
-//! them through in the order of their arrival. A watch has one fetch at a time, so each gets its turn.
+//! them through in the order of their arrival. A watch has one fetch at a time, so each gets its turn. A stream of many runs has a bounded
+//! number of turns for all of them, so that other watches do not wait until all of its runs were fetched.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -20,6 +21,8 @@ use crate::sync::lock;
 
 /// The maximum number of fetches whose requests are sent at the same time.
 const MAX_CONCURRENT: usize = 32;
+/// The number of fetches of one stream that wait for their requests or send them.
+const MAX_TURNS: usize = 16;
 /// After a pause, the requests of this period may be sent at once.
 const BURST: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,8 @@ pub(crate) struct Question {
     pub(crate) workflow: Option<Arc<str>>,
     /// The message of the result stream.
     pub(crate) results: Option<Vec<TaskResult>>,
+    /// The turns of the stream that asks. Who is not in that stream does not wait for its turns.
+    pub(crate) turns: Option<Turns>,
 }
 
 #[derive(Debug)]
@@ -88,18 +93,35 @@ impl Rate {
 pub(crate) struct Gate {
     shared: Arc<State>,
     question: Option<Arc<Question>>,
+    turns: Option<Turns>,
+}
+
+/// Requests that have passed a gate.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _concurrent: Option<OwnedSemaphorePermit>,
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Gate {
     /// A gate of its own, for this many concurrent requests and this many per second.
     #[cfg(feature = "archive")]
     pub(crate) fn new(concurrent: usize, per_second: u32) -> Self {
-        Self { shared: Arc::new(State::new(concurrent, per_second)), question: None }
+        Self { shared: Arc::new(State::new(concurrent, per_second)), question: None, turns: None }
+    }
+
+    /// The same gate, for a stream with these turns.
+    pub(crate) fn with_turns(self, turns: Option<Turns>) -> Self {
+        Self { turns, ..self }
     }
 
     /// Waits until some requests may be sent. They must be complete before the permit is dropped.
-    pub(crate) async fn pass(&self, requests: u32) -> Option<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.shared.concurrent).acquire_owned().await.ok();
+    pub(crate) async fn pass(&self, requests: u32) -> Permit {
+        let turn = match &self.turns {
+            Some(turns) => Arc::clone(&turns.0).acquire_owned().await.ok(),
+            None => None,
+        };
+        let concurrent = Arc::clone(&self.shared.concurrent).acquire_owned().await.ok();
         let at = lock(&self.shared.rate).reserve(Instant::now(), requests);
         if at > Instant::now() {
             sleep_until(at).await;
@@ -108,14 +130,30 @@ impl Gate {
         if let Some(question) = &self.question {
             self.shared.waiting.remove(question.run, question);
         }
-        permit
+        Permit { _concurrent: concurrent, _turn: turn }
+    }
+}
+
+/// The turns of all watches in one stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+impl Turns {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_TURNS)))
+    }
+}
+
+impl PartialEq for Turns {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
 /// Passes a gate, if there is one.
-pub(crate) async fn pass(gate: Option<&Gate>, requests: u32) -> Option<OwnedSemaphorePermit> {
+pub(crate) async fn pass(gate: Option<&Gate>, requests: u32) -> Option<Permit> {
     match gate {
-        Some(gate) => gate.pass(requests).await,
+        Some(gate) => Some(gate.pass(requests).await),
         None => None,
     }
 }
@@ -127,7 +165,7 @@ impl Fetcher {
 
     /// The gate for requests that belong to no single run.
     pub(crate) fn gate(&self) -> Gate {
-        Gate { shared: Arc::clone(&self.shared), question: None }
+        Gate { shared: Arc::clone(&self.shared), question: None, turns: None }
     }
 
     /// Runs a fetch as a task. It is aborted when its future is dropped. Cancel safe.
@@ -152,7 +190,8 @@ impl Fetcher {
         fetch: impl FnOnce(Question, Gate) -> F,
     ) -> Result<Arc<RunDetails>> {
         let fetch_as_task = |question: &Question| {
-            let gate = Gate { question: Some(Arc::new(question.clone())), ..self.gate() };
+            let turns = question.turns.clone();
+            let gate = Gate { question: Some(Arc::new(question.clone())), turns, ..self.gate() };
             let fetch = fetch(question.clone(), gate);
             let fetcher = self.clone();
             async move { fetcher.spawn(fetch).await.map(Arc::new) }
@@ -201,7 +240,7 @@ mod tests {
     }
 
     fn question(number: usize) -> Question {
-        Question { run: run(number), started_at: None, workflow: None, results: None }
+        Question { run: run(number), started_at: None, workflow: None, results: None, turns: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -271,6 +310,7 @@ mod tests {
             named.clone(),
             Question { results: Some(Vec::new()), ..question(1) },
             Question { started_at: Some(Instant::now()), ..question(1) },
+            Question { turns: Some(Turns::new()), ..question(1) },
             question(2),
         ];
         let twice = questions.iter().chain(&questions).map(|question| {
@@ -310,6 +350,31 @@ mod tests {
         lookup(1, Duration::ZERO).await;
         assert_eq!(count.load(Relaxed), 4);
         assert_eq!(fetcher.shared.lookups.len(), 0, "nothing is left");
+    }
+
+    /// A stream of 1000 runs needs 3000 requests, at 100 per second. Another watch waits for the requests of 16 of its runs.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_of_many_runs_delays_others_only_by_its_turns() {
+        let (fetcher, turns) = (fetcher(100), Turns::new());
+        let fetch = |question: Question| {
+            let fetch = fetcher.details(question, |_, gate| async move {
+                let _permit = gate.pass(3).await;
+                Err(Error::closed("it"))
+            });
+            fetch.map(|failed| failed.unwrap_err())
+        };
+        let start = Instant::now();
+        let many = (0..1000).map(|number| fetch(Question { turns: Some(turns.clone()), ..question(number) }));
+        let other = async {
+            sleep(2 * Duration::from_secs(1)).await;
+            let start = Instant::now();
+            fetch(question(7)).await;
+            start.elapsed()
+        };
+        let (_, delay) = tokio::join!(join_all(many), other);
+        assert_eq!(delay, 480 * MILLI);
+        // With the 3 of the other watch. The first 100 are sent at once.
+        assert_eq!(start.elapsed(), 29_030 * MILLI);
     }
 
     #[tokio::test(start_paused = true)]

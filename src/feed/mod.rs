@@ -20,7 +20,7 @@ pub(crate) use events::{
     ChunkEvent, ChunkSubscription, GroupSubscription, Listing, Membership, Notifications, RunEvents, Subscription, Tag,
     TaskRow, Wanted,
 };
-pub(crate) use fetcher::{Fetcher, Gate, Question, pass};
+pub(crate) use fetcher::{Fetcher, Gate, Question, Turns, pass};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};

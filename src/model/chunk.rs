@@ -38,9 +38,10 @@ pub enum ChunkItem {
     Chunk(Chunk),
     /// Chunks that did not arrive.
     Gap(ChunkGap),
-    /// Chunks may be missing, because the subscription was lost for a moment, and no later chunk shows whether one is. It is returned
-    /// before the next chunk of a task that does not number its chunks. For numbered chunks, it is returned at the end of the stream, if
-    /// the last chunks of an attempt may be missing: any other missing chunk is a [gap](Self::Gap).
+    /// Chunks may be missing, because the subscription was lost for a moment or the stream was read too slowly, and no later chunk shows
+    /// whether one is. It is returned before the next chunk of a task that does not number its chunks. For numbered chunks, it is returned at
+    /// the end of the stream, if the last chunks of an attempt or all chunks of a child run may be missing: any other missing chunk is a
+    /// [gap](Self::Gap).
     Interrupted,
 }
 

@@ -95,8 +95,13 @@ pub(super) fn attempts_of(task: &TaskView<'_>, outcome: Option<&Outcome>, has_en
         let missing = without_times(last.number.saturating_add(1), outcome.status());
         attempts.push(Attempt { error, ..missing });
     } else if last.status != outcome.status() {
+        let end = end_of(&task.events, last.number, &outcome.status());
+        // While the run continues, it may be the end of an attempt whose events follow.
+        if !has_ended && (end.is_none() || last.number < newest) {
+            return attempts;
+        }
         last.status = outcome.status();
-        (last.finished_at, last.error) = end_of(&task.events, last.number, &last.status).unzip();
+        (last.finished_at, last.error) = end.unzip();
         last.error = last.error.take().filter(|text: &String| !text.is_empty());
     }
     attempts
@@ -148,5 +153,17 @@ mod tests {
         let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running)).unwrap();
         assert_eq!((details.status, details.outcome), (RunStatus::Running, None));
         assert_eq!((details.tasks[0].status.clone(), details.tasks[0].attempts.len()), (RunStatus::Running, 1));
+    }
+    /// While a DAG run continues, REST can show the end of a task before the events of its last attempt.
+    #[test]
+    fn the_end_of_a_later_attempt_is_not_that_of_an_earlier_one() {
+        let evidence = evidence("RUNNING", "COMPLETED", &[("STARTED", "")], &[]);
+        let view = RunView::new(run(), &evidence);
+        let outcome = task_outcome(&view.tasks[0], &RunStatus::Completed);
+        let statuses = |has_ended| -> Vec<_> {
+            attempts_of(&view.tasks[0], Some(&outcome), has_ended).into_iter().map(|attempt| attempt.status).collect()
+        };
+        assert_eq!(statuses(false), [RunStatus::Running]);
+        assert_eq!(statuses(true), [RunStatus::Completed], "there is no later one");
     }
 }

@@ -126,13 +126,13 @@ impl RunWatch {
         Self::counted(watched, Arc::default())
     }
 
-    /// A watch that adds its outdated updates to those of other watches.
-    pub(super) fn counted(watched: Watched, outdated: Arc<AtomicU64>) -> Self {
-        Self::new(async { Ok(watched) }, outdated)
+    /// A watch that adds its ignored updates to those of other watches.
+    pub(super) fn counted(watched: Watched, ignored: Arc<AtomicU64>) -> Self {
+        Self::new(async { Ok(watched) }, ignored)
     }
 
-    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static, outdated: Arc<AtomicU64>) -> Self {
-        let shared = Arc::new(Shared { outdated, ..Shared::default() });
+    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static, ignored: Arc<AtomicU64>) -> Self {
+        let shared = Arc::new(Shared { ignored, ..Shared::default() });
         let of_stream = Arc::clone(&shared);
         let follower = async move { Ok(Follower::new(start.await?, of_stream)) };
         let changes = BoxStream::opened(follower, |mut follower: Follower| async move {
@@ -187,10 +187,10 @@ impl RunWatch {
         self
     }
 
-    /// Returns the number of updates that were ignored because they described an earlier attempt, or an earlier status of the same
-    /// attempt.
-    pub fn outdated_updates(&self) -> u64 {
-        self.shared.outdated.load(Relaxed)
+    /// Returns the number of updates that were ignored because they described an earlier attempt, an earlier status of the same attempt, or a
+    /// status that cannot follow, or because a list of tasks repeated a known status.
+    pub fn ignored_updates(&self) -> u64 {
+        self.shared.ignored.load(Relaxed)
     }
 
     /// Returns the next change, or `None` after the end.

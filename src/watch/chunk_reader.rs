@@ -10,14 +10,14 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::changes::RunWatch;
-use super::continuity::Continuity;
-use super::family::Family;
+use super::continuity::{Continuity, is_reported};
+use super::family::{Family, Found};
 use super::follower::Watched;
 use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
-use crate::error::Result;
-use crate::feed::{ChunkEvent, ChunkSubscription};
+use crate::error::{Error, Result};
+use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
 use crate::model::trigger::{self, Trigger};
 use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
 use crate::sync::lock;
@@ -30,6 +30,8 @@ const AFTER_END: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) dropped: AtomicU64,
+    /// The chunks that were ignored because they had been returned or given up.
+    pub(super) outdated: AtomicU64,
     pub(super) with_children: AtomicBool,
     /// The last chunks that were received in another stream.
     pub(super) resumed: Mutex<Vec<ChunkPosition>>,
@@ -52,7 +54,13 @@ pub(super) struct Reader {
     /// With the chunks of children.
     family: Option<Family>,
     lookups: FuturesUnordered<Lookup<Option<RunId>>>,
+    turns: Turns,
     ready: VecDeque<ChunkItem>,
+    /// The number of chunks that were returned as missing, and of those that had been dropped when that was last returned without numbers.
+    in_gaps: u64,
+    reported: u64,
+    /// The number of chunks that were dropped because the parent of their run is not known.
+    lost_by_family: u64,
     /// When the last chunk of the run arrived after its end, or the run ended.
     ended_at: Option<Instant>,
     /// The runs that were being looked up at the end. Their chunks may be from before it.
@@ -66,6 +74,7 @@ impl Reader {
         *lock(&shared.run) = Some(run);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
+        let with_children = shared.with_children.load(Relaxed);
         let mut reorder = Reorder::default();
         for position in lock(&shared.resumed).drain(..) {
             reorder.resume(position);
@@ -76,12 +85,16 @@ impl Reader {
             chunks,
             watch: RunWatch::of(watched),
             reorder,
-            continuity: Continuity::default(),
+            continuity: Continuity::new(with_children),
             is_dag,
-            family: shared.with_children.load(Relaxed).then(|| Family::new(run)),
+            family: with_children.then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
+            turns: Turns::new(),
             shared,
             ready: VecDeque::new(),
+            in_gaps: 0,
+            reported: 0,
+            lost_by_family: 0,
             ended_at: None,
             unknown_at_end: HashSet::new(),
             has_ended: false,
@@ -91,6 +104,7 @@ impl Reader {
     pub(super) async fn next(&mut self) -> Option<Result<ChunkItem>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
+                self.in_gaps += missing(&item);
                 return Some(Ok(item));
             }
             if self.has_ended {
@@ -106,7 +120,7 @@ impl Reader {
                 Some(found) = self.lookups.next() => match found {
                     (run, Ok(Some(parent))) => self.on_parent(run, parent),
                     (run, Ok(None)) => self.on_unknown(run),
-                    (_, Err(error)) => return Some(Err(error)),
+                    (run, Err(error)) => self.on_failed_lookup(run, &error),
                 },
                 change = self.watch.next(), if self.ended_at.is_none() => match change {
                     Some(Ok(change)) => self.on_change(&change),
@@ -121,7 +135,7 @@ impl Reader {
                     self.reorder.release_due(now, &mut self.ready);
                     if over.is_some_and(|over| over <= now) {
                         self.reorder.release_all(&mut self.ready);
-                        if self.continuity.ended() {
+                        if self.continuity.ended() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }
                         self.has_ended = true;
@@ -138,6 +152,8 @@ impl Reader {
             ChunkEvent::AttemptEnded { run, task, at } => {
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
                     self.reorder.attempt_ended(task, at);
+                }
+                if run == self.run {
                     self.continuity.announced(task, at);
                 }
                 return Ok(());
@@ -156,7 +172,7 @@ impl Reader {
             Some(family) => {
                 let taken = family.take(chunk);
                 if let Some(run) = taken.lookup {
-                    self.lookups.push(parent_of(&self.client, run));
+                    self.lookups.push(parent_of(&self.client, run, &self.turns));
                 }
                 taken.chunk
             }
@@ -171,14 +187,34 @@ impl Reader {
     fn add(&mut self, now: Instant, chunk: Chunk) {
         let place = self.reorder.place(&chunk);
         if self.continuity.chunk(chunk.task_id, place, chunk.sent_at) {
+            self.reported = self.shared.dropped.load(Relaxed);
             self.ready.push_back(ChunkItem::Interrupted);
         }
         self.reorder.take(place, now, chunk, &mut self.ready);
+        self.shared.outdated.store(self.reorder.outdated(), Relaxed);
     }
 
-    fn count_dropped(&self) {
+    fn count_dropped(&mut self) {
         let lost = self.family.as_ref().map_or(0, Family::dropped);
+        if std::mem::replace(&mut self.lost_by_family, lost) < lost {
+            self.continuity.lost();
+        }
         self.shared.dropped.store(self.chunks.dropped().saturating_add(lost), Relaxed);
+    }
+
+    /// Whether more chunks were dropped than all gaps have, and nothing says so.
+    fn has_dropped_silently(&self) -> bool {
+        let in_gaps = self.in_gaps + self.ready.iter().map(missing).sum::<u64>();
+        self.shared.dropped.load(Relaxed) > self.reported.saturating_add(in_gaps)
+    }
+
+    /// The parent of a run cannot be found. The run may have nothing to do with this stream, which continues.
+    fn on_failed_lookup(&mut self, run: RunId, error: &Error) {
+        tracing::debug!(%error, "dropped the chunks of a run whose parent cannot be looked up");
+        let Some(family) = &mut self.family else { return };
+        let found = family.failed(run);
+        self.on_found(run, found);
+        self.count_dropped();
     }
 
     /// A run that has sent chunks does not exist.
@@ -192,13 +228,18 @@ impl Reader {
 
     fn on_parent(&mut self, run: RunId, parent: Option<RunId>) {
         let Some(family) = &mut self.family else { return };
-        let was_unknown = self.unknown_at_end.remove(&run);
         let found = family.found(run, parent);
+        self.on_found(run, found);
+    }
+
+    /// Continues with what follows from a run whose parent is known.
+    fn on_found(&mut self, run: RunId, found: Found) {
+        let was_unknown = self.unknown_at_end.remove(&run);
         for run in found.lookups {
             if was_unknown {
                 self.unknown_at_end.insert(run);
             }
-            self.lookups.push(parent_of(&self.client, run));
+            self.lookups.push(parent_of(&self.client, run, &self.turns));
         }
         for chunk in found.chunks {
             self.add(Instant::now(), chunk);
@@ -210,6 +251,7 @@ impl Reader {
         let (task, state, at) = match change {
             Change::Run(change) => {
                 *lock(&self.shared.status) = Some(change.state.status.clone());
+                self.continuity.run_is(&change.state.status);
                 if self.is_dag {
                     return;
                 }
@@ -222,17 +264,24 @@ impl Reader {
             }
             _ => return,
         };
-        // Only these are reported by the worker that sends the chunks.
-        if matches!(state.status, RunStatus::Completed | RunStatus::Failed) {
+        if is_reported(&state.status) {
             self.reorder.attempt_ended(task, at);
             self.continuity.recorded(task, at);
         }
     }
 }
 
+/// The number of chunks that an item reports as missing.
+fn missing(item: &ChunkItem) -> u64 {
+    match item {
+        ChunkItem::Gap(gap) => gap.last_index.abs_diff(gap.first_index).saturating_add(1),
+        _ => 0,
+    }
+}
+
 /// Finds the parent of a run. A run that does not exist has none.
-fn parent_of(client: &Client, run: RunId) -> Lookup<Option<RunId>> {
-    lookup(client, run, |found| {
+fn parent_of(client: &Client, run: RunId, turns: &Turns) -> Lookup<Option<RunId>> {
+    lookup(client, run, turns, |found| {
         let metadata = found.run.additional_metadata.clone().unwrap_or_default();
         let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
         match trigger::read(&metadata, parent) {

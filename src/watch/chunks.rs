@@ -237,9 +237,16 @@ impl RunChunks {
     }
 
     /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait. Dropped
-    /// chunks that are numbered are reported as gaps, too.
+    /// chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as
+    /// [`Interrupted`](ChunkItem::Interrupted) otherwise.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
+    }
+
+    /// Returns the number of chunks that were ignored because they had been returned before, or arrived after they had been reported as a
+    /// gap.
+    pub fn outdated_chunks(&self) -> u64 {
+        self.shared.outdated.load(Relaxed)
     }
 
     /// Returns the next item, or `None` after the end of the run.

@@ -3,25 +3,32 @@
 //!
 //! The engine also ends a subscription when all runs that it has seen have ended. So a loss alone says nothing: it matters only if an
 //! attempt had not ended before it, and no later chunk shows that none is missing.
+//!
+//! With the chunks of children, the tasks are not known: a child can start, send chunks and end while the subscription is lost. Then
+//! each loss matters that the end of the run itself does not precede.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
 use super::reorder::Place;
-use crate::model::TaskId;
+use crate::model::{RunStatus, TaskId};
 
 /// The number of losses that are remembered. Without the oldest ones, chunks may be missing.
 const MAX_LOSSES: usize = 1000;
 
 #[derive(Debug, Default)]
 pub(super) struct Continuity {
+    /// Whether the chunks of children are read, too. Of their tasks, nothing is kept.
+    with_children: bool,
     /// The ends of attempts that were announced, and their number in the order of arrival.
     announced: HashMap<(TaskId, DateTime<Utc>), usize>,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
     /// The tasks that have sent chunks in an attempt that has not ended.
     sending: HashSet<TaskId>,
+    /// The last status of the run.
+    status: Option<RunStatus>,
     losses: VecDeque<Loss>,
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
@@ -34,12 +41,24 @@ struct Loss {
     /// The number of ends that were announced before it.
     announced: usize,
     sending: HashSet<TaskId>,
-    /// The tasks of which later chunks have arrived, and when the attempt of these began if it is another one.
-    resumed: HashMap<TaskId, Option<DateTime<Utc>>>,
+    /// The tasks of which later chunks have arrived.
+    resumed: HashMap<TaskId, Resumed>,
+}
+
+/// The first chunk of a task after a loss.
+#[derive(Debug, Clone, Copy)]
+struct Resumed {
+    sent_at: Option<DateTime<Utc>>,
+    /// Whether it looks like one of the attempt before. If that had ended, it is of the next one, of which the first chunks were lost.
+    is_of_same_attempt: bool,
 }
 
 impl Continuity {
-    /// The subscription was lost.
+    pub(super) fn new(with_children: bool) -> Self {
+        Self { with_children, ..Self::default() }
+    }
+
+    /// The subscription was lost, or chunks were dropped.
     pub(super) fn lost(&mut self) {
         if std::mem::replace(&mut self.is_lost, true) {
             return;
@@ -55,8 +74,10 @@ impl Continuity {
     /// A chunk has arrived. Returns whether chunks may be missing before it that no gap reports.
     pub(super) fn chunk(&mut self, task: TaskId, place: Place, sent_at: Option<DateTime<Utc>>) -> bool {
         self.is_lost = false;
-        self.sending.insert(task);
-        let began_at = match place {
+        if !self.with_children {
+            self.sending.insert(task);
+        }
+        let resumed = match place {
             Place::Outdated => return false,
             Place::Unnumbered => {
                 let is_uncertain = !self.losses.is_empty();
@@ -64,17 +85,20 @@ impl Continuity {
                 return is_uncertain;
             }
             // If chunks of this attempt are missing, that is a gap.
-            Place::SameAttempt => None,
-            Place::NewAttempt => sent_at,
+            Place::SameAttempt => Resumed { sent_at, is_of_same_attempt: true },
+            Place::NewAttempt => Resumed { sent_at, is_of_same_attempt: false },
         };
+        if self.with_children {
+            return false;
+        }
         // Earlier losses were followed by earlier chunks.
         for loss in self.losses.iter_mut().rev().take_while(|loss| !loss.resumed.contains_key(&task)) {
-            loss.resumed.insert(task, began_at);
+            loss.resumed.insert(task, resumed);
         }
         false
     }
 
-    /// An event has announced the end of an attempt.
+    /// An event has announced the end of an attempt of a task of the run.
     pub(super) fn announced(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         self.is_lost = false;
         self.sending.remove(&task);
@@ -90,6 +114,11 @@ impl Continuity {
         self.recorded.extend(at.map(|at| (task, at)));
     }
 
+    /// The run has this status. What follows its end is no loss.
+    pub(super) fn run_is(&mut self, status: &RunStatus) {
+        self.status = Some(status.clone());
+    }
+
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
     pub(super) fn ended(&self) -> bool {
         self.has_forgotten || self.losses.iter().any(|loss| self.may_have_lost(loss))
@@ -98,18 +127,25 @@ impl Continuity {
     /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
     fn may_have_lost(&self, loss: &Loss) -> bool {
         let is_affected = |(task, at): &&(TaskId, DateTime<Utc>)| match loss.resumed.get(task) {
-            Some(None) => false,
-            // A chunk of this attempt or of an earlier one shows that none is missing after it.
-            Some(Some(began_at)) => at < began_at,
+            // If chunks of its attempt are missing before it, that is a gap.
+            Some(Resumed { sent_at: Some(sent_at), .. }) => at < sent_at,
+            Some(Resumed { sent_at: None, .. }) => false,
             None => true,
         };
         let affected = count_by_task(self.recorded.iter().filter(is_affected).map(|(task, _)| *task));
         let before = self.announced.iter().filter(|(_, number)| **number < loss.announced);
         let announced = count_by_task(before.map(|((task, _), _)| *task));
-        let is_resumed = |task: &TaskId| matches!(loss.resumed.get(task), Some(None));
+        let is_resumed = |task: &TaskId| loss.resumed.get(task).is_some_and(|resumed| resumed.is_of_same_attempt);
         !loss.sending.iter().all(is_resumed)
+            // The end of a run that was cancelled is not announced as that of an attempt.
+            || self.with_children && !self.status.as_ref().is_some_and(is_reported)
             || affected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
     }
+}
+
+/// Whether a status is the end of an attempt that its worker has reported. Only such ends follow all chunks of the attempt.
+pub(super) fn is_reported(status: &RunStatus) -> bool {
+    matches!(status, RunStatus::Completed | RunStatus::Failed)
 }
 
 fn count_by_task(tasks: impl Iterator<Item = TaskId>) -> HashMap<TaskId, usize> {
@@ -199,8 +235,42 @@ mod tests {
         assert!(!is_uncertain(&[Chunk(NEW, 1), Loss, Loss, Chunk(SAME, 2), Loss, Chunk(SAME, 3), End(4), Loss], &[4]));
         // The first attempt has ended during the loss.
         assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Chunk(NEW, 3), Chunk(SAME, 4)], &[2, 5]));
+        // The same, and the first chunks of the second one, so that the next one seems to be of the first one.
+        assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Chunk(SAME, 4)], &[2, 5]));
         assert!(!is_uncertain(&[Loss, Chunk(NEW, 3)], &[5]), "a chunk after the first one has a number");
         assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Chunk(Place::Outdated, 1)], &[5]));
+    }
+
+    /// A run whose task is 1, with a child whose task is 2.
+    #[test]
+    fn a_child_may_have_sent_chunks_during_a_loss() {
+        // The steps, the ends of task 1 in the history, and the final status of the run.
+        let is_uncertain = |steps: &[Step], ends: &[i64], status: RunStatus| {
+            let mut continuity = Continuity::new(true);
+            for step in steps {
+                match step {
+                    Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
+                    End(second) => continuity.announced(task(1), at(*second)),
+                    Loss => continuity.lost(),
+                }
+            }
+            continuity.chunk(task(2), NEW, at(1));
+            for second in ends {
+                continuity.recorded(task(1), at(*second));
+            }
+            continuity.run_is(&status);
+            assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");
+            continuity.ended()
+        };
+        // The run itself shows by a later chunk that none of its own is missing.
+        assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Chunk(SAME, 5), End(6)], &[6], RunStatus::Completed));
+        assert!(is_uncertain(&[Loss, End(6)], &[6], RunStatus::Failed));
+        // A child can be cancelled with the run.
+        assert!(is_uncertain(&[Chunk(NEW, 1), End(2), Loss], &[2], RunStatus::Cancelled));
+        assert!(is_uncertain(&[Loss], &[], RunStatus::TimedOut));
+        // The run had ended before, or was not lost.
+        assert!(!is_uncertain(&[Chunk(NEW, 1), End(6), Loss], &[6], RunStatus::Completed));
+        assert!(!is_uncertain(&[Chunk(NEW, 1), End(6)], &[6], RunStatus::Completed));
     }
 
     #[test]

@@ -99,6 +99,13 @@ impl Family {
         self.dropped += (count - self.held.len()) as u64;
     }
 
+    /// The parent of a run cannot be found, whatever is tried. The run may be of somebody else. Its chunks are dropped, from now on without
+    /// being counted.
+    pub(super) fn failed(&mut self, run: RunId) -> Found {
+        self.not_found(run);
+        self.found(run, None)
+    }
+
     /// The parent of a run was found, or the run has none.
     pub(super) fn found(&mut self, run: RunId, parent: Option<RunId>) -> Found {
         self.looked_up.remove(&run);
@@ -175,6 +182,17 @@ mod tests {
         assert_eq!((family.dropped(), family.held.len(), family.bytes), (1, 1, 1));
         assert_eq!(family.take(chunk(2, "c")).lookup, Some(run(2)), "it may exist by now");
         assert_eq!(texts(&family.found(run(2), Some(run(1))).chunks), ["c"]);
+    }
+
+    #[test]
+    fn a_run_whose_lookup_fails_is_not_looked_up_again() {
+        let mut family = Family::new(run(1));
+        assert_eq!(family.take(chunk(2, "a")).lookup, Some(run(2)));
+        assert_eq!(family.take(chunk(3, "b")).lookup, Some(run(3)));
+        assert_eq!(family.failed(run(2)), Found::default());
+        assert_eq!((family.dropped(), family.bytes), (1, 1));
+        assert_eq!(family.take(chunk(2, "c")), Taken::default());
+        assert_eq!(texts(&family.found(run(3), Some(run(1))).chunks), ["b"], "others are not affected");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::outage::Outage;
 use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
 use crate::error::Result;
-use crate::feed::{CLIENT_KEY, Membership, Notifications, Question, Subscription, Tag, Wanted};
+use crate::feed::{CLIENT_KEY, Listing, Membership, Notifications, Question, Subscription, Tag, Turns, Wanted};
 use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId, WorkflowId};
 use crate::observe::{RunFetch, if_found};
 use crate::run::RunHandle;
@@ -42,6 +42,8 @@ pub(super) struct Watched {
     pub(super) created_at: Option<DateTime<Utc>>,
     /// The group whose notifications include the run, if it is known.
     pub(super) membership: Option<Membership>,
+    /// The turns of the stream, if it has several runs.
+    pub(super) turns: Option<Turns>,
 }
 
 impl Watched {
@@ -54,6 +56,7 @@ impl Watched {
             is_dag: run.is_dag(),
             created_at: None,
             membership: None,
+            turns: None,
         }
     }
 }
@@ -61,8 +64,8 @@ impl Watched {
 /// What a watch shares with its stream.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The outdated updates of this watch, and of the others in the same stream.
-    pub(super) outdated: Arc<AtomicU64>,
+    /// The ignored updates of this watch, and of the others in the same stream.
+    pub(super) ignored: Arc<AtomicU64>,
     pub(super) follows_replays: AtomicBool,
 }
 
@@ -70,8 +73,8 @@ pub(super) struct Follower {
     watched: Watched,
     shared: Arc<Shared>,
     progress: Progress,
-    /// The outdated updates that are counted in `shared`.
-    outdated: u64,
+    /// The ignored updates that are counted in `shared`.
+    ignored: u64,
     next: Option<Next>,
     /// When the next fetch may be sent, for [`Next::FetchAfter`].
     fetch_at: Option<Instant>,
@@ -81,6 +84,9 @@ pub(super) struct Follower {
     /// The fetches that have failed one after the other.
     outage: Outage,
     check_interval: Duration,
+    /// Whether the notifications are those of the workflow, and their list does not show the run, so that it must be checked.
+    lists_workflow: bool,
+    must_check: bool,
     last_check: Option<Fingerprint>,
     /// The workflow, and when the run was created, for a run without notifications.
     workflow: Option<(WorkflowId, DateTime<Utc>)>,
@@ -98,13 +104,15 @@ impl Follower {
             watched,
             shared,
             progress,
-            outdated: 0,
+            ignored: 0,
             next: None,
             fetch_at: None,
             subscription: None,
             created: None,
             outage: Outage::default(),
             check_interval: FIRST_CHECK_INTERVAL,
+            lists_workflow: false,
+            must_check: false,
             last_check: None,
             workflow: None,
             ready: VecDeque::new(),
@@ -125,7 +133,8 @@ impl Follower {
                 && let Err(error) = self.outage.pause(&self.watched.client, error).await
             {
                 self.has_ended = true;
-                return Some(Err(error));
+                // In a stream of several runs, this is the error of one of them.
+                return Some(Err(if error.run_id().is_some() { error } else { error.of_run(self.watched.run) }));
             }
         }
     }
@@ -157,6 +166,11 @@ impl Follower {
             }
             Some(wait @ (Next::List | Next::WaitForStart | Next::WaitForEnd)) => match &self.subscription {
                 None => self.check().await,
+                Some(_) if self.must_check => {
+                    self.check_now().await;
+                    self.must_check = false;
+                    Ok(())
+                }
                 Some(subscription) => {
                     let wanted = match wait {
                         Next::List => Wanted::List,
@@ -207,8 +221,8 @@ impl Follower {
             self.check_interval = FIRST_CHECK_INTERVAL;
         }
         self.ready.extend(step.changes);
-        let before = std::mem::replace(&mut self.outdated, self.progress.outdated_updates());
-        self.shared.outdated.fetch_add(self.outdated.saturating_sub(before), Relaxed);
+        let before = std::mem::replace(&mut self.ignored, self.progress.ignored_updates());
+        self.shared.ignored.fetch_add(self.ignored.saturating_sub(before), Relaxed);
         self.set_next(step.next);
     }
 
@@ -222,7 +236,10 @@ impl Follower {
             let step = self.progress.step(now, Observation::Created { task, at });
             self.take_step(step);
         }
-        if let Some(listing) = &notifications.listing {
+        if self.lists_workflow && notifications.listing == Some(Listing::Unknown) {
+            // A check costs less than a fetch.
+            self.must_check = true;
+        } else if let Some(listing) = &notifications.listing {
             let has_to_fetch = self.next == Some(Next::Fetch);
             let step = self.progress.step(now, Observation::Listed(listing));
             self.take_step(step);
@@ -251,7 +268,8 @@ impl Follower {
         let Watched { client, run, started_at, is_dag, .. } = &self.watched;
         let (owned, run, started_at) = (client.clone(), *run, *started_at);
         let is_dag = *is_dag || self.progress.is_dag();
-        let question = Question { run, started_at, workflow: None, results: None };
+        let turns = self.watched.turns.clone();
+        let question = Question { run, started_at, workflow: None, results: None, turns };
         let fetch = client.feed().fetcher.details(question, move |_, gate| async move {
             let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
             fetch.fetch(&owned).await
@@ -295,14 +313,21 @@ impl Follower {
             && let Some(group) = self.watched.client.feed().events.try_join_workflow(workflow)
         {
             self.subscription = Some(group.subscribe(self.watched.run, created_at));
+            self.lists_workflow = true;
             // What has changed since the last check.
             self.set_next(Next::Fetch);
             return Ok(());
         }
         sleep(self.check_interval).await;
         self.check_interval = (self.check_interval * 2).min(MAX_CHECK_INTERVAL);
+        self.check_now().await;
+        Ok(())
+    }
+
+    /// Fetches the run if it has changed since the last check. That costs one request.
+    async fn check_now(&mut self) {
         let (owned, run) = (self.watched.client.clone(), self.watched.run);
-        let gate = owned.feed().fetcher.gate();
+        let gate = owned.feed().fetcher.gate().with_turns(self.watched.turns.clone());
         let request = async move {
             let _permit = gate.pass(1).await;
             if_found(owned.rpc().rest.run(run).await)
@@ -317,14 +342,13 @@ impl Follower {
             self.last_check = fingerprint;
             self.set_next(Next::Fetch);
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::{Listing, TaskRow};
+    use crate::feed::TaskRow;
 
     /// The notifications have no list if the client is closed, and the watch gets the error from its fetch.
     #[tokio::test(start_paused = true)]
@@ -340,24 +364,24 @@ mod tests {
         assert!(follower.next().await.is_none());
     }
 
-    /// A list that is older than the last one, in two watches of one stream.
+    /// Two lists that are older than the last one, and one that repeats it, in two watches of one stream.
     #[tokio::test(start_paused = true)]
-    async fn outdated_updates_of_a_stream_are_added() {
+    async fn ignored_updates_of_a_stream_are_added() {
         let engine = crate::embedded::Engine::start().await.unwrap();
         let hatchet = engine.client();
-        let outdated: Arc<AtomicU64> = Arc::default();
+        let ignored: Arc<AtomicU64> = Arc::default();
         for number in 1..=2 {
             let run = RunId::from(uuid::Uuid::from_u128(number));
-            let shared = Shared { outdated: Arc::clone(&outdated), ..Shared::default() };
+            let shared = Shared { ignored: Arc::clone(&ignored), ..Shared::default() };
             let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&hatchet.run_handle(run)) };
             let mut follower = Follower::new(watched, Arc::new(shared));
-            for status in [RunStatus::Running, RunStatus::Queued, RunStatus::Queued] {
+            for status in [RunStatus::Running, RunStatus::Queued, RunStatus::Queued, RunStatus::Running] {
                 let row = TaskRow { run, task: run.into(), attempt: 1, status, created_at: None, started_at: None };
                 let listing = Some(Listing::Rows { rows: vec![row], with_queued: true });
                 follower.take_notifications(&Notifications { listing, ..Notifications::default() }, None);
             }
             assert_eq!(follower.ready.len(), 2, "queued and running");
         }
-        assert_eq!(outdated.load(Relaxed), 4);
+        assert_eq!(ignored.load(Relaxed), 6, "what is outdated or repeated");
     }
 }

@@ -15,6 +15,7 @@ use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::Result;
+use crate::feed::Turns;
 use crate::model::{Change, ChangeKind};
 use crate::run::RunHandle;
 
@@ -25,9 +26,10 @@ impl Client {
     /// If a run cannot be watched, the stream returns the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.
     ///
-    /// The runs share their requests: one list shows which of them have started, and each run is fetched when it has ended. The number of
-    /// requests does not depend on the number of waiting runs. Runs that were not started by this crate are first checked individually, and
-    /// after a few seconds share one list for each workflow, every 2 seconds.
+    /// The runs share their requests: one list shows which of them have started, with one request for each 1000 tasks that have not ended, and
+    /// each run is fetched when it has ended. Runs that were not started by this crate are first checked individually, and after a few
+    /// seconds share one list for each workflow, every 2 seconds. At most 16 runs of a stream are fetched or checked at the same time, so
+    /// that other watches of the client are not delayed.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
@@ -45,10 +47,14 @@ impl Client {
         I: IntoIterator,
         I::Item: Borrow<RunHandle<O>>,
     {
-        let outdated: Arc<AtomicU64> = Arc::default();
-        let watch = |run: I::Item| RunWatch::counted(Watched::of(run.borrow()), Arc::clone(&outdated));
+        let ignored: Arc<AtomicU64> = Arc::default();
+        let turns = Turns::new();
+        let watch = |run: I::Item| {
+            let watched = Watched { turns: Some(turns.clone()), ..Watched::of(run.borrow()) };
+            RunWatch::counted(watched, Arc::clone(&ignored))
+        };
         let watches: Vec<_> = runs.into_iter().map(watch).collect();
-        RunsWatch { changes: BoxStream::new(select_all(watches)), outdated, filter: Filter::default() }
+        RunsWatch { changes: BoxStream::new(select_all(watches)), ignored, filter: Filter::default() }
     }
 }
 
@@ -67,7 +73,7 @@ impl Client {
 #[must_use = "nothing is fetched before the stream is polled"]
 pub struct RunsWatch {
     changes: BoxStream<Result<Change>>,
-    outdated: Arc<AtomicU64>,
+    ignored: Arc<AtomicU64>,
     filter: Filter,
 }
 
@@ -84,9 +90,9 @@ impl RunsWatch {
         self
     }
 
-    /// Returns the number of outdated updates that were ignored, for all runs together; see [`RunWatch::outdated_updates`].
-    pub fn outdated_updates(&self) -> u64 {
-        self.outdated.load(Relaxed)
+    /// Returns the number of updates that were ignored, for all runs together; see [`RunWatch::ignored_updates`].
+    pub fn ignored_updates(&self) -> u64 {
+        self.ignored.load(Relaxed)
     }
 
     /// Returns the next change, or `None` when all runs have ended.

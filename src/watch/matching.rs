@@ -21,7 +21,7 @@ use super::outage::Outage;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::feed::{GroupSubscription, Tag};
+use crate::feed::{GroupSubscription, Tag, Turns};
 use crate::list::RunItems;
 use crate::model::{Change, ChangeKind, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::runtime::{self, Needs};
@@ -34,7 +34,7 @@ const LIST_MARGIN: TimeDelta = TimeDelta::minutes(1);
 const MIN_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a run that has ended is remembered, so that late events do not return it again.
 const ENDED_RUN_TTL: Duration = Duration::from_secs(600);
-/// Changes that are older than this when the run is announced by an event are from before its replay.
+/// Changes that are older than this when an event announces the run are from before its replay.
 const ANNOUNCED_MARGIN: TimeDelta = TimeDelta::minutes(5);
 /// The number of runs of other namespaces that are remembered.
 const MAX_FOREIGN: usize = 10_000;
@@ -61,15 +61,15 @@ impl Client {
     /// # }
     /// ```
     pub fn watch_matching(&self, key: impl Into<String>, value: impl Into<String>) -> TagWatch {
-        let outdated: Arc<AtomicU64> = Arc::default();
+        let ignored: Arc<AtomicU64> = Arc::default();
         let pending = Pending {
             client: self.clone(),
             tag: (key.into(), value.into()),
             since: None,
             follows_replays: false,
-            outdated: Arc::clone(&outdated),
+            ignored: Arc::clone(&ignored),
         };
-        TagWatch { pending: Some(pending), changes: None, outdated, filter: Filter::default() }
+        TagWatch { pending: Some(pending), changes: None, ignored, filter: Filter::default() }
     }
 }
 
@@ -98,7 +98,7 @@ impl Client {
 pub struct TagWatch {
     pending: Option<Pending>,
     changes: Option<BoxStream<Result<Change>>>,
-    outdated: Arc<AtomicU64>,
+    ignored: Arc<AtomicU64>,
     filter: Filter,
 }
 
@@ -108,13 +108,13 @@ struct Pending {
     tag: Tag,
     since: Option<DateTime<Utc>>,
     follows_replays: bool,
-    outdated: Arc<AtomicU64>,
+    ignored: Arc<AtomicU64>,
 }
 
 impl TagWatch {
-    /// Also watches the runs that were created at or after `time` and have ended, and returns the changes of the listed runs first. Each run
-    /// needs three requests. Runs that were created before `time` are included if they have not ended when the list is read. Calling this
-    /// method after the first poll has no effect.
+    /// Also watches the runs that were created at or after `time` and have ended. The changes of different runs are in no order: those of runs
+    /// that are started meanwhile can be returned before those of runs that are listed. Each run needs three requests. Runs that were created
+    /// before `time` are included if they have not ended when the list is read. Calling this method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);
@@ -153,9 +153,9 @@ impl TagWatch {
         self
     }
 
-    /// Returns the number of outdated updates that were ignored, for all runs together; see [`RunWatch::outdated_updates`].
-    pub fn outdated_updates(&self) -> u64 {
-        self.outdated.load(Relaxed)
+    /// Returns the number of updates that were ignored, for all runs together; see [`RunWatch::ignored_updates`].
+    pub fn ignored_updates(&self) -> u64 {
+        self.ignored.load(Relaxed)
     }
 
     /// Returns the next change. `None` only after an error that has ended the stream.
@@ -201,21 +201,25 @@ impl Pending {
     }
 }
 
+/// The time of the event that has announced a run.
+type Announced = Option<DateTime<Utc>>;
+
 struct Matching {
     client: Client,
     tag: Tag,
     started_at: DateTime<Utc>,
     group: GroupSubscription,
     follows_replays: bool,
-    outdated: Arc<AtomicU64>,
+    ignored: Arc<AtomicU64>,
     /// The runs that are watched, and those that have ended not long ago, with the time of the end.
     known: HashMap<RunId, Option<Instant>>,
     ended: VecDeque<(Instant, RunId)>,
     /// The time before which the changes of a run are not returned. It is removed with the first change after it.
     since: HashMap<RunId, DateTime<Utc>>,
     watches: SelectAll<BoxStream<Result<Change>>>,
-    /// With a namespace: which runs are in it, for those that were announced by an event. The others are remembered.
-    lookups: FuturesUnordered<Lookup<bool>>,
+    turns: Turns,
+    /// With a namespace: which runs are in it, for those that were announced by an event, and the time of that. The others are remembered.
+    lookups: FuturesUnordered<Lookup<Option<Announced>>>,
     foreign: HashSet<RunId>,
     /// The lists that must be read, and the one that is being read.
     lists: VecDeque<RunFilter>,
@@ -230,7 +234,7 @@ struct Matching {
 }
 
 impl Matching {
-    fn new(Pending { client, tag, since, follows_replays, outdated }: Pending) -> Self {
+    fn new(Pending { client, tag, since, follows_replays, ignored }: Pending) -> Self {
         // The subscription starts before the list, so nothing falls between the two.
         let group = client.feed().events.join(&tag).subscribe_all();
         let now = client.clock().now();
@@ -245,11 +249,12 @@ impl Matching {
             started_at: since.unwrap_or(now),
             group,
             follows_replays,
-            outdated,
+            ignored,
             known: HashMap::new(),
             ended: VecDeque::new(),
             since: HashMap::new(),
             watches: SelectAll::new(),
+            turns: Turns::new(),
             lookups: FuturesUnordered::new(),
             foreign: HashSet::new(),
             lists: VecDeque::from([recent, unfinished]),
@@ -292,18 +297,14 @@ impl Matching {
                     if arrived.has_gap && self.list_at.is_none() {
                         self.list_at = Some(self.last_list + MIN_LIST_INTERVAL);
                     }
-                    arrived.runs.into_iter().for_each(|run| self.announced(run));
+                    arrived.runs.into_iter().for_each(|(run, at)| self.announced(run, at));
                 }
-                Some((run, is_own)) = self.lookups.next(), if !self.lookups.is_empty() => {
-                    if is_own.is_err() {
+                Some((run, announced)) = self.lookups.next(), if !self.lookups.is_empty() => {
+                    if !matches!(announced, Ok(Some(None))) {
                         self.foreign.remove(&run);
                     }
-                    let is_own = is_own?;
-                    if is_own != Some(false) {
-                        self.foreign.remove(&run);
-                    }
-                    if is_own == Some(true) {
-                        self.watch_announced(run);
+                    if let Some(Some(at)) = announced? {
+                        self.watch_announced(run, at);
                     }
                 }
                 row = or_pending(self.list.as_mut().map(|(_, list)| list.next())) => match row {
@@ -348,9 +349,9 @@ impl Matching {
     }
 
     /// An event has announced a run.
-    fn announced(&mut self, run: RunId) {
+    fn announced(&mut self, run: RunId, at: Announced) {
         if self.client.namespace().is_none() || self.known.contains_key(&run) {
-            return self.watch_announced(run);
+            return self.watch_announced(run, at);
         }
         if self.foreign.len() >= MAX_FOREIGN {
             self.foreign.clear();
@@ -358,18 +359,19 @@ impl Matching {
         // While it is looked up, it counts as foreign.
         if self.foreign.insert(run) {
             let client = self.client.clone();
-            self.lookups.push(lookup(&self.client, run, move |found| {
-                found.workflow_config.as_ref().is_some_and(|config| client.is_own(&config.name))
+            self.lookups.push(lookup(&self.client, run, &self.turns, move |found| {
+                found.workflow_config.as_ref().is_some_and(|config| client.is_own(&config.name)).then_some(at)
             }));
         }
     }
 
     /// Watches a run that has changed just now. It is new, or it had ended long ago and is replayed: its changes from before that are not
     /// returned, or were returned.
-    fn watch_announced(&mut self, run: RunId) {
+    fn watch_announced(&mut self, run: RunId, at: Announced) {
         // A run that a list is still to show may have changed during an outage.
         let is_complete = self.lists.is_empty() && self.list.is_none() && self.list_at.is_none();
-        let since = self.client.clock().now().checked_sub_signed(ANNOUNCED_MARGIN);
+        // The times of the changes are of the engine's clock, too: that of the client may be wrong.
+        let since = at.and_then(|at| at.checked_sub_signed(ANNOUNCED_MARGIN));
         self.watch(run, None, since.filter(|_| is_complete && self.retry_at.is_none()));
     }
 
@@ -387,8 +389,9 @@ impl Matching {
             is_dag: false,
             created_at,
             membership: Some(self.group.membership().clone()),
+            turns: Some(self.turns.clone()),
         };
-        let watch = RunWatch::counted(watched, Arc::clone(&self.outdated));
+        let watch = RunWatch::counted(watched, Arc::clone(&self.ignored));
         since.map(|since| self.since.insert(run, since));
         self.watches.push(if self.follows_replays {
             BoxStream::new(with_replays(watch.follow_replays()))

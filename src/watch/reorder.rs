@@ -19,6 +19,9 @@ const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number and the bytes of chunks that wait, for each task.
 const MAX_HELD: usize = 4096;
 const MAX_HELD_BYTES: usize = 16 << 20;
+/// The number of tasks that are remembered when there are twice as many: those that have sent a chunk last. With the chunks of children, a
+/// run can have any number of them.
+const MAX_TASKS: usize = 4096;
 
 /// Where a chunk is among the others of its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +40,16 @@ pub(super) struct Reorder {
     tasks: HashMap<TaskId, Lane>,
     /// When the held chunks of each task are released.
     due: BTreeSet<(Instant, TaskId)>,
+    /// The number of chunks that were taken, and of those that were ignored.
+    taken: u64,
     outdated: u64,
 }
 
 /// The chunks of one task.
 #[derive(Debug, Default)]
 struct Lane {
+    /// The number of the last chunk among those of all tasks.
+    used: u64,
     next: i64,
     first_sent_at: Option<DateTime<Utc>>,
     /// When the chunk with the index 0 was sent, if it has arrived.
@@ -65,12 +72,31 @@ impl Reorder {
             self.outdated += 1;
             return;
         }
+        self.forget_idle();
         let lane = self.tasks.entry(task).or_default();
+        self.taken += 1;
+        lane.used = self.taken;
         if place == Place::NewAttempt {
             lane.begin_attempt(ready);
         }
         lane.add(index, chunk, ready);
         self.schedule(task, now);
+    }
+
+    /// If there are very many tasks, those are forgotten that have sent nothing for the longest time: they have probably ended.
+    fn forget_idle(&mut self) {
+        if self.tasks.len() < 2 * MAX_TASKS {
+            return;
+        }
+        let mut used: Vec<_> = self.tasks.values().map(|lane| lane.used).collect();
+        used.sort_unstable();
+        let first = used.get(used.len().saturating_sub(MAX_TASKS)).copied().unwrap_or_default();
+        self.tasks.retain(|_, lane| lane.used >= first || !lane.held.is_empty());
+    }
+
+    /// The number of chunks that were ignored because they had been returned or given up.
+    pub(super) fn outdated(&self) -> u64 {
+        self.outdated
     }
 
     /// Where a chunk is that has not been taken yet.
@@ -87,9 +113,9 @@ impl Reorder {
     /// An attempt of a task has ended.
     pub(super) fn attempt_ended(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         let (Some(lane), Some(at)) = (self.tasks.get_mut(&task), at) else { return };
-        // Otherwise, it was an earlier attempt than that of the last chunks.
+        // Otherwise, it was an earlier attempt than that of the last chunks, which may have begun at the same time.
         let is_new = lane.last_ended_at.is_none_or(|last| at > last + SAME_END);
-        if is_new && lane.first_sent_at.is_some_and(|first| first <= at) {
+        if is_new && lane.first_sent_at.is_some_and(|first| first < at) {
             lane.ended_at = Some(at);
         }
     }
@@ -314,6 +340,8 @@ mod tests {
         // The same end is announced, and read in the history, after the next attempt has begun.
         let twice = received(&[(2, 0), (2, 1), (1, 0), (1, 1), (2, 2), (1, 2)], &[(2, 2, 1), (3, 2, 1)]);
         assert_eq!(twice[..4], ["2.0", "2.1", "1.0", "1.1"]);
+        // The end of an attempt whose chunks have not arrived, at the time of the first chunk of the next one.
+        assert_eq!(received(&[(2, 0), (2, 1)], &[(1, 1, 999)]), ["2.0", "2.1"]);
         // A late chunk of an attempt comes after the next one has begun.
         assert_eq!(received(&[(1, 0), (2, 0), (1, 5), (2, 1)], &[(1, 1, 5)]), ["1.0", "2.0", "2.1"]);
     }
@@ -327,6 +355,25 @@ mod tests {
         }
         reorder.release_all(&mut ready);
         assert_eq!(texts(&ready), ["1.4", "chunk 5 is missing", "1.6", "chunk 0 is missing", "2.1"]);
+    }
+
+    /// As those of children, one after the other, and a task that sends all the time.
+    #[test]
+    fn the_number_of_remembered_tasks_is_limited() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        let waiting = Chunk { task_id: uuid::Uuid::from_u128(2).into(), ..chunk(1, 1) };
+        take(&mut reorder, now, waiting.clone(), &mut ready);
+        for number in 0..5 * MAX_TASKS {
+            take(&mut reorder, now, chunk(1, i64::try_from(number).unwrap()), &mut ready);
+            let child = Chunk { task_id: uuid::Uuid::from_u128(10 + number as u128).into(), ..chunk(1, 0) };
+            take(&mut reorder, now, child, &mut ready);
+            assert!(reorder.tasks.len() <= 2 * MAX_TASKS);
+        }
+        assert_eq!((ready.len(), reorder.outdated()), (2 * 5 * MAX_TASKS, 0));
+        take(&mut reorder, now, Chunk { index: Some(0), ..waiting }, &mut ready);
+        assert_eq!(texts(&ready[10 * MAX_TASKS..]), ["1.1", "1.1"], "what waits is not forgotten");
+        // A task that was forgotten begins again.
+        assert!(!reorder.tasks.contains_key(&uuid::Uuid::from_u128(10).into()));
     }
 
     #[test]

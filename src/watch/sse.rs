@@ -58,7 +58,7 @@ impl RunChunks {
 /// | `message`, the default | the text of a chunk |
 /// | `bytes` | the bytes of a chunk, as base64 |
 /// | `gap` | the JSON of a [`ChunkGap`](crate::model::ChunkGap) |
-/// | `interrupted` | a message that chunks may be missing; see [`ChunkItem::Interrupted`] |
+/// | `interrupted` | a message that chunks may be missing or were dropped; see [`ChunkItem::Interrupted`] |
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
 ///
@@ -117,6 +117,11 @@ impl ChunkSse {
             id.split(',').take(MAX_POSITIONS).filter_map(|position| position.parse().ok()).collect();
         lock(&self.shared.resumed).clone_from(&self.encoder.positions);
         self
+    }
+
+    /// Returns the number of chunks that were dropped because the stream was read too slowly; see [`RunChunks::dropped`].
+    pub fn dropped(&self) -> u64 {
+        self.chunks.dropped()
     }
 
     /// Returns the next event or comment, or `None` after the end.

@@ -194,7 +194,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "rerun",
         ],
     ),
-    (&["embedded", "core", "streams"], &["results", "events"]),
+    (&["embedded", "core", "streams"], &["results", "events", "chunks"]),
     (&["embedded", "core", "definitions"], &["expressions", "graph", "options", "check", "versions"]),
     (
         &["embedded", "core", "runs"],

@@ -19,6 +19,9 @@ rows! {
     s11_watches_return_all_states_in_order,
     s11_watches_return_all_states_of_a_dag,
     s11_watches_return_all_states_of_a_replay,
+    s11_watches_of_a_dag_return_all_states_whenever_they_start,
+    s11_watches_return_all_states_of_a_replayed_dag,
+    s11_watches_that_start_the_run_return_all_states_of_retries,
     s12_conflicting_api_views_are_resolved_to_the_permanent_status,
     m6_the_retry_count_grows_and_attempts_are_listed,
     m8_outputs_too_large_for_the_stream_are_fetched,
@@ -119,19 +122,89 @@ async fn s11_watches_return_all_states_in_order(setup: Setup) {
     worker.shutdown().await;
 }
 
+/// The states of a run or a task that completes in each of some attempts.
+fn completed(attempts: u32) -> Vec<String> {
+    let of = |attempt| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt {attempt})"));
+    (1..=attempts).flat_map(of).collect()
+}
+
+/// A workflow of which the task `b` follows `a`.
+fn flow(setup: &Setup, millis: u64) -> Workflow<Number> {
+    let step = |name: &str| {
+        Task::new(name, move |_: Number, _: Context| async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok(1)
+        })
+    };
+    Workflow::new(setup.name("flow")).task(&step("a")).task_after(&step("b"), ["a"])
+}
+
+/// All states of the run and of each of its tasks, once and in order, with the end of the run as the last one.
+fn check_flow(all: &[String], attempts: u32) {
+    let of = |prefix: &str| -> Vec<_> {
+        all.iter().filter_map(|state| state.strip_prefix(prefix)).map(str::to_owned).collect()
+    };
+    let own: Vec<_> = all.iter().filter(|state| !state.contains(": ")).cloned().collect();
+    let expected = completed(attempts);
+    assert_eq!((of("a: "), of("b: "), &own), (expected.clone(), expected.clone(), &expected), "{all:?}");
+    assert_eq!(all.last(), expected.last(), "the end of the run is the last state");
+}
+
 async fn s11_watches_return_all_states_of_a_dag(setup: Setup) {
-    let step = |name: &str| Task::new(name, async |_: Number, _: Context| Ok(1));
-    let flow: Workflow<Number> = Workflow::new(setup.name("flow")).task(&step("a")).task_after(&step("b"), ["a"]);
+    let flow = flow(&setup, 0);
     let worker = setup.worker(&flow).await;
     let run = setup.hatchet.run(&flow, &ONE).start().await.unwrap();
-    let all = states(&run).await;
-    let of =
-        |prefix: &str| all.iter().filter_map(|state| state.strip_prefix(prefix)).map(str::to_owned).collect::<Vec<_>>();
-    let three = ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"];
-    assert_eq!((of("a: "), of("b: ")), (three.map(str::to_owned).to_vec(), three.map(str::to_owned).to_vec()));
-    let own: Vec<_> = all.iter().filter(|state| !state.contains(": ")).collect();
-    assert_eq!(own, three.iter().collect::<Vec<_>>());
-    assert_eq!(all.last().unwrap(), three[2], "the end of the run is the last state");
+    check_flow(&states(&run).await, 1);
+    worker.shutdown().await;
+}
+
+/// A watch that starts the run, and others that begin in the middle and after the end, of a client that knows only its id.
+async fn s11_watches_of_a_dag_return_all_states_whenever_they_start(setup: Setup) {
+    let flow = flow(&setup, 400);
+    let worker = setup.worker(&flow).await;
+    let mut first = setup.hatchet.run(&flow, &ONE).watch();
+    let change = first.next().await.unwrap().unwrap();
+    let id = change.run_id();
+    let rest = async {
+        let mut all = vec![change.to_string()];
+        while let Some(change) = first.next().await {
+            all.push(change.unwrap().to_string());
+        }
+        all
+    };
+    let other = setup.client_with(|config| config);
+    let middle = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        states(&other.run_handle(id)).await
+    };
+    let (first, middle) = tokio::join!(rest, middle);
+    for all in [first, middle, states(&other.run_handle(id)).await] {
+        check_flow(&all, 1);
+    }
+    worker.shutdown().await;
+}
+
+async fn s11_watches_return_all_states_of_a_replayed_dag(setup: Setup) {
+    let flow = flow(&setup, 200);
+    let worker = setup.worker(&flow).await;
+    let run = setup.hatchet.run(&flow, &ONE).start().await.unwrap();
+    run.result().await.unwrap();
+    let again = run.replay().send().await.unwrap();
+    check_flow(&states(&again.run).await, 2);
+    check_flow(&states(&run).await, 2);
+    worker.shutdown().await;
+}
+
+async fn s11_watches_that_start_the_run_return_all_states_of_retries(setup: Setup) {
+    let task = shaky(setup.name("shaky")).retries(1);
+    let worker = setup.worker(&task).await;
+    let (mut watch, mut all) = (setup.hatchet.run(&task, &ONE).watch(), Vec::new());
+    while let Some(change) = watch.next().await {
+        all.push(change.unwrap().to_string());
+    }
+    let expected = ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "FAILED (attempt 1)"];
+    let expected: Vec<_> = expected.into_iter().map(str::to_owned).chain(completed(2).split_off(3)).collect();
+    assert_eq!(all, expected);
     worker.shutdown().await;
 }
 
@@ -141,11 +214,8 @@ async fn s11_watches_return_all_states_of_a_replay(setup: Setup) {
     let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     run.result().await.unwrap();
     let again = run.replay().send().await.unwrap();
-    let expected: Vec<_> = (1..=2)
-        .flat_map(|attempt| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt {attempt})")))
-        .collect();
-    assert_eq!(states(&again.run).await, expected, "during the run");
-    assert_eq!(states(&run).await, expected, "after the run");
+    assert_eq!(states(&again.run).await, completed(2), "during the run");
+    assert_eq!(states(&run).await, completed(2), "after the run");
     worker.shutdown().await;
 }
 

@@ -15,6 +15,7 @@
 mod archive;
 mod batches;
 mod cancelling;
+mod chunks;
 mod conditions;
 mod creating;
 mod dag_lists;

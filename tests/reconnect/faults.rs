@@ -202,6 +202,123 @@ async fn chunks_that_may_be_missing_at_the_end_are_reported() {
     }
 }
 
+/// A child sends chunks while the subscription is lost, of which nothing else shows anything: its parent sends another chunk later.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_may_have_sent_chunks_during_a_loss_is_reported() {
+    for (lost, expected) in [(false, &["a", "0", "b"][..]), (true, &["a", "b", "interrupted"])] {
+        let setup = Setup::new().await;
+        let parent = Task::new("parent", async |(): (), context: Context| {
+            context.put("a").await?;
+            sleep(3 * SECOND).await;
+            context.run(&talk(), &Input { chunks: 1, millis: 10 }).result().await?;
+            sleep(10 * SECOND).await;
+            context.put("b").await?;
+            Ok(())
+        });
+        let worker = setup.hatchet.worker("parents").register(&parent).build().unwrap().start().await.unwrap();
+        let mut chunks = setup.hatchet.run(&parent, &()).chunks().with_children();
+        let loss = async {
+            sleep(2 * SECOND).await;
+            if lost {
+                setup.refuse(14, 503);
+                sleep(3 * SECOND).await;
+                setup.engine.faults().clear();
+            }
+        };
+        let read = async {
+            let mut items = Vec::new();
+            while let Some(item) = chunks.next().await {
+                items.push(match item.unwrap() {
+                    ChunkItem::Chunk(chunk) => chunk.to_string(),
+                    ChunkItem::Gap(gap) => gap.to_string(),
+                    _ => "interrupted".to_owned(),
+                });
+            }
+            items
+        };
+        let (items, ()) = tokio::join!(read, loss);
+        assert_eq!(items, expected);
+        worker.shutdown().await;
+        setup.worker.shutdown().await;
+    }
+}
+
+/// Another run with the same tag sends a chunk, and the request that finds its parent is refused for good.
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_parent_cannot_be_looked_up_does_not_end_the_stream() {
+    let setup = Setup::new().await;
+    let run = setup.start(Input { chunks: 3, millis: 5000 }).await;
+    // Of the first chunk.
+    sleep(SECOND).await;
+    let mut chunks = run.chunks().with_children();
+    let other = async {
+        sleep(2 * SECOND).await;
+        setup.engine.faults().inject(READS[0], Fault::RefuseRest(400)).unwrap();
+        setup.start(Input { chunks: 2, millis: 10 }).await;
+    };
+    let read = async {
+        let mut items = Vec::new();
+        while let Some(item) = chunks.next().await {
+            items.push(item.unwrap());
+        }
+        items
+    };
+    let (items, ()) = tokio::join!(read, other);
+    let [ChunkItem::Gap(gap), ChunkItem::Chunk(one), ChunkItem::Chunk(two), ChunkItem::Interrupted] = &items[..] else {
+        panic!("{items:?}")
+    };
+    assert_eq!((gap.first_index, gap.last_index, one.index, two.index), (0, 0, Some(1), Some(2)));
+    assert_eq!((chunks.dropped(), setup.engine.faults().planned()), (1, 0), "it may be of a child");
+    setup.worker.shutdown().await;
+}
+
+/// A reader that is too slow for a run that sends more than 8192 chunks, of which the last ones are dropped. The run is started by the first
+/// poll, and read when it has ended.
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_learns_that_the_last_chunks_were_dropped() {
+    const CHUNKS: u64 = 9000;
+    let setup = Setup::new().await;
+    let input = Input { chunks: CHUNKS, millis: 1 };
+    let mut chunks = setup.hatchet.run(&talk(), &input).chunks();
+    assert!(matches!(chunks.next().await, Some(Ok(ChunkItem::Chunk(_)))));
+    sleep(60 * SECOND).await;
+    let mut received = 1;
+    let mut items = Vec::new();
+    while let Some(item) = chunks.next().await {
+        match item.unwrap() {
+            ChunkItem::Chunk(_) => received += 1,
+            item => items.push(item),
+        }
+    }
+    assert_eq!((items, received + chunks.dropped()), (vec![ChunkItem::Interrupted], CHUNKS));
+    assert!(received < CHUNKS, "{received}");
+    // The same as server-sent events.
+    let mut frames = setup.hatchet.run(&talk(), &input).chunks().into_sse();
+    let mut last = vec![frames.next().await.unwrap()];
+    sleep(60 * SECOND).await;
+    while let Some(frame) = frames.next().await {
+        last.push(frame);
+    }
+    let named: Vec<_> = last.iter().filter(|frame| !frame.starts_with("data:") && !frame.starts_with("id:")).collect();
+    let expected = ["event: interrupted\ndata: chunks may be missing\n\n", "event: end\ndata: COMPLETED\n\n"];
+    assert_eq!(named, expected);
+    assert_eq!(frames.dropped() + last.len() as u64 - 2, CHUNKS);
+    // Those that are dropped before later ones are a gap.
+    let mut chunks = setup.hatchet.run(&talk(), &Input { chunks: 2 * CHUNKS, millis: 1 }).chunks();
+    chunks.next().await.unwrap().unwrap();
+    sleep(9 * SECOND).await;
+    let (mut received, mut missing) = (1, 0);
+    while let Some(item) = chunks.next().await {
+        match item.unwrap() {
+            ChunkItem::Chunk(_) => received += 1,
+            ChunkItem::Gap(gap) => missing += u64::try_from(gap.last_index - gap.first_index + 1).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((missing, received + missing), (chunks.dropped(), 2 * CHUNKS));
+    setup.worker.shutdown().await;
+}
+
 /// The server refuses the subscription to events for good, and everything else works.
 #[tokio::test(start_paused = true)]
 async fn a_refused_subscription_to_chunks_is_an_error() {
@@ -235,4 +352,38 @@ async fn a_run_that_is_started_without_a_subscription_says_so() {
     assert!(chunks.next().await.is_none());
     assert_eq!(chunks.status(), Some(hatchet::RunStatus::Completed));
     setup.worker.shutdown().await;
+}
+
+/// A result that is too large for a message of the client ends the stream, and which one it was is not known. So all waits fetch their run
+/// once, and those whose run has not ended continue on another stream. The large one is not asked for again.
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_too_large_costs_each_wait_one_fetch() {
+    const WAITS: usize = 20;
+    const PLANNED: usize = 1000;
+    let engine = Engine::start().await.unwrap();
+    let config = hatchet::Config::builder().max_recv_message_length(100_000);
+    let hatchet = engine.client_with(config).unwrap();
+    let task = Task::new("task", async |input: Input, _: Context| {
+        sleep(Duration::from_millis(input.millis)).await;
+        Ok("x".repeat(usize::try_from(input.chunks).unwrap()))
+    });
+    let worker = hatchet.worker("worker").slots(100).register(&task).build().unwrap().start().await.unwrap();
+    let start = async |chunks, millis| hatchet.run(&task, &Input { chunks, millis }).start().await.unwrap();
+    let mut runs = vec![start(200_000, 5_000).await];
+    for _ in 0..WAITS {
+        runs.push(start(0, 10_000).await);
+    }
+    let calls = ["SubscribeToWorkflowRuns", READS[0]];
+    for call in calls {
+        engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+    }
+    let mut results = hatchet.results(&runs);
+    let mut lengths = Vec::new();
+    while let Some((_, result)) = results.next().await {
+        lengths.push(result.unwrap().len());
+    }
+    assert_eq!((lengths[0], lengths[1..].iter().sum::<usize>(), lengths.len()), (200_000, 0, WAITS + 1));
+    assert_eq!(2 * PLANNED - engine.faults().planned(), 2 + WAITS + 1, "two streams, and each run is fetched once");
+    engine.faults().clear();
+    worker.shutdown().await;
 }

@@ -2,7 +2,7 @@
 //!
 //! `HATCHET_TEST_SEED` repeats one case, and `HATCHET_TEST_CASES` sets the number of cases.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use fastrand::Rng;
 use futures_util::future::join_all;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::*;
 
-const CASES: u64 = 20;
+const CASES: u64 = 10;
 const RUNS: usize = 12;
 const DAG_RUNS: usize = 3;
 const STREAMS: [&str; 2] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents"];
@@ -69,32 +69,38 @@ impl Plan {
         }
     }
 
-    /// All states in order, each once. What is missing is in a gap.
     fn check_states(self, changes: &[Change]) {
-        let expected = self.states();
-        let mut rest = &expected[..];
-        let mut gap: Option<&Gap> = None;
-        for change in changes {
-            if let Change::Gap(next) = change {
-                gap = Some(next);
-                continue;
-            }
-            let state = (change.attempt(), change.status().unwrap().clone());
-            let skipped = rest.iter().position(|next| *next == state);
-            let skipped = skipped.unwrap_or_else(|| panic!("{state:?} is not expected in {changes:?}"));
-            assert!(skipped == 0 || gap.is_some(), "no gap before {state:?} in {changes:?}");
-            rest = &rest[skipped + 1..];
-            gap = None;
-            assert_eq!(change.is_final(), rest.is_empty(), "{changes:?}");
-        }
-        assert!(rest.is_empty(), "{rest:?} are missing in {changes:?}");
+        check_states(&self.states(), changes);
+        let ends = changes.iter().filter(|change| change.is_final()).count();
+        assert!(ends == 1 && changes.last().unwrap().is_final(), "{changes:?}");
     }
 }
 
-/// The chunks of each attempt in order and once, or in a gap. The last ones of an attempt can be lost. If the subscription was lost with them,
-/// that is said at the end.
-fn check_chunks(plan: Plan, items: &[ChunkItem]) {
-    let (mut attempt, mut next) = (0, 0);
+/// All states in order, each once. What is missing is in a gap.
+fn check_states(expected: &[(u32, RunStatus)], changes: &[Change]) {
+    let mut rest = expected;
+    let mut gap: Option<&Gap> = None;
+    for change in changes {
+        if let Change::Gap(next) = change {
+            gap = Some(next);
+            continue;
+        }
+        let state = (change.attempt(), change.status().unwrap().clone());
+        let skipped = rest.iter().position(|next| *next == state);
+        let skipped = skipped.unwrap_or_else(|| panic!("{state:?} is not expected in {changes:?}"));
+        assert!(skipped == 0 || gap.is_some(), "no gap before {state:?} in {changes:?}");
+        rest = &rest[skipped + 1..];
+        gap = None;
+    }
+    assert!(rest.is_empty(), "{rest:?} are missing in {changes:?}");
+}
+
+/// The chunks of a task: those of each attempt in order and once, or in a gap. From the first item on, what is missing without a gap is said at
+/// the end. Returns whether something is.
+#[must_use]
+fn check_chunks(plan: Plan, items: &[ChunkItem]) -> bool {
+    let count = i64::try_from(plan.chunks).unwrap();
+    let (mut attempt, mut next, mut is_missing, mut has_begun) = (0, count, false, false);
     for item in items {
         match item {
             ChunkItem::Chunk(chunk) => {
@@ -103,32 +109,60 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) {
                 let (of_attempt, index) = (of_attempt.parse::<u32>().unwrap(), chunk.index.unwrap());
                 assert_eq!(number.parse(), Ok(index));
                 assert!(of_attempt >= attempt, "{items:?}");
-                if of_attempt > attempt && index != next {
-                    // The attempt before has ended, or nothing says so: then the first chunks are missing without a gap.
+                if of_attempt > attempt && !has_begun {
+                    // If nothing says that the attempt before has ended, a chunk seems to be one of it.
+                    is_missing |= next < count || index > 0;
+                    assert!(attempt > 0 || index == 0, "{items:?}");
                     next = index;
                 }
-                attempt = of_attempt;
+                is_missing |= attempt > 0 && of_attempt > attempt + 1;
                 assert_eq!(index, next, "{items:?}");
-                next = index + 1;
+                (attempt, next, has_begun) = (of_attempt, index + 1, false);
             }
             ChunkItem::Gap(gap) => {
-                assert!(gap.first_index == next || gap.first_index == 0, "{items:?}");
+                if gap.first_index == 0 {
+                    is_missing |= next < count;
+                    has_begun = true;
+                } else {
+                    assert_eq!(gap.first_index, next, "{items:?}");
+                }
                 next = gap.last_index + 1;
             }
-            ChunkItem::Interrupted => assert_eq!(item, items.last().unwrap(), "{items:?}"),
             other => panic!("{other:?}"),
         }
-        assert!(u64::try_from(next).unwrap() <= plan.chunks);
+        assert!(next <= count, "{items:?}");
+    }
+    is_missing || !items.is_empty() && (next < count || attempt < plan.attempts())
+}
+
+/// Reads the chunks of a run, and checks those of each task. `is_strict`: no single messages are lost.
+async fn read_chunks(mut chunks: hatchet::stream::RunChunks, plan: Plan, is_strict: bool) {
+    let (mut of_tasks, mut is_interrupted) = (HashMap::<_, Vec<_>>::new(), false);
+    while let Some(item) = chunks.next().await {
+        assert!(!is_interrupted, "it is the last item");
+        let item = item.unwrap();
+        match &item {
+            ChunkItem::Chunk(chunk) => of_tasks.entry(chunk.task_id).or_default().push(item),
+            ChunkItem::Gap(gap) => of_tasks.entry(gap.task_id).or_default().push(item),
+            _ => is_interrupted = true,
+        }
+    }
+    assert!(of_tasks.len() <= TASKS.len(), "{of_tasks:?}");
+    for items in of_tasks.values() {
+        assert!(!check_chunks(plan, items) || is_interrupted || !is_strict, "{plan:?}: {items:?}");
     }
 }
 
-async fn send_chunks(plan: Plan, context: &Context) -> Result<(), TaskError> {
+async fn run(plan: Plan, context: &Context) -> Result<u64, TaskError> {
     for number in 0..plan.chunks {
         context.put(format!("{}.{number}", context.attempt())).await?;
         sleep(Duration::from_millis(plan.millis / plan.chunks)).await;
     }
     sleep(Duration::from_millis(plan.millis)).await;
-    Ok(())
+    if context.attempt() <= plan.failures {
+        return Err(TaskError::new(format!("failure {}", context.attempt())));
+    }
+    Ok(plan.chunks)
 }
 
 /// The tasks of a DAG run, each of which sends its chunks and returns their number.
@@ -136,28 +170,30 @@ const TASKS: [&str; 2] = ["first", "last"];
 
 fn dag() -> Workflow<Plan> {
     let task = |name: &'static str| {
-        Task::new(name, async |plan: Plan, context: Context| {
-            send_chunks(plan, &context).await?;
-            Ok(plan.chunks)
-        })
+        Task::new(name, async |plan: Plan, context: Context| run(plan, &context).await).retries(RETRIES)
     };
     Workflow::new("dag").task(&task(TASKS[0])).task_after(&task(TASKS[1]), [TASKS[0]])
 }
 
-/// A run of [`dag`] is followed in all ways at once.
-async fn follow_dag(run: &RunHandle<Value>, plan: Plan) {
-    let plan = Plan { failures: 0, ..plan };
+/// A run of [`dag`] is followed in all ways at once. If the first task fails, the last one does not run.
+async fn follow_dag(run: &RunHandle<Value>, plan: Plan, is_strict: bool) {
+    let fails = plan.failures > RETRIES;
     let outcome = async {
-        let Outcome::Completed(completed) = run.outcome().await.unwrap() else { panic!("expected it to complete") };
-        let output: Value = completed.output.parse().unwrap();
-        assert_eq!(output, serde_json::json!({ "first": plan.chunks, "last": plan.chunks }));
+        match run.outcome().await.unwrap() {
+            Outcome::Completed(completed) if !fails => {
+                let output: Value = completed.output.parse().unwrap();
+                assert_eq!(output, serde_json::json!({ "first": plan.chunks, "last": plan.chunks }));
+            }
+            Outcome::Failed(_) if fails => {}
+            other => panic!("{other:?}"),
+        }
     };
     let watch = async {
         let (mut watch, mut of_run, mut of_tasks) = (run.watch(), Vec::new(), HashMap::<_, Vec<_>>::new());
         while let Some(change) = watch.next().await {
             let change = change.unwrap();
             match &change {
-                Change::Task(task) => of_tasks.entry(task.task_id).or_default().push(change),
+                Change::Task(task) => of_tasks.entry(task.task_name.clone()).or_default().push(change),
                 // A gap says that changes of any task may be missing.
                 Change::Gap(_) => {
                     for changes in of_tasks.values_mut() {
@@ -168,40 +204,28 @@ async fn follow_dag(run: &RunHandle<Value>, plan: Plan) {
                 _ => of_run.push(change),
             }
         }
-        plan.check_states(&of_run);
-        assert_eq!(of_tasks.len(), TASKS.len(), "{of_tasks:?}");
-        let ends = |changes: &Vec<Change>| {
-            changes.iter().filter(|change| change.status() == Some(&RunStatus::Completed)).count()
-        };
-        assert!(of_tasks.values().all(|changes| ends(changes) == 1), "{of_tasks:?}");
-    };
-    let chunks = async {
-        let (mut chunks, mut of_tasks, mut is_interrupted) = (run.chunks(), HashMap::<_, Vec<_>>::new(), false);
-        while let Some(item) = chunks.next().await {
-            assert!(!is_interrupted, "it is the last item");
-            let item = item.unwrap();
-            match &item {
-                ChunkItem::Chunk(chunk) => of_tasks.entry(chunk.task_id).or_default().push(item),
-                ChunkItem::Gap(gap) => of_tasks.entry(gap.task_id).or_default().push(item),
-                _ => is_interrupted = true,
-            }
-        }
-        assert!(of_tasks.len() <= TASKS.len(), "{of_tasks:?}");
-        for items in of_tasks.values() {
-            check_chunks(plan, items);
+        let end = if fails { RunStatus::Failed } else { RunStatus::Completed };
+        check_states(&[RunStatus::Queued, RunStatus::Running, end].map(|status| (1, status)), &of_run);
+        assert!(of_run.last().unwrap().is_final(), "{of_run:?}");
+        check_states(&plan.states(), &of_tasks[TASKS[0]]);
+        if fails {
+            let last = of_tasks.get(TASKS[1]).and_then(|changes| changes.last()).and_then(Change::status);
+            assert!(last.is_none_or(|status| *status == RunStatus::Cancelled), "{of_tasks:?}");
+        } else {
+            check_states(&plan.states(), &of_tasks[TASKS[1]]);
         }
     };
-    tokio::join!(outcome, watch, chunks);
+    tokio::join!(outcome, watch, read_chunks(run.chunks(), plan, is_strict));
 }
 
 /// Injects faults at random times.
-async fn disturb(engine: &Engine, mut rng: Rng) {
+async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
     loop {
         sleep(Duration::from_millis(rng.u64(1..1500))).await;
         let faults = engine.faults();
         let times = rng.usize(1..4);
         let grpc = GRPC[rng.usize(0..GRPC.len())];
-        match rng.u32(0..7) {
+        match rng.u32(0..if loses_messages { 7 } else { 6 }) {
             0 => drop(faults.interrupt(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
             1 => drop(faults.end(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
             2 => faults.inject_times(grpc, Fault::RefuseGrpc([14, 13, 1, 8][rng.usize(0..4)]), times).unwrap(),
@@ -223,19 +247,47 @@ async fn disturb(engine: &Engine, mut rng: Rng) {
     }
 }
 
+/// Each result once, in one stream.
+async fn read_results(hatchet: &Client, runs: &[RunHandle<u64>], by_run: &HashMap<RunId, Plan>) {
+    let (mut results, mut ended) = (hatchet.results(runs), HashSet::new());
+    while let Some((run, result)) = results.next().await {
+        assert!(ended.insert(run), "it is returned once");
+        match result {
+            Ok(chunks) => assert_eq!(chunks, by_run[&run].chunks),
+            Err(error) => by_run[&run].check_outcome(error.outcome().unwrap()),
+        }
+    }
+    assert_eq!(ended.len(), RUNS);
+}
+
+/// The states of each run, in one stream.
+async fn watch_many(hatchet: &Client, runs: &[RunHandle<u64>], by_run: &HashMap<RunId, Plan>) {
+    let (mut watch, mut changes) = (hatchet.watch_many(runs), HashMap::<_, Vec<_>>::new());
+    while let Some(change) = watch.next().await {
+        let change = change.unwrap();
+        changes.entry(change.run_id()).or_default().push(change);
+    }
+    assert_eq!(changes.len(), RUNS);
+    for (run, changes) in &changes {
+        by_run[run].check_states(changes);
+    }
+}
+
 async fn case(seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    let quirks = [Quirk::EarlyEnd, Quirk::RestLag, Quirk::LateSubscription, Quirk::SlowHistory, Quirk::LateTimestamps];
+    let quirks = [
+        Quirk::EarlyEnd,
+        Quirk::RestLag,
+        Quirk::LateSubscription,
+        Quirk::SlowHistory,
+        Quirk::LateTimestamps,
+        Quirk::LateChunks,
+    ];
+    let loses_messages = rng.bool();
     let quirks: Quirks = quirks.into_iter().filter(|_| rng.bool()).fold(Quirks::none(), Quirks::with);
     let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
     let hatchet = engine.client();
-    let task: Task<Plan, u64> = Task::new("task", async |plan: Plan, context: Context| {
-        send_chunks(plan, &context).await?;
-        if context.attempt() <= plan.failures {
-            return Err(TaskError::new(format!("failure {}", context.attempt())));
-        }
-        Ok(plan.chunks)
-    });
+    let task: Task<Plan, u64> = Task::new("task", async |plan: Plan, context: Context| run(plan, &context).await);
     let task = task.retries(RETRIES);
     let dag = dag();
     let worker = hatchet.worker("worker").slots(4).register(&task).register(&dag);
@@ -274,15 +326,9 @@ async fn case(seed: u64) {
             plan.check_states(&changes);
         }
     });
-    let chunks = runs.iter().map(|run| {
-        let plan = by_run[&run.id()];
-        async move {
-            let (mut chunks, mut items) = (run.chunks(), Vec::new());
-            while let Some(item) = chunks.next().await {
-                items.push(item.unwrap());
-            }
-            check_chunks(plan, &items);
-        }
+    let chunks = runs.iter().enumerate().map(|(number, run)| {
+        let chunks = if number % 4 == 0 { run.chunks().with_children() } else { run.chunks() };
+        read_chunks(chunks, by_run[&run.id()], !loses_messages)
     });
     let tagged = async {
         let mut watch = hatchet.watch_matching("tag", "a").since(engine.now() - chrono::TimeDelta::hours(1));
@@ -296,14 +342,19 @@ async fn case(seed: u64) {
             by_run[run].check_states(changes);
         }
     };
-    let dags = dag_runs.iter().zip(dag_plans).map(|(run, plan)| follow_dag(run.as_ref().unwrap(), plan));
-    let all = async { tokio::join!(join_all(waits), join_all(watches), join_all(chunks), tagged, join_all(dags)) };
+    let dags =
+        dag_runs.iter().zip(dag_plans).map(|(run, plan)| follow_dag(run.as_ref().unwrap(), plan, !loses_messages));
+    let all = async {
+        let watches = async { tokio::join!(join_all(watches), watch_many(&hatchet, &runs, &by_run), tagged) };
+        let results = read_results(&hatchet, &runs, &by_run);
+        tokio::join!(join_all(waits), results, watches, join_all(chunks), join_all(dags))
+    };
     // If the stream has lost a result, the run is probed after five minutes.
     let disturbed = tokio::time::timeout(1000 * SECOND, all);
     tokio::select! {
         biased;
         done = disturbed => drop(done.expect("everyone is answered")),
-        () = disturb(&engine, of_faults) => {}
+        () = disturb(&engine, of_faults, loses_messages) => {}
     }
     engine.faults().clear();
     worker.shutdown().await;

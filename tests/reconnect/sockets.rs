@@ -199,3 +199,27 @@ async fn a_token_that_was_never_accepted_is_reported_to_everyone_at_once() {
     path.engine.faults().clear();
     worker.shutdown().await;
 }
+
+/// The engine's clock is six minutes behind that of the client, which compares no times of the two for a run that an event announces.
+#[tokio::test]
+async fn a_client_whose_clock_is_ahead_gets_the_changes_of_a_tag() {
+    let now = chrono::Utc::now() - chrono::TimeDelta::minutes(6);
+    let engine = Engine::builder().listen().now(now).start().await.unwrap();
+    let hatchet = Client::new(support::config(&engine).build().unwrap()).unwrap();
+    let worker = support::start_worker(&engine.client(), &talk()).await;
+    let watched = states_with_tag(&hatchet, "a", 2);
+    // The first run is listed when the subscription has begun. The second one is only announced.
+    let start = async {
+        for (after, millis) in [(SECOND, 4000), (2 * SECOND, 200)] {
+            sleep(after).await;
+            let run = engine.client().run(&talk(), &Input { chunks: 1, millis }).metadata("tag", "a");
+            run.start().await.unwrap();
+        }
+    };
+    let (mut states, ()) = tokio::time::timeout(20 * SECOND, async { tokio::join!(watched, start) }).await.unwrap();
+    states.sort_unstable();
+    let mut expected = [completed(), completed()].concat();
+    expected.sort_unstable();
+    assert_eq!(states, expected);
+    worker.shutdown().await;
+}

@@ -14,11 +14,13 @@ use crate::sync::lock;
 /// The number and the bytes of chunks that wait for a slow reader. More are dropped and counted: the stream is shared with others.
 const MAX_QUEUED: usize = 8192;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
+/// The number of events up to which the ends of attempts are kept, which say that no chunk follows.
+const MAX_QUEUED_WITH_ENDS: usize = 2 * MAX_QUEUED;
 
 /// What a reader of chunks receives.
 #[derive(Debug, Clone)]
 pub(crate) enum ChunkEvent {
-    /// The stream was lost: chunks that were sent before it is reopened are missing.
+    /// Chunks may be missing here: the stream was lost, or the reader is too slow.
     Interrupted,
     /// The server refuses the subscription.
     Failed(Error),
@@ -41,6 +43,10 @@ impl ChunkEvent {
         }
     }
 
+    fn is_chunk(&self) -> bool {
+        matches!(self, Self::Chunk(_))
+    }
+
     fn size(&self) -> usize {
         match self {
             Self::Chunk(chunk) => chunk.content.len(),
@@ -58,12 +64,20 @@ struct Queue {
 
 impl Queue {
     fn fits(&self, event: &ChunkEvent) -> bool {
-        self.events.len() < MAX_QUEUED && self.bytes.saturating_add(event.size()) <= MAX_QUEUED_BYTES
+        let max = if event.is_chunk() { MAX_QUEUED } else { MAX_QUEUED_WITH_ENDS };
+        self.events.len() < max && self.bytes.saturating_add(event.size()) <= MAX_QUEUED_BYTES
     }
 
     fn push(&mut self, event: ChunkEvent) {
         self.bytes = self.bytes.saturating_add(event.size());
         self.events.push_back(event);
+    }
+
+    /// Chunks may be missing before those that come now. This is never dropped, and remembered once.
+    fn interrupt(&mut self) {
+        if !matches!(self.events.back(), Some(ChunkEvent::Interrupted)) {
+            self.push(ChunkEvent::Interrupted);
+        }
     }
 
     fn pop(&mut self) -> Option<ChunkEvent> {
@@ -93,22 +107,19 @@ pub(super) struct ChunkQueue {
 impl ChunkQueue {
     pub(super) fn push(&self, event: ChunkEvent) {
         let mut queue = lock(&self.queue);
-        if !queue.fits(&event) {
-            self.count_dropped(&event);
-            return;
+        if queue.fits(&event) {
+            queue.push(event);
+        } else {
+            self.dropped.fetch_add(u64::from(event.is_chunk()), Relaxed);
+            queue.interrupt();
         }
-        queue.push(event);
         drop(queue);
         self.notify.notify_one();
     }
 
-    /// Chunks may have been lost before those that come now. This is never dropped, and remembered once.
+    /// Chunks may have been lost before those that come now.
     pub(super) fn interrupt(&self) {
-        let mut queue = lock(&self.queue);
-        if !matches!(queue.events.back(), Some(ChunkEvent::Interrupted)) {
-            queue.push(ChunkEvent::Interrupted);
-        }
-        drop(queue);
+        lock(&self.queue).interrupt();
         self.notify.notify_one();
     }
 
@@ -128,10 +139,6 @@ impl ChunkQueue {
         }
     }
 
-    fn count_dropped(&self, event: &ChunkEvent) {
-        self.dropped.fetch_add(u64::from(matches!(event, ChunkEvent::Chunk(_))), Relaxed);
-    }
-
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
@@ -149,6 +156,8 @@ pub(super) struct ChunkReaders {
     pub(super) losses: u64,
     /// The last events of runs without readers, while there are such.
     early: Queue,
+    /// Whether some of them were dropped.
+    lost_early: bool,
 }
 
 impl ChunkReaders {
@@ -160,7 +169,9 @@ impl ChunkReaders {
             Some(queues) => queues.iter().for_each(|queue| queue.push(event.clone())),
             None if self.starting > 0 => {
                 // The runs that are being started now have sent the newest chunks.
-                while !self.early.fits(&event) && self.early.pop().is_some() {}
+                while !self.early.fits(&event) && self.early.pop().is_some() {
+                    self.lost_early = true;
+                }
                 self.early.push(event);
             }
             None => {}
@@ -190,6 +201,9 @@ impl ChunkReaders {
             self.of_all.push(Arc::clone(&queue));
             return queue;
         };
+        if self.lost_early {
+            queue.interrupt();
+        }
         self.early.take_run(run).for_each(|event| queue.push(event));
         self.by_run.entry(run).or_default().push(Arc::clone(&queue));
         queue
@@ -216,6 +230,7 @@ impl ChunkReaders {
         self.starting = self.starting.saturating_sub(1);
         if self.starting == 0 {
             self.early = Queue::default();
+            self.lost_early = false;
         }
     }
 }
@@ -226,8 +241,12 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::model::ChunkContent;
 
-    fn chunk(run: u128, text: &str) -> ChunkEvent {
-        let (run_id, task_id) = (uuid::Uuid::from_u128(run).into(), uuid::Uuid::from_u128(run).into());
+    fn run(number: u128) -> RunId {
+        uuid::Uuid::from_u128(number).into()
+    }
+
+    fn chunk(number: u128, text: &str) -> ChunkEvent {
+        let (run_id, task_id) = (run(number), uuid::Uuid::from_u128(number).into());
         let content = ChunkContent::Text(text.into());
         ChunkEvent::Chunk(Chunk { run_id, task_id, index: None, sent_at: None, content })
     }
@@ -255,9 +274,27 @@ mod tests {
         let queue = ChunkQueue::default();
         queue.push(chunk(1, &large));
         queue.push(chunk(1, "x"));
-        assert_eq!((texts(&queue).len(), queue.dropped()), (1, 1));
+        assert_eq!((texts(&queue)[1..].to_vec(), queue.dropped()), (vec!["interrupted".to_owned()], 1));
         queue.push(chunk(1, &large));
         assert_eq!(queue.dropped(), 1);
+    }
+
+    /// Where chunks were dropped is in the queue, and does not make it longer and longer. The ends of attempts are kept.
+    #[test]
+    fn a_slow_reader_learns_where_chunks_were_dropped() {
+        let end = || ChunkEvent::AttemptEnded { run: run(1), task: uuid::Uuid::from_u128(1).into(), at: None };
+        let queue = ChunkQueue::default();
+        for _ in 0..MAX_QUEUED {
+            queue.push(chunk(1, "x"));
+        }
+        for _ in 0..MAX_QUEUED {
+            (0..3).for_each(|_| queue.push(chunk(1, "late")));
+            queue.push(end());
+            assert!(lock(&queue.queue).events.len() <= MAX_QUEUED_WITH_ENDS + 1);
+        }
+        let texts = texts(&queue);
+        assert_eq!(texts[MAX_QUEUED - 1..MAX_QUEUED + 3], ["x", "interrupted", "ended", "interrupted"]);
+        assert_eq!((texts.last().unwrap().as_str(), queue.dropped()), ("interrupted", 3 * MAX_QUEUED as u64));
     }
 
     #[test]
@@ -304,7 +341,8 @@ mod tests {
             readers.take(chunk(2, "other"));
         }
         readers.take(chunk(1, "early"));
-        assert_eq!(texts(&readers.add(Some(uuid::Uuid::from_u128(1).into()))), ["early"]);
+        // The first ones were dropped, which may have been of this run.
+        assert_eq!(texts(&readers.add(Some(run(1)))), ["interrupted", "early"]);
         readers.take(chunk(3, &"x".repeat(MAX_QUEUED_BYTES)));
         assert_eq!((readers.early.events.len(), readers.early.bytes), (1, MAX_QUEUED_BYTES));
     }

@@ -18,6 +18,7 @@ use crate::model::{RunId, RunStatus};
 use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
+use crate::telemetry::MAX_WARNINGS;
 use crate::time::{Clock, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 
@@ -38,6 +39,8 @@ pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of rows in one request, and of requests for one list.
 const PAGE: usize = 1000;
 const MAX_PAGES: usize = 20;
+/// How long the list of a workflow is not read that has more pages than watches that need it.
+const TOO_LONG_FOR: Duration = Duration::from_secs(60);
 
 /// What all groups of a client share.
 #[derive(Debug)]
@@ -67,6 +70,8 @@ struct List {
     /// Whether it is one of those that correct what was missed.
     is_periodic: bool,
     is_complete: bool,
+    /// The number of requests that it was allowed to need.
+    max_pages: usize,
     /// Those that have waited for it.
     newcomers: Vec<(RunId, Arc<Slot>)>,
 }
@@ -80,11 +85,15 @@ pub(super) struct Driver {
     stream: ReconnectingStream<RunEvent>,
     /// Whether events may have been lost since the last message.
     has_gap: bool,
+    /// When the stream is reopened after it has failed, and how often it has failed since the last message.
     reopen_at: Option<Instant>,
+    failures: u32,
     schedule: Schedule,
     fetching: Option<Fetching>,
     /// The tasks in the last list, by run: those that are running, or all that have not ended if there are no events.
     listed: HashMap<RunId, Vec<TaskRow>>,
+    /// The list has more pages than this, and until when that counts.
+    too_long: Option<(usize, Instant)>,
     idle_since: Option<Instant>,
 }
 
@@ -100,9 +109,11 @@ impl Driver {
             stream,
             has_gap: false,
             reopen_at: None,
+            failures: 0,
             schedule: Schedule::new(Instant::now()),
             fetching: None,
             listed: HashMap::new(),
+            too_long: None,
             idle_since: None,
         }
     }
@@ -169,6 +180,7 @@ impl Driver {
                 self.lost();
             }
             StreamEvent::Message(event) => {
+                self.failures = 0;
                 // A message of the stream that is replaced does not show that the new one has begun.
                 if !self.stream.is_overlapping() && std::mem::take(&mut self.has_gap) {
                     self.group.subscribed.send_replace(Subscribed::Since(Instant::now()));
@@ -187,7 +199,12 @@ impl Driver {
             }
             // Meanwhile, lists continue without events.
             StreamEvent::Failed(error) => {
-                tracing::warn!(%error, retry_after = ?FAILED_PAUSE, "stream of run events failed");
+                self.failures = self.failures.saturating_add(1);
+                if self.failures <= MAX_WARNINGS {
+                    tracing::warn!(%error, retry_after = ?FAILED_PAUSE, "stream of run events failed");
+                } else {
+                    tracing::debug!(%error, failures = self.failures, "stream of run events failed again");
+                }
                 self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
                 self.group.lock().chunks.fail(&error);
                 self.group.subscribed.send_replace(Subscribed::Refused(error));
@@ -247,7 +264,7 @@ impl Driver {
             None => recent.update(run, change),
         }
         for arrivals in arrivals {
-            arrivals.add(run);
+            arrivals.add(run, at);
         }
     }
 
@@ -261,13 +278,17 @@ impl Driver {
         let newcomers = if with_queued { std::mem::take(&mut state.newcomers) } else { HashMap::new() };
         let newcomers = newcomers.into_values().collect();
         let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
+        // Without a tag, the list has the tasks of others, too. If it is longer than the number of watches, checking each run is cheaper.
+        let max_pages =
+            if self.group.subject.has_events() { MAX_PAGES } else { state.by_run.len().clamp(1, MAX_PAGES) };
         drop(state);
+        let is_too_long = self.too_long.is_some_and(|(pages, until)| max_pages <= pages && now < until);
         let (rpc, gate) = (self.inner.rpc.clone(), self.inner.fetcher.gate());
         self.fetching = Some(Box::pin(async move {
             let statuses = [RunStatus::Running, RunStatus::Queued];
             let statuses = if with_queued { &statuses[..] } else { &statuses[..1] };
             let (mut rows, mut is_complete) = (Vec::new(), false);
-            for page in 0..MAX_PAGES {
+            for page in 0..if is_too_long { 0 } else { max_pages } {
                 let _permit = gate.pass(1).await;
                 let paging = (PAGE, page * PAGE);
                 let found = rpc.rest.active_tasks(parameter.clone(), since, statuses, paging).await?;
@@ -277,7 +298,7 @@ impl Driver {
                     break;
                 }
             }
-            Ok(List { rows, with_queued, is_periodic, is_complete, newcomers })
+            Ok(List { rows, with_queued, is_periodic, is_complete, max_pages, newcomers })
         }));
     }
 
@@ -310,10 +331,17 @@ impl Driver {
         }
         let has_events = self.group.subject.has_events();
         if !has_events {
+            // The runs that it lacks are checked each time if they are few.
+            let checks_each = !list.is_complete && list.max_pages < MAX_PAGES;
+            if list.is_complete {
+                self.too_long = None;
+            } else if count > 0 {
+                self.too_long = Some((list.max_pages, Instant::now() + TOO_LONG_FOR));
+            }
             for (run, slots) in &state.by_run {
                 let is_changed = rows.get(run) != self.listed.get(run);
                 has_changed |= is_changed;
-                let is_unknown = !list.is_complete && list.is_periodic && !rows.contains_key(run);
+                let is_unknown = !list.is_complete && (list.is_periodic || checks_each) && !rows.contains_key(run);
                 for slot in slots.iter().filter(|slot| is_changed || is_unknown || !slot.was_listed()) {
                     slot.list(listing(run));
                 }

@@ -1,6 +1,6 @@
 //! A group of watched runs: what its members wait for, and where their notifications go.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use chrono::{DateTime, Utc};
@@ -121,18 +121,19 @@ pub(super) struct Arrivals {
 /// What has arrived since it was last taken.
 #[derive(Debug, Default)]
 pub(crate) struct Arrived {
-    pub(crate) runs: HashSet<RunId>,
+    /// The runs, each with the time of its first event. The engine's clock, and not that of the client.
+    pub(crate) runs: HashMap<RunId, Option<DateTime<Utc>>>,
     /// Whether events may have been lost, so that the runs must be listed.
     pub(crate) has_gap: bool,
 }
 
 impl Arrivals {
-    pub(super) fn add(&self, run: RunId) {
+    pub(super) fn add(&self, run: RunId, at: Option<DateTime<Utc>>) {
         let mut state = lock(&self.state);
-        state.runs.insert(run);
+        state.runs.entry(run).or_insert(at);
         if state.runs.len() > MAX_ARRIVED {
             // A list finds them, too.
-            *state = Arrived { runs: HashSet::new(), has_gap: true };
+            *state = Arrived { runs: HashMap::new(), has_gap: true };
         }
         drop(state);
         self.notify.notify_one();
@@ -220,9 +221,9 @@ mod tests {
             let state = lock(&arrivals.state);
             (state.runs.len(), state.has_gap)
         };
-        (0..MAX_ARRIVED).for_each(|number| arrivals.add(run(number % 10)));
+        (0..MAX_ARRIVED).for_each(|number| arrivals.add(run(number % 10), None));
         assert_eq!(arrived(), (10, false));
-        (0..=MAX_ARRIVED).for_each(|number| arrivals.add(run(number)));
+        (0..=MAX_ARRIVED).for_each(|number| arrivals.add(run(number), None));
         assert_eq!(arrived(), (0, true));
     }
 }

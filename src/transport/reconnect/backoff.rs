@@ -15,11 +15,17 @@ const LAST_WARNING: u32 = 1 + MAX_WARNINGS;
 /// The losses of one stream since its last message.
 ///
 /// A delay that the server requests takes precedence, and is not limited. Without one, the first loss after a message has no pause:
-/// usually the server has restarted or ended the stream. Each further loss has a longer pause. Only a message or a long life of the stream
-/// resets it, because a server that accepts a stream and drops it must not be called in a loop.
+/// usually the server has restarted or ended the stream. Each further loss has a longer pause. Only a message resets it, because a server that
+/// accepts a stream and drops it must not be called in a loop.
+///
+/// The engine sends nothing, not even headers, before the first message. So a stream that a proxy ends because it was idle for long looks like
+/// one that was never accepted. It was requested long ago, so there is no need for a pause. But it is no recovery, either.
 #[derive(Debug, Clone)]
 pub(super) struct Backoff {
+    /// The losses since the last message, without those of idle streams.
     losses: u32,
+    /// Those that determine the pause.
+    in_succession: u32,
     max: Duration,
     /// Since when the token has been refused, although other calls may accept it.
     refused_since: Option<Instant>,
@@ -29,15 +35,24 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn new(max: Duration) -> Self {
-        Self { losses: 0, max, refused_since: None, unreadable: None }
+        Self { losses: 0, in_succession: 0, max, refused_since: None, unreadable: None }
     }
 
-    /// Resets the backoff after a message, or after a loss of a stream that was open for long. Logs the recovery if a loss was logged.
+    /// Resets the backoff after a message. Logs the recovery if a loss was logged.
     pub(super) fn reset(&mut self, stream: &str) {
         let losses = std::mem::take(&mut self.losses);
+        self.in_succession = 0;
         self.refused_since = None;
         if losses > 1 {
             tracing::info!(stream, losses, "stream recovered");
+        }
+    }
+
+    /// The stream that is lost was requested long ago: the next one is requested without a pause. An outage that was logged continues.
+    pub(super) fn was_idle(&mut self) {
+        self.in_succession = 0;
+        if self.losses <= 1 {
+            self.losses = 0;
         }
     }
 
@@ -59,8 +74,9 @@ impl Backoff {
         } else {
             self.refused_since = None;
         }
-        let losses = self.losses;
-        self.losses = losses.saturating_add(1);
+        let losses = self.in_succession;
+        self.in_succession = losses.saturating_add(1);
+        self.losses = self.losses.saturating_add(1);
         let pause = || if losses == 0 { Duration::ZERO } else { delay(losses, jitter).min(self.max) };
         Some(error.and_then(Error::pushback).unwrap_or_else(pause))
     }
@@ -109,6 +125,34 @@ mod tests {
         assert_eq!(delays, [0, 50, 100, 200, 400, 800, 1600, 2000]);
         backoff.reset("numbers");
         assert_eq!(backoff.lost(None, 1.0), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn only_a_message_is_a_recovery() {
+        let mut backoff = Backoff::new(MAX_PAUSE);
+        // Idle streams that a proxy ends, again and again, are no outage.
+        for _ in 0..10 {
+            backoff.was_idle();
+            assert_eq!((backoff.lost(None, 1.0), backoff.losses), (Some(Duration::ZERO), 1));
+        }
+        assert_eq!((backoff.lost(None, 1.0).unwrap().as_millis(), backoff.losses), (50, 2));
+        // A server that never responds for a while does not end an outage.
+        backoff.was_idle();
+        assert_eq!((backoff.lost(None, 1.0), backoff.losses), (Some(Duration::ZERO), 3));
+        backoff.reset("numbers");
+        assert_eq!(backoff.losses, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_is_refused_slowly_is_refused_for_a_limited_time() {
+        let mut backoff = Backoff::new(MAX_PAUSE);
+        let refused = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        let (start, each) = (Instant::now(), Duration::from_secs(30));
+        while backoff.lost(Some(&refused), 0.0).is_some() {
+            tokio::time::advance(each).await;
+            backoff.was_idle();
+        }
+        assert_eq!(start.elapsed(), REFUSALS_TRANSIENT_FOR);
     }
 
     #[test]

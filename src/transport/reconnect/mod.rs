@@ -25,7 +25,7 @@ use crate::time::Alarm;
 use backoff::Backoff;
 use overlap::{Overlap, Side};
 
-/// A stream that was open for this long was not refused.
+/// A stream that was requested this long ago was not refused at once.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Idle limits are extended by up to this part at random, because the streams of many clients must not be reopened at the same time.
 const IDLE_JITTER: f64 = 0.25;
@@ -257,7 +257,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     fn lost(&mut self, error: Option<Error>) -> StreamEvent<T> {
         // An idle stream that a proxy ends has had no message.
         if self.opened_at.elapsed() >= STABLE_AFTER {
-            self.backoff.reset(self.policy.name);
+            self.backoff.was_idle();
         }
         match (self.backoff.lost(error.as_ref(), fastrand::f64()), error) {
             (None, Some(error)) => {

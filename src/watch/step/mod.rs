@@ -96,7 +96,7 @@ pub(super) struct Progress {
     ended_attempt: u32,
     /// When an absence from the list was last a reason to fetch.
     absent_at: Option<Instant>,
-    outdated: u64,
+    ignored: u64,
 }
 
 /// Attempts of a task that are taken together.
@@ -125,7 +125,7 @@ impl Progress {
             refetch: FIRST_REFETCH,
             ended_attempt: 0,
             absent_at: None,
-            outdated: 0,
+            ignored: 0,
         }
     }
 
@@ -133,9 +133,9 @@ impl Progress {
         self.follows_replays = true;
     }
 
-    /// The number of updates that were ignored because they were outdated.
-    pub(super) fn outdated_updates(&self) -> u64 {
-        self.outdated
+    /// The number of updates that were ignored because they were outdated, repeated or impossible.
+    pub(super) fn ignored_updates(&self) -> u64 {
+        self.ignored
     }
 
     pub(super) fn is_dag(&self) -> bool {
@@ -229,7 +229,8 @@ impl Progress {
     fn listed_one(&mut self, now: Instant, row: &TaskRow, changes: &mut Vec<Change>) -> Next {
         self.is_dag = Some(false);
         let listed = AttemptStatus::new(row.attempt, row.status.clone());
-        if self.known.is_none() {
+        let is_first = self.known.is_none();
+        if is_first {
             if row.attempt != 1 || self.from_attempt > 1 {
                 return Next::Fetch;
             }
@@ -245,11 +246,10 @@ impl Progress {
             Update::New => Next::Fetch,
             // The last attempt has ended, and may be retried.
             Update::Outdated if known.status.is_final() && known.attempt == listed.attempt => self.absent(now),
-            Update::Outdated => {
-                self.outdated += 1;
+            Update::Outdated | Update::Duplicate | Update::Invalid => {
+                self.ignored += u64::from(!is_first);
                 self.idle()
             }
-            Update::Duplicate | Update::Invalid => self.idle(),
         }
     }
 
@@ -275,7 +275,10 @@ impl Progress {
             return if self.follows_replays { self.idle() } else { Next::End };
         }
         self.current(details, changes);
-        let is_active = |task: &TaskDetails| task.attempts.last().is_none_or(|last| !last.status.is_final());
+        // A task that has ended, and whose last attempt has not, has an attempt whose events follow.
+        let is_active = |task: &TaskDetails| {
+            !task.status.is_final() && task.attempts.last().is_none_or(|last| !last.status.is_final())
+        };
         // Something follows, which may not be announced: a retry, another task, a replay, or the end.
         if !details.tasks.iter().any(is_active) {
             return self.fetch_later(MAX_RETRY_REFETCH);
@@ -427,7 +430,7 @@ impl Progress {
         if matches!(details.status, RunStatus::Queued | RunStatus::Running) {
             let reported = AttemptStatus::new(details.attempt(), details.status.clone());
             if self.set_run(reported, None, None, changes) == Update::Outdated {
-                self.outdated += 1;
+                self.ignored += 1;
             }
         }
     }
@@ -444,6 +447,7 @@ impl Progress {
             self.known = Some(state.clone());
             changes.push(Change::Run(RunChange { run_id: self.run, state, changed_at, error, outcome: None }));
         }
+        self.ignored += u64::from(update == Update::Invalid);
         update
     }
 
@@ -455,7 +459,9 @@ impl Progress {
         error: Option<String>,
         changes: &mut Vec<Change>,
     ) {
-        if compare(self.run, self.tasks.get(&task.id), &state) == Update::New {
+        let update = compare(self.run, self.tasks.get(&task.id), &state);
+        self.ignored += u64::from(update == Update::Invalid);
+        if update == Update::New {
             self.tasks.insert(task.id, state.clone());
             let (run_id, task_id, task_name) = (self.run, task.id, task.name.clone());
             changes.push(Change::Task(TaskChange { run_id, task_id, task_name, state, changed_at, error }));

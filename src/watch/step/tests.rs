@@ -112,7 +112,7 @@ fn fetches_in_between_return_each_change_once() {
             "RUNNING (attempt 2), COMPLETED (attempt 2)!",
         ]
     );
-    assert_eq!(progress.outdated, 0, "reading the history again is not an update");
+    assert_eq!(progress.ignored, 0, "reading the history again is not an update");
 }
 
 #[test]
@@ -124,7 +124,19 @@ fn a_report_that_is_outdated_is_skipped_and_counted() {
         ["QUEUED (attempt 1)", "RUNNING (attempt 1)"]
     );
     assert!(update(&mut progress, &details(Queued, &[], None)).is_empty());
-    assert_eq!(progress.outdated, 1);
+    assert_eq!(progress.ignored, 1);
+}
+
+#[test]
+fn a_report_that_is_impossible_is_skipped_and_counted() {
+    use RunStatus::{Completed, Failed};
+    let mut progress = progress();
+    progress.follow_replays();
+    update(&mut progress, &details(Completed, &[(1, Completed, true)], Some(done())));
+    let other = details(Completed, &[(1, Failed, true), (2, Completed, true)], Some(done()));
+    let expected = ["QUEUED (attempt 2)", "RUNNING (attempt 2)", "COMPLETED (attempt 2)!"];
+    assert_eq!(texts(&update(&mut progress, &other)), expected);
+    assert_eq!(progress.ignored, 1);
 }
 
 fn task(number: u32, name: &str, attempts: &[(u32, RunStatus)], replayed_after: &[u32]) -> TaskDetails {
@@ -180,7 +192,19 @@ fn a_dag_run_has_changes_of_its_own_and_of_its_tasks() {
             "b COMPLETED (attempt 2), COMPLETED (attempt 1)!",
         ]
     );
-    assert_eq!(progress.outdated, 1, "the flicker");
+    assert_eq!(progress.ignored, 1, "the flicker");
+}
+
+/// REST shows the end of a task before the events of its last attempt.
+#[test]
+fn a_task_that_has_ended_without_its_events_is_fetched_again() {
+    use RunStatus::{Completed, Running};
+    for (status, is_fetched) in [(Running, false), (Completed, true)] {
+        let tasks = vec![TaskDetails { status, ..task(1, "a", &[(1, Running)], &[]) }];
+        let details = RunDetails { tasks, ..details(Running, &[], None) };
+        let next = progress().step(Instant::now(), Observation::Details(&details)).next;
+        assert_eq!(matches!(next, Next::FetchAfter(_)), is_fetched, "{next:?}");
+    }
 }
 
 #[test]
@@ -284,7 +308,7 @@ fn a_list_shows_the_start_of_the_first_attempt() {
     assert_eq!(list(vec![row(2, Queued)], true), (nothing(), Next::Fetch), "the end of attempt 1 is in the history");
     assert_eq!(list(Vec::new(), false), (nothing(), Next::Fetch), "it is no longer running");
     assert_eq!(list(Vec::new(), false), (nothing(), Next::WaitForEnd), "not again and again");
-    assert_eq!(progress.outdated, 1);
+    assert_eq!(progress.ignored, 1);
 }
 
 /// A run of a single task: what happens, and when REST has it.

@@ -34,7 +34,7 @@ impl Core {
     /// A chunk that a task puts into its stream.
     pub(crate) fn chunk(
         &mut self,
-        turn: &Turn<'_>,
+        turn: &mut Turn<'_>,
         task: Uuid,
         message: &[u8],
         index: Option<i64>,

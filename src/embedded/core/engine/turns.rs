@@ -5,7 +5,7 @@ use crate::embedded::core::runs::{
     wakes,
 };
 use crate::embedded::core::store::{At, Core, Effect, Timer, Turn};
-use crate::embedded::core::streams::{events, results};
+use crate::embedded::core::streams::{chunks, events, results};
 use crate::embedded::core::triggers::{crons, schedules};
 use crate::embedded::core::workers::sessions;
 
@@ -78,5 +78,6 @@ fn fire(core: &mut Core, turn: &mut Turn<'_>, timer: Timer) {
         Timer::Cron(cron) => crons::fire(core, turn, cron),
         Timer::Retention => retention::apply(core, turn),
         Timer::Flush(group) => batches::interval_over(core, group),
+        Timer::Chunk(chunk) => chunks::send(core, chunk),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::embedded::core::store::{Core, EventKind, Resource, Run, RunEvent, RunIx, Task, TaskKey, Turn};
-use crate::embedded::core::streams::{events, results};
+use crate::embedded::core::streams::{chunks, events, results};
 
 /// Announces that the current attempt of a task has ended.
 pub(crate) fn task_end(core: &mut Core, turn: &Turn<'_>, key: TaskKey, kind: EventKind, payload: Arc<str>) {
@@ -18,6 +18,8 @@ pub(crate) fn task_end(core: &mut Core, turn: &Turn<'_>, key: TaskKey, kind: Eve
         index: None,
         hangup: false,
     };
+    let task = task.id;
+    chunks::attempt_ended(core, turn.now, task);
     events::publish(core, &event);
 }
 

@@ -55,7 +55,7 @@ pub(crate) use schedules::{Schedule, ScheduledRun};
 pub(crate) use slots::{Group, GroupId, Level, MaxRuns, Rank, Scope, SharedLimit, SlotOwner};
 pub(crate) use state::Core;
 pub(crate) use status_error::{Code, Collision, Collisions, StatusError};
-pub(crate) use streams::{EventStream, ResultStream, Subject};
+pub(crate) use streams::{ChunkLane, EventStream, ResultStream, Subject};
 pub(crate) use task::{End, Final, LogLine, QueueOrder, SKIPPED, State, Task, TaskEvent, TaskEventKind};
 pub(crate) use timers::{Replay, Timer, TimerKey};
 pub(crate) use turn::{At, Turn, stored};

@@ -1,10 +1,11 @@
 //! Open streams: those of workers, those that wait for results of runs, and those that watch events of runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 
 use uuid::Uuid;
 
+use super::effects::RunEvent;
 use super::ids::{RunIx, StreamId};
 use super::turn::At;
 
@@ -35,6 +36,47 @@ pub(crate) struct EventStreams {
     pub(crate) open: HashMap<StreamId, EventStream>,
     pub(crate) by_run: Index<Uuid>,
     pub(crate) by_tag: Index<Tag>,
+    pub(crate) chunks: LateChunks,
+}
+
+/// The chunks that are sent late.
+#[derive(Debug, Default)]
+pub(crate) struct LateChunks {
+    /// By stream and task.
+    pub(crate) lanes: HashMap<(StreamId, Uuid), ChunkLane>,
+    pub(crate) waiting: BTreeMap<u64, (StreamId, RunEvent)>,
+    /// The number of all of them so far.
+    pub(crate) count: u64,
+}
+
+/// The chunks of an attempt of a task, in one stream.
+#[derive(Debug)]
+pub(crate) struct ChunkLane {
+    pub(crate) began_at: At,
+    /// The index of the next chunk.
+    pub(crate) next: i64,
+    /// When the last one is sent, and when the last one that waits for those before it is.
+    pub(crate) last: At,
+    pub(crate) held_until: Option<At>,
+}
+
+impl ChunkLane {
+    pub(crate) fn new(now: At) -> Self {
+        Self { began_at: now, next: 0, last: now, held_until: None }
+    }
+}
+
+impl LateChunks {
+    /// A stream has ended.
+    pub(crate) fn close(&mut self, stream: StreamId) {
+        self.lanes.retain(|(of, _), _| *of != stream);
+        self.waiting.retain(|_, (of, _)| *of != stream);
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.lanes.is_empty() && self.waiting.is_empty()
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +100,7 @@ impl Streams {
     pub(crate) fn is_empty(&self) -> bool {
         let streams = self.worker_of.is_empty() && self.results.open.is_empty() && self.events.open.is_empty();
         let indexes = self.results.waiting.is_empty() && self.events.by_run.is_empty() && self.events.by_tag.is_empty();
-        streams && indexes
+        streams && indexes && self.events.chunks.is_empty()
     }
 
     /// Removes all streams, and returns them in the order in which they were opened.

@@ -48,6 +48,8 @@ pub(crate) enum Timer {
     Retention,
     /// All tasks that wait for a batch in a group are to be assigned.
     Flush(BatchGroupId),
+    /// A chunk, by its number, is sent late.
+    Chunk(u64),
 }
 
 /// What is replayed together: a run, or one step of a DAG with all that depend on it.

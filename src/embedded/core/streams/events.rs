@@ -58,6 +58,7 @@ pub(crate) fn attach(core: &mut Core, stream: StreamId) {
 
 pub(crate) fn close(core: &mut Core, stream: StreamId) {
     let events = &mut core.streams.events;
+    events.chunks.close(stream);
     match events.open.remove(&stream).map(|closed| closed.subject) {
         Some(Subject::Run(run)) => events.by_run.remove(&run, stream),
         Some(Subject::Tag(tag)) => events.by_tag.remove(&tag, stream),
@@ -70,19 +71,21 @@ pub(crate) fn publish(core: &mut Core, event: &RunEvent) {
     if core.streams.events.open.is_empty() {
         return;
     }
-    for stream in core.streams.events.by_run.get(&event.run).to_vec() {
-        send(core, stream, event.clone());
-    }
-    for stream in watchers_by_tag(core, event.run) {
+    for stream in watchers(core, event.run) {
         send(core, stream, event.clone());
     }
 }
 
+/// The streams that watch a run.
+pub(super) fn watchers(core: &Core, run: Uuid) -> Vec<StreamId> {
+    let mut watchers = core.streams.events.by_run.get(&run).to_vec();
+    watchers.extend(watchers_by_tag(core, run));
+    watchers
+}
+
 /// Ends all streams that watch a run.
 pub(crate) fn break_watchers(core: &mut Core, run: Uuid, error: &StatusError) {
-    let mut watchers = watchers_by_tag(core, run);
-    watchers.extend(core.streams.events.by_run.get(&run));
-    for stream in watchers {
+    for stream in watchers(core, run) {
         close(core, stream);
         core.effects.push(Effect::End(stream, Err(error.clone())));
     }
@@ -99,7 +102,7 @@ fn watchers_by_tag(core: &Core, run: Uuid) -> Vec<StreamId> {
     tags.flat_map(|tag| by_tag.get(&tag)).copied().collect()
 }
 
-fn send(core: &mut Core, stream: StreamId, mut event: RunEvent) {
+pub(super) fn send(core: &mut Core, stream: StreamId, mut event: RunEvent) {
     let Some(watching) = core.streams.events.open.get_mut(&stream) else { return };
     if matches!(watching.subject, Subject::Tag(_)) {
         // It hangs up when all runs that it has shown have completed. A failed run keeps it open forever.

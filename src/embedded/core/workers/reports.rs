@@ -11,7 +11,7 @@ use crate::embedded::core::runs::{late, lifecycle};
 use crate::embedded::core::store::{
     At, Core, End, EventKind, Report, ReportKind, Resource, RunEvent, State, StatusError, TaskEventKind, TaskKey, Turn,
 };
-use crate::embedded::core::streams::events;
+use crate::embedded::core::streams::{chunks, events};
 use crate::embedded::quirks::Quirk;
 use crate::model::payload::has_nul;
 
@@ -81,7 +81,7 @@ fn failed(core: &mut Core, turn: &mut Turn<'_>, key: TaskKey, report: &Report, r
 /// A chunk that a task puts into its stream. It is not stored.
 pub(crate) fn chunk(
     core: &mut Core,
-    turn: &Turn<'_>,
+    turn: &mut Turn<'_>,
     task: Uuid,
     message: &[u8],
     index: Option<i64>,
@@ -104,7 +104,7 @@ pub(crate) fn chunk(
         index,
         hangup: false,
     };
-    events::publish(core, &event);
+    chunks::publish(core, turn, &event);
     Ok(())
 }
 
