@@ -10,7 +10,7 @@ use hatchet::testing::{Harness, call};
 use hatchet::workflow::{CancelCause, Condition, RateLimit};
 use hatchet::{Context, Outcome, RunStatus, Task, TaskError, Workflow};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -117,14 +117,14 @@ async fn b5_a_task_with_conditions_and_limits_can_be_called_alone() {
     let code = async |(): (), context: Context| {
         let Trigger::Event(event) = context.trigger() else { return Err(TaskError::new("expected an event")) };
         let region: Option<String> = context.filter_payload()?;
-        let payment: Option<u32> = context.condition_data("payment")?;
-        Ok((event.key, region, payment, context.priority()))
+        let payment: Option<Value> = context.condition_data("payment")?;
+        Ok((event.key, region, payment.unwrap_or_default(), context.priority()))
     };
-    let ship: Task<(), (String, Option<String>, Option<u32>, Option<Priority>)> =
+    let ship: Task<(), (String, Option<String>, Value, Option<Priority>)> =
         Task::new("ship", code).wait_for(Condition::event("paid")).rate_limit(RateLimit::new("parcels")).slots(1000);
     let call = call(&ship, &()).event("order:paid").filter_payload(&"eu").condition_data("payment", &7);
     let record = call.priority(Priority::High).run().await.unwrap();
-    let expected = ("order:paid".to_owned(), Some("eu".to_owned()), Some(7), Some(Priority::High));
+    let expected = ("order:paid".to_owned(), Some("eu".to_owned()), json!(7), Some(Priority::High));
     assert_eq!(record.result.unwrap(), expected);
 }
 

@@ -68,15 +68,12 @@ impl Delivery {
         };
         let mut first_failure = None;
         loop {
-            let turn = match first_failure {
-                None => None,
-                Some(_) => {
-                    let turn = self.turn.acquire().await;
-                    let until = lock(&self.outage).until;
-                    sleep_until(until).await;
-                    Some(turn)
-                }
-            };
+            let mut turn = None;
+            if first_failure.is_some() {
+                turn = Some(self.turn.acquire().await);
+                let until = lock(&self.outage).until;
+                sleep_until(until).await;
+            }
             let sent = match unsent.clone() {
                 Unsent::Line { level, message, metadata } => {
                     self.rpc.events.put_log(task, &level, message, metadata, attempt).await
