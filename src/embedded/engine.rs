@@ -416,7 +416,7 @@ impl Engine {
     /// 503, and nothing happens in the engine. After that time, calls are accepted again, and two seconds later what has become due
     /// meanwhile happens. So attempts are kept if their worker is back by then: a real engine behaves in the same way after a restart.
     ///
-    /// Returns at once. [`Faults::clear`] ends the refusals early.
+    /// Returns at once. [`Faults::clear`] ends the refusals early, and nothing else: what becomes due in the engine still waits.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]

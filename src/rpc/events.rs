@@ -16,9 +16,10 @@ use crate::time::to_proto;
 static PUSH: Method<PushEventRequest, Event> = Method::once("Push", "/EventsService/Push");
 static BULK_PUSH: Method<BulkPushEventRequest, ManyEvents> = Method::once("BulkPush", "/EventsService/BulkPush");
 /// A duplicate log line is harmless; a lost one is not.
-static PUT_LOG: Method<PutLogRequest, PutLogResponse> = Method::single("PutLog", "/EventsService/PutLog");
-/// A reader recognizes a duplicate chunk by its index.
-static PUT_CHUNK: Method<PutStreamEventRequest, PutStreamEventResponse> =
+static PUT_LOG: Method<PutLogRequest, PutLogResponse> = Method::idempotent("PutLog", "/EventsService/PutLog");
+/// A worker sends its lines and chunks again by itself, for as long as an outage takes.
+static PUT_LOG_ONCE: Method<PutLogRequest, PutLogResponse> = Method::single("PutLog", "/EventsService/PutLog");
+static PUT_CHUNK_ONCE: Method<PutStreamEventRequest, PutStreamEventResponse> =
     Method::single("PutStreamEvent", "/EventsService/PutStreamEvent");
 
 pub(crate) struct Events {
@@ -60,19 +61,30 @@ impl Events {
         metadata: String,
         attempt: u32,
     ) -> Result<()> {
-        let request = PutLogRequest {
-            task_run_external_id: task.into(),
-            message,
-            level: Some(level.to_owned()),
-            metadata,
-            task_retry_count: i32::try_from(attempt.saturating_sub(1)).ok(),
-            ..Default::default()
-        };
-        self.unary.call(&PUT_LOG, request).await.map(drop)
+        self.unary.call(&PUT_LOG, log_request(task, level, message, metadata, attempt)).await.map(drop)
     }
 
-    /// Sends a chunk to those who follow the run. The engine delivers chunks of one task in the order of their indexes, and loses some.
-    pub(crate) async fn put_chunk(&self, task: TaskId, at: DateTime<Utc>, index: i64, chunk: String) -> Result<()> {
+    /// The same without retries.
+    pub(crate) async fn put_log_once(
+        &self,
+        task: TaskId,
+        level: &str,
+        message: String,
+        metadata: String,
+        attempt: u32,
+    ) -> Result<()> {
+        self.unary.call(&PUT_LOG_ONCE, log_request(task, level, message, metadata, attempt)).await.map(drop)
+    }
+
+    /// Sends a chunk to those who follow the run, without retries. The engine delivers chunks of one task in the order of their indexes, and
+    /// loses some.
+    pub(crate) async fn put_chunk_once(
+        &self,
+        task: TaskId,
+        at: DateTime<Utc>,
+        index: i64,
+        chunk: String,
+    ) -> Result<()> {
         let request = PutStreamEventRequest {
             task_run_external_id: task.into(),
             created_at: Some(to_proto(at)),
@@ -80,6 +92,17 @@ impl Events {
             metadata: String::new(),
             event_index: Some(index),
         };
-        self.unary.call(&PUT_CHUNK, request).await.map(drop)
+        self.unary.call(&PUT_CHUNK_ONCE, request).await.map(drop)
+    }
+}
+
+fn log_request(task: TaskId, level: &str, message: String, metadata: String, attempt: u32) -> PutLogRequest {
+    PutLogRequest {
+        task_run_external_id: task.into(),
+        message,
+        level: Some(level.to_owned()),
+        metadata,
+        task_retry_count: i32::try_from(attempt.saturating_sub(1)).ok(),
+        ..Default::default()
     }
 }

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::feed::invalid_idempotency_key;
 use crate::model::RunId;
+use crate::model::metadata::is_reserved;
 use crate::rpc::convert::{NewRun, Triggered};
 
 /// The number of concurrent fetches.
@@ -77,12 +78,15 @@ async fn fetch(client: &Client, ids: Vec<RunId>) -> (VecDeque<Started>, Option<E
     (found, failed)
 }
 
-/// Removes the first run with this input and metadata. The engine may have added metadata.
+/// Removes the first run with this input and metadata. The engine adds metadata with reserved keys.
 fn take(started: &mut VecDeque<Started>, input: &str, metadata: &Value) -> Option<RunId> {
     let input: Value = serde_json::from_str(input).unwrap_or_default();
-    let has = |run: &Started, (key, value)| run.metadata.get(key).is_some_and(|other| is_same(other, value));
-    let has_all = |run: &Started| metadata.as_object().into_iter().flatten().all(|pair| has(run, pair));
-    let at = started.iter().position(|run| is_same(&run.input, &input) && has_all(run))?;
+    let tags = |metadata: &Value| -> Value {
+        let all = metadata.as_object().into_iter().flatten().filter(|(key, _)| !is_reserved(key));
+        Value::Object(all.map(|(key, value)| (key.clone(), value.clone())).collect())
+    };
+    let metadata = tags(metadata);
+    let at = started.iter().position(|run| is_same(&run.input, &input) && is_same(&tags(&run.metadata), &metadata))?;
     Some(started.remove(at)?.id)
 }
 
@@ -158,9 +162,10 @@ mod tests {
     #[test]
     fn runs_with_the_same_input_differ_in_their_metadata() {
         let mut started =
-            runs([(1, json!({}), json!({"key": "b", "added": "x"})), (2, json!({}), json!({"key": "c"}))]);
+            runs([(1, json!({}), json!({"key": "b", "hatchet__x": "x"})), (2, json!({}), json!({"key": "c"}))]);
         let mut take = |metadata| take(&mut started, "{}", &metadata);
         assert_eq!(take(json!({"key": "a"})), None);
+        assert_eq!(take(json!({})), None, "its tags are other ones");
         assert_eq!(take(json!({"key": "c"})), Some(id(2)));
         assert_eq!(take(json!({"key": "b"})), Some(id(1)));
     }

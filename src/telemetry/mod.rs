@@ -43,7 +43,7 @@
 //! | `INFO` | `heartbeats are accepted again` |
 //! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
 //! | `INFO` | `stream recovered` |
-//! | `WARN` | `an attempt starts a child run while all slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
+//! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
 //! | `WARN` | `failed to report results; they are kept and sent again` |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |

@@ -370,7 +370,7 @@ impl Worker {
         task.map_or_else(|| SlotRequest::new(&BTreeMap::new(), &self.slots), |task| task.slots.clone())
     }
 
-    /// The number of slots of all kinds. Each attempt occupies at least one.
+    /// The number of slots of all kinds.
     pub(super) fn slot_count(&self) -> usize {
         self.slots.values().map(|units| *units as usize).fold(0, usize::saturating_add)
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -34,22 +35,25 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Outputs {
     output: TaskOutput,
     closed: CancellationToken,
-    task: JoinHandle<u64>,
+    /// The number of messages that have left the queue and were not accepted yet.
+    unsent: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
 }
 
 impl Outputs {
     pub(super) fn start(client: &Client) -> Self {
         let (output, messages) = TaskOutput::new();
-        let closed = CancellationToken::new();
+        let (closed, unsent) = (CancellationToken::new(), Arc::<AtomicUsize>::default());
         let sender = Sender {
             delivery: Arc::new(Delivery::new(client.rpc().clone())),
             messages,
             calls: FuturesUnordered::new(),
             waiting: HashMap::new(),
             count: 0,
+            unsent: Arc::clone(&unsent),
             refused: 0,
         };
-        Self { output, closed: closed.clone(), task: tokio::spawn(sender.run(closed)) }
+        Self { output, closed: closed.clone(), unsent, task: tokio::spawn(sender.run(closed)) }
     }
 
     pub(super) fn output(&self) -> TaskOutput {
@@ -59,9 +63,10 @@ impl Outputs {
     /// Sends what is in the queue, within some seconds, and ends.
     pub(super) async fn close(mut self) {
         self.closed.cancel();
-        let lost = timeout(CLOSE_TIMEOUT, &mut self.task).await;
-        if !matches!(lost, Ok(Ok(0))) {
-            tracing::warn!("some log lines or chunks of tasks could not be sent before the worker ended");
+        if timeout(CLOSE_TIMEOUT, &mut self.task).await.is_err() {
+            let lost = self.output.queued().saturating_add(self.unsent.load(Relaxed));
+            (0..lost).for_each(|_| telemetry::record(&Measurement::TaskMessageLost));
+            tracing::warn!(lost, "some log lines or chunks of tasks could not be sent before the worker ended");
         }
     }
 }
@@ -80,29 +85,28 @@ struct Sender {
     waiting: HashMap<TaskId, VecDeque<TaskMessage>>,
     /// Their number.
     count: usize,
+    unsent: Arc<AtomicUsize>,
     /// The number of messages since the last accepted one that were lost.
     refused: u32,
 }
 
 impl Sender {
-    /// Returns the number of messages that could not be sent.
-    async fn run(mut self, closed: CancellationToken) -> u64 {
-        let (mut lost, mut is_closed) = (0, false);
+    async fn run(mut self, closed: CancellationToken) {
+        let mut is_closed = false;
         loop {
             let has_capacity = self.calls.len() < MAX_CALLS && self.count < MAX_WAITING;
             tokio::select! {
                 biased;
-                Some((origin, result)) = self.calls.next() => lost += self.on_sent(origin, result),
+                Some((origin, result)) = self.calls.next() => self.on_sent(origin, result),
                 () = closed.cancelled(), if !is_closed => {
                     is_closed = true;
                     self.messages.close();
                 }
                 message = self.messages.recv(), if has_capacity => match message {
                     Some(message) => self.on_message(message),
-                    None if self.calls.is_empty() => return lost,
-                    None => lost += match self.calls.next().await {
+                    None => match self.calls.next().await {
                         Some((origin, result)) => self.on_sent(origin, result),
-                        None => 0,
+                        None => return,
                     },
                 },
             }
@@ -110,6 +114,7 @@ impl Sender {
     }
 
     fn on_message(&mut self, message: TaskMessage) {
+        self.unsent.fetch_add(1, Relaxed);
         if let Some(waiting) = self.waiting.get_mut(&message.origin.task) {
             waiting.push_back(message);
             self.count += 1;
@@ -119,7 +124,8 @@ impl Sender {
         }
     }
 
-    fn on_sent(&mut self, MessageOrigin { run, task, attempt }: MessageOrigin, result: Result<()>) -> u64 {
+    fn on_sent(&mut self, MessageOrigin { run, task, attempt }: MessageOrigin, result: Result<()>) {
+        self.unsent.fetch_sub(1, Relaxed);
         match self.waiting.get_mut(&task).and_then(VecDeque::pop_front) {
             Some(next) => {
                 self.count -= 1;
@@ -131,7 +137,7 @@ impl Sender {
         }
         let Err(error) = result else {
             self.refused = 0;
-            return 0;
+            return;
         };
         telemetry::record(&Measurement::TaskMessageLost);
         self.refused = self.refused.saturating_add(1);
@@ -140,7 +146,6 @@ impl Sender {
         } else {
             tracing::debug!(run_id = %run, task_id = %task, attempt, %error, "another log line or chunk of a task was lost");
         }
-        1
     }
 
     fn call(&self, message: TaskMessage) {
@@ -302,5 +307,42 @@ mod tests {
         sleep(SECOND * 60).await;
         running.shutdown().await;
         assert_eq!((lines(&calls, 1), calls.count("PutLog")), (vec!["0".into(), "1".into(), "3".into()], 4));
+    }
+
+    /// After a long outage, the engine still fails now and then.
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_waited_through_a_long_outage_may_fail_once_more() {
+        let (client, calls) = server_with(20, |elapsed| match elapsed.as_millis() {
+            0..600_000 => Scripted::Status(14),
+            time if time % 3 == 0 => Scripted::Status(14),
+            _ => Scripted::after(Duration::from_millis(7), Scripted::empty()),
+        });
+        let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+            (0..3).for_each(|number| context.log(number.to_string()));
+            Ok(())
+        });
+        let running = client.worker("worker").slots(20).register(&task).build().unwrap().start().await.unwrap();
+        sleep(SECOND * 900).await;
+        running.shutdown().await;
+        for task in 1..=20 {
+            assert_eq!(lines(&calls, task), ["0", "1", "2"], "{task}");
+        }
+    }
+
+    /// A line that the engine cannot store must not stop the others, also if there are no others meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_line_with_an_internal_error_is_given_up_after_a_minute() {
+        let (client, calls) = server_with(1, |elapsed| match elapsed {
+            elapsed if elapsed < 70 * SECOND => Scripted::Status(13),
+            _ => Scripted::empty(),
+        });
+        let task: Task<(), ()> = Task::new("task", async |(): (), context: Context| {
+            (0..3).for_each(|number| context.log(number.to_string()));
+            Ok(())
+        });
+        let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        sleep(SECOND * 200).await;
+        running.shutdown().await;
+        assert_eq!(lines(&calls, 1), ["1", "2"]);
     }
 }

@@ -45,7 +45,7 @@ impl Context {
     ///
     /// The line is put into a queue, and a background task of the worker sends it, again and again if the server cannot be reached. The
     /// lines of a task arrive in their order. If a response is lost, a line may arrive twice. A line of more than 10 000 characters is
-    /// truncated, and U+0000 is replaced by U+FFFD. If 10 000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
+    /// truncated, and U+0000 is replaced by U+FFFD, also in the metadata. If 10 000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
     /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```
@@ -100,7 +100,7 @@ impl Context {
                 return self.lose_line();
             }
         }
-        if !self.send_line(level, sanitize_line(message), metadata) {
+        if !self.send_line(level, sanitize_line(message), sanitize_metadata(metadata)) {
             self.lose_line();
         }
     }
@@ -122,8 +122,9 @@ impl Context {
     /// them in their order and notice missing ones. A chunk is not stored: subscribers that join later do not receive it. It is sent as it
     /// is, including U+0000.
     ///
-    /// Resolves when the chunk is queued; a background task of the worker sends it. Waits while the queue is full (16 MiB of chunks, or
-    /// 10 000 messages of all tasks of the worker): a task that is faster than the connection is slowed down.
+    /// Resolves when the chunk is queued; a background task of the worker sends it, again and again if the server cannot be reached. Waits
+    /// while the queue is full (16 MiB of chunks, or 10 000 messages of all tasks of the worker): a task that is faster than the connection is
+    /// slowed down, and one that sends many chunks waits for the end of an outage.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -242,9 +243,39 @@ fn sanitize_line(message: String) -> String {
     message.chars().take(kept).chain(TRUNCATION_SUFFIX.chars()).collect()
 }
 
+/// The metadata without U+0000, which the engine's database cannot store.
+fn sanitize_metadata(metadata: String) -> String {
+    // It may also be a backslash, and the text `u0000`.
+    if !metadata.contains("\\u0000") {
+        return metadata;
+    }
+    let sanitized = serde_json::from_str(&metadata).map(|value| without_nul(value).to_string());
+    sanitized.unwrap_or(metadata)
+}
+
+fn without_nul(value: Value) -> Value {
+    let replaced = |text: String| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => Value::String(replaced(text)),
+        Value::Array(values) => values.into_iter().map(without_nul).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(key, value)| (replaced(key), without_nul(value))).collect())
+        }
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_has_no_nul() {
+        let metadata = serde_json::json!({"a\0": ["b\0", {"c": "d\\u0000"}], "e": 1});
+        let expected = serde_json::json!({"a\u{fffd}": ["b\u{fffd}", {"c": "d\\u0000"}], "e": 1});
+        assert_eq!(sanitize_metadata(metadata.to_string()), expected.to_string());
+        assert_eq!(sanitize_metadata(String::new()), "");
+    }
 
     #[test]
     fn lines_respect_the_limits_of_the_engine() {

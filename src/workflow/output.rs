@@ -65,6 +65,11 @@ impl TaskOutput {
         (Self { queue, chunk_bytes: bytes(), line_bytes: bytes() }, messages)
     }
 
+    /// The number of messages in the queue.
+    pub(crate) fn queued(&self) -> usize {
+        QUEUE_CAPACITY.saturating_sub(self.queue.capacity())
+    }
+
     /// Adds a log line if the queue has capacity.
     pub(super) fn try_log(&self, origin: MessageOrigin, level: LogLevel, message: String, metadata: String) -> bool {
         let bytes = share(message.len().saturating_add(metadata.len()));

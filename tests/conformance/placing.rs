@@ -127,7 +127,6 @@ async fn c8_desired_labels_select_the_worker(setup: Setup) {
     large.shutdown().await;
 }
 
-/// An expression whose keys are unique to this test.
 async fn w8_the_tasks_of_a_sticky_workflow_run_on_one_worker(setup: Setup) {
     let task = |name: &str| Task::new(name, async |_: Number, context: Context| Ok(context.worker_id()));
     for (sticky, name) in [(Sticky::Soft, "soft"), (Sticky::Hard, "hard")] {
@@ -149,6 +148,7 @@ async fn w8_the_tasks_of_a_sticky_workflow_run_on_one_worker(setup: Setup) {
     }
 }
 
+/// An expression whose keys are unique to this test.
 fn key(setup: &Setup) -> String {
     format!("'{}:' + input.id", setup.name("k"))
 }

@@ -335,6 +335,18 @@ async fn details_contain_a_reason_that_is_written_during_the_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancellation_writes_its_reason_although_a_call_fails() {
+    let (setup, worker) = setup().await;
+    let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
+    setup.engine.faults().inject_times("PutLog", Fault::RefuseGrpc(UNAVAILABLE), 2).unwrap();
+    let report = run.cancel().reason("a bad deploy").send().await.unwrap();
+    assert_eq!(report.effect, Effect::Applied);
+    let details = run.details().await.unwrap();
+    assert_eq!(details.cancellation().unwrap().reason.as_deref(), Some("a bad deploy"));
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn permanent_errors_end_the_observation_of_a_cancel() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();

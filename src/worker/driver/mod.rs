@@ -4,23 +4,6 @@ mod checks;
 mod jobs;
 mod reports;
 mod shutdown;
-fn record_load(worker: &Worker, (running, queued, unreported): (usize, usize, usize)) {
-    let (worker_name, slots) = (worker.name.as_str(), worker.slot_count());
-    telemetry::record(&Measurement::WorkerLoad { worker_name, slots, running, queued, unreported });
-}
-
-/// Whether the worker cannot go on: calls have been refused for too long, or the client is closed.
-fn is_refused(error: &Error, since: &mut Option<Instant>) -> bool {
-    match error.kind() {
-        ErrorKind::Closed => true,
-        // A proxy may refuse a token or a path for a while.
-        ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
-            since.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL
-        }
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests;
 
@@ -311,6 +294,7 @@ impl Driver {
             }
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
+                self.stream_refused_at = None;
                 self.on_stream_lost();
             }
             StreamEvent::Failed(error) => {
@@ -471,7 +455,9 @@ impl Driver {
                 self.disconnected();
                 self.heartbeat_failures.add(self.id, &error);
                 // Transient errors are waited out.
-                if !error.is_transient() {
+                if error.is_transient() {
+                    self.heartbeats_refused_at = None;
+                } else {
                     let is_final = is_refused(&error, &mut self.heartbeats_refused_at);
                     self.fail(error, is_final);
                 }
@@ -588,5 +574,22 @@ impl Driver {
     fn is_drained(&self) -> bool {
         let Phase::Draining(deadlines) = &self.phase else { return false };
         self.assignments.is_idle() && deadlines.are_assignments_over(Instant::now())
+    }
+}
+
+fn record_load(worker: &Worker, (running, queued, unreported): (usize, usize, usize)) {
+    let (worker_name, slots) = (worker.name.as_str(), worker.slot_count());
+    telemetry::record(&Measurement::WorkerLoad { worker_name, slots, running, queued, unreported });
+}
+
+/// Whether the worker cannot go on: calls have been refused for too long, or the client is closed.
+fn is_refused(error: &Error, since: &mut Option<Instant>) -> bool {
+    match error.kind() {
+        ErrorKind::Closed => true,
+        // A proxy may refuse a token or a path for a while.
+        ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
+            since.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL
+        }
+        _ => false,
     }
 }

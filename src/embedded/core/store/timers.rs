@@ -72,7 +72,7 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) fn stop_until(&mut self, at: At) {
-        self.stopped_until = Some(at);
+        self.stopped_until = self.stopped_until.max(Some(at));
     }
 
     pub(crate) fn set(&mut self, at: At, timer: Timer) -> TimerKey {
