@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hatchet::config::{ConfigBuilder, TlsStrategy, TlsVersion};
 use hatchet::embedded::Engine;
 use hatchet::model::Window;
+use hatchet::workflow::WorkflowRef;
 use hatchet::{Client, Config, ErrorKind, RunFilter};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::copy_bidirectional;
@@ -114,9 +115,9 @@ async fn setup(server: &Server<'_>) -> (Engine, ConfigBuilder) {
 async fn call(config: ConfigBuilder) -> [hatchet::Result<()>; 2] {
     let hatchet = Client::new(config.build().unwrap()).unwrap();
     let rest = hatchet.runs(RunFilter::new(Window::all())).count().await.map(drop);
-    let unknown = "00000000-0000-4000-8001-000000000001".parse().unwrap();
-    let grpc = match hatchet.run_handle(unknown).details().await {
-        Err(error) if error.kind() == ErrorKind::RunNotFound => Ok(()),
+    let unknown = WorkflowRef::<(), ()>::new("unknown");
+    let grpc = match hatchet.run(&unknown, &()).start().await {
+        Err(error) if error.kind() == ErrorKind::WorkflowNotFound => Ok(()),
         other => other.map(drop),
     };
     [rest, grpc]

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::outage::Outage;
 use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::feed::{CLIENT_KEY, Listing, Membership, Notifications, Question, Subscription, Tag, Turns, Wanted};
 use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId, WorkflowId};
 use crate::observe::{RunFetch, if_found};
@@ -134,7 +134,9 @@ impl Follower {
             {
                 self.has_ended = true;
                 // In a stream of several runs, this is the error of one of them.
-                return Some(Err(if error.run_id().is_some() { error } else { error.of_run(self.watched.run) }));
+                // The end of the client is not about the run.
+                let is_named = error.run_id().is_some() || error.kind() == ErrorKind::Closed;
+                return Some(Err(if is_named { error } else { error.of_run(self.watched.run) }));
             }
         }
     }

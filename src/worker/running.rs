@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::{Labels, Worker};
-use super::driver::{Command, Driver, Handles};
+use super::driver::{Command, Handles, WorkerDriver};
 use super::guard::describe;
 use super::heartbeat_thread::LastHeartbeat;
 use super::outbox::Recovered;
@@ -84,7 +84,7 @@ impl RunningWorker {
             life: publisher,
             last_heartbeat: last_heartbeat.clone(),
         };
-        let driver = Driver::new(worker, id, journal, handles);
+        let driver = WorkerDriver::new(worker, id, journal, handles);
         let task = Some(tokio::spawn(driver.run()));
         let this = Self { handle: Arc::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::driver::{Driver, Inner};
+use super::driver::{EventsDriver, Inner};
 use super::group::{Group, Subject, Tag};
 use super::slot::Slot;
 use crate::model::RunId;
@@ -12,7 +12,7 @@ use crate::transport::StreamEvent;
 /// Passes messages of the stream to the watches of their runs, while this many runs are watched. Returns how many have arrived.
 pub(super) fn dispatch(inner: &Arc<Inner>, tag: &Tag, watched: usize, messages: usize) -> usize {
     let group = Arc::new(Group::new(Subject::Tag(tag.clone())));
-    let mut driver = Driver::new(Arc::clone(inner), Arc::clone(&group));
+    let mut driver = EventsDriver::new(Arc::clone(inner), Arc::clone(&group));
     // What is made here does not depend on the number of messages.
     let all: Vec<_> = (0..watched)
         .map(|number| {

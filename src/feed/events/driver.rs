@@ -57,7 +57,7 @@ impl Inner {
     pub(super) fn ensure_task(self: &Arc<Self>, group: &Arc<Group>) {
         if !std::mem::replace(&mut group.lock().is_running, true) {
             // If the runtime is gone, the driver is dropped here, which needs the lock.
-            drop(self.tasks.spawn(Driver::new(Arc::clone(self), Arc::clone(group)).run()));
+            drop(self.tasks.spawn(EventsDriver::new(Arc::clone(self), Arc::clone(group)).run()));
         }
     }
 }
@@ -79,7 +79,7 @@ struct List {
 type Fetching = BoxFuture<'static, Result<List>>;
 
 /// Reads the stream of a group, and fetches its lists.
-pub(super) struct Driver {
+pub(super) struct EventsDriver {
     inner: Arc<Inner>,
     group: Arc<Group>,
     stream: ReconnectingStream<RunEvent>,
@@ -97,7 +97,7 @@ pub(super) struct Driver {
     idle_since: Option<Instant>,
 }
 
-impl Driver {
+impl EventsDriver {
     pub(super) fn new(inner: Arc<Inner>, group: Arc<Group>) -> Self {
         let mut stream = ReconnectingStream::new(STREAM);
         if group.subject.has_events() {
@@ -378,7 +378,7 @@ impl Driver {
 }
 
 /// The task has ended, or was never run: the client is closed, or its runtime is gone.
-impl Drop for Driver {
+impl Drop for EventsDriver {
     fn drop(&mut self) {
         let mut state = self.group.lock();
         state.is_running = false;

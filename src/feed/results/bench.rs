@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Driver, Results};
+use super::{Results, ResultsDriver};
 use crate::model::{Payload, RunId};
 use crate::rpc::convert::{RunResults, TaskResult};
 use crate::transport::StreamEvent;
@@ -14,7 +14,7 @@ impl Results {
     /// Passes messages of the stream to their waiters, while this many wait, each for its own run. Returns how many were answered.
     pub(crate) fn dispatch(&self, waiting: usize, messages: usize) -> usize {
         let (_commands, inbox) = mpsc::unbounded_channel();
-        let mut driver = Driver::new(self.rpc.clone(), self.gate.clone(), inbox);
+        let mut driver = ResultsDriver::new(self.rpc.clone(), self.gate.clone(), inbox);
         let probe_at = Instant::now() + Duration::from_secs(10);
         // What is made here does not depend on the number of messages.
         let all: Vec<_> = (0..waiting)

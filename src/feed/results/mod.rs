@@ -94,7 +94,7 @@ impl Results {
             Some(commands) if !commands.is_closed() => commands.clone(),
             _ => {
                 let (sender, inbox) = mpsc::unbounded_channel();
-                drop(self.tasks.spawn(Driver::new(self.rpc.clone(), self.gate.clone(), inbox).run()));
+                drop(self.tasks.spawn(ResultsDriver::new(self.rpc.clone(), self.gate.clone(), inbox).run()));
                 commands.insert(sender).clone()
             }
         }
@@ -137,7 +137,7 @@ impl Drop for LeaveOnDrop {
 
 type Probe = Pin<Box<dyn Future<Output = (RunId, Probed)> + Send>>;
 
-struct Driver {
+struct ResultsDriver {
     rpc: Rpc,
     gate: Gate,
     inbox: mpsc::UnboundedReceiver<Command>,
@@ -160,7 +160,7 @@ struct Driver {
     last_had_ended: bool,
 }
 
-impl Driver {
+impl ResultsDriver {
     fn new(rpc: Rpc, gate: Gate, inbox: mpsc::UnboundedReceiver<Command>) -> Self {
         Self {
             rpc,

@@ -9,10 +9,10 @@ use super::super::heartbeat::Heartbeats;
 use super::super::key::Key;
 use super::super::outbox::Doubt;
 use super::super::ownership::{self, Checked, Held};
-use super::{Driver, MAX_INCOMPLETE_CHECKS};
+use super::{MAX_INCOMPLETE_CHECKS, WorkerDriver};
 use crate::workflow::CancelCause;
 
-impl Driver {
+impl WorkerDriver {
     /// Requests a check with the next heartbeat, which is sent soon.
     pub(super) fn request_check(&mut self) {
         self.must_check = true;

@@ -10,7 +10,7 @@ use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays};
 use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
-use super::Driver;
+use super::WorkerDriver;
 use crate::error::Result;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
@@ -38,7 +38,7 @@ pub(super) enum JobEnds {
     Batch(BatchEnds),
 }
 
-impl Driver {
+impl WorkerDriver {
     pub(super) fn start_job(&mut self, key: Key, Assigned { worker, action, .. }: Assigned) {
         let task = self.worker.actions.get(action.name()).cloned();
         let (environment, attempt) = (self.environment(worker), self.start_attempt(worker, key, action));

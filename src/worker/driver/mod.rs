@@ -63,7 +63,7 @@ const MAX_REPLACEMENT_BYTES: usize = 1000;
 
 /// The background task of a worker. It owns the running attempts.
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own: all combinations occur")]
-pub(super) struct Driver {
+pub(super) struct WorkerDriver {
     worker: Worker,
     id: WorkerId,
     stream: ReconnectingStream<Action>,
@@ -147,7 +147,7 @@ pub(super) struct Handles {
     pub(super) last_heartbeat: LastHeartbeat,
 }
 
-impl Driver {
+impl WorkerDriver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
         let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
         let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());

@@ -4,11 +4,11 @@ use tokio::time::Instant;
 
 use super::super::assignments::{Event, Reported};
 use super::super::outbox::{self, Resolution, ResolvedReport, Saved, Sent};
-use super::{Driver, MAX_REPLACEMENT_BYTES, Saving};
+use super::{MAX_REPLACEMENT_BYTES, Saving, WorkerDriver};
 use crate::error::ErrorKind;
 use crate::rpc::convert::ReportKind;
 
-impl Driver {
+impl WorkerDriver {
     /// Makes the calls that are due.
     pub(super) fn send_reports(&mut self) {
         let is_full = self.outbox.is_full();

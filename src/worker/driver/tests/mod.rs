@@ -276,7 +276,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
     let mut driver = driver(&client);
     let (mut retry_counts, mut assigned) = ([0; 12], 0);
     for step in steps {
-        let on = |driver: &mut Driver, kind, task: u8, retry_count| {
+        let on = |driver: &mut WorkerDriver, kind, task: u8, retry_count| {
             driver.on_action(action(kind, task, retry_count).into());
         };
         match step {
@@ -463,7 +463,7 @@ async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
 }
 
 /// A driver that is not running.
-fn driver(client: &Client) -> Driver {
+fn driver(client: &Client) -> WorkerDriver {
     let id: WorkerId = WORKER.parse().unwrap();
     let life = watch::channel(Life { status: WorkerStatus::starting(id, 0), failure: None }).0;
     let handles = Handles {
@@ -474,5 +474,5 @@ fn driver(client: &Client) -> Driver {
         life,
         last_heartbeat: LastHeartbeat::now(),
     };
-    Driver::new(worker(client), id, None, handles)
+    WorkerDriver::new(worker(client), id, None, handles)
 }
