@@ -412,6 +412,27 @@ async fn a_collector_that_is_aborted_warns_only_if_it_was_collecting() {
     engine.shutdown().await;
 }
 
+/// Those that it has found and not fetched are still in the engine, and are fetched by the next collection.
+#[tokio::test(start_paused = true)]
+async fn a_collection_that_is_stopped_warns_of_the_late_runs_that_it_has_archived() {
+    collect_warnings();
+    let (engine, _) = engine_with_runs().await;
+    sleep(26 * DAY).await;
+    let archive = memory();
+    let collection = archive.collect(&engine.client(), all()).requests_per_second(1).concurrency(1);
+    let collector = collection.every(HOUR).start().unwrap();
+    sleep(Duration::from_secs(24)).await;
+    collector.shutdown().await;
+    let archived = archive.runs(Window::all()).count().await.unwrap();
+    assert!((1..4).contains(&archived), "{archived}");
+    let late = "runs were archived only shortly before the engine would have dropped them";
+    let expected = format!("at_risk={archived} ");
+    let is_exact = |text: &String| text.contains(late) && text.contains(&expected);
+    WARNINGS
+        .with_borrow(|warnings| assert_eq!(warnings.iter().filter(|text| is_exact(text)).count(), 1, "{warnings:?}"));
+    engine.shutdown().await;
+}
+
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
 }
