@@ -259,7 +259,16 @@ async fn runs_at_risk_are_reported_if_they_have_not_ended_and_if_the_collection_
 
     let details = "GET /api/v1/stable/workflow-runs/{run}";
     engine.faults().inject_for(details, Fault::RefuseRest(502), HOUR).unwrap();
-    let error = memory().collect(&client, all()).send().await.unwrap_err();
+    // The runs are listed after 16 seconds, and the fifth is fetched at the earliest five seconds later.
+    let fail_lists = async {
+        sleep(Duration::from_secs(18)).await;
+        let list = "GET /api/v1/stable/tenants/{tenant}/workflow-runs";
+        engine.faults().inject_for(list, Fault::RefuseRest(502), HOUR).unwrap();
+    };
+    let archive = memory();
+    let collection = archive.collect(&client, all()).requests_per_second(1).concurrency(1).send();
+    let (result, ()) = tokio::join!(collection, fail_lists);
+    let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     engine.faults().clear();
     assert_eq!((MEASURED.take().1, warned()), (vec![7], [2, 2, 1]));
@@ -381,6 +390,46 @@ async fn a_collector_varies_its_interval_and_reports_its_last_round() {
     let within = HOUR.mul_f64(0.89)..HOUR.mul_f64(1.11);
     assert!(intervals.iter().all(|interval| within.contains(interval)), "{intervals:?}");
     collector.shutdown().await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_that_is_aborted_warns_only_if_it_was_collecting() {
+    collect_warnings();
+    let (engine, _) = engine_with_runs().await;
+    let client = engine.client();
+    let text = "did not commit its last runs in time";
+    let start = |archive: &Archive| archive.collect(&client, all()).requests_per_second(1).every(HOUR).start().unwrap();
+    let archive = memory();
+    let mut collector = start(&archive);
+    collector.next_result().await.unwrap().unwrap();
+    collector.shutdown_with_timeout(Duration::ZERO).await;
+    assert_eq!(warnings(text), 0);
+    let collector = start(&memory());
+    sleep(Duration::from_secs(30)).await;
+    collector.shutdown_with_timeout(Duration::ZERO).await;
+    assert_eq!(warnings(text), 1);
+    engine.shutdown().await;
+}
+
+/// Those that it has found and not fetched are still in the engine, and are fetched by the next collection.
+#[tokio::test(start_paused = true)]
+async fn a_collection_that_is_stopped_warns_of_the_late_runs_that_it_has_archived() {
+    collect_warnings();
+    let (engine, _) = engine_with_runs().await;
+    sleep(26 * DAY).await;
+    let archive = memory();
+    let collection = archive.collect(&engine.client(), all()).requests_per_second(1).concurrency(1);
+    let collector = collection.every(HOUR).start().unwrap();
+    sleep(Duration::from_secs(24)).await;
+    collector.shutdown().await;
+    let archived = archive.runs(Window::all()).count().await.unwrap();
+    assert!((1..4).contains(&archived), "{archived}");
+    let late = "runs were archived only shortly before the engine would have dropped them";
+    let expected = format!("at_risk={archived} ");
+    let is_exact = |text: &String| text.contains(late) && text.contains(&expected);
+    WARNINGS
+        .with_borrow(|warnings| assert_eq!(warnings.iter().filter(|text| is_exact(text)).count(), 1, "{warnings:?}"));
     engine.shutdown().await;
 }
 

@@ -10,7 +10,7 @@ use futures_core::Stream;
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::collection::{CollectOptions, Collector};
+use super::collection::{CollectOptions, Collection};
 use super::handle::Archive;
 use super::progress::OperationStream;
 use super::report::{CollectReport, CollectedBatch};
@@ -112,7 +112,7 @@ impl CollectBuilder {
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
     /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the start, about fifteen
-    /// requests find the day of the oldest run, and one or two for each rule count the runs at risk. Each call counts once: a retry by the
+    /// requests find the day of the oldest run, and up to four for each rule count the runs at risk. Each call counts once: a retry by the
     /// [policy](Self::retry) is not limited by the rate, only by its backoff and by the retry budget of the client.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.options.requests_per_second = requests;
@@ -192,8 +192,9 @@ impl CollectBuilder {
     /// with [`batches`](Self::batches), the report is available.
     ///
     /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
-    /// again. If the server does not respond for five runs in a row, or responds with 502, 503 or 504, the collection ends with the error of
-    /// the last one. Other errors of the server or of the archive end the collection, too.
+    /// again. If the server does not respond for five runs in a row, or responds with 500, 502, 503 or 504, the collection requests a list. If
+    /// that fails, too, the collection ends with this error; otherwise it continues with the next runs. Errors that do not concern one run, such
+    /// as a refused token, and errors of the archive end the collection.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.
@@ -201,8 +202,8 @@ impl CollectBuilder {
     /// archive cannot be read or written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed at the
-    /// latest about five minutes after they were fetched.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed about
+    /// five minutes after they were fetched, or earlier: when the fetches that have begun by then are finished.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches()?;
         while batches.next().await.transpose()?.is_some() {}
@@ -221,8 +222,8 @@ impl CollectBuilder {
         let client = self.options.client.with(self.options.request)?;
         let open = async move {
             let stop = self.options.stop.clone();
-            let collector = stop.run_until_cancelled(Collector::start(self.options, client)).await;
-            Ok(Box::new(collector.unwrap_or_else(|| Err(Error::closed("the collector")))?))
+            let collection = stop.run_until_cancelled(Collection::start(self.options, client)).await;
+            Ok(Box::new(collection.unwrap_or_else(|| Err(Error::closed("the collector")))?))
         };
         Ok(CollectedBatches(OperationStream::of(open)))
     }

@@ -5,6 +5,8 @@
 //! the engine drops them first.
 
 use std::collections::{HashSet, VecDeque};
+use std::iter;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version};
-use super::days::{LeftAtRisk, MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
+use super::days::{ENDED, LeftAtRisk, MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
 use super::progress::SteppedOperation;
@@ -28,19 +30,19 @@ use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::Gate;
 use crate::list::RunItems;
-use crate::model::{RunDetails, RunFilter, RunId, RunStatus, RunSummary, Window};
+use crate::model::{RunDetails, RunFilter, RunId, RunSummary, Window};
 use crate::observe::DetailsBuilder;
 use crate::telemetry::{Measurement, record};
 
 /// The number of runs that are compared with the archive at once. It is the size of a page of the list.
 const LIST_BATCH: usize = 200;
-/// The number of runs that are fetched before their size is checked.
-const FETCH_BATCH: usize = 32;
 /// The number of runs that are committed at once.
 const COMMIT_RUNS: usize = 10_000;
-/// How long a run that was fetched waits for others until they are committed together. It bounds what a crash loses.
+/// How long a run that was fetched waits for others until they are committed together, besides those that are being fetched then. It bounds
+/// what a crash loses.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
-/// The number of runs in a row that cannot be fetched after which this counts as a problem of the server, and ends the collection.
+/// The number of runs in a row that cannot be fetched after which the collection checks whether the server responds to anything else. If it
+/// does, the problem is these runs, and they must not stop every collection at the same place.
 const MAX_UNREACHED: u32 = 5;
 
 /// What is collected, and how.
@@ -77,8 +79,7 @@ impl CollectOptions {
 
     /// The filter of the runs that can be due, without their time. `None` if no run can.
     async fn filter(&self, client: &Client, gate: &Gate) -> Result<Option<RunFilter>> {
-        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
-        let filter = ended.into_iter().fold(RunFilter::new(Window::all()), RunFilter::status);
+        let filter = ENDED.into_iter().fold(RunFilter::new(Window::all()), RunFilter::status);
         let Some(names) = self.retention.only_workflows() else { return Ok(Some(filter)) };
         let mut workflows = Vec::new();
         for name in names {
@@ -100,7 +101,7 @@ impl CollectOptions {
 }
 
 /// A collection.
-pub(super) struct Collector {
+pub(super) struct Collection {
     options: CollectOptions,
     client: Client,
     gate: Gate,
@@ -117,24 +118,55 @@ pub(super) struct Collector {
     list: Option<(RunItems, ArchivedVersions)>,
     /// The runs to fetch, with their archived versions.
     queue: VecDeque<(RunSummary, Option<Archived>)>,
-    rows: Vec<Row>,
-    size: usize,
-    /// When the first of `rows` was fetched.
-    waiting_since: Option<Instant>,
-    /// The runs of `queue` and `rows`.
+    pending: Pending,
+    /// The runs of `queue` and `pending`.
     ids: HashSet<RunId>,
-    /// The number of runs in a row for which the server did not respond.
+    /// The number of runs in a row that the server could not return.
     unreached: u32,
-    /// `list`, `queue` and `rows` were compared with the archive after this many commits, or more.
+    /// `list`, `queue` and `pending` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
     /// Which runs the engine drops soon. `None` if its retention is unknown.
     risk: Option<Risk>,
     /// The number of these runs that cannot be archived yet.
     left_at_risk: LeftAtRisk,
+    /// The number of runs at risk that were fetched, or given up.
+    late: u64,
     report: CollectReport,
 }
 
-impl Collector {
+/// Runs that were fetched, until they are committed.
+#[derive(Default)]
+struct Pending {
+    rows: Vec<Row>,
+    size: usize,
+    /// When the first of them was fetched.
+    since: Option<Instant>,
+}
+
+impl Pending {
+    fn push(&mut self, row: Row) {
+        self.size += row.size();
+        self.since.get_or_insert_with(Instant::now);
+        self.rows.push(row);
+    }
+
+    /// Whether they are committed now.
+    fn is_full(&self, commit_bytes: usize) -> bool {
+        self.rows.len() >= COMMIT_RUNS
+            || self.size >= commit_bytes
+            || self.since.is_some_and(|since| since.elapsed() >= COMMIT_INTERVAL)
+    }
+}
+
+/// How a collection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Complete,
+    Stopped,
+    Failed,
+}
+
+impl Collection {
     pub(super) async fn start(options: CollectOptions, client: Client) -> Result<Self> {
         let now = client.clock().now();
         let gate = Gate::new(options.concurrency, options.requests_per_second);
@@ -157,9 +189,14 @@ impl Collector {
         let risk = engine_retention.and_then(|retention| Risk::new(now, retention, options.interval));
         // A time replaces the ages here, too: other collections have them.
         let left_at_risk = match risk.filter(|_| options.before.is_none()) {
-            Some(risk) => risk.count_left(&options.archive, &client, &gate, &options.retention).await?,
-            None => LeftAtRisk::default(),
+            Some(risk) => risk.count_left(&options.archive, &client, &gate, &options.retention).await,
+            None => Ok(LeftAtRisk::default()),
         };
+        let left_at_risk = left_at_risk.unwrap_or_else(|error| {
+            let archive = options.archive.url();
+            tracing::warn!(%error, archive, "failed to count the runs at risk that cannot be archived yet; they are not in the report");
+            LeftAtRisk::default()
+        });
         let report = CollectReport {
             at_risk: left_at_risk.total(),
             is_dry_run: options.is_dry_run,
@@ -180,36 +217,35 @@ impl Collector {
             has_first_day: false,
             list: None,
             queue: VecDeque::new(),
-            rows: Vec::new(),
-            size: 0,
-            waiting_since: None,
+            pending: Pending::default(),
             ids: HashSet::new(),
             unreached: 0,
             checked: None,
             risk,
             left_at_risk,
+            late: 0,
             report,
         })
     }
 
     /// Logs and records which runs are at risk, also if the collection has failed.
-    fn report_risk(&self, has_failed: bool) {
+    fn report_risk(&self, end: End) {
         let (archive, report, left) = (self.options.archive.url(), &self.report, self.left_at_risk);
         if !report.is_dry_run {
             // Also if nothing was committed: the gauge is that of this collection.
             record(&Measurement::RunsArchived { archive, archived: 0, at_risk: report.at_risk });
         }
-        let late = report.at_risk.saturating_sub(left.total());
-        if late > 0 && has_failed {
+        let found = report.at_risk.saturating_sub(left.total());
+        if end == End::Failed && found > 0 {
             tracing::warn!(
                 archive,
-                at_risk = late,
+                at_risk = found,
                 "a collection failed, and the engine soon drops runs that it has found"
             );
-        } else if late > 0 {
+        } else if end != End::Failed && self.late > 0 {
             tracing::warn!(
                 archive,
-                at_risk = late,
+                at_risk = self.late,
                 "runs were archived only shortly before the engine would have dropped them"
             );
         }
@@ -287,24 +323,28 @@ impl Collector {
         Ok((list, ArchivedVersions::new(archive, files, self.now)?))
     }
 
-    /// Fetches the next runs of the queue.
+    /// Fetches the runs of the queue, until there is enough to commit or the server cannot return several in a row.
     async fn fetch(&mut self) -> Result<()> {
-        let runs: Vec<_> = self.queue.drain(..self.queue.len().min(FETCH_BATCH)).collect();
-        let (options, client, gate) = (&self.options, &self.client, &self.gate);
-        let mut fetched = stream::iter(runs)
-            .map(|(run, archived)| async move {
-                let has_payloads = options.retention.of(&run.workflow_name).has_payloads();
-                let logs = if has_payloads { options.logs } else { 0 };
-                let details = DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
-                // Another process may fetch the run at the same time: the newer state must have the later time.
-                let fetched_at = client.clock().now();
-                (run, archived, has_payloads, details.map(|details| (details, fetched_at)))
-            })
-            .buffered(self.options.concurrency);
+        let (options, client, gate, queue) = (&self.options, &self.client, &self.gate, &mut self.queue);
+        // The fetches that have begun are finished: their requests were sent.
+        let is_enough = AtomicBool::new(false);
+        let mut fetched =
+            stream::iter(iter::from_fn(|| if is_enough.load(Relaxed) { None } else { queue.pop_front() }))
+                .map(|(run, archived)| async move {
+                    let has_payloads = options.retention.of(&run.workflow_name).has_payloads();
+                    let logs = if has_payloads { options.logs } else { 0 };
+                    let details =
+                        DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
+                    // Another process may fetch the run at the same time: the newer state must have the later time.
+                    let fetched_at = client.clock().now();
+                    (run, archived, has_payloads, details.map(|details| (details, fetched_at)))
+                })
+                .buffered(self.options.concurrency);
         while let Some((run, archived, has_payloads, details)) = fetched.next().await {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             let is_unreached = details.as_ref().is_err_and(is_unreached);
             self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
+            self.late += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
             match details {
                 // It was replayed meanwhile. The next collection finds its end.
                 Ok((details, _)) if details.outcome.is_none() || is_other_attempt(&details) => self.report.active += 1,
@@ -315,11 +355,9 @@ impl Collector {
                     let row = convert::row(&run, &details, has_payloads, archived_at)?;
                     if archived.is_some_and(|archived| archived.version == Version::of(&row)) {
                         self.report.unchanged += 1;
-                        continue;
+                    } else {
+                        self.pending.push(row);
                     }
-                    self.size += row.size();
-                    self.waiting_since.get_or_insert_with(Instant::now);
-                    self.rows.push(row);
                 }
                 Err(error) if error.kind() == ErrorKind::RunNotFound => {
                     tracing::warn!(archive = options.archive.url(), run_id = %run.id, "the engine dropped a run before it was archived");
@@ -328,24 +366,34 @@ impl Collector {
                 Err(error) if is_unreached || is_of_one_run(&error) => {
                     tracing::warn!(archive = options.archive.url(), run_id = %run.id, %error, "failed to fetch a run for the archive");
                     self.report.fetch_errors += 1;
-                    if self.unreached == MAX_UNREACHED {
-                        return Err(error);
-                    }
                 }
                 Err(error) => return Err(error),
             }
+            if self.unreached >= MAX_UNREACHED || self.pending.is_full(options.commit_bytes) {
+                is_enough.store(true, Relaxed);
+            }
+        }
+        drop(fetched);
+        if self.unreached >= MAX_UNREACHED {
+            self.check_server().await?;
+            self.unreached = 0;
         }
         Ok(())
+    }
+
+    /// Sends a request that does not depend on the runs that were not fetched.
+    async fn check_server(&self) -> Result<()> {
+        self.client.runs(Window::since(self.now)).through(self.gate.clone()).newest().await.map(drop)
     }
 
     /// Collects until there is enough to commit, until the end, or until the collection is stopped.
     async fn collect(&mut self) -> Result<()> {
         let stop = self.options.stop.clone();
-        while !self.is_full() {
+        while !self.pending.is_full(self.options.commit_bytes) {
             let next = async {
                 if self.queue.is_empty() { self.read_list().await } else { self.fetch().await.map(|()| true) }
             };
-            // What has been fetched is in `rows` also if the rest is dropped.
+            // What has been fetched is in `pending` also if the rest is dropped.
             if !stop.run_until_cancelled(next).await.unwrap_or(Ok(false))? {
                 break;
             }
@@ -353,16 +401,9 @@ impl Collector {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.rows.len() >= COMMIT_RUNS
-            || self.size >= self.options.commit_bytes
-            || self.waiting_since.is_some_and(|since| since.elapsed() >= COMMIT_INTERVAL)
-    }
-
     async fn commit(&mut self) -> Result<Option<CollectedBatch>> {
-        let rows = std::mem::take(&mut self.rows);
+        let rows = std::mem::take(&mut self.pending).rows;
         self.ids = self.queue.iter().map(|(run, _)| run.id).collect();
-        (self.size, self.waiting_since) = (0, None);
         if rows.is_empty() {
             return Ok(None);
         }
@@ -387,7 +428,7 @@ impl Collector {
     }
 }
 
-impl SteppedOperation for Collector {
+impl SteppedOperation for Collection {
     type Item = CollectedBatch;
     type Report = CollectReport;
 
@@ -396,14 +437,23 @@ impl SteppedOperation for Collector {
         let collected = self.collect().await;
         // Also after an error: what has been fetched is not fetched again.
         let committed = self.commit().await;
+        let archive = self.options.archive.url();
+        if let (Err(_), Err(error)) = (&collected, &committed) {
+            // The first error is returned.
+            tracing::warn!(%error, archive, "failed to commit the runs that were fetched before a collection failed");
+        }
         let batch = collected.and(committed);
         match batch {
             Ok(Some(_)) => {}
-            Ok(None) => {
-                self.report_risk(false);
-                tracing::info!(archive = self.options.archive.url(), report = %self.report, "the collection has ended");
+            Ok(None) if self.options.stop.is_cancelled() => {
+                self.report_risk(End::Stopped);
+                tracing::info!(archive, report = %self.report, "the collection was stopped");
             }
-            Err(_) => self.report_risk(true),
+            Ok(None) => {
+                self.report_risk(End::Complete);
+                tracing::info!(archive, report = %self.report, "the collection has ended");
+            }
+            Err(_) => self.report_risk(End::Failed),
         }
         batch
     }
@@ -415,11 +465,11 @@ impl SteppedOperation for Collector {
 
 /// Whether an error concerns one run, and not the server.
 fn is_of_one_run(error: &Error) -> bool {
-    use ErrorKind::{Decode, Encode, NotFound, Rejected, Server, TooLarge, Unimplemented};
-    matches!(error.kind(), Decode | Encode | NotFound | Rejected | Server | TooLarge | Unimplemented)
+    use ErrorKind::{Decode, Encode, NotFound, Rejected, TooLarge, Unimplemented};
+    matches!(error.kind(), Decode | Encode | NotFound | Rejected | TooLarge | Unimplemented)
 }
 
-/// Whether the server did not respond: because it is down, or because one run is too much for it.
+/// Whether the server did not respond, or failed: because it is down, or because one run is too much for it.
 fn is_unreached(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Unavailable)
+    matches!(error.kind(), ErrorKind::Server | ErrorKind::Timeout | ErrorKind::Unavailable)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -55,7 +56,8 @@ impl CollectBuilder {
     /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a
     /// [cron](Task::cron) can be added. The task does not know how often it runs: set it with [`collected_every`](Self::collected_every). If
     /// an option of the collection is invalid, the runs fail. A collection that is cancelled commits the runs that it has fetched, if this does
-    /// not take longer than the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
+    /// not take longer than the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Its default of one second
+    /// is too short for most stores.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -65,7 +67,7 @@ impl CollectBuilder {
     /// const DAY: Duration = Duration::from_secs(24 * 3600);
     /// let collect = archive.collect(&hatchet, Retention::older_than(20 * DAY)).collected_every(DAY);
     /// let collect = collect.task("archive-runs").cron("0 3 * * *");
-    /// let worker = hatchet.worker("archiver").register(&collect).build()?;
+    /// let worker = hatchet.worker("archiver").register(&collect).cancel_grace_period(Duration::from_secs(30)).build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -125,9 +127,10 @@ impl CollectorBuilder {
         collection.check()?;
         let runtime = runtime::current("a collector", Needs::Timers)?;
         let (results, last_result) = watch::channel(None);
-        let stop = CancellationToken::new();
-        let task = runtime.spawn(collect_regularly(collection, interval, results, stop.clone()));
-        Ok(RunningCollector { last_result, stop, task: AbortOnDropHandle::new(task) })
+        let (stop, is_collecting) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let task = collect_regularly(collection, interval, results, stop.clone(), Arc::clone(&is_collecting));
+        let task = AbortOnDropHandle::new(runtime.spawn(task));
+        Ok(RunningCollector { last_result, stop, is_collecting, task })
     }
 }
 
@@ -138,13 +141,19 @@ async fn collect_regularly(
     interval: Duration,
     results: watch::Sender<LastResult>,
     stop: CancellationToken,
+    is_collecting: Arc<AtomicBool>,
 ) {
     loop {
         let started_at = Instant::now();
+        is_collecting.store(true, Relaxed);
         let result = builder.clone().stopped_by(stop.clone()).send().await;
+        is_collecting.store(false, Relaxed);
         let (archive, is_stopped) = (builder.options.archive.url(), stop.is_cancelled());
         match &result {
             Err(error) if is_stopped && error.kind() == ErrorKind::Closed => {}
+            Err(error) if is_stopped => {
+                tracing::warn!(%error, archive, "the last collection failed; the next one fetches what was not committed");
+            }
             Err(error) => tracing::warn!(%error, archive, "a collection failed; the collector continues"),
             Ok(_) => {}
         }
@@ -174,6 +183,7 @@ async fn collect_regularly(
 pub struct RunningCollector {
     last_result: watch::Receiver<LastResult>,
     stop: CancellationToken,
+    is_collecting: Arc<AtomicBool>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -217,9 +227,11 @@ impl RunningCollector {
         self.stop.cancel();
         // It ends without a result, even if it has panicked.
         if tokio::time::timeout(timeout, &mut self.task).await.is_err() {
-            tracing::warn!(
-                "the collector did not commit its last runs in time; the next collection fetches them again"
-            );
+            if self.is_collecting.load(Relaxed) {
+                tracing::warn!(
+                    "the collector did not commit its last runs in time; the next collection fetches them again"
+                );
+            }
             self.task.abort();
             let _ = self.task.await;
         }

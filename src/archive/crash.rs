@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -24,6 +25,8 @@ pub(super) struct Crash {
     damages: Arc<AtomicBool>,
     /// The object whose operations fail.
     fails: Arc<Mutex<Vec<String>>>,
+    /// How long each operation waits.
+    delay: Arc<Mutex<Duration>>,
 }
 
 impl Crash {
@@ -39,6 +42,18 @@ impl Crash {
     /// Whether the next object is refused.
     pub(super) fn is_refused(&self) -> bool {
         self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    }
+
+    /// Delays each operation by this time.
+    pub(super) fn delay_by(&self, delay: Duration) {
+        *lock(&self.delay) = delay;
+    }
+
+    pub(super) async fn delay(&self) {
+        let delay = *lock(&self.delay);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
     }
 
     /// Makes the operations of one object fail.

@@ -15,6 +15,9 @@ use crate::model::{RunFilter, RunStatus, Total, Window};
 /// The resolution of creation times.
 pub(super) const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 
+/// The statuses of runs that have ended.
+pub(super) const ENDED: [RunStatus; 4] =
+    [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
 /// A run that the engine drops within this time counts as at risk.
 const MARGIN: Duration = Duration::from_secs(24 * 3600);
 /// The server stops counting at this number.
@@ -125,8 +128,7 @@ impl Risk {
         workflow: Option<&str>,
     ) -> Result<u64> {
         let Some(since) = rule.last_due(self.now).map(|last| last + MICROSECOND) else { return Ok(0) };
-        let ended = [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
-        let statuses: Vec<_> = ended.into_iter().filter(|status| rule.selects(status)).collect();
+        let statuses: Vec<_> = ENDED.into_iter().filter(|status| rule.selects(status)).collect();
         if since > self.until || statuses.is_empty() {
             return Ok(0);
         }

@@ -123,6 +123,9 @@ impl Log {
         for object in new {
             let expected = commit_path(state.commits + 1);
             if object.path != expected {
+                if state.commits == 0 {
+                    return Err(self.lost(&format_args!("it has the commit {}, and not those before it", object.path)));
+                }
                 return Err(corrupt(&expected, &"expected a commit, got none"));
             }
             let commit: Commit = self.read(&object.path).await?;
@@ -189,8 +192,13 @@ impl Log {
         Ok(lock(&self.last).clone())
     }
 
-    /// Adds a commit after a state. Returns `false` if another commit has this place; the next state contains it.
+    /// Adds a commit after a state. Returns `false` if another commit has this place; the next state contains it. It is an error if the
+    /// manifest was lost after this process has read the state: nothing could read the new commit without those before it.
     pub(super) async fn commit(&self, state: &State, commit: &Commit) -> Result<bool> {
+        let is_missing = state.commits > 0 && self.store.length(&commit_path(state.commits)).await?.is_none();
+        if is_missing && self.complete_state().await?.commits > state.commits {
+            return Ok(false);
+        }
         self.check_store().await?;
         let number = state.commits + 1;
         let (path, content) = (commit_path(number), json(commit)?);
@@ -368,5 +376,28 @@ mod tests {
         }
         store.put(&state_path(COMMITS_PER_STATE), "{".into()).await.unwrap();
         assert_eq!(Log::new(store).state().await.unwrap().files().count(), 51);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_read_the_manifest_does_not_continue_it_after_it_was_lost() {
+        let store = Store::open("memory://", Vec::new()).unwrap();
+        let log = Log::new(store.clone());
+        for number in 0..3 {
+            let state = log.state().await.unwrap();
+            assert!(log.commit(&state, &commit(&number.to_string())).await.unwrap());
+        }
+        let state = log.state().await.unwrap();
+        for number in 1..=3 {
+            store.delete(&commit_path(number)).await.unwrap();
+        }
+        let error = log.commit(&state, &commit("3")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("the manifest of the archive memory:// is lost"), "{error}");
+        assert_eq!(store.list(COMMITS, None).await.unwrap(), []);
+        // Such a commit of an earlier version does not look like a new archive.
+        store.put(&commit_path(4), json(&commit("3")).unwrap()).await.unwrap();
+        let error = Log::new(store).state().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(error.to_string().contains("the manifest of the archive memory:// is lost"), "{error}");
     }
 }

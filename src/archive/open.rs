@@ -140,7 +140,8 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
         _ => None,
     };
     if let Some(path) = path {
-        return Ok(Opened { objects: folder(&path)?, hint: None, folder: Some(path) });
+        let (objects, path) = folder(&path)?;
+        return Ok(Opened { objects, hint: None, folder: Some(path) });
     }
     let objects: Arc<dyn ObjectStore> = match (kind, parsed) {
         (Kind::Memory, _) => Arc::new(InMemory::new()),
@@ -192,11 +193,13 @@ fn invalid(problem: impl fmt::Display) -> Error {
     Error::invalid("archive URL", problem)
 }
 
-fn folder(path: &Path) -> Result<Arc<dyn ObjectStore>> {
+/// Opens a folder, and returns its absolute path: the process may change its working directory.
+fn folder(path: &Path) -> Result<(Arc<dyn ObjectStore>, PathBuf)> {
     let failed = || Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}", path.display()));
     std::fs::create_dir_all(path).map_err(|error| failed().with_source(error))?;
-    let store = LocalFileSystem::new_with_prefix(path).map_err(|error| failed().with_source(error))?;
-    Ok(Arc::new(store.with_fsync(true)))
+    let path = path.canonicalize().map_err(|error| failed().with_source(error))?;
+    let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| failed().with_source(error))?;
+    Ok((Arc::new(store.with_fsync(true)), path))
 }
 
 #[cfg(test)]
@@ -273,6 +276,15 @@ mod tests {
         assert!(Kind::S3.reads_variable("AWS_ENDPOINT_URL") && !Kind::S3.reads_variable("ENDPOINT"));
         assert!(Kind::Gcs.reads_variable("GOOGLE_SERVICE_ACCOUNT") && !Kind::Gcs.reads_variable("BUCKET"));
         assert!(Kind::Azure.reads_variable("AZURE_STORAGE_TOKEN") && !Kind::Azure.reads_variable("TOKEN"));
+    }
+
+    #[test]
+    fn the_path_of_a_folder_is_resolved_when_it_is_opened() {
+        let parent = std::env::temp_dir().canonicalize().unwrap().join(format!("hatchet-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir_all(parent.join("other")).unwrap();
+        let opened = open(parent.join("other/../archive").to_str().unwrap(), Vec::new()).unwrap();
+        assert_eq!(opened.folder, Some(parent.join("archive")));
+        std::fs::remove_dir_all(parent).unwrap();
     }
 
     #[test]

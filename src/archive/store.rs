@@ -181,7 +181,9 @@ impl Store {
     ) -> Result<T> {
         let failed =
             || Error::new(ErrorKind::Storage, format!("failed to {operation} {path} in the archive {}", self.url));
-        let done = tokio::task::spawn_blocking(work).await.map_err(|error| failed().with_source(error))?;
+        let done = tokio::time::timeout(OPERATION_TIMEOUT, tokio::task::spawn_blocking(work)).await;
+        let done = done.map_err(|_| self.error(operation, path, Failure::Timeout))?;
+        let done = done.map_err(|error| failed().with_source(error))?;
         done.map_err(|error| failed().with_source(error))
     }
 
@@ -192,6 +194,8 @@ impl Store {
         path: &str,
         future: impl Future<Output = object_store::Result<T>>,
     ) -> std::result::Result<T, Failure> {
+        #[cfg(test)]
+        self.crash.delay().await;
         #[cfg(test)]
         self.crash.before(operation, path)?;
         let result = match tokio::time::timeout(OPERATION_TIMEOUT, future).await {

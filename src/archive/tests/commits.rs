@@ -30,10 +30,10 @@ async fn a_slow_collection_commits_every_few_minutes() {
         assert_eq!(bench.other().runs(Window::all()).count().await.unwrap(), runs);
     }
     assert_eq!((runs, batches.report().archived), (300, 300));
-    // 16 requests at the start, of which the first is sent at once, one for each page of 200 runs, and three for each run. A commit follows
-    // the round of 32 runs in which five minutes have passed.
+    // 16 requests at the start, of which the first is sent at once, one for each page of 200 runs, and three for each run. The first
+    // runs are complete after eight times three requests. A commit follows five minutes later, when the eight fetches in progress are finished.
     let seconds: Vec<_> = commits.iter().map(Duration::as_secs).collect();
-    assert_eq!(seconds, [15 + 1 + 3 * 4 * 32, 15 + 2 + 3 * (200 + 32), 15 + 2 + 3 * 300]);
+    assert_eq!(seconds, [15 + 1 + 3 * 108, 15 + 2 + 3 * 2 * 108, 15 + 2 + 3 * 300]);
     bench.end().await;
 }
 
@@ -79,15 +79,37 @@ async fn a_task_commits_what_it_has_fetched_when_its_worker_shuts_down() {
     bench.end().await;
 }
 
+/// The condition in the guide.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_task_commits_if_the_store_takes_less_than_its_grace_period() {
+    for (grace, expected) in [(1, 0..1), (30, 40..60)] {
+        let bench = with_runs(100).await;
+        let task = bench.archive.collect(&bench.client, all()).requests_per_second(RATE).task("archive-runs");
+        let worker = bench.client.worker("archiver").register(&task).shutdown_grace_period(Duration::ZERO);
+        let worker = worker.cancel_grace_period(Duration::from_secs(grace));
+        let worker = worker.build().unwrap().start().await.unwrap();
+        bench.client.run(&task, &()).start().await.unwrap();
+        sleep(3 * MINUTE).await;
+        bench.store.crash().delay_by(Duration::from_millis(500));
+        worker.shutdown().await;
+        bench.store.crash().delay_by(Duration::ZERO);
+        let archived = bench.archived().await.len();
+        assert!(expected.contains(&archived), "{archived} in {grace} s");
+        bench.end().await;
+    }
+}
+
 /// What was fetched before an error is committed without an item, and is in the report.
 #[tokio::test(start_paused = true)]
 async fn runs_that_were_fetched_before_an_error_are_committed_and_reported() {
     let bench = with_runs(40).await;
-    let collection = bench.archive.collect(&bench.client, all()).requests_per_second(RATE);
+    let collection = bench.archive.collect(&bench.client, all()).requests_per_second(RATE).concurrency(1);
     let mut batches = collection.batches().unwrap();
     let fail = async {
-        sleep(2 * MINUTE).await;
-        bench.engine.faults().inject_for(FETCH, Fault::RefuseRest(503), HOUR).unwrap();
+        sleep(MINUTE + MINUTE / 2).await;
+        for call in [FETCH, LIST] {
+            bench.engine.faults().inject_for(call, Fault::RefuseRest(503), HOUR).unwrap();
+        }
     };
     let (first, ()) = tokio::join!(batches.next(), fail);
     let error = first.unwrap().unwrap_err();

@@ -94,7 +94,7 @@ async fn the_number_of_calls_is_known() {
         }
         counts.into_iter().map(|(call, count)| format!("{call}: {count}")).collect::<Vec<_>>()
     };
-    // Three files in one commit, after the one that begins the archive. Until then, it is checked that there are no files.
+    // Three files in one commit, after the one that begins the archive and still exists. Until then, it is checked that there are no files.
     let log = Crash::default();
     bench.crashing(&log).collect(&bench.client, all()).send().await.unwrap();
     assert_eq!(
@@ -104,6 +104,7 @@ async fn the_number_of_calls_is_known() {
             "list manifest/commits: 7",
             "list manifest/states: 6",
             "list runs: 6",
+            "read manifest/commits: 1",
             "read runs: 3",
             "write manifest/commits: 2",
             "write manifest/probes: 2",

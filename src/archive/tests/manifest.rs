@@ -125,3 +125,27 @@ async fn a_damaged_commit_can_be_replaced_by_one_that_changes_nothing() {
     commit(&archive, 3..4).await;
     assert_eq!(number_of_files(&archive).await, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_runs_while_the_manifest_is_lost_does_not_begin_another() {
+    let bench = Bench::new().await;
+    bench.start(0..2).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    let files = bench.store.list("runs", None).await.unwrap().len();
+    for object in bench.store.list("manifest", None).await.unwrap() {
+        bench.store.delete(&object.path).await.unwrap();
+    }
+    bench.start(2..4).await;
+    for error in [
+        bench.archive.collect(&bench.client, all()).send().await.unwrap_err(),
+        sweep(&bench.archive).send().await.unwrap_err(),
+        bench.other().collect(&bench.client, all()).send().await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("the manifest of the archive memory:// is lost"), "{error}");
+    }
+    assert_eq!(count(&bench.store, "manifest").await, 0);
+    // The file of the second collection was written before its commit failed.
+    assert_eq!(count(&bench.store, "runs").await, files + 1);
+    bench.end().await;
+}
