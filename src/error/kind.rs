@@ -55,7 +55,7 @@ pub enum ErrorKind {
     RunFailed,
     /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).
     RunState,
-    /// The store of an archive cannot be read or written. The [`source`](StdError::source) is the error of the store, if there is one.
+    /// The store of an archive cannot be read or written. The [`source`](std::error::Error::source) is the error of the store, if there is one.
     Storage,
     /// A file of an archive is damaged, or its manifest was written by a newer version of this crate. The text names the file, or the column
     /// whose value is invalid.
