@@ -118,11 +118,14 @@ pub struct ChildTrigger {
     pub parent_run_id: Option<RunId>,
 }
 
+/// The key of the id of the parent's run in the metadata of a child.
+pub(crate) const PARENT_RUN_KEY: &str = "hatchet__parent_workflow_run_id";
+
 /// Reads the trigger of a run from its metadata and its parent task.
 pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>) -> Trigger {
     let text = |key: &str| engine.get(key).and_then(Value::as_str);
     if let Some(parent_task) = parent_task {
-        let parent_run_id = text("hatchet__parent_workflow_run_id").and_then(|id| id.parse().ok());
+        let parent_run_id = text(PARENT_RUN_KEY).and_then(|id| id.parse().ok());
         return Trigger::Child(ChildTrigger { parent_task_id: parent_task, parent_run_id });
     }
     if let Some(id) = text("hatchet__event_id").and_then(|id| id.parse().ok()) {

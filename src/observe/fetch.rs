@@ -14,6 +14,7 @@ use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, Question, creation_deadline, pass};
+use crate::model::trigger::PARENT_RUN_KEY;
 use crate::model::{Attempt, RunDetails, RunId, attempt_number};
 use crate::rpc::convert::ListRow;
 use crate::transport::Polling;
@@ -206,6 +207,9 @@ pub(crate) fn may_recover(error: &Error) -> bool {
 
 /// Whether REST has caught up.
 fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut Stability) -> bool {
+    if lacks_parent(view) {
+        return false;
+    }
     let events = view.tasks.iter().map(|task| task.events.len()).sum();
     match resolution {
         Resolution::Lagging => false,
@@ -218,6 +222,12 @@ fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut St
             !view.tasks.iter().filter(|task| !task.events.is_empty()).any(may_be_behind) || stability.is_stable(events)
         }
     }
+}
+
+/// Whether the run is a child, and REST shows it without its tasks, which name the parent.
+fn lacks_parent(view: &RunView<'_>) -> bool {
+    let is_child = view.evidence.grpc.as_ref().is_some_and(|run| run.metadata.contains_key(PARENT_RUN_KEY));
+    is_child && view.evidence.rest.as_ref().is_some_and(|run| run.tasks.is_empty())
 }
 
 /// Whether the events of a task contain the end of the attempt that the run shows.
