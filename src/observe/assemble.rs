@@ -154,6 +154,7 @@ mod tests {
         assert_eq!((details.status, details.outcome), (RunStatus::Running, None));
         assert_eq!((details.tasks[0].status.clone(), details.tasks[0].attempts.len()), (RunStatus::Running, 1));
     }
+
     /// While a DAG run continues, REST can show the end of a task before the events of its last attempt.
     #[test]
     fn the_end_of_a_later_attempt_is_not_that_of_an_earlier_one() {

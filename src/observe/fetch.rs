@@ -302,6 +302,18 @@ mod tests {
     }
 
     #[test]
+    fn a_child_without_its_tasks_lacks_its_parent() {
+        let mut evidence = evidence("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[]);
+        let lacks = |evidence: &Evidence| lacks_parent(&RunView::new(run(), evidence));
+        evidence.rest.as_mut().unwrap().tasks.clear();
+        assert!(!lacks(&evidence), "it is no child");
+        evidence.grpc.as_mut().unwrap().metadata.insert(PARENT_RUN_KEY.into(), "a parent".into());
+        assert!(lacks(&evidence));
+        evidence.rest = None;
+        assert!(!lacks(&evidence), "REST may not be reachable");
+    }
+
+    #[test]
     fn an_end_is_consistent_only_with_its_event() {
         let mut stability = Stability::default();
         let mut consistent = |events: &[(&str, &str)]| {
