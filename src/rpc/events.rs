@@ -10,7 +10,7 @@ use super::pb::{
 use super::{Method, Unary};
 use crate::config::RequestOptions;
 use crate::error::Result;
-use crate::model::{EventId, TaskId, parse_id};
+use crate::model::{EventId, LogLevel, TaskId, parse_id};
 use crate::time::to_proto;
 
 static PUSH: Method<PushEventRequest, Event> = Method::once("Push", "/EventsService/Push");
@@ -52,28 +52,14 @@ impl Events {
         Ok(response.events.into_iter().map(|event| parse_id(&event.event_id)).collect())
     }
 
-    /// Adds a line to a task's log, in whatever state the task is. The metadata is the text of a JSON object.
-    pub(crate) async fn put_log(
-        &self,
-        task: TaskId,
-        level: &str,
-        message: String,
-        metadata: String,
-        attempt: u32,
-    ) -> Result<()> {
-        self.unary.call(&PUT_LOG, log_request(task, level, message, metadata, attempt)).await.map(drop)
+    /// Adds a line to a task's log, in whatever state the task is.
+    pub(crate) async fn put_log(&self, line: NewLogLine) -> Result<()> {
+        self.unary.call(&PUT_LOG, line.into()).await.map(drop)
     }
 
     /// The same without retries.
-    pub(crate) async fn put_log_once(
-        &self,
-        task: TaskId,
-        level: &str,
-        message: String,
-        metadata: String,
-        attempt: u32,
-    ) -> Result<()> {
-        self.unary.call(&PUT_LOG_ONCE, log_request(task, level, message, metadata, attempt)).await.map(drop)
+    pub(crate) async fn put_log_once(&self, line: NewLogLine) -> Result<()> {
+        self.unary.call(&PUT_LOG_ONCE, line.into()).await.map(drop)
     }
 
     /// Sends a chunk to those who follow the run, without retries. The engine delivers chunks of one task in the order of their indexes, and
@@ -96,13 +82,27 @@ impl Events {
     }
 }
 
-fn log_request(task: TaskId, level: &str, message: String, metadata: String, attempt: u32) -> PutLogRequest {
-    PutLogRequest {
-        task_run_external_id: task.into(),
-        message,
-        level: Some(level.to_owned()),
-        metadata,
-        task_retry_count: i32::try_from(attempt.saturating_sub(1)).ok(),
-        ..Default::default()
+/// A line for the log of a task.
+#[derive(Debug, Clone)]
+pub(crate) struct NewLogLine {
+    pub(crate) task: TaskId,
+    /// The number of the attempt, starting at 1.
+    pub(crate) attempt: u32,
+    pub(crate) level: LogLevel,
+    pub(crate) message: String,
+    /// The text of a JSON object.
+    pub(crate) metadata: String,
+}
+
+impl From<NewLogLine> for PutLogRequest {
+    fn from(line: NewLogLine) -> Self {
+        Self {
+            task_run_external_id: line.task.into(),
+            message: line.message,
+            level: Some(line.level.to_string()),
+            metadata: line.metadata,
+            task_retry_count: i32::try_from(line.attempt.saturating_sub(1)).ok(),
+            ..Self::default()
+        }
     }
 }

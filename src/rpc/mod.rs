@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub(crate) use admin::Admin;
 pub(crate) use dispatcher::Dispatcher;
-pub(crate) use events::Events;
+pub(crate) use events::{Events, NewLogLine};
 pub(crate) use rest::Rest;
 pub(crate) use workflows::Workflows;
 

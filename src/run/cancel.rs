@@ -17,8 +17,9 @@ use super::resend::Resend;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Effect, RunDetails, RunId, RunReport, TaskId};
+use crate::model::{Effect, LogLevel, RunDetails, RunId, RunReport, TaskId};
 use crate::observe::RunFetch;
+use crate::rpc::NewLogLine;
 use crate::time::MAX_DURATION;
 
 /// How long a cancellation may take to have an effect, by default.
@@ -403,8 +404,9 @@ async fn write_reasons(client: &Client, active: &[ActiveRun], options: &CancelOp
     let with_line = active.iter().filter_map(|active| Some((active, options.line(active.run)?)));
     let lines = with_line.flat_map(|(active, (text, metadata))| {
         active.tasks.iter().map(move |(task, attempt)| {
-            let line = client.rpc().events.put_log(*task, "INFO", text.clone(), metadata.clone(), *attempt);
-            async move { (active.run, line.await) }
+            let (message, metadata) = (text.clone(), metadata.clone());
+            let line = NewLogLine { task: *task, attempt: *attempt, level: LogLevel::Info, message, metadata };
+            async move { (active.run, client.rpc().events.put_log(line).await) }
         })
     });
     let written: Vec<_> = stream::iter(lines.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_CALLS).collect().await;

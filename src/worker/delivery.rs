@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::rpc::Rpc;
+use crate::rpc::{NewLogLine, Rpc};
 use crate::sync::lock;
 use crate::transport::retry_delay;
 use crate::workflow::{MessageOrigin, TaskContent, TaskMessage};
@@ -49,7 +49,7 @@ struct Failures {
 /// A message in the form in which it is sent.
 #[derive(Clone)]
 enum Unsent {
-    Line { level: String, message: String, metadata: String },
+    Line(NewLogLine),
     Chunk { index: i64, at: DateTime<Utc>, text: String },
 }
 
@@ -68,7 +68,8 @@ impl Delivery {
         // It counts as queued until the end.
         let (unsent, _permit) = match content {
             TaskContent::Log { level, message, metadata, permit } => {
-                (Unsent::Line { level: level.to_string(), message, metadata }, permit)
+                let MessageOrigin { task, attempt, .. } = origin;
+                (Unsent::Line(NewLogLine { task, attempt, level, message, metadata }), permit)
             }
             TaskContent::Chunk { index, at, content, permit } => {
                 (Unsent::Chunk { index, at, text: content.encode() }, permit)
@@ -86,7 +87,10 @@ impl Delivery {
                 turn = Some(self.turn.acquire().await);
                 self.pause().await;
             }
-            let sent = self.call(origin, unsent.clone()).await;
+            let sent = match unsent.clone() {
+                Unsent::Line(line) => self.rpc.events.put_log_once(line).await,
+                Unsent::Chunk { index, at, text } => self.rpc.events.put_chunk_once(origin.task, at, index, text).await,
+            };
             let now = Instant::now();
             let mut outage = lock(&self.outage);
             let Err(error) = sent else {
@@ -115,15 +119,6 @@ impl Delivery {
         tokio::select! {
             () = sleep_until(until) => {}
             () = accepted => {}
-        }
-    }
-
-    async fn call(&self, MessageOrigin { task, attempt, .. }: MessageOrigin, unsent: Unsent) -> Result<()> {
-        match unsent {
-            Unsent::Line { level, message, metadata } => {
-                self.rpc.events.put_log_once(task, &level, message, metadata, attempt).await
-            }
-            Unsent::Chunk { index, at, text } => self.rpc.events.put_chunk_once(task, at, index, text).await,
         }
     }
 }
