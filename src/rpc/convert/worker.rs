@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{LabelValue, Priority, RunId, TaskId, WorkerId};
+#[cfg(feature = "embedded")]
+use crate::model::Priority;
+use crate::model::{LabelValue, RunId, TaskId, WorkerId};
 use crate::rpc::pb;
 use crate::time::to_proto;
 
