@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+#[path = "support/cost.rs"]
+mod cost;
 mod support;
 
 use std::time::Duration;
@@ -15,6 +17,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
+
+use self::cost::cost;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -42,13 +46,6 @@ fn work() -> Task<Seconds, u32> {
 async fn worker_row(hatchet: &Client, worker: &RunningWorker) -> Value {
     let (_, body) = hatchet.raw_rest(Method::GET, &format!("/api/v1/workers/{}", worker.id()), None).await.unwrap();
     serde_json::from_slice(&body).unwrap()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the cost of virtual time is measured in real time")]
-async fn real_time(virtual_time: impl Future) -> Duration {
-    let start = std::time::Instant::now();
-    virtual_time.await;
-    start.elapsed()
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +94,7 @@ async fn idle_days_are_fast() {
     let (hatchet, task) = (engine.client(), work());
     let running = support::start_worker(&hatchet, &task).await;
     // Sending all heartbeats took minutes.
-    let cost = real_time(sleep(5 * DAY)).await;
+    let cost = cost(sleep(5 * DAY)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
     // The worker is active and gets tasks immediately.
     let row = worker_row(&hatchet, &running).await;
@@ -117,7 +114,7 @@ async fn a_task_that_takes_days_is_not_reassigned() {
     let (hatchet, task) = (engine.client(), work());
     let running = support::start_worker(&hatchet, &task).await;
     let run = hatchet.run(&task, &seconds(3 * DAY.as_secs())).start().await.unwrap();
-    let cost = real_time(sleep(3 * DAY + SECOND)).await;
+    let cost = cost(sleep(3 * DAY + SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
     assert_eq!(run.result().await.unwrap(), 1, "the task was not reassigned");
     assert_eq!(running.shutdown().await.completed, 1);
@@ -128,7 +125,7 @@ async fn crons_of_idle_days_run() {
     let engine = Engine::builder().now("2027-06-01T00:00:00Z".parse().unwrap()).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work().cron("0 * * * *").cron_input(&seconds(60)));
     let running = support::start_worker(&hatchet, &task).await;
-    let cost = real_time(sleep(2 * DAY + 2 * 60 * SECOND)).await;
+    let cost = cost(sleep(2 * DAY + 2 * 60 * SECOND)).await;
     assert!(cost < Duration::from_secs(10), "{cost:?}");
     assert_eq!(running.shutdown().await.completed, 48);
 }

@@ -386,7 +386,11 @@ async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setu
         Ok(n)
     });
     let worker = setup.worker(&chat).await;
-    let chunks = texts(setup.hatchet.run(&chat, &Number { n: 50 }).chunks()).await;
+    let mut chunks = texts(setup.hatchet.run(&chat, &Number { n: 50 }).chunks()).await;
+    // A loaded real engine may announce the end of the run, and close the stream, before it announces the end of the attempt.
+    if setup.engine.is_none() {
+        chunks.truncate(chunks.len() - usize::from(chunks.ends_with(&["interrupted".to_owned()])));
+    }
     assert_eq!(chunks, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
     let (mut watch, mut states) = (setup.hatchet.run(&chat, &ONE).watch(), Vec::new());
     while let Some(change) = watch.next().await {

@@ -1,0 +1,19 @@
+//! The cost of virtual time.
+
+use std::time::Duration;
+
+/// The processor time of this thread, which other programs do not affect. If the system does not report it, the real time.
+#[expect(clippy::disallowed_methods, reason = "the cost of virtual time is measured in real time")]
+pub(crate) async fn cost(virtual_time: impl Future) -> Duration {
+    let (real, used) = (std::time::Instant::now(), processor_time());
+    virtual_time.await;
+    used.zip(processor_time()).map_or_else(|| real.elapsed(), |(before, after)| after - before)
+}
+
+/// From Linux, in units of 10 ms.
+fn processor_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>()?;
+    Some(Duration::from_millis(10 * ticks))
+}
