@@ -39,8 +39,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // On a thread for blocking code, so that other tasks and the heartbeats of the worker continue.
     let primes = Task::blocking("example-primes", |limit: Limit, context: Context| count_primes(&limit, &context));
     let hello: Task<(), String> = Task::new("example-hello", async |(): (), _: Context| Ok("hello".into()));
-    // Each attempt occupies a processor.
-    let slots = std::thread::available_parallelism()?.get().try_into()?;
+    // Each blocking attempt occupies a CPU core. One more slot is for `hello`.
+    let slots = (std::thread::available_parallelism()?.get() + 1).try_into()?;
     let worker = hatchet.worker("counter").slots(slots).register(&primes).register(&hello).build()?.start().await?;
 
     println!("{} primes below 100 000", hatchet.run(&primes, &Limit { below: 100_000 }).result().await?);

@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let check = Task::new("check", async |claim: Claim, _: Context| Ok(Checked { amount: claim.amount.round() }));
     let refund = Task::with_state("refund", check.clone(), async |check, claim: Claim, context: Context| {
-        // The type of the output is known. An error for a task that is not a parent is never retried.
+        // The type of the output is known. Reading the output of a task that is not a parent fails the task without a retry.
         let checked = context.output_of(&check)?;
         Ok(format!("{} for {}", checked.amount, claim.customer))
     })

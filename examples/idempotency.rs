@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("second request: {error}; its run: {:?}", error.existing_run_id());
     }
 
-    // The run that has the key, whichever request has started it.
+    // The run that has the key, whichever request started it.
     let run = hatchet.run(&charge, &order).start_or_existing().await?;
     println!("{}; runs in the engine: {}", run.result().await?, engine.run_count().await);
 

@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let order = order.retries(1);
     let worker = hatchet.worker("orders").register(&order).register(&charge).build()?.start().await?;
 
-    // The metadata of the run gets the trace of this span.
+    // The metadata of the run carries the trace context of this span.
     let request = async { hatchet.run(&order, &()).result().await };
     println!("charged {}", request.instrument(info_span!("request")).await?);
 

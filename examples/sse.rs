@@ -105,7 +105,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("open http://{}/", listener.local_addr()?);
     let stop = async {
-        // Without signals, the process is ended by its parent.
+        // If Ctrl-C cannot be received, run until the process is killed.
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }

@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     println!("{}: {}", run.details().await?.trigger, run.result().await?);
 
-    // A cron starts a run at each of its times. This one has six fields, the first of which is the second.
+    // A cron starts a run at each of its times. This one has six fields, the first of which is for seconds.
     let spec = CronSpec::new("triggers-every-second", "* * * * * *");
     let cron = hatchet.cron(&mail, &Mail { to: "all@example.com".into() }, spec).send().await?;
     sleep(Duration::from_secs(3)).await;
