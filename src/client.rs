@@ -101,7 +101,7 @@ impl Client {
     /// Closes this client and all of its clones, and waits until the streams and tasks that they share have ended.
     ///
     /// Pending waits and [`RunWatch`](crate::stream::RunWatch) streams, and all later calls, return [`ErrorKind::Closed`]. Calls that have
-    /// been sent still complete. Shut down the workers of the client first: they could not report their results anymore. A client that is
+    /// been sent still complete. Shut down the workers of the client first: otherwise, they can no longer report their results. A client that is
     /// dropped closes without waiting.
     ///
     /// ```no_run
@@ -114,7 +114,7 @@ impl Client {
     /// ```
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped after its first poll, the client is closed.
+    /// If the future is dropped after its first poll, the client is closed, but its streams and tasks may still be ending. Call the method again to wait for them.
     pub async fn close(&self) {
         self.0.rpc.close();
         self.0.feed.close().await;

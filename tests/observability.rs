@@ -332,7 +332,7 @@ impl Recorder for Kinds {
             Measurement::Retry { call, .. } => format!("retry {call}"),
             Measurement::StreamLost { stream, .. } => format!("lost {stream}"),
             Measurement::AttemptStarted { task_name, .. } => format!("started {task_name}"),
-            Measurement::AttemptEnded { task_name, result, .. } => format!("{} {task_name}", result.name()),
+            Measurement::AttemptEnded { task_name, result, .. } => format!("{} {task_name}", result.as_str()),
             Measurement::WorkerLoad { worker_name, running, .. } => format!("{worker_name} {running}"),
             other => format!("{other:?}"),
         };
@@ -461,7 +461,7 @@ async fn o4_calls_streams_attempts_and_slots_are_measured() {
     let found = kinds.0.lock().unwrap().clone();
     for kind in [
         "started flaky",
-        &format!("{} flaky", AttemptResult::Failed.name()),
+        &format!("{} flaky", AttemptResult::Failed.as_str()),
         "completed flaky",
         "observed 1",
         "observed 0",

@@ -277,7 +277,7 @@ async fn a_task_that_needs_more_slots_than_its_worker_has_is_refused() {
     let engine = Engine::start().await.unwrap();
     let large: Task<(), ()> = Task::new("large", async |(): (), _: Context| Ok(())).slots(3);
     let error = engine.client().worker("worker").slots(2).register(&large).build().unwrap_err();
-    let expected = "task \"large\": slots: expected at most 2 of kind \"default\", as many as the worker has, got 3";
+    let expected = "task \"large\": slots: expected at most 2 of type \"default\", as many as the worker has, got 3";
     assert!(error.to_string().ends_with(expected), "{error}");
     assert!(engine.client().worker("worker").slots(3).register(&large).build().is_ok());
 }

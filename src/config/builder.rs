@@ -142,14 +142,14 @@ impl ConfigBuilder {
     }
 
     /// Sets the root certificates to trust, as one or more PEM certificates. The default is the root certificates of the
-    /// operating system. Overrides [`tls_root_ca_file`](Self::tls_root_ca_file).
+    /// operating system. Replaces the value of [`tls_root_ca_file`](Self::tls_root_ca_file).
     pub fn tls_root_ca(mut self, pem: impl Into<String>) -> Self {
         self.tls_root_ca = Some(Pem::Inline(Secret::new(pem.into())));
         self
     }
 
-    /// Sets a file with the root certificates to trust, in PEM. [`build`](Self::build) reads it. Overrides
-    /// [`tls_root_ca`](Self::tls_root_ca).
+    /// Sets a file with the root certificates to trust, in PEM. [`build`](Self::build) reads it. Replaces the value
+    /// of [`tls_root_ca`](Self::tls_root_ca).
     pub fn tls_root_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls_root_ca = Some(Pem::File(path.into()));
         self
@@ -158,15 +158,15 @@ impl ConfigBuilder {
     /// Sets the client's certificate, with its chain, and its private key, both in PEM. The key must have no passphrase.
     /// Required for [`TlsStrategy::Mtls`].
     ///
-    /// Certificate and key in the environment are ignored. Overrides [`tls_identity_files`](Self::tls_identity_files).
+    /// Certificate and key in the environment are ignored. Replaces the value of [`tls_identity_files`](Self::tls_identity_files).
     pub fn tls_identity(mut self, cert_pem: impl Into<String>, key_pem: impl Into<String>) -> Self {
         let inline = |pem: String| Pem::Inline(Secret::new(pem));
         self.tls_identity = Some((inline(cert_pem.into()), inline(key_pem.into())));
         self
     }
 
-    /// Sets the files with the client's certificate and its private key, in PEM. [`build`](Self::build) reads them. Overrides
-    /// [`tls_identity`](Self::tls_identity).
+    /// Sets the files with the client's certificate and its private key, in PEM. [`build`](Self::build) reads them. Replaces the
+    /// value of [`tls_identity`](Self::tls_identity).
     pub fn tls_identity_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.tls_identity = Some((Pem::File(cert.into()), Pem::File(key.into())));
         self
@@ -186,7 +186,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the timeout of establishing a connection, with name resolution and TLS handshake: 1 ms to 24 h. The default is 5 s.
+    /// Sets the timeout for establishing a connection, including name resolution and the TLS handshake: 1 ms to 24 h. The default is 5 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self

@@ -34,12 +34,12 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Calls are not retried.
+    /// Creates a policy that never retries.
     pub const fn none() -> Self {
         Self { max_retries: 0 }
     }
 
-    /// Each call is retried at most this many times.
+    /// Creates a policy that retries each call at most this many times.
     pub const fn max_retries(count: u32) -> Self {
         Self { max_retries: count }
     }

@@ -60,10 +60,11 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 /// | | [`keepalive_timeout`](ConfigBuilder::keepalive_timeout) | | 20 s | 1 s to 24 h |
 /// | | [`connect_timeout`](ConfigBuilder::connect_timeout) | | 5 s | 1 ms to 24 h |
 /// | | [`rpc_timeout`](ConfigBuilder::rpc_timeout) | | 30 s | 1 ms to 24 h |
+/// | | [`retry`](ConfigBuilder::retry) | | until the deadline | a [`RetryPolicy`](super::RetryPolicy) |
 /// | | [`watch_request_rate`](ConfigBuilder::watch_request_rate) | | 200 per second | 1 to 100000 per second |
 ///
-/// * A variable that is empty or only white space counts as not set, because `NAME=${UNSET}` in a compose file sets an empty
-///   value. White space around a value is removed, such as the newline at the end of a mounted secret.
+/// * A variable that is empty or only whitespace is treated as unset, because `NAME=${UNSET}` in a compose file sets an empty
+///   value. Whitespace around a value is removed, such as the newline at the end of a mounted secret.
 /// * Other `HATCHET_CLIENT_*` variables are for other SDKs, and are ignored.
 /// * `HOST_PORT` may have a scheme and trailing slashes. If no TLS strategy is set, it depends on the scheme: `http` and `grpc` mean
 ///   `none`, `https` and `grpcs` mean `tls`. The scheme of an address in the token is ignored, so that the issuer of a token cannot
@@ -186,7 +187,7 @@ impl Config {
         self.values.tuning.keepalive_timeout
     }
 
-    /// The timeout of establishing a connection, with name resolution and TLS handshake.
+    /// The timeout for establishing a connection, including name resolution and the TLS handshake.
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         self.values.tuning.connect_timeout

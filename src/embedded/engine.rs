@@ -248,7 +248,10 @@ impl EngineBuilder {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000, if the
     /// [version](Self::version) does not consist of three numbers, or if the [retention](Self::retention) is zero or longer than ten years.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is in use. [`Config`](crate::ErrorKind::Config) if the client
-    /// configuration is invalid, or without a Tokio runtime with timers (and with I/O, if the engine listens).
+    /// configuration is invalid, or if the current thread is not in a Tokio runtime with timers enabled (and with I/O, if the engine listens).
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no engine runs.
     pub async fn start(self) -> Result<Engine> {
         check_time(self.now)?;
         let version = version(self.version.as_deref())?;
@@ -348,7 +351,10 @@ impl Engine {
     /// Starts an engine without quirks and without sockets.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) without a Tokio runtime with timers.
+    /// [`Config`](crate::ErrorKind::Config) if the current thread is not in a Tokio runtime with timers enabled.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, no engine runs.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
@@ -461,6 +467,9 @@ impl Engine {
     ///
     /// # Panics
     /// If the engine has panicked before.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped after its first poll, the engine is dropped: it stops without waiting.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut self.tasks);

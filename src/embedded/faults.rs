@@ -359,7 +359,7 @@ impl Faults {
         self.close(method, interrupted())
     }
 
-    /// Ends the open streams of a method without an error, as a server or a proxy does that closes idle streams: their readers get the end
+    /// Ends the open streams of a method without an error, as a server or proxy that closes idle streams does: their readers get the end
     /// of the stream. New streams can be opened. Returns the number of streams that have ended.
     ///
     /// ```no_run

@@ -88,7 +88,7 @@ quirks! {
     EarlyDagEnd,
     /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
     LateSubscription,
-    /// A chunk that is not UTF-8 ends the streams of all who watch its run, with `INTERNAL`. Without this quirk, what is not UTF-8 is
+    /// A chunk that is not UTF-8 ends the streams of all watchers of its run, with `INTERNAL`. Without this quirk, what is not UTF-8 is
     /// replaced by U+FFFD.
     BrokenChunks,
     /// A cancellation or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the

@@ -90,7 +90,7 @@ impl ErrorKind {
     ];
 
     /// Returns the name in metrics and logs, such as `too_large`.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::InvalidInput => "invalid_input",
@@ -119,7 +119,7 @@ impl ErrorKind {
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
@@ -131,7 +131,7 @@ impl FromStr for ErrorKind {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for any other string.
     fn from_str(name: &str) -> Result<Self, Error> {
-        let known = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == name);
         known.ok_or_else(|| {
             Error::invalid("error kind", format_args!("expected a name such as \"too_large\", got {name:?}"))
         })

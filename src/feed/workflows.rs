@@ -249,7 +249,7 @@ impl WorkflowCache {
                 return Confirmation::Missing { run, error };
             }
         }
-        Confirmation::Unknown(Error::new(ErrorKind::Server, "the server has returned no valid id of a run"))
+        Confirmation::Unknown(Error::new(ErrorKind::Server, "the server did not return a valid run id"))
     }
 
     /// Fetches the id of a workflow.

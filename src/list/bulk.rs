@@ -43,7 +43,7 @@ impl RunQuery {
     }
 
     /// Prepares a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from the report,
-    /// and so are cancelled runs unless they are [requested](BulkReplayBuilder::even_if_cancelled). If it has, they are reported as skipped.
+    /// and so are cancelled runs unless they are [requested](BulkReplayBuilder::include_cancelled). If it has, they are reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
         BulkReplayBuilder { query: self.clone(), command: Replay::default() }
     }
@@ -106,7 +106,7 @@ impl BulkCancelBuilder {
     /// Cancels the runs, and returns how many runs had each effect. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason or the author, and the errors of the first page of
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason, the author, the time limit or the timeout, and the errors of the first page of
     /// the list. A later error is in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
@@ -168,8 +168,8 @@ impl BulkReplayBuilder {
 
     /// Also replays cancelled runs. By default, they are omitted if the filter has no status, and reported as skipped if it has one,
     /// because someone cancelled them on purpose.
-    pub fn even_if_cancelled(mut self) -> Self {
-        self.command.options.even_if_cancelled = true;
+    pub fn include_cancelled(mut self) -> Self {
+        self.command.options.include_cancelled = true;
         self
     }
 
@@ -193,7 +193,7 @@ impl BulkReplayBuilder {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the timeout is out of range. Errors of the list are in the stream.
     pub fn reports(self) -> Result<RunReports> {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
-        if self.command.options.even_if_cancelled {
+        if self.command.options.include_cancelled {
             ended.push(RunStatus::Cancelled);
         }
         let Self { query, command } = self;

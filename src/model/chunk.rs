@@ -246,7 +246,7 @@ impl Chunk {
     /// Deserializes the chunk from JSON.
     ///
     /// # Errors
-    /// [`Decode`](ErrorKind::Decode) if the chunk is no JSON, or does not match the type.
+    /// [`Decode`](ErrorKind::Decode) if the chunk is not valid JSON, or does not match the type.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.content.as_bytes()).map_err(|error| {
             Error::new(ErrorKind::Decode, format!("failed to decode a chunk of task {}", self.task_id))

@@ -73,7 +73,7 @@ impl FromStr for ConcurrencyStrategy {
     }
 }
 
-/// Limits how many runs of a workflow, or how many attempts of a task, take place at the same time. An expression computes a key from
+/// Limits how many runs of a workflow, or how many attempts of a task, execute at the same time. An expression computes a key from
 /// the input, and the limit applies to each key.
 ///
 /// The expression is CEL over `input` and `additional_metadata`, and must return a string. `'all'` is one key for all runs. If it cannot be
@@ -107,7 +107,7 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
-    /// Limits the runs of each key to 1, or to another [number](Self::max_runs).
+    /// Creates a limit of one run per key; [`max_runs`](Self::max_runs) changes the number.
     pub fn new(expression: impl Into<String>, strategy: ConcurrencyStrategy) -> Self {
         Self {
             expression: expression.into(),
@@ -140,8 +140,8 @@ impl Concurrency {
     }
 
     /// Shares the limit between all workflows of the tenant that declare a limit with the same [name](Self::name), which is required.
-    /// Several limits must have the same order everywhere. The client's namespace is not added to the name. Needs an engine from v0.106.5
-    /// on.
+    /// Several limits must have the same order everywhere. The client's namespace is not added to the name. Requires engine v0.106.5
+    /// or later.
     pub fn tenant_scoped(mut self) -> Self {
         self.is_tenant_scoped = true;
         self

@@ -13,7 +13,7 @@ const FILTER_PAYLOAD: &str = "filter_payload";
 /// [waits for](crate::Task::wait_for) conditions, or is [skipped](crate::Task::skip_if) or [cancelled](crate::Task::cancel_if) if they are
 /// satisfied.
 ///
-/// Sleeps and events count from the end of all parents on: an event that was pushed earlier does not satisfy a condition. The engine
+/// Sleeps start, and events count, only once all parents have ended: an event that was pushed earlier does not satisfy a condition. The engine
 /// checks sleeps about once per second.
 ///
 /// ```

@@ -8,8 +8,9 @@ use crate::error::{Error, ErrorKind, RunDetail};
 impl Error {
     /// The server has no such workflow.
     pub(crate) fn workflow_not_found(workflow: &str, source: Self) -> Self {
-        let text =
-            format!("the server has no workflow {workflow:?}: a workflow is stored when a worker with it starts");
+        let text = format!(
+            "the server has no workflow {workflow:?}: a workflow is registered when a worker that runs it starts"
+        );
         Self::new(ErrorKind::WorkflowNotFound, text).with_source(source).without_side_effects()
     }
 

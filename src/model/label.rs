@@ -87,7 +87,7 @@ impl DesiredLabel {
     }
 
     /// Matches workers whose label is greater than this number.
-    pub fn more_than(number: i32) -> Self {
+    pub fn greater_than(number: i32) -> Self {
         Self::new(number.into(), Comparator::GreaterThan)
     }
 

@@ -246,7 +246,7 @@ impl CancelManyBuilder {
     }
 
     /// Sets reasons of single runs. The function is called once for each run, with its id, and returns the reason and the author of its
-    /// cancellation. What it leaves out is that of all runs.
+    /// cancellation. Anything that it leaves unset is that of all runs.
     pub fn each(mut self, mut reason: impl FnMut(RunId, CancelReason) -> CancelReason) -> Self {
         let all = self.runs.iter().map(|run| (*run, reason(*run, CancelReason::default())));
         self.options.each = all.filter(|(_, reason)| !reason.is_empty()).collect();

@@ -166,7 +166,7 @@ impl<O> RunHandle<O> {
     }
 
     /// Fetches the current details of the run: its trigger (for an event, with the event's payload), input, output, metadata, the
-    /// reason of its cancellation, and its tasks with their attempts and times. Log lines are fetched
+    /// reason for its cancellation, and its tasks with their attempts and times. Log lines are fetched
     /// [on request](DetailsBuilder::logs).
     ///
     /// The request is sent when the builder is awaited. The details are fetched over gRPC and REST at the same time. The REST API lags

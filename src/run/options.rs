@@ -65,21 +65,21 @@ impl RunOptions {
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>, retried: hatchet::RunId) -> hatchet::Result<()> {
 /// let replay = hatchet.replay_many(ids);
 /// // Cancelled runs are skipped, except for this one.
-/// let replay = replay.each(|run, options| if run == retried { options.even_if_cancelled() } else { options });
+/// let replay = replay.each(|run, options| if run == retried { options.include_cancelled() } else { options });
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use = "options have no effect unless they are returned"]
 pub struct ReplayOptions {
-    pub(crate) even_if_cancelled: bool,
+    pub(crate) include_cancelled: bool,
 }
 
 impl ReplayOptions {
     /// Also replays the run if it was cancelled; see
-    /// [`ReplayManyBuilder::even_if_cancelled`](crate::builder::ReplayManyBuilder::even_if_cancelled).
-    pub fn even_if_cancelled(mut self) -> Self {
-        self.even_if_cancelled = true;
+    /// [`ReplayManyBuilder::include_cancelled`](crate::builder::ReplayManyBuilder::include_cancelled).
+    pub fn include_cancelled(mut self) -> Self {
+        self.include_cancelled = true;
         self
     }
 }

@@ -65,7 +65,7 @@ impl Replay {
     /// The status for which a run is not replayed.
     fn skipped(&self, run: RunId, details: &RunDetails) -> Option<RunStatus> {
         let options = self.each.get(&run).unwrap_or(&self.options);
-        let is_kept = details.status == RunStatus::Cancelled && !options.even_if_cancelled;
+        let is_kept = details.status == RunStatus::Cancelled && !options.include_cancelled;
         (details.outcome.is_none() || is_kept).then(|| details.status.clone())
     }
 }
@@ -74,7 +74,7 @@ impl Replay {
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
-/// let replayed = run.replay().even_if_cancelled().send().await?;
+/// let replayed = run.replay().include_cancelled().send().await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -135,8 +135,8 @@ impl<O> ReplayBuilder<O> {
 
     /// Also replays the run if it was cancelled. By default, [`send`](Self::send) returns [`RunState`](ErrorKind::RunState) for a
     /// cancelled run, because someone cancelled it on purpose.
-    pub fn even_if_cancelled(mut self) -> Self {
-        self.command.options.even_if_cancelled = true;
+    pub fn include_cancelled(mut self) -> Self {
+        self.command.options.include_cancelled = true;
         self
     }
 
@@ -203,8 +203,8 @@ impl ReplayManyBuilder {
 
     /// Also replays cancelled runs. By default, they are reported as [`Skipped`](Effect::Skipped), because someone cancelled them on
     /// purpose.
-    pub fn even_if_cancelled(mut self) -> Self {
-        self.command.options.even_if_cancelled = true;
+    pub fn include_cancelled(mut self) -> Self {
+        self.command.options.include_cancelled = true;
         self
     }
 

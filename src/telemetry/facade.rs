@@ -33,7 +33,7 @@ impl Recorder for MetricsRecorder {
                 counter!(ATTEMPTS_STARTED, "task_name" => (*task_name).to_owned()).increment(1);
             }
             Measurement::AttemptEnded { task_name, result, duration } => {
-                counter!(ATTEMPTS_ENDED, "task_name" => (*task_name).to_owned(), "result" => result.name())
+                counter!(ATTEMPTS_ENDED, "task_name" => (*task_name).to_owned(), "result" => result.as_str())
                     .increment(1);
                 histogram!(ATTEMPT_SECONDS, "task_name" => (*task_name).to_owned()).record(*duration);
             }

@@ -7,7 +7,7 @@
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
 //! Each call to the server runs in a span [`CALL_SPAN`], and the opening of each stream in a span [`STREAM_SPAN`], with the same target and
-//! the level `DEBUG`. A call that is retried has one span. An opening lasts until the server sends the first message. Their fields:
+//! the level `DEBUG`. A call that is retried has one span. Opening a stream lasts until the server sends the first message. Their fields:
 //!
 //! | field | value |
 //! |---|---|
@@ -45,9 +45,9 @@
 //! | `INFO` | `stream recovered` |
 //! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
-//! | `WARN` | `failed to report results; they are kept and sent again` |
+//! | `WARN` | `failed to report results; will retry` |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
-//! | `WARN` | `connection does not respond, but another one does: closed it` |
+//! | `WARN` | `closed an unresponsive connection; another one responds` |
 //! | `WARN` | `a collection failed; the collector continues` |
 //! | `WARN` | `failed to compact files of the archive` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
@@ -140,7 +140,7 @@ pub const TASK_MESSAGES_LOST: &str = "hatchet_task_messages_lost_total";
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
 /// The number of attempts that are assigned to a worker and wait for a slot, or for space in its outbox.
 pub const ATTEMPTS_QUEUED: &str = "hatchet_attempts_queued";
-/// The number of slots of a worker, of all kinds.
+/// The number of slots of a worker, of all types.
 pub const WORKER_SLOTS: &str = "hatchet_worker_slots";
 /// The number of reports of ended attempts that the engine has not accepted yet.
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
@@ -252,7 +252,7 @@ pub enum Measurement<'a> {
 /// ```
 /// use hatchet::telemetry::AttemptResult;
 ///
-/// assert_eq!(AttemptResult::Completed.name(), "completed");
+/// assert_eq!(AttemptResult::Completed.as_str(), "completed");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -269,7 +269,7 @@ pub enum AttemptResult {
 
 impl AttemptResult {
     /// Returns the name: `completed`, `failed`, `cancelled` or `dropped`.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Completed => "completed",
             Self::Failed => "failed",
@@ -281,7 +281,7 @@ impl AttemptResult {
 
 impl fmt::Display for AttemptResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 
@@ -331,7 +331,7 @@ pub trait Recorder: Send + Sync + 'static {
 
 /// The value of the label `result` of a call.
 fn call_result(error: Option<ErrorKind>) -> &'static str {
-    error.map_or("ok", ErrorKind::name)
+    error.map_or("ok", ErrorKind::as_str)
 }
 
 static RECORDER: OnceLock<Box<dyn Recorder>> = OnceLock::new();
@@ -363,6 +363,6 @@ pub(crate) fn record(measurement: &Measurement<'_>) {
     let Some(recorder) = RECORDER.get() else { return };
     // A recorder that panics must not end a worker or a call.
     if catch_unwind(AssertUnwindSafe(|| recorder.record(measurement))).is_err() {
-        tracing::error!("the recorder of measurements has panicked");
+        tracing::error!("metrics recorder panicked");
     }
 }

@@ -81,7 +81,7 @@ impl Recorder for PrometheusRecorder {
             Measurement::StreamLost { stream } => metrics.count(STREAMS_LOST, &[("stream", stream)]),
             Measurement::AttemptStarted { task_name } => metrics.count(ATTEMPTS_STARTED, &[("task_name", task_name)]),
             Measurement::AttemptEnded { task_name, result, duration } => {
-                metrics.count(ATTEMPTS_ENDED, &[("task_name", task_name), ("result", result.name())]);
+                metrics.count(ATTEMPTS_ENDED, &[("task_name", task_name), ("result", result.as_str())]);
                 metrics.observe(ATTEMPT_SECONDS, &[("task_name", task_name)], *duration);
             }
             Measurement::TaskMessageLost => metrics.count(TASK_MESSAGES_LOST, &[]),

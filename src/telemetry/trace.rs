@@ -37,6 +37,9 @@ mod with_otel {
 
     /// Makes a span that was just created part of the trace of a run with this metadata.
     pub(crate) fn continue_trace(span: &Span, metadata: &str) {
+        if span.is_disabled() {
+            return;
+        }
         let trace: Trace = serde_json::from_str(metadata).unwrap_or_default();
         let parent = trace.event.as_deref().and_then(parse).or_else(|| parse(trace.traceparent.as_deref()?));
         if let Some(parent) = parent {

@@ -279,7 +279,7 @@ impl<O> Call<O> {
 }
 
 impl<O: DeserializeOwned> Call<O> {
-    /// Calls the code. A panic of the code is not caught.
+    /// Calls the task function.
     ///
     /// Each call starts an embedded engine, which needs a Tokio runtime with timers, and stops it at the end.
     ///
@@ -287,8 +287,11 @@ impl<O: DeserializeOwned> Call<O> {
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the input, the outputs of the parents or a registered definition are invalid.
     /// [`Decode`](ErrorKind::Decode) if the output of the code cannot be deserialized as `O`.
     ///
+    /// # Panics
+    /// Panics if the task function panics.
+    ///
     /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped, the code is dropped at its current await, and the record is lost.
+    /// This method is not cancel safe: if the future is dropped, the task function is dropped at its current await, and the record is lost.
     pub async fn run(self) -> Result<CallRecord<O>> {
         let engine = Engine::start().await?;
         let client = engine.client();

@@ -132,7 +132,7 @@ impl HarnessBuilder {
         self
     }
 
-    /// Sets how many attempts run at the same time. The default is 100.
+    /// Sets the number of slots of the worker. The default is 100.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
         self

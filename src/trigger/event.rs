@@ -86,8 +86,8 @@ impl EventHandle {
 
     /// Fetches, when the request is awaited, the runs that the event has started. Empty if no workflow listens to it.
     ///
-    /// The request waits until the engine's history contains the event, and then until the number of its runs has not changed for a
-    /// moment. If the history lags by seconds, runs may be missing.
+    /// The request waits until the engine's history contains the event, and then until the number of its runs has not changed for 300
+    /// ms, or for a second if it has started none. If the history lags by seconds, runs may be missing.
     ///
     /// ```no_run
     /// # async fn example(event: hatchet::handle::EventHandle) -> hatchet::Result<()> {

@@ -159,7 +159,8 @@ impl EventBuilder {
         self
     }
 
-    /// Sets the scope, which selects the filters. A workflow with filters starts a run only if one of them has this scope. Workflows
+    /// Sets the scope, which selects the filters. A workflow with filters starts one run for each filter that has this scope and whose
+    /// expression is true. Workflows
     /// without filters ignore it.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
@@ -241,7 +242,7 @@ impl EventOptions {
 }
 
 impl EventManyBuilder {
-    /// Adds a tag to the event and the runs that it starts. Keys must not be empty, must not contain a colon, must not begin with
+    /// Adds a tag to all events and the runs that they start. Keys must not be empty, must not contain a colon, must not begin with
     /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.common.metadata.insert(key.into(), value.into().into());
@@ -268,7 +269,8 @@ impl EventManyBuilder {
         self
     }
 
-    /// Sets the scope, which selects the filters. A workflow with filters starts a run only if one of them has this scope. Workflows
+    /// Sets the scope, which selects the filters. A workflow with filters starts one run for each filter that has this scope and whose
+    /// expression is true. Workflows
     /// without filters ignore it.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());

@@ -228,7 +228,7 @@ impl<O> ScheduleHandle<O> {
         CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
     }
 
-    /// Finds the run that the schedule has started when the request is awaited. Returns `None` if the schedule has not started its run
+    /// Finds, when the request is awaited, the run that the schedule has started. Returns `None` if the schedule has not started its run
     /// yet, or was deleted.
     ///
     /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the engine's history lags by up to

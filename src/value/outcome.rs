@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Payload, RunStatus};
 
-/// How a run or a task ended. Its serialized form has the status as `status`, beside the fields of the variant.
+/// How a run or a task ended. Its serialized form has the status as `status`, alongside the fields of the variant.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -83,7 +83,7 @@ pub struct Cancellation {
     /// The text of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancellation by request.
     pub message: Option<String>,
     /// The last request to cancel the run that had a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not
-    /// record which cancel ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the
+    /// record which cancellation ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the
     /// logs of the tasks.
     pub request: Option<CancelRequest>,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::task::spawn_blocking;
 
-use super::assignments::{DEFAULT_SLOT_KIND, SlotRequest};
+use super::assignments::{DEFAULT_SLOT_TYPE, SlotRequest};
 use super::outbox::{Journal, Limits};
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
@@ -51,7 +51,7 @@ impl Client {
         WorkerBuilder {
             client: self.clone(),
             name: name.into(),
-            slots: BTreeMap::from([(DEFAULT_SLOT_KIND.to_owned(), 100)]),
+            slots: BTreeMap::from([(DEFAULT_SLOT_TYPE.to_owned(), 100)]),
             labels: BTreeMap::new(),
             outbox: DEFAULT_OUTBOX_LIMITS,
             journal: None,
@@ -76,7 +76,7 @@ impl Client {
 pub struct WorkerBuilder {
     client: Client,
     name: String,
-    /// By kind.
+    /// By type.
     slots: BTreeMap<String, u32>,
     labels: Labels,
     outbox: Limits,
@@ -88,23 +88,23 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Sets how many attempts the worker runs at the same time, from 1 to 100 000. The default is 100.
+    /// Sets the number of default slots, from 1 to 100 000. The default is 100. An attempt occupies one of them, unless its task [requests](crate::Task::slots) more.
     pub fn slots(self, slots: u32) -> Self {
-        self.slot_kind(DEFAULT_SLOT_KIND, slots)
+        self.slot_type(DEFAULT_SLOT_TYPE, slots)
     }
 
-    /// Sets the number of slots of another kind, from 1 to 100 000. The engine assigns an attempt only to a worker that has enough free
-    /// slots of every kind that the task [requests](crate::Task::slot_request). The worker counts them, too: if the code of a cancelled
+    /// Sets the number of slots of another type, from 1 to 100 000. The engine assigns an attempt only to a worker that has enough free
+    /// slots of every type that the task [requests](crate::Task::slot_request). The worker counts them, too: if the code of a cancelled
     /// attempt takes some time to end, the next attempt waits for its slots.
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, train: hatchet::Task<(), ()>) -> hatchet::Result<()> {
-    /// let worker = hatchet.worker("trainer").slot_kind("gpu", 4).register(&train).build()?;
+    /// let worker = hatchet.worker("trainer").slot_type("gpu", 4).register(&train).build()?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn slot_kind(mut self, kind: impl Into<String>, slots: u32) -> Self {
-        self.slots.insert(kind.into(), slots);
+    pub fn slot_type(mut self, name: impl Into<String>, slots: u32) -> Self {
+        self.slots.insert(name.into(), slots);
         self
     }
 
@@ -140,7 +140,7 @@ impl WorkerBuilder {
     /// Sets whether results that have accumulated are reported in one call. The default is `true`, which more than halves the time per
     /// short task. A single result is sent immediately.
     ///
-    /// The engine publishes no events about tasks that are reported together to subscribers of a run that use another SDK; events about
+    /// The engine does not publish events about tasks that are reported together: subscribers that use other SDKs do not get them; events about
     /// their runs are published. It stores one timestamp for all results in a call; it is off by at most 100 ms. Engines before v0.88.0
     /// do not support this; the worker detects them.
     pub fn batch_reports(mut self, batch_reports: bool) -> Self {
@@ -182,12 +182,12 @@ impl WorkerBuilder {
         if !is_name(&self.name) {
             problems.push(format!("name: expected {ACCEPTED}, got {:?}", self.name));
         }
-        for (kind, units) in &self.slots {
+        for (name, units) in &self.slots {
             if !(1..=MAX_SLOTS).contains(units) {
-                problems.push(format!("slots of kind {kind:?}: expected 1 to {MAX_SLOTS}, got {units}"));
+                problems.push(format!("slots of type {name:?}: expected 1 to {MAX_SLOTS}, got {units}"));
             }
-            if kind.is_empty() || kind.contains('\0') {
-                problems.push(format!("slots: expected a non-empty kind without U+0000, got {kind:?}"));
+            if name.is_empty() || name.contains('\0') {
+                problems.push(format!("slots: expected a non-empty type without U+0000, got {name:?}"));
             }
         }
         if !(1..=MAX_OUTBOX_REPORTS).contains(&self.outbox.reports) {
@@ -370,7 +370,7 @@ impl Worker {
         task.map_or_else(|| SlotRequest::new(&BTreeMap::new(), &self.slots), |task| task.slots.clone())
     }
 
-    /// The number of slots of all kinds.
+    /// The number of slots of all types.
     pub(super) fn slot_count(&self) -> usize {
         self.slots.values().map(|units| *units as usize).fold(0, usize::saturating_add)
     }
@@ -380,7 +380,7 @@ impl Worker {
         let worker = NewWorker {
             name: self.name.clone(),
             actions: self.actions.keys().cloned().collect(),
-            slots: self.slots.iter().map(|(kind, units)| (kind.clone(), units.cast_signed())).collect(),
+            slots: self.slots.iter().map(|(name, units)| (name.clone(), units.cast_signed())).collect(),
             labels: lock(&self.labels).clone(),
         };
         let rpc = self.client.rpc().clone();

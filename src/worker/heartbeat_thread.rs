@@ -171,7 +171,7 @@ async fn watch(
             result if is_answered(&result) && attempted < MAX_DELAY => {
                 pause = RETRY_PAUSE;
                 if reconnect() {
-                    tracing::warn!(worker_id = %worker, "connection does not respond, but another one does: closed it");
+                    tracing::warn!(worker_id = %worker, "closed an unresponsive connection; another one responds");
                 }
             }
             Ok(()) => {

@@ -45,7 +45,7 @@ pub struct TaskLogLayer {
 }
 
 impl TaskLogLayer {
-    /// Creates a layer for events with the level `INFO` and above.
+    /// Creates a layer for events at level `INFO` and above.
     pub fn new() -> Self {
         Self { max_level: Level::INFO, spans: false }
     }
@@ -58,7 +58,7 @@ impl TaskLogLayer {
         self
     }
 
-    /// Sets the most detailed level that is written. Events with the level `TRACE` are never written.
+    /// Sets the most verbose level that is written. Events with the level `TRACE` are never written.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "as all setters of builders")]
     pub fn max_level(mut self, level: LogLevel) -> Self {

@@ -4,7 +4,7 @@
 //! A call takes one line: the contract has no call for several. The engine orders lines by their arrival, so that the next line of a task is
 //! sent when the one before it has been accepted.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::Delivery;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::TaskId;
+use crate::model::{IdMap, TaskId};
 use crate::telemetry::{self, Measurement};
 use crate::workflow::{MessageOrigin, TaskMessage, TaskOutput};
 
@@ -48,7 +48,7 @@ impl Outputs {
             delivery: Arc::new(Delivery::new(client.rpc().clone())),
             messages,
             calls: FuturesUnordered::new(),
-            waiting: HashMap::new(),
+            waiting: IdMap::default(),
             count: 0,
             unsent: Arc::clone(&unsent),
             refused: 0,
@@ -82,7 +82,7 @@ struct Sender {
     messages: mpsc::Receiver<TaskMessage>,
     calls: FuturesUnordered<BoxFuture<'static, (MessageOrigin, Result<()>)>>,
     /// The messages of tasks that have a call in flight.
-    waiting: HashMap<TaskId, VecDeque<TaskMessage>>,
+    waiting: IdMap<TaskId, VecDeque<TaskMessage>>,
     /// Their number.
     count: usize,
     unsent: Arc<AtomicUsize>,

@@ -208,7 +208,7 @@ impl RunningWorker {
     /// Tokio's signal handlers stay installed for the rest of the process. SIGINT and SIGTERM therefore no longer terminate it by default, even
     /// after this method has returned.
     /// Code that blocks a thread cannot be dropped, and a Tokio runtime waits for its [blocking](crate::Task::blocking) tasks. A program
-    /// that must end nevertheless calls [`std::process::exit`].
+    /// that must exit anyway can call [`std::process::exit`].
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
@@ -271,7 +271,7 @@ impl RunningWorker {
         }
     }
 
-    /// Pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
+    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
     /// continue.
     ///
     /// ```no_run
@@ -282,7 +282,7 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be paused nevertheless: the command can be
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may have been paused anyway: the command can be
     /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
     ///
     /// # Cancel safety
@@ -292,10 +292,10 @@ impl RunningWorker {
         self.set_paused(true)
     }
 
-    /// Resumes a [paused](Self::pause) worker. The engine may take up to five seconds to assign attempts again.
+    /// Returns a command that resumes a [paused](Self::pause) worker. The engine may take up to five seconds to assign attempts again.
     ///
     /// # Errors
-    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may be resumed nevertheless: the command can be
+    /// The errors of a REST call, such as [`Unavailable`](ErrorKind::Unavailable). The worker may have been resumed anyway: the command can be
     /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
     pub fn resume(&self) -> CommandBuilder {
         self.set_paused(false)
@@ -309,8 +309,8 @@ impl RunningWorker {
         })
     }
 
-    /// Adds labels to the worker, or changes their values. Other labels are unchanged. The engine uses the new labels
-    /// after some seconds.
+    /// Returns a command that adds labels to the worker, or changes their values. Other labels are unchanged. The engine
+    /// uses the new labels after a few seconds.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -321,7 +321,7 @@ impl RunningWorker {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or contains U+0000, [`Closed`](ErrorKind::Closed) if the worker has ended,
-    /// and the errors of an RPC. The labels may be set nevertheless: the command can be sent again.
+    /// and the errors of an RPC. The labels may have been set anyway: the command can be sent again.
     pub fn set_labels<K: Into<String>, V: Into<LabelValue>>(
         &self,
         labels: impl IntoIterator<Item = (K, V)>,

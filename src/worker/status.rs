@@ -33,7 +33,7 @@ pub struct WorkerStatus {
     pub state: WorkerState,
     /// Whether the worker was [paused](super::RunningWorker::pause).
     pub is_paused: bool,
-    /// The number of attempts that can run at the same time.
+    /// The total number of slots, of all types.
     pub slots: usize,
     /// The number of attempts that run.
     pub running: usize,
@@ -95,7 +95,7 @@ impl FromStr for WorkerState {
 
 impl WorkerState {
     /// Returns the name: `disconnected`, `connected`, `draining` or `stopped`.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Disconnected => "disconnected",
             Self::Connected => "connected",
@@ -107,7 +107,7 @@ impl WorkerState {
 
 impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 

@@ -40,7 +40,7 @@ where
     /// Creates a task whose code gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
     /// items. It suits code for which one call with many inputs is cheaper than many calls, such as inserting rows, or computing
     /// embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
-    /// batch again. Everything else is as with [`new`](Self::new). Needs engine v0.88.1 or later.
+    /// batch again. Everything else is as with [`new`](Self::new). Requires engine v0.88.1 or later.
     ///
     /// If the code returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
     /// differs from the number of items, all attempts of the batch fail and are not retried. An attempt whose input does not match the type

@@ -36,15 +36,15 @@ impl Definition {
         problems
     }
 
-    /// Tasks that request more slots of a kind than a worker has. The engine would never assign them to it. A worker may lack a kind:
+    /// Tasks that request more slots of a type than a worker has. The engine would never assign them to it. A worker may lack a type:
     /// then it runs the other tasks of the workflow.
     pub(crate) fn slot_problems(&self, slots: &BTreeMap<String, u32>) -> Vec<String> {
         let problems = self.all_tasks().flat_map(|task| {
             let requests = task.options.slots.iter();
             let missing =
-                requests.filter_map(|(kind, count)| Some((kind, count, slots.get(kind).filter(|has| *has < count)?)));
-            let text = |(kind, count, has)| {
-                format!("slots: expected at most {has} of kind {kind:?}, as many as the worker has, got {count}")
+                requests.filter_map(|(name, count)| Some((name, count, slots.get(name).filter(|has| *has < count)?)));
+            let text = |(name, count, has)| {
+                format!("slots: expected at most {has} of type {name:?}, as many as the worker has, got {count}")
             };
             task.named(missing.map(text).collect()).collect::<Vec<_>>()
         });
@@ -66,7 +66,7 @@ impl Definition {
             && only.name == self.name
         {
             problems.push(
-                "expected a task with another name than the workflow, or the task registered by itself, got a single task with its name"
+                "expected a task name that differs from the name of the workflow, or the task registered by itself, got a single task with its name"
                     .into(),
             );
         }
@@ -203,7 +203,10 @@ mod tests {
                 .ends_with("expected at least one task, got none")
         );
         let same: Workflow<()> = Workflow::new("same").task(&task("same"));
-        assert!(Definition::from(&same).problems()[0].contains("expected a task with another name than the workflow"));
+        assert!(
+            Definition::from(&same).problems()[0]
+                .contains("expected a task name that differs from the name of the workflow")
+        );
     }
 
     #[test]
@@ -214,8 +217,8 @@ mod tests {
         assert_eq!(
             Definition::from(&flow).slot_problems(&slots),
             [
-                "task \"b\": slots: expected at most 4 of kind \"default\", as many as the worker has, got 5",
-                "task \"c\": slots: expected at most 1 of kind \"gpu\", as many as the worker has, got 2",
+                "task \"b\": slots: expected at most 4 of type \"default\", as many as the worker has, got 5",
+                "task \"c\": slots: expected at most 1 of type \"gpu\", as many as the worker has, got 2",
             ]
         );
     }

@@ -31,10 +31,10 @@ impl<I, O> Task<I, O> {
     }
 
     /// Adds a condition that skips the task. With several conditions, the task is skipped if all are satisfied; [`Condition::or`] adds
-    /// alternatives. If a task is to be skipped and to be started at the same moment, it is skipped.
+    /// alternatives. If its `wait_for` and `skip_if` conditions are satisfied at the same time, it is skipped.
     ///
     /// A skipped task counts as completed with the output `{"skipped":true}`. A task whose parents were all skipped is skipped, too, unless
-    /// it has a `skip_if` on a parent of its own. [`Context::was_skipped`](crate::Context::was_skipped) returns whether a parent was skipped.
+    /// it has its own `skip_if` condition on a parent. [`Context::was_skipped`](crate::Context::was_skipped) returns whether a parent was skipped.
     ///
     /// A sleep or an event in `skip_if` requires a sleep or an event in [`wait_for`](Self::wait_for): otherwise the task would never run.
     /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses it.

@@ -13,7 +13,7 @@ use crate::run::RunHandle;
 use crate::time::MAX_DURATION;
 
 impl Context {
-    /// Extends the execution timeout of this attempt. The command returns the new deadline by the engine's clock, or `None` if the engine
+    /// Returns a command that extends the execution timeout of this attempt. The command returns the new deadline by the engine's clock, or `None` if the engine
     /// does not report it.
     ///
     /// ```
@@ -40,15 +40,15 @@ impl Context {
         })
     }
 
-    /// Requests that the engine frees the slot of this attempt, so that another attempt can start while this one only waits. The worker may
+    /// Returns a command that requests that the engine free the slot of this attempt, so that another attempt can start while this one only waits. The worker may
     /// then run more attempts than it has slots.
     ///
-    /// Engines up to v0.104.7 accept the request and do not free the slot. After it, the engine does not notify the worker if the attempt is
+    /// Engines up to v0.104.7 accept the request but do not free the slot. After it, the engine does not notify the worker if the attempt is
     /// cancelled, and does not assign it again if the worker is lost; the execution timeout still applies.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the engine has already ended the attempt. Other errors of a call, such as
-    /// [`Unavailable`](ErrorKind::Unavailable): the slot may be free nevertheless, and the command can be sent again.
+    /// [`Unavailable`](ErrorKind::Unavailable): the slot may have been freed anyway, and the command can be sent again.
     pub fn release_slot(&self) -> CommandBuilder {
         let context = self.clone();
         CommandBuilder::new(self.client(), async move |client| {

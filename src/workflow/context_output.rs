@@ -223,6 +223,9 @@ impl Context {
     ///
     /// # Errors
     /// [`Encode`](ErrorKind::Encode) if the value cannot be serialized, and the errors of [`put`](Self::put).
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped before it resolves, the chunk is not sent.
     pub async fn put_json(&self, chunk: &(impl Serialize + Sync)) -> Result<()> {
         let text = serde_json::to_string(chunk)
             .map_err(|error| Error::new(ErrorKind::Encode, "failed to serialize the chunk").with_source(error))?;

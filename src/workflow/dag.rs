@@ -121,8 +121,8 @@ impl<I, O> Workflow<I, O> {
     }
 
     /// Sets the task that runs when all other tasks have completed. It is a task whose parents are all tasks on which no other task depends,
-    /// as in the other SDKs. So it is skipped if all of these were skipped, cancelled if one of them was cancelled, and its failure is one of
-    /// the run, after which the on-failure task runs.
+    /// as in the other SDKs. So it is skipped if all of these were skipped, cancelled if one of them was cancelled, and if it fails, the run
+    /// fails and the on-failure task runs.
     ///
     /// ```
     /// # use hatchet::{Context, Task, Workflow};

@@ -58,7 +58,7 @@ impl TaskDefinition {
         Self { name, options: TaskOptions::default(), handler }
     }
 
-    /// The number of slots by kind that each attempt occupies. If it is empty, it occupies one of the default kind.
+    /// The number of slots by type that each attempt occupies. If it is empty, it occupies one of the default type.
     pub(crate) fn requested_slots(&self) -> &BTreeMap<String, u32> {
         &self.options.slots
     }

@@ -23,7 +23,7 @@ pub type TaskResult<O> = Result<O, TaskError>;
 /// The error of a task. Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors
 /// of the crate `anyhow`, and strings. Its message includes the messages of the causes.
 ///
-/// It does not implement [`Error`](std::error::Error) itself, which makes this possible.
+/// It does not implement [`Error`](std::error::Error) itself, because that would conflict with this conversion.
 ///
 /// ```
 /// use hatchet::{Context, Task, TaskError};
@@ -155,7 +155,7 @@ pub(crate) trait Handler: Send + Sync {
 
     /// Runs the code once for several attempts. There is a result for each, in their order.
     fn run_batch(&self, attempts: Vec<(&str, Context)>, _has_dependents: bool) -> RunningBatch {
-        let error = TaskError::new("expected an attempt, got a batch: this worker's task is no batch task");
+        let error = TaskError::new("expected an attempt, got a batch: this worker's task is not a batch task");
         let results = std::iter::repeat_with(|| Err(error.clone())).take(attempts.len()).collect();
         Box::pin(future::ready(results))
     }

@@ -14,10 +14,10 @@ use crate::time::{MAX_DURATION, format_duration};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const DEFAULT_SCHEDULE_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The kind of the slots that a worker has without further options.
+/// The type of the slots that a worker has without further options.
 const DEFAULT_SLOT: &str = "default";
-/// The engine that has slots of several kinds.
-const SLOT_KINDS: EngineVersion = EngineVersion::new(0, 78, 23);
+/// The engine that has slots of several types.
+const SLOT_TYPES: EngineVersion = EngineVersion::new(0, 78, 23);
 
 /// The options of a task. `None` is an option that was not set, for which a workflow can have another default.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,7 +30,7 @@ pub(crate) struct TaskOptions {
     pub(super) concurrency: Vec<Concurrency>,
     pub(super) rate_limits: Vec<RateLimit>,
     pub(super) conditions: Conditions,
-    /// The number of slots by kind.
+    /// The number of slots by type.
     pub(super) slots: BTreeMap<String, u32>,
     /// How its attempts are assigned in batches, if they are.
     pub(super) batch: Option<BatchOptions>,
@@ -71,12 +71,12 @@ impl TaskOptions {
                 problems.push(format!("rate limit: expected each key once, got {:?} twice", limit.key.text()));
             }
         }
-        for (kind, count) in &self.slots {
-            if kind.is_empty() || kind.contains('\0') {
-                problems.push(format!("slots: expected a non-empty kind without U+0000, got {kind:?}"));
+        for (name, count) in &self.slots {
+            if name.is_empty() || name.contains('\0') {
+                problems.push(format!("slots: expected a non-empty type without U+0000, got {name:?}"));
             }
             if *count < 1 || i32::try_from(*count).is_err() {
-                problems.push(format!("slots: expected 1 to {} of kind {kind:?}, got {count}", i32::MAX));
+                problems.push(format!("slots: expected 1 to {} of type {name:?}, got {count}", i32::MAX));
             }
         }
         problems.extend(self.batch.iter().flat_map(BatchOptions::problems));
@@ -91,17 +91,17 @@ impl TaskOptions {
 
     /// The options that old engines do not have.
     pub(super) fn requirements(&self) -> Vec<(String, EngineVersion)> {
-        let slots = (!self.slot_requests().is_empty()).then(|| ("slots".to_owned(), SLOT_KINDS));
+        let slots = (!self.slot_requests().is_empty()).then(|| ("slots".to_owned(), SLOT_TYPES));
         let batch = self.batch.as_ref().map(BatchOptions::requirement);
         self.concurrency.iter().flat_map(Concurrency::requirements).chain(slots).chain(batch).collect()
     }
 
     /// The slots to request. Empty for one default slot, which is the engine's default, too.
     fn slot_requests(&self) -> Vec<(String, i32)> {
-        if self.slots.iter().all(|(kind, count)| kind == DEFAULT_SLOT && *count == 1) {
+        if self.slots.iter().all(|(name, count)| name == DEFAULT_SLOT && *count == 1) {
             return Vec::new();
         }
-        self.slots.iter().map(|(kind, count)| (kind.clone(), i32::try_from(*count).unwrap_or(i32::MAX))).collect()
+        self.slots.iter().map(|(name, count)| (name.clone(), i32::try_from(*count).unwrap_or(i32::MAX))).collect()
     }
 
     /// Adds them to a task that is sent.
@@ -213,8 +213,8 @@ impl<I, O> Task<I, O> {
     }
 
     /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1.
-    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task that requests more slots of a kind than the worker has. A
-    /// worker without slots of that kind never gets the task, and runs the others of a workflow.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task that requests more slots of a type than the worker has. A
+    /// worker without slots of that type never gets the task, and runs the others of a workflow.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -227,13 +227,13 @@ impl<I, O> Task<I, O> {
         self.slot_request(DEFAULT_SLOT, slots)
     }
 
-    /// Sets how many slots of a kind an attempt occupies, at least 1. It is assigned only to workers that have so many free slots of each
-    /// requested kind. A task that requests only kinds other than `default` occupies no default slot.
+    /// Sets how many slots of a type an attempt occupies, at least 1. It is assigned only to workers that have that many free slots of each
+    /// requested type. A task that requests only types other than `default` occupies no default slot.
     /// On engines up to v0.104.7, such a task also occupies one default slot.
     #[must_use]
-    pub fn slot_request(self, kind: impl Into<String>, slots: u32) -> Self {
+    pub fn slot_request(self, name: impl Into<String>, slots: u32) -> Self {
         self.with_task_options(|options| {
-            options.slots.insert(kind.into(), slots);
+            options.slots.insert(name.into(), slots);
         })
     }
 
@@ -295,13 +295,13 @@ mod tests {
                 task().rate_limit(RateLimit::new("a")).rate_limit(RateLimit::new("a").units(2)),
                 "rate limit: expected each key once, got \"a\" twice",
             ),
-            (task().slots(0), "slots: expected 1 to 2147483647 of kind \"default\", got 0"),
+            (task().slots(0), "slots: expected 1 to 2147483647 of type \"default\", got 0"),
             (
                 task().slots(1).with_batches(BatchOptions::new(2)),
                 "slots: expected no requests for a batch task, whose batches occupy one default slot each, got {\"default\": 1}",
             ),
             (task().with_batches(BatchOptions::new(0)), "batch: maximum size: expected 1 to 100000, got 0"),
-            (task().slot_request("", 1), "slots: expected a non-empty kind without U+0000, got \"\""),
+            (task().slot_request("", 1), "slots: expected a non-empty type without U+0000, got \"\""),
         ] {
             assert_eq!(problems(&task), [format!("task \"work\": {problem}")]);
         }
@@ -316,6 +316,6 @@ mod tests {
         let needed = task().with_batches(BatchOptions::new(2)).definition().options.requirements();
         assert_eq!(needed, [("batches".to_owned(), EngineVersion::new(0, 88, 1))]);
         let needed = task().slots(2).definition().options.requirements();
-        assert_eq!(needed, [("slots".to_owned(), SLOT_KINDS)]);
+        assert_eq!(needed, [("slots".to_owned(), SLOT_TYPES)]);
     }
 }

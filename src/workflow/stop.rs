@@ -36,7 +36,7 @@ pub enum CancelCause {
 
 impl CancelCause {
     /// Returns the name: `engine`, `replaced`, `lost` or `shutdown`.
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Engine => "engine",
             Self::Replaced => "replaced",
@@ -60,7 +60,7 @@ impl FromStr for CancelCause {
 
 impl fmt::Display for CancelCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+        f.pad(self.as_str())
     }
 }
 

@@ -17,7 +17,7 @@ where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task whose code gets a clone of a state, such as a connection pool, for each attempt. Everything else is as with
+    /// Creates a task whose code gets a clone of the state, such as a connection pool, for each attempt. Everything else is as with
     /// [`new`](Self::new).
     ///
     /// ```
@@ -42,8 +42,8 @@ where
         Self::new(name, move |input, context| code(state.clone(), input, context))
     }
 
-    /// Creates a task whose code blocks its thread, because it is CPU-bound or calls blocking functions. It runs on the threads
-    /// that Tokio has for [blocking code](spawn_blocking), so that it does not keep other tasks from running. Everything else is as with
+    /// Creates a task whose code blocks its thread, because it is CPU-bound or calls blocking functions. It runs on
+    /// Tokio's [blocking thread pool](spawn_blocking), so that it does not keep other tasks from running. Everything else is as with
     /// [`new`](Self::new).
     ///
     /// Code that is running cannot be stopped from outside: it should check [`Context::is_cancelled`] from time to time. If it does not,

@@ -92,7 +92,7 @@ impl<I, O> Workflow<I, O> {
         self.with_options(|options| options.metadata.push((key.into(), value.into())))
     }
 
-    /// Limits how many runs of the workflow take place at the same time; see [`Concurrency`]. With several limits, a run must pass them in
+    /// Limits how many runs of the workflow execute at the same time; see [`Concurrency`]. With several limits, a run must pass them in
     /// the order in which they were added.
     ///
     /// A run counts from the start of its first task to its end. A run that exceeds the limit waits or is cancelled, depending on the

@@ -141,7 +141,7 @@ async fn x6_details_contain_the_reason_and_the_requester(setup: Setup) {
     let lines: Vec<_> = details.logs.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
     assert_eq!(lines, [(LogLevel::Info, "Cancellation requested by ada: the customer asked")]);
     // A later cancel does not have the reason of an earlier one.
-    let again = run.replay().even_if_cancelled().send().await.unwrap();
+    let again = run.replay().include_cancelled().send().await.unwrap();
     until(&again.run, RunStatus::Running).await;
     let effect = run.cancel().send().await.unwrap().effect;
     assert!(matches!(effect, Effect::Applied), "{effect} {:#?}", run.details().await);

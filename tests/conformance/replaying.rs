@@ -185,7 +185,7 @@ async fn p6_cancelled_runs_are_replayed_only_if_requested(setup: Setup) {
     let error = run.replay().send().await.unwrap_err();
     assert_eq!((error.kind(), error.run_status()), (ErrorKind::RunState, Some(&RunStatus::Cancelled)));
     let worker = setup.worker(&task).await;
-    let again = run.replay().even_if_cancelled().send().await.unwrap();
+    let again = run.replay().include_cancelled().send().await.unwrap();
     assert_eq!(again.run.result().await.unwrap(), Doubled { doubled: 2 });
     worker.shutdown().await;
 }
@@ -244,7 +244,7 @@ async fn p8_single_runs_are_replayed_although_they_were_cancelled(setup: Setup) 
     }
     let (kept, replayed) = (runs[0].id(), runs[1].id());
     let replay = setup.hatchet.replay_many([kept, replayed]);
-    let replay = replay.each(|run, options| if run == replayed { options.even_if_cancelled() } else { options });
+    let replay = replay.each(|run, options| if run == replayed { options.include_cancelled() } else { options });
     let reports = replay.send().await.unwrap();
     let effects: Vec<_> = reports.iter().map(|report| report.effect.to_string()).collect();
     assert_eq!(effects, ["skipped: the run is CANCELLED", "applied"]);

@@ -32,7 +32,7 @@ impl Recorder for Measurements {
         COLLECTED.add(match measurement {
             Measurement::Call { call, error: None, .. } => format!("called {call}"),
             Measurement::AttemptStarted { task_name, .. } => format!("started {task_name}"),
-            Measurement::AttemptEnded { task_name, result, .. } => format!("{} {task_name}", result.name()),
+            Measurement::AttemptEnded { task_name, result, .. } => format!("{} {task_name}", result.as_str()),
             Measurement::WorkerLoad { worker_name, running, .. } => format!("load {worker_name} {running}"),
             _ => return,
         });

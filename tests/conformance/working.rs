@@ -425,7 +425,7 @@ impl Concurrent {
     }
 }
 
-/// The kind of slots that the engine gives to durable tasks. Any task can request them.
+/// The type of slots that the engine gives to durable tasks. Any task can request them.
 async fn w20_durable_slots_are_separate(setup: Setup) {
     let (durable, other) = (Concurrent::default(), Concurrent::default());
     let work = |name: &str, concurrent: &Concurrent| -> Task<Number, ()> {
@@ -437,7 +437,7 @@ async fn w20_durable_slots_are_separate(setup: Setup) {
     };
     let wait = work("wait", &durable).slot_request("durable", 1);
     let parse = work("parse", &other);
-    let worker = setup.hatchet.worker(setup.name("worker")).slots(10).slot_kind("durable", 2);
+    let worker = setup.hatchet.worker(setup.name("worker")).slots(10).slot_type("durable", 2);
     let worker = worker.register(&wait).register(&parse).build().unwrap().start().await.unwrap();
     let waits = setup.hatchet.run_many(&wait, (0..4).map(|n| Number { n })).start().await.unwrap();
     let parsed = setup.hatchet.run_many(&parse, (0..4).map(|n| Number { n })).results().await.unwrap();
@@ -463,11 +463,11 @@ async fn w20_slots_of_different_kinds_are_separate(setup: Setup) {
     };
     let train = work("train", &gpu).slot_request("gpu", 2);
     let parse = work("parse", &cpu);
-    let with_gpus = setup.hatchet.worker(setup.name("gpu")).slots(10).slot_kind("gpu", 5).register(&train);
+    let with_gpus = setup.hatchet.worker(setup.name("gpu")).slots(10).slot_type("gpu", 5).register(&train);
     let with_gpus = with_gpus.register(&parse).build().unwrap().start().await.unwrap();
     let too_many = work("too-many", &gpu).slot_request("gpu", 6);
-    let error = setup.hatchet.worker(setup.name("gpu")).slot_kind("gpu", 5).register(&too_many).build().unwrap_err();
-    assert!(error.to_string().contains("expected at most 5 of kind \"gpu\""), "{error}");
+    let error = setup.hatchet.worker(setup.name("gpu")).slot_type("gpu", 5).register(&too_many).build().unwrap_err();
+    assert!(error.to_string().contains("expected at most 5 of type \"gpu\""), "{error}");
 
     // Two of them fit into five slots. They leave default slots for others, also if they take one each.
     let trained = setup.hatchet.run_many(&train, (0..6).map(|n| Number { n })).start().await.unwrap();
@@ -484,7 +484,7 @@ async fn w20_slots_of_different_kinds_are_separate(setup: Setup) {
     let report = with_gpus.shutdown().await;
     assert_eq!((report.completed, report.total()), (12, 12), "{report}");
 
-    // A worker without slots of the kind gets none of them.
+    // A worker without slots of the type gets none of them.
     let without_gpus = setup.hatchet.worker(setup.name("cpu")).slots(10).register(&train).register(&parse);
     let without_gpus = without_gpus.build().unwrap().start().await.unwrap();
     let waiting = setup.hatchet.run(&train, &Number { n: 1 }).start().await.unwrap();

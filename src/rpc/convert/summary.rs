@@ -63,10 +63,7 @@ pub(crate) fn list_row(row: Row, of_tasks: bool, namespace: Option<&str>) -> Res
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
     // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and paged by `metadata.createdAt`.
     let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Decode,
-            format!("the row of run {} has no time of creation", row.workflow_run_external_id),
-        )
+        Error::new(ErrorKind::Decode, format!("the row of run {} has no creation time", row.workflow_run_external_id))
     })?;
     let task = row.task_external_id.filter(|_| of_tasks).map(|id| (id, task_name(&row.display_name)));
     let is_foreign = own.is_none();

@@ -2,14 +2,14 @@
 
 mod slots;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub(super) use slots::{DEFAULT_SLOT_KIND, SlotRequest, Slots};
+pub(super) use slots::{DEFAULT_SLOT_TYPE, SlotRequest, Slots};
 
 use super::key::Key;
 use super::report::{UnfinishedTask, WorkerReport};
-use crate::model::{RunId, TaskId};
+use crate::model::{IdMap, IdSet, RunId, TaskId};
 
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
 const MAX_EARLY_CANCELLATIONS: usize = 1024;
@@ -93,19 +93,19 @@ pub(super) enum Effect<A> {
 pub(super) struct Assignments<A> {
     slots: Slots,
     /// The running attempt of each task.
-    running: HashMap<TaskId, Running>,
+    running: IdMap<TaskId, Running>,
     /// The running batches by number, and how many attempts of each need its slot. A batch occupies one of the default kind.
-    batches: HashMap<u64, usize>,
+    batches: IdMap<u64, usize>,
     batch_count: u64,
     /// Attempts that have ended, and whose report the engine has not accepted yet.
-    unreported: HashSet<Key>,
+    unreported: IdSet<Key>,
     /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
     /// an attempt, but the code of that attempt may end later.
     waiting: VecDeque<(Unit, SlotRequest, A)>,
     /// The number of attempts that wait.
     queued: usize,
     /// The newest attempt of each task that was assigned. A broken connection can deliver an attempt twice, and an earlier one late.
-    newest: HashMap<TaskId, Newest>,
+    newest: IdMap<TaskId, Newest>,
     /// The tasks whose newest attempt has ended, with the number of that end, oldest first.
     ended: VecDeque<(TaskId, u64)>,
     ends: u64,
@@ -159,13 +159,13 @@ impl<A> Assignments<A> {
     pub(super) fn new(slots: Slots) -> Self {
         Self {
             slots,
-            running: HashMap::new(),
-            batches: HashMap::new(),
+            running: IdMap::default(),
+            batches: IdMap::default(),
             batch_count: 0,
-            unreported: HashSet::new(),
+            unreported: IdSet::default(),
             waiting: VecDeque::new(),
             queued: 0,
-            newest: HashMap::new(),
+            newest: IdMap::default(),
             ended: VecDeque::new(),
             ends: 0,
             cancelled: VecDeque::new(),
@@ -230,7 +230,7 @@ impl<A> Assignments<A> {
         self.on_hold
     }
 
-    /// Whether an attempt that occupies one slot of the default kind has to wait.
+    /// Whether an attempt that occupies one slot of the default type has to wait.
     pub(super) fn is_full(&self) -> bool {
         self.slots.is_full()
     }

@@ -1,16 +1,16 @@
-//! The slots of a worker, by kind. The engine counts them, too, but frees those of an attempt that it has ended before the code ends.
+//! The slots of a worker, by type. The engine counts them, too, but frees those of an attempt that it has ended before the code ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The kind of slots of tasks that request no other.
-pub(in super::super) const DEFAULT_SLOT_KIND: &str = "default";
+/// The type of slots of tasks that request no other.
+pub(in super::super) const DEFAULT_SLOT_TYPE: &str = "default";
 
-/// The slots that an attempt occupies: the place of each kind, and the number.
+/// The slots that an attempt occupies: the place of each type, and the number.
 #[derive(Debug, Clone)]
 pub(in super::super) struct SlotRequest(Arc<[(usize, u32)]>);
 
-/// The free slots of each kind.
+/// The free slots of each type.
 #[derive(Debug)]
 pub(in super::super) struct Slots {
     free: Vec<u32>,
@@ -19,13 +19,13 @@ pub(in super::super) struct Slots {
 }
 
 impl SlotRequest {
-    /// The request of a task of a worker with these slots. Kinds that the worker does not have are left out: the engine assigns no such task.
+    /// The request of a task of a worker with these slots. Types that the worker does not have are left out: the engine assigns no such task.
     pub(in super::super) fn new(requested: &BTreeMap<String, u32>, slots: &BTreeMap<String, u32>) -> Self {
-        let place = |kind: &str| slots.keys().position(|known| known == kind);
+        let place = |name: &str| slots.keys().position(|known| known == name);
         if requested.is_empty() {
-            return Self(place(DEFAULT_SLOT_KIND).map(|place| (place, 1)).into_iter().collect());
+            return Self(place(DEFAULT_SLOT_TYPE).map(|place| (place, 1)).into_iter().collect());
         }
-        Self(requested.iter().filter_map(|(kind, count)| Some((place(kind)?, *count))).collect())
+        Self(requested.iter().filter_map(|(name, count)| Some((place(name)?, *count))).collect())
     }
 }
 
@@ -68,15 +68,15 @@ impl Slots {
 mod tests {
     use super::*;
 
-    fn kinds(kinds: &[(&str, u32)]) -> BTreeMap<String, u32> {
-        kinds.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+    fn types(types: &[(&str, u32)]) -> BTreeMap<String, u32> {
+        types.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
     }
 
     #[test]
-    fn each_kind_is_counted_alone() {
-        let all = kinds(&[(DEFAULT_SLOT_KIND, 2), ("gpu", 3)]);
+    fn each_type_is_counted_alone() {
+        let all = types(&[(DEFAULT_SLOT_TYPE, 2), ("gpu", 3)]);
         let mut slots = Slots::new(&all);
-        let [plain, gpus, both] = [kinds(&[]), kinds(&[("gpu", 2)]), kinds(&[(DEFAULT_SLOT_KIND, 2), ("gpu", 1)])]
+        let [plain, gpus, both] = [types(&[]), types(&[("gpu", 2)]), types(&[(DEFAULT_SLOT_TYPE, 2), ("gpu", 1)])]
             .map(|requested| SlotRequest::new(&requested, &all));
         slots.take(&gpus);
         assert!(slots.has(&plain) && slots.has(&both) && !slots.has(&gpus));
@@ -91,8 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_is_left_out() {
-        let all = kinds(&[(DEFAULT_SLOT_KIND, 1)]);
-        assert!(Slots::new(&all).has(&SlotRequest::new(&kinds(&[("tpu", 9)]), &all)));
+    fn an_unknown_type_is_left_out() {
+        let all = types(&[(DEFAULT_SLOT_TYPE, 1)]);
+        assert!(Slots::new(&all).has(&SlotRequest::new(&types(&[("tpu", 9)]), &all)));
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use proptest::prelude::*;
 use uuid::Uuid;
@@ -10,17 +10,17 @@ fn key(task: u8, retry_count: u32) -> Key {
     Key { run: id.into(), task: id.into(), retry_count }
 }
 
-fn kinds(kinds: &[(&str, u32)]) -> BTreeMap<String, u32> {
-    kinds.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect()
+fn types(types: &[(&str, u32)]) -> BTreeMap<String, u32> {
+    types.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 
 fn default_slots(count: u32) -> SlotRequest {
-    let slots = kinds(&[(DEFAULT_SLOT_KIND, count)]);
+    let slots = types(&[(DEFAULT_SLOT_TYPE, count)]);
     SlotRequest::new(&slots, &slots)
 }
 
 fn assignments(slots: u32) -> Assignments<()> {
-    Assignments::new(Slots::new(&kinds(&[(DEFAULT_SLOT_KIND, slots)])))
+    Assignments::new(Slots::new(&types(&[(DEFAULT_SLOT_TYPE, slots)])))
 }
 
 /// Whether all of this number of slots are free.
@@ -134,10 +134,10 @@ fn a_released_slot_is_free_for_another_attempt() {
 /// The engine frees the slots of a cancelled attempt before its code has ended.
 #[test]
 fn slots_of_each_kind_are_occupied_until_the_code_has_ended() {
-    let slots = kinds(&[(DEFAULT_SLOT_KIND, 100), ("gpu", 2)]);
+    let slots = types(&[(DEFAULT_SLOT_TYPE, 100), ("gpu", 2)]);
     let mut all = Assignments::new(Slots::new(&slots));
     let assigned = |all: &mut Assignments<()>, task, requested: &[(&str, u32)]| {
-        started(all.step(Event::Assigned(key(task, 0), SlotRequest::new(&kinds(requested), &slots), ())))
+        started(all.step(Event::Assigned(key(task, 0), SlotRequest::new(&types(requested), &slots), ())))
     };
     assert_eq!(assigned(&mut all, 1, &[("gpu", 1)]), [key(1, 0)]);
     assert_eq!(all.step(Event::Cancelled(key(1, 0))), [Effect::Cancel(key(1, 0))]);

@@ -7,7 +7,8 @@ mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::pin::pin;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -29,7 +30,7 @@ use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId, parse_id};
+use crate::model::{IdMap, TaskId, WorkerId, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
@@ -77,8 +78,8 @@ pub(super) struct WorkerDriver {
     assignments: Assignments<Assigned>,
     jobs: JoinSet<JobEnds>,
     /// The attempts of each job, and the way to stop each.
-    keys: HashMap<Id, JobKeys>,
-    stops: HashMap<Key, Stop>,
+    keys: IdMap<Id, JobKeys>,
+    stops: IdMap<Key, Stop>,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
     journal: Option<Journal>,
@@ -112,7 +113,7 @@ pub(super) struct WorkerDriver {
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
     /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
-    recovered: HashMap<Key, bool>,
+    recovered: IdMap<Key, bool>,
     /// For attempts that release their slots.
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
@@ -164,8 +165,8 @@ impl WorkerDriver {
             is_failed: false,
             assignments: Assignments::new(Slots::new(worker.slots())),
             jobs: JoinSet::new(),
-            keys: HashMap::new(),
-            stops: HashMap::new(),
+            keys: IdMap::default(),
+            stops: IdMap::default(),
             outbox,
             journal,
             saving: None,
@@ -188,7 +189,7 @@ impl WorkerDriver {
             must_check: !unchecked.is_empty(),
             has_gap: false,
             unchecked,
-            recovered: HashMap::new(),
+            recovered: IdMap::default(),
             release,
             releases,
             checking: None,
@@ -203,7 +204,9 @@ impl WorkerDriver {
     /// Runs the worker until it was stopped, and its attempts have ended or were dropped.
     pub(super) async fn run(mut self) -> WorkerReport {
         self.stream.reopen_now();
-        let (stop, force) = (self.stop.clone(), self.force.clone());
+        // Pinned here, because registering them for each event costs more than an event.
+        let mut stopped = pin!(self.stop.clone().cancelled_owned());
+        let mut forced = pin!(self.force.clone().cancelled_owned());
         while !self.is_drained() {
             self.send_reports();
             self.publish();
@@ -212,8 +215,8 @@ impl WorkerDriver {
             let wake = self.outbox.next_wake(now);
             tokio::select! {
                 biased;
-                () = force.cancelled() => break,
-                () = stop.cancelled(), if is_running => self.pause(),
+                () = &mut forced => break,
+                () = &mut stopped, if is_running => self.pause(),
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),

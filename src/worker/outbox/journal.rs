@@ -249,7 +249,7 @@ pub(in crate::worker) async fn save(journal: Journal, unsaved: super::Unsaved) -
             // The reports are sent nevertheless. They are only not safe from a crash.
             let path = journal.path.display();
             if journal.is_broken {
-                tracing::error!(%path, %error, "failed to write to the outbox file; it is not used any longer");
+                tracing::error!(%path, %error, "failed to write to the outbox file; no longer using it");
             } else {
                 tracing::error!(%path, %error, "failed to write to the outbox file; results are sent without being stored");
             }

@@ -7,7 +7,7 @@ mod call;
 mod journal;
 
 use std::collections::btree_map::OccupiedEntry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::key::Key;
 use crate::error::{Error, ErrorKind};
+use crate::model::{IdMap, IdSet};
 use crate::rpc::convert::{Report, ReportKind};
 use crate::telemetry::MAX_WARNINGS;
 use crate::transport::retry_delay;
@@ -122,14 +123,14 @@ pub(super) struct Outbox {
     /// Reports that can be sent, by kind and by their place in the order.
     ready: BTreeMap<ReportKind, Queue>,
     /// The attempts whose start was not accepted yet, and their ends.
-    starting: HashMap<Key, Option<Entry>>,
+    starting: IdMap<Key, Option<Entry>>,
     /// Reports that are sent again later.
     delayed: BTreeMap<(Instant, u64), Entry>,
-    in_flight: HashMap<u64, InFlight>,
+    in_flight: IdMap<u64, InFlight>,
     /// Where the result of each attempt is.
-    places: HashMap<Key, Place>,
+    places: IdMap<Key, Place>,
     /// Cancelled attempts whose reports are in flight or being written.
-    withdrawn: HashSet<Key>,
+    withdrawn: IdSet<Key>,
     /// The number and the size of the results.
     count: usize,
     bytes: usize,
@@ -184,11 +185,11 @@ impl Outbox {
             unchecked: BTreeMap::new(),
             accepted: Vec::new(),
             ready: BTreeMap::new(),
-            starting: HashMap::new(),
+            starting: IdMap::default(),
             delayed: BTreeMap::new(),
-            in_flight: HashMap::new(),
-            places: HashMap::new(),
-            withdrawn: HashSet::new(),
+            in_flight: IdMap::default(),
+            places: IdMap::default(),
+            withdrawn: IdSet::default(),
             count: 0,
             bytes: 0,
             entries: 0,
@@ -370,8 +371,8 @@ impl Outbox {
             }
         }
         let first = |(kind, queue): (&ReportKind, &Queue)| Some((*queue.first_key_value()?.0, *kind));
-        let kinds = self.ready.iter().filter_map(first).collect::<BTreeMap<_, _>>();
-        let kind = kinds.into_values().find(|kind| self.may_send(*kind, now))?;
+        let may_send = |(_, kind): &(u64, ReportKind)| self.may_send(*kind, now);
+        let (_, kind) = self.ready.iter().filter_map(first).filter(may_send).min()?;
         let entries = collect(self.ready.get_mut(&kind)?, self.has_batches);
         self.calls += 1;
         if kind != ReportKind::Started {
@@ -572,7 +573,7 @@ fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
 
 fn log(failures: u32, reports: usize, error: &Error) {
     if failures <= MAX_WARNINGS {
-        tracing::warn!(%error, failures, reports, "failed to report results; they are kept and sent again");
+        tracing::warn!(%error, failures, reports, "failed to report results; will retry");
     } else {
         tracing::debug!(%error, failures, reports, "still failing to report results");
     }
