@@ -1,4 +1,4 @@
-//! A task whose code gets the inputs of several runs at once.
+//! A task whose function gets the inputs of several runs at once.
 //!
 //! ```text
 //! cargo run --example batch

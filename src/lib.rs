@@ -86,7 +86,7 @@
 //! | tag | a key and a value in the metadata of a run, by which it can be found |
 //! | worker | a process that executes tasks |
 //! | slot | a unit of a worker's capacity. An attempt occupies one slot by default; a batch occupies one |
-//! | batch | the attempts of a batch task that the engine assigns together; their code is called once |
+//! | batch | the attempts of a batch task that the engine assigns together; their function is called once |
 //! | outbox | the results of attempts that the engine has not accepted yet, kept by the worker in memory or in a file |
 //! | chunk | a piece of text or bytes that a task sends while it runs; it is not stored |
 //! | gap | in a stream: status changes or chunks that are missing |

@@ -2,7 +2,7 @@
 //!
 //! # Spans
 //!
-//! The code of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
+//! The function of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
 //! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
@@ -110,9 +110,9 @@ pub const TARGET: &str = "hatchet";
 
 /// The number of failures in succession that are logged as warnings. Further ones are debug messages: an outage must not fill the log.
 pub(crate) const MAX_WARNINGS: u32 = 3;
-/// The name of the span in which the code of an attempt runs.
+/// The name of the span in which the function of an attempt runs.
 pub const ATTEMPT_SPAN: &str = "hatchet.attempt";
-/// The name of the span in which the code of a batch runs.
+/// The name of the span in which the function of a batch runs.
 pub const BATCH_SPAN: &str = "hatchet.batch";
 
 /// The name of the span of a call, with its retries.
@@ -130,9 +130,9 @@ pub const CALL_RETRIES: &str = "hatchet_call_retries_total";
 pub const STREAMS_LOST: &str = "hatchet_streams_lost_total";
 /// The number of attempts that a worker of this process has started.
 pub const ATTEMPTS_STARTED: &str = "hatchet_attempts_started_total";
-/// The number of attempts whose code has ended.
+/// The number of attempts whose function has ended.
 pub const ATTEMPTS_ENDED: &str = "hatchet_attempts_ended_total";
-/// How long the code of attempts ran, in seconds.
+/// How long the functions of attempts ran, in seconds.
 pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
 /// The number of log lines and chunks of tasks that were lost, because too many were queued or the engine refused them.
 pub const TASK_MESSAGES_LOST: &str = "hatchet_task_messages_lost_total";
@@ -208,14 +208,14 @@ pub enum Measurement<'a> {
         /// The name of the task.
         task_name: &'a str,
     },
-    /// The code of an attempt has ended.
+    /// The function of an attempt has ended.
     #[non_exhaustive]
     AttemptEnded {
         /// The name of the task.
         task_name: &'a str,
         /// How it has ended.
         result: AttemptResult,
-        /// How long the code ran.
+        /// How long the function ran.
         duration: Duration,
     },
     /// A log line or a chunk of a task was lost.
@@ -247,7 +247,7 @@ pub enum Measurement<'a> {
     },
 }
 
-/// How the code of an attempt has ended.
+/// How the function of an attempt has ended.
 ///
 /// ```
 /// use hatchet::telemetry::AttemptResult;
@@ -263,7 +263,7 @@ pub enum AttemptResult {
     Failed,
     /// The engine had already ended the attempt.
     Cancelled,
-    /// The worker shut down before the code ended.
+    /// The worker shut down before the function ended.
     Dropped,
 }
 

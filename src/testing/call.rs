@@ -1,4 +1,4 @@
-//! Calls the code of a task without a worker.
+//! Calls the function of a task without a worker.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,10 +19,10 @@ use crate::workflow::{
     TaskOutput, TaskResult,
 };
 
-/// The workflow of the run that the children of the called code belong to.
+/// The workflow of the run that the children of the called function belong to.
 const PARENT: &str = "hatchet-testing-call";
 
-/// Prepares a call of the code of a task, without a worker for it. [`Call::run`] makes the call.
+/// Returns a builder for a call of the function of a task, without a worker for it. [`Call::run`] makes the call.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// A prepared call of the code of a task; see [`call`].
+/// A builder for a call of the function of a task; see [`call`].
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -92,7 +92,7 @@ pub struct Call<O> {
     output: std::marker::PhantomData<fn() -> O>,
 }
 
-/// What the code of a task has done; see [`call`].
+/// What the function of a task has done; see [`call`].
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -253,12 +253,12 @@ impl<O> Call<O> {
         self
     }
 
-    /// Marks the attempt as cancelled by the engine before the code starts.
+    /// Marks the attempt as cancelled by the engine before the function starts.
     pub fn cancelled(self) -> Self {
         self.cancelled_because(CancelCause::Engine)
     }
 
-    /// Marks the attempt as cancelled before the code starts, with what [`Context::cancel_cause`] returns.
+    /// Marks the attempt as cancelled before the function starts, with what [`Context::cancel_cause`] returns.
     pub fn cancelled_because(mut self, cause: CancelCause) -> Self {
         self.cancel_cause = Some(cause);
         self
@@ -270,7 +270,7 @@ impl<O> Call<O> {
         self
     }
 
-    /// Registers a task or a workflow that the code can start and wait for; no others are registered. A worker executes its runs. The shutdown
+    /// Registers a task or a workflow that the function can start and wait for; no others are registered. A worker executes its runs. The shutdown
     /// of this worker takes at least 1.75 seconds, which are real seconds unless the clock is paused.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
@@ -285,7 +285,7 @@ impl<O: DeserializeOwned> Call<O> {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the input, the outputs of the parents or a registered definition are invalid.
-    /// [`Decode`](ErrorKind::Decode) if the output of the code cannot be deserialized as `O`.
+    /// [`Decode`](ErrorKind::Decode) if the output of the function cannot be deserialized as `O`.
     ///
     /// # Panics
     /// Panics if the task function panics.
@@ -356,7 +356,7 @@ impl<O: DeserializeOwned> Call<O> {
             tokio::select! {
                 biased;
                 result = &mut code => break result,
-                // The queue is bounded: the code waits if nobody reads it.
+                // The queue is bounded: the function waits if nobody reads it.
                 Some(message) = messages.recv() => collect(message),
             }
         };

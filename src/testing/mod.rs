@@ -22,7 +22,7 @@
 //! # }
 //! ```
 //!
-//! [`call()`] calls the code of a task alone, with a context that the test provides, and returns what it has logged, streamed and started.
+//! [`call()`] calls the function of a task alone, with a context that the test provides, and returns what it has logged, streamed and started.
 
 mod call;
 mod harness;

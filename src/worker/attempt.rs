@@ -103,7 +103,7 @@ impl Environment {
         })
     }
 
-    /// How an attempt has ended whose code has returned this result, or has not returned in time.
+    /// How an attempt has ended whose function has returned this result, or has not returned in time.
     pub(super) async fn end(&self, attempt: &Attempt, result: Option<TaskResult<String>>) -> JobEnd {
         let key = attempt.key;
         // The engine has already ended a cancelled attempt: a second end would corrupt the run.

@@ -47,7 +47,7 @@ pub(super) struct Failed {
 }
 
 impl BatchJob {
-    /// Runs the code once, and returns the end of each attempt.
+    /// Runs the function once, and returns the end of each attempt.
     pub(super) async fn run(self) -> BatchEnds {
         let Some(first) = self.attempts.first() else { return BatchEnds { ended: Vec::new(), failed: None } };
         let mut measured = Measured::start(&first.action, self.attempts.len());
@@ -83,7 +83,7 @@ impl BatchJob {
         BatchEnds { ended, failed: Some(Failed { keys, ends }) }
     }
 
-    /// Runs the code until it ends, or until all attempts must stop. There is a result for each attempt.
+    /// Runs the function until it ends, or until all attempts must stop. There is a result for each attempt.
     async fn work(&self) -> Option<Vec<TaskResult<String>>> {
         yield_now().await;
         let all = |error: &TaskError| self.attempts.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();

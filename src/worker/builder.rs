@@ -94,7 +94,7 @@ impl WorkerBuilder {
     }
 
     /// Sets the number of slots of another type, from 1 to 100 000. The engine assigns an attempt only to a worker that has enough free
-    /// slots of every type that the task [requests](crate::Task::slot_request). The worker counts them, too: if the code of a cancelled
+    /// slots of every type that the task [requests](crate::Task::slot_request). The worker counts them, too: if the function of a cancelled
     /// attempt takes some time to end, the next attempt waits for its slots.
     ///
     /// ```no_run

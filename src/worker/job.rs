@@ -20,7 +20,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Runs the code. What is reported is up to the caller.
+    /// Runs the function. What is reported is up to the caller.
     pub(super) async fn run(self) -> JobEnd {
         let mut measured = Measured::start(&self.attempt.action, 1);
         let result = self.work().await;
@@ -29,9 +29,9 @@ impl Job {
         ended
     }
 
-    /// Runs the code until it ends or must stop.
+    /// Runs the function until it ends or must stop.
     async fn work(&self) -> Option<TaskResult<String>> {
-        // Tasks that were just woken on this thread run first: other threads cannot take them over if the code blocks this one.
+        // Tasks that were just woken on this thread run first: other threads cannot take them over if the function blocks this one.
         yield_now().await;
         let (environment, Attempt { key, action, stop }) = (&self.environment, &self.attempt);
         let Some(task) = &self.task else { return Some(Err(unknown_action(action))) };

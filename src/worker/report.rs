@@ -54,7 +54,7 @@ pub struct UnfinishedTask {
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether the code has finished, so that only the acceptance of its result was not confirmed. The engine may have accepted it.
+    /// Whether the function has finished, so that only the acceptance of its result was not confirmed. The engine may have accepted it.
     pub is_finished: bool,
 }
 

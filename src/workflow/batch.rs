@@ -1,4 +1,4 @@
-//! Tasks whose code gets the inputs of several runs at once.
+//! Tasks whose function gets the inputs of several runs at once.
 
 use std::future::ready;
 use std::marker::PhantomData;
@@ -37,18 +37,18 @@ where
     I: DeserializeOwned + Send + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task whose code gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
+    /// Creates a task whose function gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
     /// items. It suits code for which one call with many inputs is cheaper than many calls, such as inserting rows, or computing
     /// embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
     /// batch again. Everything else is as with [`new`](Self::new). Requires engine v0.88.1 or later.
     ///
-    /// If the code returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
+    /// If the function returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
     /// differs from the number of items, all attempts of the batch fail and are not retried. An attempt whose input does not match the type
-    /// fails alone and is not retried, and the code does not get its input.
+    /// fails alone and is not retried, and the function does not get its input.
     ///
     /// - A batch occupies one of the worker's `default` slots, from its start to the end of its last attempt.
     /// - An attempt that is cancelled while the batch runs is notified through its [context](Context::cancelled), and its result is ignored.
-    ///   The others continue. If all are cancelled, the code is dropped after the worker's
+    ///   The others continue. If all are cancelled, the function is dropped after the worker's
     ///   [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
     /// - If the execution [timeout](Self::timeout) of one attempt passes, the engine ends all attempts of the batch.
     /// - The worker gets less information about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
@@ -57,7 +57,7 @@ where
     ///   the children of an attempt with a call for each, as in a retry.
     /// - Runs of another workflow whose name differs only in case, and which was stored while the worker ran, are refused by other tasks. A
     ///   batch task runs them, because the engine does not name the workflow of a batch.
-    /// - What the code logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
+    /// - What the function logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
     ///
     /// ```
     /// use hatchet::workflow::{BatchItem, BatchOptions};
@@ -75,18 +75,18 @@ where
     ///     Ok(items.into_iter().map(count).collect())
     /// });
     /// ```
-    pub fn batch<F, R>(name: impl Into<String>, options: BatchOptions, code: F) -> Self
+    pub fn batch<F, R>(name: impl Into<String>, options: BatchOptions, function: F) -> Self
     where
         F: Fn(Vec<BatchItem<I>>) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult<Vec<TaskResult<O>>>> + Send + 'static,
     {
-        let handler = Batched { code, types: PhantomData };
+        let handler = Batched { function, types: PhantomData };
         Self::with_handler(name.into(), Arc::new(handler)).with_batches(options)
     }
 }
 
 struct Batched<F, I, O> {
-    code: F,
+    function: F,
     types: PhantomData<fn(I) -> O>,
 }
 
@@ -118,9 +118,9 @@ where
         if count == 0 {
             return Box::pin(ready(refused.into_iter().flatten().map(Err).collect()));
         }
-        let code = (self.code)(items);
+        let result = (self.function)(items);
         Box::pin(async move {
-            let outputs = match code.await {
+            let outputs = match result.await {
                 Ok(outputs) if outputs.len() == count => outputs,
                 Ok(outputs) => fail_all(&wrong_count(count, outputs.len()), count),
                 Err(error) => fail_all(&error, count),

@@ -1,4 +1,4 @@
-//! The context of the attempt whose code runs.
+//! The context of the attempt whose function runs.
 
 use tracing::{Instrument as _, Span};
 
@@ -8,12 +8,12 @@ tokio::task_local! {
     static CURRENT: Context;
 }
 
-/// Runs the code of an attempt in its span, so that [`current_context`] returns its context.
+/// Runs the function of an attempt in its span, so that [`current_context`] returns its context.
 pub(crate) async fn in_context<T>(context: Context, span: impl FnOnce() -> Span, code: impl Future<Output = T>) -> T {
     CURRENT.scope(context, async { code.instrument(span()).await }).await
 }
 
-/// The context of the attempt whose code runs, if there is one.
+/// The context of the attempt whose function runs, if there is one.
 #[cfg(feature = "tracing-subscriber")]
 pub(crate) fn current_context() -> Option<Context> {
     CURRENT.try_with(Clone::clone).ok()

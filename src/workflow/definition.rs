@@ -45,7 +45,7 @@ pub(crate) struct TaskNode {
     pub(crate) parents: Vec<String>,
 }
 
-/// The options and the code of one task.
+/// The options and the function of one task.
 #[derive(Clone)]
 pub(crate) struct TaskDefinition {
     pub(crate) name: String,

@@ -1,4 +1,4 @@
-//! The type-erased code of a task.
+//! The type-erased function of a task.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::model::Payload;
 use crate::model::payload::encode_output;
 
-/// The result of a task's code.
+/// The result of a task's function.
 pub type TaskResult<O> = Result<O, TaskError>;
 
 /// The error of a task. Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors
@@ -148,12 +148,12 @@ impl fmt::Display for TaskError {
 pub(crate) type Running = Pin<Box<dyn Future<Output = TaskResult<String>> + Send>>;
 pub(crate) type RunningBatch = Pin<Box<dyn Future<Output = Vec<TaskResult<String>>> + Send>>;
 
-/// The code of a task, which takes and returns JSON.
+/// The function of a task, which takes and returns JSON.
 pub(crate) trait Handler: Send + Sync {
-    /// Runs the code on the payload of an assignment. `has_dependents`: whether other tasks receive its output.
+    /// Runs the function on the payload of an assignment. `has_dependents`: whether other tasks receive its output.
     fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running;
 
-    /// Runs the code once for several attempts. There is a result for each, in their order.
+    /// Runs the function once for several attempts. There is a result for each, in their order.
     fn run_batch(&self, attempts: Vec<(&str, Context)>, _has_dependents: bool) -> RunningBatch {
         let error = TaskError::new("expected an attempt, got a batch: this worker's task is not a batch task");
         let results = std::iter::repeat_with(|| Err(error.clone())).take(attempts.len()).collect();
@@ -168,13 +168,13 @@ pub(crate) trait Handler: Send + Sync {
 }
 
 pub(super) struct Typed<F, I, O> {
-    code: F,
+    function: F,
     types: PhantomData<fn(I) -> O>,
 }
 
 impl<F, I, O> Typed<F, I, O> {
-    pub(super) fn new(code: F) -> Self {
-        Self { code, types: PhantomData }
+    pub(super) fn new(function: F) -> Self {
+        Self { function, types: PhantomData }
     }
 }
 
@@ -188,8 +188,8 @@ where
     fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running {
         match input(payload) {
             Ok(input) => {
-                let code = (self.code)(input, context);
-                Box::pin(async move { output(&code.await?, has_dependents) })
+                let result = (self.function)(input, context);
+                Box::pin(async move { output(&result.await?, has_dependents) })
             }
             Err(error) => Box::pin(future::ready(Err(error))),
         }

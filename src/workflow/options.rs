@@ -157,7 +157,7 @@ impl<I, O> Task<I, O> {
     ///
     /// The engine checks timeouts about once per second, so an attempt may run up to a second longer. After a timeout, the attempt is
     /// cancelled, and dropped when the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) is over. A retry
-    /// starts when the code of this attempt has ended. The timeout of the retry already runs in the meantime, so code that reacts to
+    /// starts when the function of this attempt has ended. The timeout of the retry already runs in the meantime, so code that reacts to
     /// [`Context::cancelled`](crate::Context::cancelled) leaves the retry more time.
     ///
     /// ```

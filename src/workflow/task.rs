@@ -14,7 +14,7 @@ use super::handler::{Handler, TaskResult, Typed};
 use super::workflow_options::WorkflowOptions;
 use crate::run::Runnable;
 
-/// A task: its code and its options. It is registered as a workflow of the same name, or added to a
+/// A task: its function and its options. It is registered as a workflow of the same name, or added to a
 /// [`Workflow`](crate::Workflow). It is cheap to clone.
 ///
 /// ```
@@ -48,7 +48,7 @@ where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task with this name and this code.
+    /// Creates a task with this name and this function.
     ///
     /// The input type must deserialize from a JSON object, or be `()`, because the engine stores no other inputs.
     /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task with another input type. The output can be any type that
@@ -59,12 +59,12 @@ where
     ///
     /// A name consists of one or more ASCII letters, digits, `.`, `-` and `_`.
     /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
-    pub fn new<F, R>(name: impl Into<String>, code: F) -> Self
+    pub fn new<F, R>(name: impl Into<String>, function: F) -> Self
     where
         F: Fn(I, Context) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult<O>> + Send + 'static,
     {
-        Self::with_handler(name.into(), Arc::new(Typed::<F, I, O>::new(code)))
+        Self::with_handler(name.into(), Arc::new(Typed::<F, I, O>::new(function)))
     }
 }
 

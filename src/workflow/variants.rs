@@ -1,4 +1,4 @@
-//! Tasks whose code has a state, or blocks its thread.
+//! Tasks whose function has a state, or blocks its thread.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task whose code gets a clone of the state, such as a connection pool, for each attempt. Everything else is as with
+    /// Creates a task whose function gets a clone of the state, such as a connection pool, for each attempt. Everything else is as with
     /// [`new`](Self::new).
     ///
     /// ```
@@ -33,16 +33,16 @@ where
     ///     Ok(pool.charge(&order.id).await?)
     /// });
     /// ```
-    pub fn with_state<S, F, R>(name: impl Into<String>, state: S, code: F) -> Self
+    pub fn with_state<S, F, R>(name: impl Into<String>, state: S, function: F) -> Self
     where
         S: Clone + Send + Sync + 'static,
         F: Fn(S, I, Context) -> R + Send + Sync + 'static,
         R: Future<Output = TaskResult<O>> + Send + 'static,
     {
-        Self::new(name, move |input, context| code(state.clone(), input, context))
+        Self::new(name, move |input, context| function(state.clone(), input, context))
     }
 
-    /// Creates a task whose code blocks its thread, because it is CPU-bound or calls blocking functions. It runs on
+    /// Creates a task whose function blocks its thread, because it is CPU-bound or calls blocking functions. It runs on
     /// Tokio's [blocking thread pool](spawn_blocking), so that it does not keep other tasks from running. Everything else is as with
     /// [`new`](Self::new).
     ///
@@ -66,22 +66,22 @@ where
     ///     Ok(sum)
     /// });
     /// ```
-    pub fn blocking<F>(name: impl Into<String>, code: F) -> Self
+    pub fn blocking<F>(name: impl Into<String>, function: F) -> Self
     where
         F: Fn(I, Context) -> TaskResult<O> + Send + Sync + 'static,
         I: Send,
         O: Send,
     {
-        let code = Arc::new(code);
+        let function = Arc::new(function);
         Self::new(name, move |input, context| {
-            let (code, span) = (Arc::clone(&code), Span::current());
+            let (function, span) = (Arc::clone(&function), Span::current());
             async move {
                 let run = move || {
                     // It may have waited for a thread in the meantime.
                     if context.is_cancelled() {
                         return Err(TaskError::new("the attempt was cancelled before it started"));
                     }
-                    span.in_scope(|| code(input, context))
+                    span.in_scope(|| function(input, context))
                 };
                 match spawn_blocking(run).await {
                     Ok(result) => result,

@@ -28,7 +28,7 @@ pub(super) enum Event<A> {
     AssignedUnreadable,
     /// The engine has cancelled an attempt.
     Cancelled(Key),
-    /// The code of an attempt has ended.
+    /// The function of an attempt has ended.
     Ended(Key, End),
     /// The engine has accepted the report of an attempt's end, or has refused it.
     Reported(Key, Reported),
@@ -44,14 +44,14 @@ pub(super) enum Event<A> {
     Abandon,
 }
 
-/// How the code of an attempt has ended.
+/// How the function of an attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// With an output or an error, which must be reported.
     Finished,
     /// The engine had ended the attempt before.
     Cancelled,
-    /// The worker stopped, and the code did not end in time.
+    /// The worker stopped, and the function did not end in time.
     Dropped,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct Assignments<A> {
     /// Attempts that have ended, and whose report the engine has not accepted yet.
     unreported: IdSet<Key>,
     /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
-    /// an attempt, but the code of that attempt may end later.
+    /// an attempt, but the function of that attempt may end later.
     waiting: VecDeque<(Unit, SlotRequest, A)>,
     /// The number of attempts that wait.
     queued: usize,

@@ -1,4 +1,4 @@
-//! The slots of a worker, by type. The engine counts them, too, but frees those of an attempt that it has ended before the code ends.
+//! The slots of a worker, by type. The engine counts them, too, but frees those of an attempt that it has ended before the function ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

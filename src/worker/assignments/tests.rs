@@ -37,7 +37,7 @@ fn started(effects: Vec<Effect<()>>) -> Vec<Key> {
     started.collect()
 }
 
-/// The code of an attempt ends, and its report is accepted.
+/// The function of an attempt ends, and its report is accepted.
 fn done(assignments: &mut Assignments<()>, key: Key, reported: Reported) -> Vec<Effect<()>> {
     let mut effects = assignments.step(Event::Ended(key, End::Finished));
     if effects.contains(&Effect::Report(key)) {
@@ -131,7 +131,7 @@ fn a_released_slot_is_free_for_another_attempt() {
     assert_eq!(done(&mut all, key(2, 0), Reported::Completed), [Effect::Start(key(3, 0), ())]);
 }
 
-/// The engine frees the slots of a cancelled attempt before its code has ended.
+/// The engine frees the slots of a cancelled attempt before its function has ended.
 #[test]
 fn slots_of_each_kind_are_occupied_until_the_code_has_ended() {
     let slots = types(&[(DEFAULT_SLOT_TYPE, 100), ("gpu", 2)]);

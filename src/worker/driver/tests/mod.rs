@@ -432,7 +432,7 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
         timeout(60 * SECOND, is_expected).await.unwrap();
     }
     assert_eq!(calls.count("ListenV2"), 2);
-    // With the first heartbeat of the new stream, and after the time that the code has to end.
+    // With the first heartbeat of the new stream, and after the time that the function has to end.
     assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(30) + SECOND);
     let report = running.shutdown().await;
     assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
@@ -451,7 +451,7 @@ async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
     for expected in [1, 0] {
         while statuses.next().await.unwrap().running != expected {}
     }
-    // After the limit with its jitter, the check with the next heartbeat, and the time that the code has to end.
+    // After the limit with its jitter, the check with the next heartbeat, and the time that the function has to end.
     let elapsed = started.elapsed();
     let longest = STREAM.idle_limit * 5 / 4 + SECOND + Duration::from_millis(30) + SECOND;
     assert!((STREAM.idle_limit + 2 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
