@@ -4,7 +4,7 @@
 //! cargo run --example otel --features otel
 //! ```
 //!
-//! A program would send the spans to a collector, with the crate `opentelemetry-otlp`. This one prints them. If `HATCHET_CLIENT_TOKEN`
+//! A program would send the spans to a collector, with the `opentelemetry-otlp` crate. This one prints them. If `HATCHET_CLIENT_TOKEN`
 //! is set, the example runs against a real Hatchet server.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 

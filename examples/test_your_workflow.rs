@@ -4,7 +4,7 @@
 //! cargo run --example test_your_workflow
 //! ```
 //!
-//! In a project, the functions are tests with `#[tokio::test(start_paused = true)]`, which needs the feature `test-util` of tokio.
+//! In a project, the functions are tests with `#[tokio::test(start_paused = true)]`, which needs the `test-util` feature of tokio.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;

@@ -36,7 +36,7 @@ impl<T> Request<T> {
     }
 }
 
-/// A command that is about to be sent, such as [`CronHandle::pause`](crate::handle::CronHandle::pause).
+/// A command, such as [`CronHandle::pause`](crate::handle::CronHandle::pause).
 ///
 /// ```no_run
 /// # async fn example(cron: hatchet::handle::CronHandle) -> hatchet::Result<()> {
@@ -84,7 +84,7 @@ impl<T> CommandBuilder<T> {
     }
 }
 
-/// A read that is about to be sent, such as [`CronHandle::details`](crate::handle::CronHandle::details). It is sent when it is
+/// A read request, such as [`CronHandle::details`](crate::handle::CronHandle::details). It is sent when it is
 /// awaited. Dropping it has no effect.
 ///
 /// ```no_run

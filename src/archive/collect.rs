@@ -29,7 +29,7 @@ const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
 
 impl Archive {
-    /// Prepares a collection: it copies the runs of the client's namespace that have ended and that the [`Retention`] selects to the archive.
+    /// Returns a builder for a collection: it copies the runs of the client's namespace that have ended and that the [`Retention`] selects to the archive.
     /// The engine's copies are not deleted; the engine drops them after its retention period.
     ///
     /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
@@ -119,7 +119,7 @@ impl CollectBuilder {
         self
     }
 
-    /// Sets how often runs are collected, if something else than [`every`](Self::every) repeats the collection: a cron, for example. Runs
+    /// Sets how often runs are collected, if something other than [`every`](Self::every) repeats the collection: a cron, for example. Runs
     /// that the engine drops before the next collection, or within 24 hours after it, count as [at risk](CollectReport::at_risk). The default
     /// is 0, and the maximum is ten years. [`every`](Self::every) replaces it.
     ///

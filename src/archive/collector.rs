@@ -30,7 +30,7 @@ const TASK_BACKOFF_FACTOR: f32 = 10.0;
 const TASK_MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 impl CollectBuilder {
-    /// Prepares a collector, which repeats the collection: it collects immediately when it is started, and then once per interval. The interval
+    /// Returns a builder for a collector, which repeats the collection: it collects immediately when it is started, and then once per interval. The interval
     /// must be from 1 second to 10 years.
     ///
     /// ```no_run

@@ -29,7 +29,7 @@ pub(super) struct Encoded {
     pub(super) id_filters: Vec<IdFilter>,
 }
 
-/// Writes rows, which must be in their order, to a file.
+/// Writes rows, which must be in order, to a file.
 pub(super) fn encode(rows: &[Row]) -> Result<Encoded> {
     encode_columns(rows, Column::ALL, VERSION)
 }

@@ -12,7 +12,7 @@ use super::retention::Retention;
 use crate::error::Result;
 
 impl Archive {
-    /// Prepares to remove the archived runs that a [`Retention`] selects. The runs of a workflow and a day are removed together, when the
+    /// Returns a builder for an expiry, which removes the archived runs that a [`Retention`] selects. The runs of a workflow and a day are removed together, when the
     /// newest of them is old enough. Runs are never removed without this call.
     ///
     /// The ages must be longer than the engine's retention period. Otherwise, the engine still has runs that were removed, and the next

@@ -64,7 +64,7 @@ impl History {
         Self { page, ..self.clone() }
     }
 
-    /// Prepares a query for the runs that match a filter, or that were created in a time window.
+    /// Returns a query for the runs that match a filter, or that were created in a time window.
     pub fn runs(&self, filter: impl Into<RunFilter>) -> HistoryQuery {
         HistoryQuery {
             history: self.clone(),
@@ -75,7 +75,7 @@ impl History {
         }
     }
 
-    /// Prepares to fetch the details of a run: from the engine if it has the run, otherwise from the archive. Await it.
+    /// Returns a request for the details of a run: from the engine if it has the run, otherwise from the archive.
     pub fn details(&self, id: RunId) -> HistoryDetailsBuilder {
         HistoryDetailsBuilder { history: self.clone(), id, logs: 0, request: RequestOptions::default() }
     }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 
 impl Archive {
-    /// Prepares a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
+    /// Returns a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
     /// [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
     /// [`Window::last`](crate::model::Window::last) is relative to the system clock.
     ///

@@ -24,7 +24,7 @@ const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const BATCH: usize = 100;
 
 impl Archive {
-    /// Prepares to delete files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
+    /// Returns a builder for a sweep, which deletes files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
     /// written but not committed because of a crash, also those that a killed process has left incomplete in a local folder. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
     /// and the commits before these.
     ///

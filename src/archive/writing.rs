@@ -66,7 +66,7 @@ async fn write(archive: &Archive, partitions: &Partitions) -> Result<Vec<File>> 
     Ok(files)
 }
 
-/// Writes the rows of a partition, which are in their order, to a new file.
+/// Writes the rows of a partition, which are in order, to a new file.
 pub(super) async fn write_file(archive: &Archive, partition: Partition, rows: Arc<Vec<Row>>) -> Result<File> {
     let path = partition.path(&Uuid::new_v4().to_string());
     let mut statuses = BTreeMap::new();

@@ -53,7 +53,7 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// The sources of values, in their order, and the results of the lookups so far.
+/// The sources of values, in order, and the results of the lookups so far.
 pub(super) struct Layers<'a> {
     env: &'a dyn Env,
     use_env: bool,

@@ -126,7 +126,7 @@ impl Config {
         &self.values.token
     }
 
-    /// When the token expires, if it has the claim `exp`. An expired token is a valid configuration, because the engine checks the
+    /// When the token expires, if it has the `exp` claim. An expired token is a valid configuration, because the engine checks the
     /// expiry by its own clock.
     #[must_use]
     pub fn token_expires_at(&self) -> Option<DateTime<Utc>> {

@@ -48,7 +48,7 @@ impl Claims {
         self.0.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
     }
 
-    /// The time in the claim `exp`. Fractions of a second, which RFC 7519 allows, are dropped.
+    /// The time in the `exp` claim. Fractions of a second, which RFC 7519 allows, are dropped.
     pub(super) fn expires_at(&self) -> Option<DateTime<Utc>> {
         let exp = self.0.get("exp")?;
         #[expect(

@@ -201,7 +201,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the version that the engine reports, such as `v0.111.0`. The default is v0.104.7, whose behaviour is reproduced. Of the
+    /// Sets the version that the engine reports, such as `v0.111.0`. The default is v0.104.7, whose behavior is reproduced. Of the
     /// changes in newer versions, only these are implemented: from v0.105.16, the
     /// [strategies for queued runs](crate::workflow::ConcurrencyStrategy::CancelQueuedExceptNewest); from v0.106.5, concurrency limits
     /// with [`max_runs_expression`](crate::workflow::Concurrency::max_runs_expression) and

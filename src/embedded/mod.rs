@@ -43,7 +43,7 @@ mod quirks;
 mod rest;
 mod token;
 
-/// The version of the real engine whose behaviour is reproduced.
+/// The version of the real engine whose behavior is reproduced.
 const VERSION: EngineVersion = EngineVersion::new(0, 104, 7);
 
 use crate::model::engine_version::EngineVersion;

@@ -91,7 +91,7 @@ quirks! {
     /// A chunk that is not UTF-8 ends the streams of all watchers of its run, with `INTERNAL`. Without this quirk, what is not UTF-8 is
     /// replaced by U+FFFD.
     BrokenChunks,
-    /// A cancellation or a report after the end of a task adds a second end. gRPC shows one end and, after some minutes, the
+    /// A cancellation or a report after the end of a task adds a second end. gRPC shows one end and, after a few minutes, the
     /// other one; which one is first after a cancellation is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
     /// Chunks of tasks are sent up to 90 ms late, those of more than 4000 bytes up to 0.9 s, and all other events overtake them: a stream that
@@ -104,7 +104,7 @@ quirks! {
     /// A DAG that is replayed is shown as ended, with the results of its last attempts, while all tasks that the replay will restart wait
     /// for sleeps, events or other tasks. Without this quirk, it is shown as running.
     HiddenReplayWaits,
-    /// A paused worker is assigned tasks for up to another second and a half. New runs of a paused workflow start for some seconds, if it
+    /// A paused worker is assigned tasks for up to another second and a half. New runs of a paused workflow start for a few seconds, if it
     /// had other runs in the five seconds before.
     LatePause,
     /// In half of the cases, the engine does not detect the end of a worker's stream: the worker counts as active and is assigned tasks that
@@ -144,7 +144,7 @@ quirks! {
     /// The schedule timeout of a task that waits for a concurrency slot has no effect until a slot of its key changes. Without this quirk,
     /// the task ends in time.
     LateLimitTimeouts,
-    /// Rate limits are refilled up to some seconds late, and give no units for more than a second after their first use. Without this
+    /// Rate limits are refilled up to a few seconds late, and give no units for more than a second after their first use. Without this
     /// quirk, they are refilled in time.
     SlowRateLimits,
     /// The schedule timeout of a task that waits for a rate limit has no effect before the limit is refilled, if that is more than two seconds

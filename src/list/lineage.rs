@@ -10,7 +10,7 @@ use crate::request::ReadBuilder;
 use crate::run::RunHandle;
 
 impl<O> RunHandle<O> {
-    /// Prepares a query for the reruns of this run, as far as the engine still has them.
+    /// Returns a query for the reruns of this run, that the engine still has.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -22,7 +22,7 @@ impl<O> RunHandle<O> {
         self.client().runs(RunFilter::new(Window::all()).own_metadata(RERUN_KEY, &self.id().to_string()))
     }
 
-    /// Prepares a query for the runs that one of this run's tasks has started. The task of a single-task run has the id of its run:
+    /// Returns a query for the runs that one of this run's tasks has started. The task of a single-task run has the id of its run:
     /// `run.children_of(run.id())`.
     pub fn children_of(&self, task: impl Into<TaskId>) -> RunQuery {
         self.client().runs(RunFilter::new(Window::all()).parent(task))

@@ -24,7 +24,7 @@ const MIN_REQUEST_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 1000;
 
 impl Client {
-    /// Prepares a query for the runs that match a filter, or that were created in a time window. If the client has a
+    /// Returns a query for the runs that match a filter, or that were created in a time window. If the client has a
     /// [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace match.
     ///
     /// The server does not support namespaces in queries. Without a [`workflow`](RunFilter::workflow), a client with a namespace reads
@@ -50,7 +50,7 @@ impl Client {
         RunQuery { selection: Selection::of_runs(self.clone(), filter.into()) }
     }
 
-    /// Prepares a query for the tasks of runs: each task of a DAG run is an item. The filter is that of [`runs`](Self::runs), with two
+    /// Returns a query for the tasks of runs: each task of a DAG run is an item. The filter is that of [`runs`](Self::runs), with two
     /// differences: it can have a [`worker`](RunFilter::worker), and it cannot have an [`event`](RunFilter::event) or a
     /// [`parent`](RunFilter::parent), which the engine ignores for tasks.
     ///

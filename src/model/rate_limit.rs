@@ -77,7 +77,7 @@ impl FromStr for RateLimitWindow {
 /// Expressions are CEL over `input` and `additional_metadata`. If one cannot be evaluated, the task fails without an attempt and is not
 /// retried. Keys are shared by all workflows of the tenant, and the client's namespace is not added to them.
 ///
-/// A task that waits for units starts up to some seconds after they are refilled. The first task of a new key starts about 1.2 seconds late. A
+/// A task that waits for units starts up to a few seconds after they are refilled. The first task of a new key starts about 1.2 seconds late. A
 /// task that waits longer than its [schedule timeout](crate::Task::schedule_timeout) times out.
 ///
 /// ```

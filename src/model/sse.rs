@@ -20,7 +20,7 @@ use std::time::Duration;
 pub struct SseEvent {
     /// The name. An event without one is a `message`, which `EventSource.onmessage` receives.
     pub name: Option<String>,
-    /// The id. A browser that has lost the connection sends the last one that it has received as the header `Last-Event-ID`.
+    /// The id. A browser that has lost the connection sends the last one that it has received as the `Last-Event-ID` header.
     pub id: Option<String>,
     /// How long the browser waits before it reconnects, from this event on.
     pub retry: Option<Duration>,

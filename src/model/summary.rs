@@ -31,7 +31,7 @@ pub struct RunSummary {
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The status in the list, which can be some seconds old.
+    /// The status in the list, which can be a few seconds old.
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
     pub attempt: u32,
@@ -86,7 +86,7 @@ pub struct TaskSummary {
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The status in the list, which can be some seconds old.
+    /// The status in the list, which can be a few seconds old.
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
     pub attempt: u32,

@@ -45,7 +45,7 @@ impl Events {
         parse_id(&self.unary.call(&PUSH, event.0).await?.event_id)
     }
 
-    /// Pushes many events, all or none, and returns their ids in their order.
+    /// Pushes many events, all or none, and returns their ids in order.
     pub(crate) async fn bulk_push(&self, events: Vec<NewEvent>) -> Result<Vec<Result<EventId>>> {
         let request = BulkPushEventRequest { events: events.into_iter().map(|event| event.0).collect() };
         let response = self.unary.call(&BULK_PUSH, request).await?;

@@ -55,7 +55,7 @@ impl Rest {
         &self.tenant
     }
 
-    /// The connection, for the module `raw`.
+    /// The connection, for the `raw` module.
     #[cfg(feature = "unstable-raw")]
     pub(crate) fn wire(&self) -> &RestWire {
         &self.wire

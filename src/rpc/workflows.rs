@@ -65,7 +65,7 @@ impl Workflows {
         }
     }
 
-    /// Starts many runs, and returns their ids: one for each, in their order. The caller checks their
+    /// Starts many runs, and returns their ids: one for each, in order. The caller checks their
     /// number.
     pub(crate) async fn bulk_trigger(&self, runs: Vec<NewRun>) -> Result<TriggeredMany> {
         let frame = self.unary.encode(&BULK_TRIGGER, bulk_len(&runs), |message| encode_bulk(&runs, message));

@@ -95,7 +95,7 @@ impl<T> Chunk<T> {
     }
 }
 
-/// Sends items with their sizes, as many in one call as fit, one call after the other: one result for each, in their order.
+/// Sends items with their sizes, as many in one call as fit, one call after the other: one result for each, in order.
 ///
 /// An item that cannot be sent yields an error and does not block the others. If the server is unreachable or the workflow is missing,
 /// the remaining items are not sent.

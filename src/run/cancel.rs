@@ -31,7 +31,7 @@ const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 /// The number of concurrent batches. A cancellation takes seconds to have an effect, and the next one need not wait for it.
 pub(crate) const MAX_CONCURRENT_BATCHES: usize = 4;
 impl<O> RunHandle<O> {
-    /// Prepares a cancellation; [`send`](CancelBuilder::send) sends it.
+    /// Returns a builder for a cancellation; [`send`](CancelBuilder::send) sends it.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -47,7 +47,7 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Prepares a cancellation of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
+    /// Returns a builder for a cancellation of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
     /// filter, use [`RunQuery::cancel`](crate::builder::RunQuery::cancel).
     pub fn cancel_many(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
         CancelManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: CancelOptions::default() }
@@ -58,7 +58,7 @@ impl Client {
 #[derive(Debug, Clone)]
 pub(crate) struct CancelOptions {
     pub(crate) reason: CancelReason,
-    /// The reasons of single runs.
+    /// The reasons for individual runs.
     each: HashMap<RunId, CancelReason>,
     pub(crate) within: Duration,
     pub(crate) request: RequestOptions,
@@ -104,7 +104,7 @@ impl CancelOptions {
     }
 }
 
-/// A cancellation that is about to be sent; see [`RunHandle::cancel`].
+/// A builder for a cancellation; see [`RunHandle::cancel`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -191,7 +191,7 @@ impl CancelBuilder {
     }
 }
 
-/// A cancellation of many runs that is about to be sent; see [`Client::cancel_many`].
+/// A builder for a cancellation of many runs; see [`Client::cancel_many`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -245,7 +245,7 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets reasons of single runs. The function is called once for each run, with its id, and returns the reason and the author of its
+    /// Sets reasons for individual runs. The function is called once for each run, with its id, and returns the reason and the author of its
     /// cancellation. Anything that it leaves unset is that of all runs.
     pub fn each(mut self, mut reason: impl FnMut(RunId, CancelReason) -> CancelReason) -> Self {
         let all = self.runs.iter().map(|run| (*run, reason(*run, CancelReason::default())));
@@ -257,7 +257,7 @@ impl CancelManyBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time is over 10
-    /// years. Errors of single runs are in their reports.
+    /// years. Errors of individual runs are in their reports.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.
@@ -273,7 +273,7 @@ impl CancelManyBuilder {
     }
 }
 
-/// Cancels runs with one call, and returns a report for each, in their order.
+/// Cancels runs with one call, and returns a report for each, in order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], options: &CancelOptions) -> Vec<RunReport> {
     // A reason belongs to the attempt that it ends, which only the details contain. Without a reason, the run's status is enough.
     let has_reason = options.has_reason();
@@ -337,7 +337,7 @@ async fn fetch_status(
     }
 }
 
-/// Cancels runs that have not ended, and returns the effects, in their order.
+/// Cancels runs that have not ended, and returns the effects, in order.
 async fn cancel_active(client: &Client, active: Vec<ActiveRun>, options: &CancelOptions) -> Vec<Effect> {
     // A run whose reason cannot be written is not cancelled: the reason would never be known.
     let unwritten = write_reasons(client, &active, options).await;

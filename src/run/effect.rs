@@ -19,7 +19,7 @@ pub(super) const MAX_CONCURRENT_CALLS: usize = 16;
 /// The maximum interval between fetches of a run after its cancellation or replay.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Each of the runs once, in their order.
+/// Each of the runs once, in order.
 pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
     let mut known = HashSet::new();
     runs.iter().copied().filter(|run| known.insert(*run)).collect()

@@ -26,7 +26,7 @@ use crate::rpc::convert::{EncodedRun, NewRun, TriggeredMany};
 const MAX_CONCURRENT_STARTS: usize = 16;
 
 impl Client {
-    /// Prepares many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
+    /// Returns a builder for many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
     /// The inputs are serialized by this call, so they may borrow. The JSON is kept in memory until it is sent. If it does not fit, use
     /// several calls.
@@ -68,7 +68,7 @@ impl Client {
     }
 }
 
-/// Many runs that are about to be started; see [`Client::run_many`].
+/// A builder for many runs; see [`Client::run_many`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -85,7 +85,7 @@ pub struct RunManyBuilder<O> {
     metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
-    /// The options of single runs, by their index.
+    /// The options for individual runs, by their index.
     each: HashMap<usize, RunOptions>,
     request: RequestOptions,
     parent: Option<Parent>,
@@ -145,7 +145,7 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Sets options of single runs. The function is called once for each input, with its index, and returns the options of its run. They
+    /// Sets options for individual runs. The function is called once for each input, with its index, and returns the options of its run. They
     /// are added to the options of all runs, and replace those of the same name.
     ///
     /// ```no_run

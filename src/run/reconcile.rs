@@ -22,7 +22,7 @@ use crate::rpc::convert::{NewRun, Triggered};
 /// The number of concurrent fetches.
 const MAX_CONCURRENT_READS: usize = 16;
 
-/// One result for each of the runs, in their order.
+/// One result for each of the runs, in order.
 pub(super) async fn reconcile<O>(
     client: &Client,
     workflow: &Arc<str>,

@@ -29,7 +29,7 @@ const EFFECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TRIES: u32 = 3;
 
 impl<O> RunHandle<O> {
-    /// Prepares a replay: a new attempt of the same run with the same input. For a new run with the same input, use
+    /// Returns a builder for a replay: a new attempt of the same run with the same input. For a new run with the same input, use
     /// [`rerun`](Self::rerun).
     ///
     /// ```no_run
@@ -45,7 +45,7 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Prepares a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) sends it. To replay all runs that match a filter,
+    /// Returns a builder for a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) sends it. To replay all runs that match a filter,
     /// use [`RunQuery::replay`](crate::builder::RunQuery::replay).
     pub fn replay_many(&self, runs: impl IntoIterator<Item = RunId>) -> ReplayManyBuilder {
         ReplayManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), command: Replay::default() }
@@ -70,7 +70,7 @@ impl Replay {
     }
 }
 
-/// A replay that is about to be sent.
+/// A builder for a replay.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -169,7 +169,7 @@ impl<O> ReplayBuilder<O> {
     }
 }
 
-/// A replay of many runs that is about to be sent.
+/// A builder for a replay of many runs.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -219,7 +219,7 @@ impl ReplayManyBuilder {
     /// replayed once.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the timeout. Errors of single runs are in their reports.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for the timeout. Errors of individual runs are in their reports.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
@@ -262,7 +262,7 @@ impl Before {
     }
 }
 
-/// Replays runs with one call, waits until all of them run again, and returns a report for each, in their order.
+/// Replays runs with one call, waits until all of them run again, and returns a report for each, in order.
 pub(crate) async fn batch(client: &Client, runs: &[RunId], command: &Replay) -> Vec<RunReport> {
     batch_after(client, runs, command).await.0
 }

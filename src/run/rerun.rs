@@ -16,7 +16,7 @@ use crate::model::{Priority, RunDetails, RunStatus};
 use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
-    /// Prepares a new run of the same workflow with the same input, independent of the status of this run. Its details
+    /// Returns a builder for a new run of the same workflow with the same input, independent of the status of this run. Its details
     /// [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
     /// [`replay`](Self::replay).
     ///
@@ -39,7 +39,7 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// A rerun that is about to be started; see [`RunHandle::rerun`].
+/// A builder for a rerun; see [`RunHandle::rerun`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

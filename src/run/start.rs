@@ -127,7 +127,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for WorkflowRef<I, O> {
 }
 
 impl Client {
-    /// Prepares a run; [`start`](RunBuilder::start) starts it.
+    /// Returns a builder for a run; [`start`](RunBuilder::start) starts it.
     ///
     /// The input is serialized here and must be a JSON object. If that fails, `start` returns the error.
     ///
@@ -164,7 +164,7 @@ impl Parent {
     }
 }
 
-/// A run that is about to be started; see [`Client::run`].
+/// A builder for a run; see [`Client::run`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {

@@ -1,4 +1,4 @@
-//! The bridge to the facade of the crate `metrics`.
+//! The bridge to the facade of the `metrics` crate.
 
 use metrics::{counter, gauge, histogram};
 
@@ -7,7 +7,7 @@ use super::{
     CALL_SECONDS, CALLS, Measurement, Recorder, STREAMS_LOST, TASK_MESSAGES_LOST, call_result, worker_gauges,
 };
 
-/// Passes measurements on to the recorder that is installed for the crate `metrics`.
+/// Passes measurements on to the recorder that is installed for the `metrics` crate.
 ///
 /// ```
 /// use hatchet::telemetry::{MetricsRecorder, set_recorder};

@@ -20,7 +20,7 @@
 //! If the future of a call is dropped, its span has only `call`. The engine sends no request ids, so the spans have none. With the feature
 //! `otel`, the span of a failed call has the status "error".
 //!
-//! With the feature `otel`, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
+//! With the `otel` feature, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
 //! it is started; the metadata key `traceparent` carries its ids. The same applies to events, to schedules, and to child runs that a task
 //! starts. The engine creates a trace for each other run. Retries and replays keep the parent of the run. The feature needs a layer of the
 //! crate `tracing-opentelemetry`, version 0.34. Attempts of a batch belong to no trace, because the engine does not pass on their metadata.
@@ -62,8 +62,8 @@
 //!
 //! # Metrics
 //!
-//! Set a [`Recorder`] with [`set_recorder`] to receive [measurements](Measurement). With the feature `metrics`, a `MetricsRecorder`
-//! passes them on to the facade of the crate `metrics`, under these names:
+//! Set a [`Recorder`] with [`set_recorder`] to receive [measurements](Measurement). With the `metrics` feature, a `MetricsRecorder`
+//! passes them on to the facade of the `metrics` crate, under these names:
 //!
 //! | metric | kind | labels |
 //! |---|---|---|

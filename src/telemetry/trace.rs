@@ -1,4 +1,4 @@
-//! The OpenTelemetry trace of a run, which its metadata passes from process to process. Without the feature `otel`, nothing is passed on.
+//! The OpenTelemetry trace of a run, which its metadata passes from process to process. Without the `otel` feature, nothing is passed on.
 
 #[cfg(feature = "otel")]
 pub(crate) use with_otel::{continue_trace, current_traceparent, mark_failed};

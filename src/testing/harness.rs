@@ -70,12 +70,12 @@ impl Harness {
         &self.worker
     }
 
-    /// Prepares a run; see [`Client::run`].
+    /// Returns a builder for a run; see [`Client::run`].
     pub fn run<R: Runnable>(&self, workflow: &R, input: &R::Input) -> RunBuilder<R::Output> {
         self.client.run(workflow, input)
     }
 
-    /// Prepares many runs; see [`Client::run_many`].
+    /// Returns a builder for many runs; see [`Client::run_many`].
     pub fn run_many<R: Runnable>(
         &self,
         workflow: &R,

@@ -50,5 +50,5 @@ pub(crate) use wire::GrpcWire;
 #[cfg(feature = "embedded")]
 pub(crate) use wire::Wire;
 
-/// The name of this crate in the header `user-agent`.
+/// The name of this crate in the `user-agent` header.
 const USER_AGENT_NAME: &str = concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"));

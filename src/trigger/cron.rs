@@ -27,7 +27,7 @@ const CHECK_INTERVALS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 impl Client {
-    /// Prepares a cron; [`send`](CronBuilder::send) creates it. A workflow can have only one cron with the same name and expression.
+    /// Returns a builder for a cron; [`send`](CronBuilder::send) creates it. A workflow can have only one cron with the same name and expression.
     /// For crons that belong to a definition, use [`Task::cron`](crate::Task::cron).
     ///
     /// ```no_run
@@ -61,7 +61,7 @@ impl Client {
     }
 }
 
-/// A cron that is about to be created; see [`Client::cron`].
+/// A builder for a cron; see [`Client::cron`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {

@@ -18,7 +18,7 @@ use crate::run::{Took, all_failed, batched, fits};
 use crate::telemetry::EVENT_TRACEPARENT;
 
 impl Client {
-    /// Prepares an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to the key starts a run with the payload as
+    /// Returns a builder for an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to the key starts a run with the payload as
     /// its input, so the payload must serialize to a JSON object.
     ///
     /// ```no_run
@@ -37,7 +37,7 @@ impl Client {
         EventBuilder { common: Common::new(self, key.into()), payload: encode_input("payload", payload) }
     }
 
-    /// Prepares many events of one key; [`send`](EventManyBuilder::send) sends them.
+    /// Returns a builder for many events of one key; [`send`](EventManyBuilder::send) sends them.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -115,7 +115,7 @@ fn check(key: &str, scope: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// An event that is about to be sent; see [`Client::push`].
+/// A builder for an event; see [`Client::push`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -184,7 +184,7 @@ impl EventBuilder {
     }
 }
 
-/// Many events that are about to be sent; see [`Client::push_many`].
+/// A builder for many events; see [`Client::push_many`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -198,7 +198,7 @@ impl EventBuilder {
 pub struct EventManyBuilder {
     common: Common,
     payloads: Vec<Result<String>>,
-    /// The options of single events, by their index.
+    /// The options for individual events, by their index.
     each: HashMap<usize, EventOptions>,
 }
 
@@ -277,7 +277,7 @@ impl EventManyBuilder {
         self
     }
 
-    /// Sets options of single events. The function is called once for each payload, with its index, and returns the options of its
+    /// Sets options for individual events. The function is called once for each payload, with its index, and returns the options of its
     /// event. They are added to the options of all events, and replace those of the same name.
     pub fn each(mut self, mut options: impl FnMut(usize, EventOptions) -> EventOptions) -> Self {
         let all = (0..self.payloads.len()).map(|index| (index, options(index, EventOptions::default())));

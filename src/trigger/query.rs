@@ -10,7 +10,7 @@ use crate::model::metadata::check_key;
 use crate::model::{CronDetails, ScheduleDetails};
 
 impl Client {
-    /// Prepares a query for the schedules that have not started their runs. If the client has a
+    /// Returns a query for the schedules that have not started their runs. If the client has a
     /// [namespace](crate::config::ConfigBuilder::namespace), only schedules of workflows in that namespace match.
     ///
     /// ```no_run
@@ -25,7 +25,7 @@ impl Client {
         ScheduleQuery { client: self.clone(), filter: Filter::default() }
     }
 
-    /// Prepares a query for crons, including those of definitions. If the client has a
+    /// Returns a query for crons, including those of definitions. If the client has a
     /// [namespace](crate::config::ConfigBuilder::namespace), only crons of workflows in that namespace match.
     ///
     /// ```no_run

@@ -9,7 +9,7 @@ use crate::model::{RateLimitDetails, RateLimitWindow};
 use crate::request::{CommandBuilder, ReadBuilder};
 
 impl Client {
-    /// Prepares a rate limit of this many units in each window; [`send`](RateLimitBuilder::send) creates or changes it. Tasks consume its units
+    /// Returns a builder for a rate limit of this many units in each window; [`send`](RateLimitBuilder::send) creates or changes it. Tasks consume its units
     /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
     /// the limit.
     ///
@@ -34,7 +34,7 @@ impl Client {
         RateLimitHandle { client: self.clone(), key: key.into() }
     }
 
-    /// Prepares a query for rate limits, including those that the engine has created for dynamic keys.
+    /// Returns a query for rate limits, including those that the engine has created for dynamic keys.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -49,7 +49,7 @@ impl Client {
     }
 }
 
-/// A rate limit that is about to be created or changed; see [`Client::rate_limit`].
+/// A builder for a rate limit; see [`Client::rate_limit`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

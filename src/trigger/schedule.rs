@@ -28,7 +28,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Prepares a run at a time in the future; [`send`](ScheduleBuilder::send) creates the schedule.
+    /// Returns a builder for a run at a time in the future; [`send`](ScheduleBuilder::send) creates the schedule.
     ///
     /// If the time has passed, the run starts immediately. The engine checks schedules every few seconds. Times have millisecond
     /// precision on the server.
@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// A schedule that is about to be created; see [`Client::schedule`].
+/// A builder for a schedule; see [`Client::schedule`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {

@@ -100,7 +100,7 @@ impl ChunkSse {
         self
     }
 
-    /// Sets the value of the header `Last-Event-ID` of a browser that reconnects. Chunks that it has received are not reported as missing, and
+    /// Sets the value of the `Last-Event-ID` header of a browser that reconnects. Chunks that it has received are not reported as missing, and
     /// chunks that were sent in the meantime are reported as a gap. An id that is not from this stream is ignored. Calling this method after
     /// the first poll has no effect.
     ///

@@ -182,7 +182,7 @@ impl<O> RunManyBuilder<O> {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`start`](Self::start), which concern all runs. The outcomes contain the errors of single runs: a run that could
+    /// The errors of [`start`](Self::start), which concern all runs. The outcomes contain the errors of individual runs: a run that could
     /// not be started, and the errors of [`RunHandle::outcome`].
     ///
     /// # Cancel safety
@@ -208,7 +208,7 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`start`](Self::start), which concern all runs. The results contain the errors of single runs: a run that could
+    /// The errors of [`start`](Self::start), which concern all runs. The results contain the errors of individual runs: a run that could
     /// not be started, and the errors of [`RunHandle::result`].
     ///
     /// # Cancel safety

@@ -35,7 +35,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl RunningWorker {
-    /// Prepares a server that reports the health of this worker over HTTP, for Kubernetes and for load balancers:
+    /// Returns a builder for a server that reports the health of this worker over HTTP, for Kubernetes and for load balancers:
     ///
     /// | path | returns 200 if | on 503 |
     /// |---|---|---|
@@ -45,7 +45,7 @@ impl RunningWorker {
     /// | `/metrics` | always: metrics in the text format of Prometheus | |
     ///
     /// The server has its own thread, so that it responds while the runtime of the worker is blocked. It serves at most 64 connections,
-    /// each for at most 30 seconds. Available with the feature `health`.
+    /// each for at most 30 seconds. Available with the `health` feature.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {

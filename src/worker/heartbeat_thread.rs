@@ -3,7 +3,7 @@
 //! After 30 seconds without heartbeats, the engine assigns all attempts of the worker to other workers. There are two reasons for which
 //! the heartbeats of the runtime do not arrive although the engine could be reached: code that blocks a thread can keep the tasks of the
 //! runtime from running, and a NAT or a load balancer can drop a connection without closing it. A dedicated thread therefore monitors the
-//! heartbeats. If the engine has not responded for some seconds, it sends one over its own connection. If that one is answered and the
+//! heartbeats. If the engine has not responded for a few seconds, it sends one over its own connection. If that one is answered and the
 //! runtime is not blocked, the connection of the client is closed, and the next call establishes another one.
 
 use std::sync::Arc;

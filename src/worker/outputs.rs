@@ -60,7 +60,7 @@ impl Outputs {
         self.output.clone()
     }
 
-    /// Sends what is in the queue, within some seconds, and ends.
+    /// Sends what is in the queue, within a few seconds, and ends.
     pub(super) async fn close(mut self) {
         self.closed.cancel();
         if timeout(CLOSE_TIMEOUT, &mut self.task).await.is_err() {
@@ -168,7 +168,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const WORKER: &str = "00000000-0000-4000-8003-000000000001";
 
-    /// The messages of the lines of a task that were accepted, in their order.
+    /// The messages of the lines of a task that were accepted, in order.
     fn lines(calls: &Calls, task: u8) -> Vec<String> {
         let end = format!("{task:02x}");
         let all = calls.messages::<pb::PutLogRequest>("PutLog").into_iter();

@@ -247,7 +247,7 @@ impl Context {
             .map_err(|error| Error::new(ErrorKind::Decode, "failed to parse the assignment").with_source(error))
     }
 
-    /// Prepares a child run, which is linked to this task and inherits the run's metadata.
+    /// Returns a builder for a child run, which is linked to this task and inherits the run's metadata.
     ///
     /// A retry of the task does not start its children again: the n-th child of a task is the same run in each attempt, even if its input
     /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set
@@ -272,7 +272,7 @@ impl Context {
         self.client().run(workflow, input).child_of(self.parent())
     }
 
-    /// Prepares many child runs of one workflow; see [`run`](Self::run).
+    /// Returns a builder for many child runs of one workflow; see [`run`](Self::run).
     pub fn run_many<R: Runnable>(
         &self,
         workflow: &R,

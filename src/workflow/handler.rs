@@ -21,7 +21,7 @@ use crate::model::payload::encode_output;
 pub type TaskResult<O> = Result<O, TaskError>;
 
 /// The error of a task. Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors
-/// of the crate `anyhow`, and strings. Its message includes the messages of the causes.
+/// of the `anyhow` crate, and strings. Its message includes the messages of the causes.
 ///
 /// It does not implement [`Error`](std::error::Error) itself, because that would conflict with this conversion.
 ///
@@ -153,7 +153,7 @@ pub(crate) trait Handler: Send + Sync {
     /// Runs the function on the payload of an assignment. `has_dependents`: whether other tasks receive its output.
     fn run(&self, payload: &str, context: Context, has_dependents: bool) -> Running;
 
-    /// Runs the function once for several attempts. There is a result for each, in their order.
+    /// Runs the function once for several attempts. There is a result for each, in order.
     fn run_batch(&self, attempts: Vec<(&str, Context)>, _has_dependents: bool) -> RunningBatch {
         let error = TaskError::new("expected an attempt, got a batch: this worker's task is not a batch task");
         let results = std::iter::repeat_with(|| Err(error.clone())).take(attempts.len()).collect();

@@ -25,7 +25,7 @@ struct Row {
 /// A page of rows. They are rendered outside of the core's task, so that it can serve other requests.
 pub(super) struct Page {
     found: RowPage<Option<u16>>,
-    /// The run of each row, in their order.
+    /// The run of each row, in order.
     core: Core,
     payloads: bool,
 }

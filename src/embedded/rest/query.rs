@@ -16,7 +16,7 @@ use crate::embedded::core::store::At;
 /// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10 000 for log lines.
 const MAX_PAGE: usize = 10_000;
 
-/// Parameters in their order. A repeated parameter is a list.
+/// Parameters in order. A repeated parameter is a list.
 pub(super) struct Query(Vec<(String, String)>);
 
 impl<S: Sync> FromRequestParts<S> for Query {

@@ -63,7 +63,7 @@ async fn tenant(OfTenant(api): OfTenant) -> RestResult {
         "slug": "default",
         "version": "V1",
     });
-    // The engine whose behaviour is reproduced does not show its retention, and newer ones do.
+    // The engine whose behavior is reproduced does not show its retention, and newer ones do.
     if let Some(retention) = retention {
         extend(&mut tenant, json!({"dataRetentionPeriod": format!("{}s", retention.num_seconds())}));
     }

@@ -12,7 +12,7 @@ use crate::model::{IdMap, RunId};
 
 /// The intervals between the probes of a run. The driver decides when the first one is due.
 ///
-/// The last one is 14 seconds after the first: if many runs are triggered at once, a run may be created some seconds later.
+/// The last one is 14 seconds after the first: if many runs are triggered at once, a run may be created a few seconds later.
 const PROBE_INTERVALS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8)];
 

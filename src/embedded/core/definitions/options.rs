@@ -87,7 +87,7 @@ fn check_order(core: &Core, definition: &Definition) -> Result<(), StatusError> 
     Ok(())
 }
 
-/// The names of the shared limits of each task, in their order.
+/// The names of the shared limits of each task, in order.
 fn shared_names(definition: &Definition) -> Vec<Vec<&str>> {
     let of_workflow = definition.options.concurrency.iter().filter_map(Concurrency::shared_name);
     definition

@@ -36,7 +36,7 @@ impl Core {
         self.event_filters.remove(id)
     }
 
-    /// Creates a schedule for each time, in their order.
+    /// Creates a schedule for each time, in order.
     pub(crate) fn schedule(
         &mut self,
         turn: &mut Turn<'_>,

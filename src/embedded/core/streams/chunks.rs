@@ -1,6 +1,6 @@
 //! Chunks of tasks, on their way to the streams that watch their runs.
 //!
-//! The real engine collects the messages of a stream, and orders the chunks of a task by their index, for each stream and for some seconds.
+//! The real engine collects the messages of a stream, and orders the chunks of a task by their index, for each stream and for a few seconds.
 //! All other events overtake them.
 
 use std::time::Duration;

@@ -11,7 +11,7 @@ use crate::embedded::core::store::{
 };
 use crate::embedded::quirks::Quirk;
 
-/// Creates a schedule for each time, in their order.
+/// Creates a schedule for each time, in order.
 pub(crate) fn create(
     core: &mut Core,
     turn: &mut Turn<'_>,

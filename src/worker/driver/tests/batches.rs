@@ -199,7 +199,7 @@ fn reassigning_server(change: impl Fn(&str, usize) -> Option<Scripted> + Send + 
     })
 }
 
-/// Completes all runs of a batch after some seconds.
+/// Completes all runs of a batch after a few seconds.
 fn slow_batch_task(seconds: u32) -> Task<(), bool> {
     let options = BatchOptions::new(3);
     Task::batch("task", options, move |items: Vec<BatchItem<()>>| async move {
