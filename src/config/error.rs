@@ -31,7 +31,7 @@ use std::fmt;
 ///
 /// Print it and exit. A retry fails in the same way. It never contains the token or a private key.
 ///
-/// `Error::from` converts it to an [`Error`](crate::Error) with the same text, and with this error as its source:
+/// `Error::from` converts it to an [`Error`](crate::Error) with the same message, and with this error as its source:
 ///
 /// ```
 /// use std::error::Error as _;

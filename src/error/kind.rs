@@ -19,7 +19,7 @@ pub enum ErrorKind {
     /// The configuration is invalid, or the current thread has no suitable Tokio runtime. For an invalid configuration,
     /// [`Error::config_error`](crate::Error::config_error) lists all problems.
     Config,
-    /// The request is invalid, and was not sent. The text names the field and the limit.
+    /// The request is invalid, and was not sent. The message names the field and the limit.
     InvalidInput,
     /// A message or a payload exceeds a size limit of the client or the server.
     TooLarge,
@@ -46,7 +46,7 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The server refuses the request. A retry has the same result.
     Rejected,
-    /// The server does not implement the call, or is too old for an option of a definition. The text names the required version.
+    /// The server does not implement the call, or is too old for an option of a definition. The message names the required version.
     Unimplemented,
     /// The server has an internal error, or its response is invalid.
     Server,
@@ -57,7 +57,7 @@ pub enum ErrorKind {
     RunState,
     /// The store of an archive cannot be read or written. The [`source`](std::error::Error::source) is the error of the store, if there is one.
     Storage,
-    /// A file of an archive is damaged, or its manifest was written by a newer version of this crate. The text names the file, or the column
+    /// A file of an archive is damaged, or its manifest was written by a newer version of this crate. The message names the file, or the column
     /// whose value is invalid.
     Corrupt,
     /// The client, the worker or the runtime is shut down.

@@ -1,7 +1,7 @@
 //! The error type of the crate: a kind, predicates, and the cause as its source.
 //!
 //! A run that failed is not an error, but an [`Outcome`]. An error means that something could not be done or could not be
-//! found out. The only exception is [`RunHandle::result`](crate::RunHandle::result), which returns only outputs. Its error contains the
+//! determined. The only exception is [`RunHandle::result`](crate::RunHandle::result), which returns only outputs. Its error contains the
 //! outcome.
 
 mod kind;
@@ -20,9 +20,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why something could not be done, or could not be found out. It is cheap to clone.
+/// Why something could not be done, or could not be determined. It is cheap to clone.
 ///
-/// The text does not contain its cause, which is the [`source`](StdError::source). The [`Debug`](fmt::Debug) output has both.
+/// The message does not contain its cause, which is the [`source`](StdError::source). The [`Debug`](fmt::Debug) output has both.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -44,7 +44,7 @@ pub struct Error(Box<Inner>);
 #[expect(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 struct Inner {
     kind: ErrorKind,
-    text: String,
+    message: String,
     /// Whether it is certain that the call had no effect on the server.
     has_no_side_effects: bool,
     transient: bool,
@@ -101,10 +101,10 @@ pub(crate) enum ServerStatus {
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
-            text: text.into(),
+            message: message.into(),
             has_no_side_effects: false,
             transient: false,
             rest_unreached: false,
@@ -150,9 +150,9 @@ impl Error {
         self.0.run.as_ref()
     }
 
-    /// Prepends a context to the text.
+    /// Prepends a context to the message.
     pub(crate) fn within(mut self, context: &str) -> Self {
-        self.0.text = format!("{context}: {}", self.0.text);
+        self.0.message = format!("{context}: {}", self.0.message);
         self
     }
 
@@ -308,7 +308,7 @@ impl Error {
     }
 }
 
-/// The kind, the text, the causes, and what is known of the call, for programs that return the error from `main` or unwrap it. `{:#?}`
+/// The kind, the message, the causes, and what is known of the call, for programs that return the error from `main` or unwrap it. `{:#?}`
 /// prints a struct.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -317,7 +317,7 @@ impl fmt::Debug for Error {
             let causes = std::iter::successors(self.source(), |&cause| cause.source());
             causes
                 .map(ToString::to_string)
-                .filter(|cause| !self.0.text.contains(cause))
+                .filter(|cause| !self.0.message.contains(cause))
                 .try_for_each(|cause| write!(f, ": {cause}"))?;
             return match (self.0.status, self.0.has_no_side_effects) {
                 (Some(status), true) => write!(f, " [{status:?}, no side effects]"),
@@ -327,7 +327,7 @@ impl fmt::Debug for Error {
             };
         }
         let mut shown = f.debug_struct("Error");
-        shown.field("kind", &self.0.kind).field("text", &self.0.text);
+        shown.field("kind", &self.0.kind).field("message", &self.0.message);
         if let Some(status) = &self.0.status {
             shown.field("status", status);
         }
@@ -343,7 +343,7 @@ impl fmt::Debug for Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.text)
+        f.write_str(&self.0.message)
     }
 }
 

@@ -142,7 +142,7 @@ pub struct CallRecord<O> {
 pub struct WrittenLine {
     /// The severity.
     pub level: LogLevel,
-    /// The text.
+    /// The message.
     pub message: String,
     /// The metadata: an object, or `null`.
     pub metadata: Value,

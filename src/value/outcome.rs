@@ -80,7 +80,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cancellation {
-    /// The text of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancellation by request.
+    /// The message of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancellation by request.
     pub message: Option<String>,
     /// The last request to cancel the run that had a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not
     /// record which cancellation ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the
@@ -125,7 +125,7 @@ pub struct Timeout {
     pub kind: TimeoutKind,
     /// The name of the task that timed out, if it is known.
     pub task_name: Option<String>,
-    /// The text of the engine, such as `Task exceeded timeout of 2s`, if it has one.
+    /// The message of the engine, such as `Task exceeded timeout of 2s`, if it has one.
     pub message: Option<String>,
 }
 
