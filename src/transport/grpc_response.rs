@@ -152,15 +152,17 @@ enum SentStatus {
 /// Takes a status that the server sent. Invalid details, which would make tonic panic, are removed from the headers. A message that is
 /// not UTF-8, for which tonic would replace the code, is repaired.
 fn sent_status(headers: &mut HeaderMap) -> SentStatus {
-    const DETAILS: &str = "grpc-status-details-bin";
+    // Parsed once: each response is searched for them.
+    static CODE: HeaderName = HeaderName::from_static("grpc-status");
+    static DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
     const BASE64: GeneralPurpose = GeneralPurpose::new(
         &STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    let Some(code) = headers.get("grpc-status") else { return SentStatus::Missing };
+    let Some(code) = headers.get(&CODE) else { return SentStatus::Missing };
     let is_ok = code == "0";
-    if headers.get(DETAILS).is_some_and(|details| BASE64.decode(details).is_err()) {
-        headers.remove(DETAILS);
+    if headers.get(&DETAILS).is_some_and(|details| BASE64.decode(details).is_err()) {
+        headers.remove(&DETAILS);
     }
     if is_ok {
         return SentStatus::Ok;

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use tonic::{Code, Status};
 
 use super::failure::{find, no_response};
@@ -106,8 +106,9 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
 
 /// The headers of [`retry_after`] alone, to be kept after the others are gone.
 pub(super) fn retry_headers(headers: &HeaderMap) -> HeaderMap {
-    let found = [PUSHBACK, RETRY_AFTER].map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
-    found.into_iter().flatten().collect()
+    // Parsed once: each response is searched for them.
+    static NAMES: [HeaderName; 2] = [HeaderName::from_static(PUSHBACK), header::RETRY_AFTER];
+    NAMES.iter().filter_map(|name| headers.get(name).map(|value| (name.clone(), value.clone()))).collect()
 }
 
 /// Marks a status as sent by the server, for tests.
