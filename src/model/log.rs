@@ -33,7 +33,7 @@ pub struct LogLine {
     pub created_at: DateTime<Utc>,
     /// The severity.
     pub level: LogLevel,
-    /// The message.
+    /// The message, without its level and its metadata.
     pub message: String,
     /// The metadata of the line, usually an object.
     pub metadata: Value,

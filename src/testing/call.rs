@@ -142,7 +142,7 @@ pub struct CallRecord<O> {
 pub struct WrittenLine {
     /// The severity.
     pub level: LogLevel,
-    /// The message.
+    /// The message, without its level and its metadata.
     pub message: String,
     /// The metadata: an object, or `null`.
     pub metadata: Value,
