@@ -5,12 +5,13 @@
 //! the engine drops them first.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::IntoFuture as _;
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use futures_util::stream;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,9 +42,11 @@ const COMMIT_RUNS: usize = 10_000;
 /// How long a run that was fetched waits for others until they are committed together, besides those that are being fetched then. It bounds
 /// what a crash loses.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
-/// The number of runs in a row that cannot be fetched after which the collection checks whether the server responds to anything else. If it
-/// does, the problem is these runs, and they must not stop every collection at the same place.
+/// The number of runs in a row that cannot be fetched after which the collection checks whether others can be. If so, the problem is these
+/// runs, and they must not stop every collection at the same place.
 const MAX_UNREACHED: u32 = 5;
+/// The number of other runs of which the server must return one.
+const PROBES: usize = 3;
 
 /// What is collected, and how.
 #[derive(Debug, Clone)]
@@ -170,6 +173,7 @@ impl Collection {
     pub(super) async fn start(options: CollectOptions, client: Client) -> Result<Self> {
         let now = client.clock().now();
         let gate = Gate::new(options.concurrency, options.requests_per_second);
+        let client = client.with_retry_rate(gate.rate());
         let source = options.archive.check_source(&client).await?;
         let engine_retention = match options.engine_retention {
             Some(period) => Some(period),
@@ -381,9 +385,26 @@ impl Collection {
         Ok(())
     }
 
-    /// Sends a request that does not depend on the runs that were not fetched.
+    /// Checks whether the server lists runs and returns one of the newest. These are other runs than those that were not fetched, unless
+    /// the engine has no others.
     async fn check_server(&self) -> Result<()> {
-        self.client.runs(Window::since(self.now)).through(self.gate.clone()).newest().await.map(drop)
+        let (client, gate) = (&self.client, &self.gate);
+        let newest = client.runs(Window::all()).through(gate.clone()).newest(PROBES).await?;
+        let fetch = |run: RunSummary| DetailsBuilder::new(client.clone(), run.id, None).through(gate.clone()).into_future();
+        let mut fetches: FuturesUnordered<_> = newest.into_iter().map(fetch).collect();
+        let mut last = None;
+        while let Some(details) = fetches.next().await {
+            match details {
+                Err(error) if is_unreached(&error) => last = Some(error),
+                _ => return Ok(()),
+            }
+        }
+        let Some(error) = last else { return Ok(()) };
+        let text = format!(
+            "the server lists runs and returns none of them: expected the details of one of the {PROBES} newest runs after \
+             {MAX_UNREACHED} others in a row could not be fetched, got none"
+        );
+        Err(Error::new(error.kind(), text).with_source(error).transient())
     }
 
     /// Collects until there is enough to commit, until the end, or until the collection is stopped.

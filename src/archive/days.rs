@@ -38,7 +38,7 @@ pub(super) async fn first_day_with_runs(
         if let Some(gate) = gate {
             older = older.through(gate.clone());
         }
-        if older.newest().await?.is_some() {
+        if !older.newest(1).await?.is_empty() {
             end = middle;
         } else {
             first = middle + TimeDelta::days(1);
