@@ -44,7 +44,7 @@ const COMMIT_RUNS: usize = 10_000;
 const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
 /// The number of runs in a row that cannot be fetched after which the collection checks whether others can be. If so, the problem is these
 /// runs, and they must not stop every collection at the same place.
-const MAX_UNREACHED: u32 = 5;
+const MAX_UNREACHED: usize = 5;
 /// The number of other runs of which the server must return one.
 const PROBES: usize = 3;
 
@@ -124,8 +124,8 @@ pub(super) struct Collection {
     pending: Pending,
     /// The runs of `queue` and `pending`.
     ids: HashSet<RunId>,
-    /// The number of runs in a row that the server could not return.
-    unreached: u32,
+    /// The runs in a row that the server could not return.
+    unreached: Vec<RunId>,
     /// `list`, `queue` and `pending` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
     /// Which runs the engine drops soon. `None` if its retention is unknown.
@@ -223,7 +223,7 @@ impl Collection {
             queue: VecDeque::new(),
             pending: Pending::default(),
             ids: HashSet::new(),
-            unreached: 0,
+            unreached: Vec::new(),
             checked: None,
             risk,
             left_at_risk,
@@ -347,7 +347,11 @@ impl Collection {
         while let Some((run, archived, has_payloads, details)) = fetched.next().await {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             let is_unreached = details.as_ref().is_err_and(is_unreached);
-            self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
+            if is_unreached {
+                self.unreached.push(run.id);
+            } else {
+                self.unreached.clear();
+            }
             self.late += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
             match details {
                 // It was replayed meanwhile. The next collection finds its end.
@@ -373,36 +377,38 @@ impl Collection {
                 }
                 Err(error) => return Err(error),
             }
-            if self.unreached >= MAX_UNREACHED || self.pending.is_full(options.commit_bytes) {
+            if self.unreached.len() >= MAX_UNREACHED || self.pending.is_full(options.commit_bytes) {
                 is_enough.store(true, Relaxed);
             }
         }
         drop(fetched);
-        if self.unreached >= MAX_UNREACHED {
+        if self.unreached.len() >= MAX_UNREACHED {
             self.check_server().await?;
-            self.unreached = 0;
+            self.unreached.clear();
         }
         Ok(())
     }
 
-    /// Checks whether the server lists runs and returns one of the newest. These are other runs than those that were not fetched, unless
-    /// the engine has no others.
+    /// Checks whether the server lists runs, and returns one of the newest of those that are not among the unreached.
     async fn check_server(&self) -> Result<()> {
-        let (client, gate) = (&self.client, &self.gate);
-        let newest = client.runs(Window::all()).through(gate.clone()).newest(PROBES).await?;
-        let fetch = |run: RunSummary| DetailsBuilder::new(client.clone(), run.id, None).through(gate.clone()).into_future();
-        let mut fetches: FuturesUnordered<_> = newest.into_iter().map(fetch).collect();
-        let mut last = None;
+        let (client, gate, unreached) = (&self.client, &self.gate, &self.unreached);
+        let newest = client.runs(Window::all()).through(gate.clone()).newest(PROBES + unreached.len()).await?;
+        let others = newest.into_iter().map(|run| run.id).filter(|id| !unreached.contains(id)).take(PROBES);
+        let mut fetches: FuturesUnordered<_> = others
+            .map(|id| DetailsBuilder::new(client.clone(), id, None).through(gate.clone()).into_future())
+            .collect();
+        let (mut failures, mut last) = (0, None);
         while let Some(details) = fetches.next().await {
             match details {
                 Err(error) if is_unreached(&error) => last = Some(error),
                 _ => return Ok(()),
             }
+            failures += 1;
         }
         let Some(error) = last else { return Ok(()) };
         let text = format!(
-            "the server lists runs and returns none of them: expected the details of one of the {PROBES} newest runs after \
-             {MAX_UNREACHED} others in a row could not be fetched, got none"
+            "the server lists runs and returns none of them: {} in a row could not be fetched, nor could the {failures} newest others",
+            unreached.len()
         );
         Err(Error::new(error.kind(), text).with_source(error).transient())
     }
