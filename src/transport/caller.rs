@@ -288,13 +288,13 @@ mod tests {
     async fn retries_are_sent_at_a_limited_rate_until_the_deadline() {
         let limit = RateLimit::new(1);
         let caller = Caller::new(10 * SECOND, RetryPolicy::default()).with_retry_rate(limit.clone());
-        for (reserved, expected) in [(0, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (8, vec![0, 8, 9]), (30, vec![0])] {
-            // What others have reserved, and the first try.
+        for (reserved, expected) in [(0, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (8, vec![0, 9]), (30, vec![0])] {
+            // What others have reserved, and the first try. The delay of a retry is shorter.
             let _ = futures_util::FutureExt::now_or_never(limit.pass(reserved + 1));
             let (start, at) = (Instant::now(), std::cell::RefCell::new(Vec::new()));
             let call = caller.run(Call::idempotent("Get"), Sent::unknown(), || {
                 at.borrow_mut().push(start.elapsed().as_secs());
-                async { Err::<(), _>(lost()) }
+                async { Err::<(), _>(lost().with_retry_after(Some(RetryAfter::Delay(SECOND / 10)))) }
             });
             assert_eq!(call.await.unwrap_err().kind(), ErrorKind::Unavailable);
             assert_eq!(at.into_inner(), expected);

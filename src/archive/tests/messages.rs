@@ -166,19 +166,24 @@ async fn a_failed_collection_logs_that_its_last_commit_failed_and_returns_the_fi
 
 #[tokio::test(start_paused = true)]
 async fn runs_that_were_dropped_and_states_that_cannot_be_stored_or_read_are_warnings() {
-    let bench = Bench::new().await;
-    bench.start([0]).await;
+    // It drops the runs of the first day at one o'clock.
+    let bench = Bench::keeping(HOUR).await;
+    bench.start((0..40).map(|n| 2 * n)).await;
+    let soon: DateTime<Utc> = "2026-11-02T00:59:00Z".parse().unwrap();
+    sleep((soon - bench.engine.now()).to_std().unwrap()).await;
     let (events, _guard) = Events::collect();
-    for call in [FETCH, "GetRunDetails"] {
-        let fault = if call == FETCH { Fault::RefuseRest(404) } else { Fault::RefuseGrpc(5) };
-        bench.engine.faults().inject_for(call, fault, MINUTE).unwrap();
-    }
-    let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
-    assert_eq!((report.archived, report.dropped), (0, 1), "{report}");
+    // Each run takes three seconds.
+    let collection = bench.archive.collect(&bench.client, all()).requests_per_second(1);
+    let report = collection.engine_retention(DAY).send().await.unwrap();
+    assert!(report.archived > 8 && report.dropped > 8 && report.archived + report.dropped == 40, "{report}");
     let dropped = "the engine dropped a run before it was archived";
-    assert!(events.fields(dropped)[0].contains("run_id="));
-    assert_eq!(events.take(), [warning(dropped), info("the collection has ended")]);
-    bench.engine.faults().clear();
+    assert!(events.fields(dropped).iter().all(|fields| fields.contains("run_id=")));
+    let mut expected = vec![warning(dropped); usize::try_from(report.dropped).unwrap()];
+    expected.extend([
+        warning("runs were archived only shortly before the engine would have dropped them"),
+        info("the collection has ended"),
+    ]);
+    assert_eq!(events.take(), expected);
 
     // The counts of the runs at risk are only a part of the report.
     bench.engine.faults().inject(LIST, Fault::RefuseRest(400)).unwrap();
@@ -188,8 +193,13 @@ async fn runs_that_were_dropped_and_states_that_cannot_be_stored_or_read_are_war
 
     let state = format!("manifest/states/{COMMITS_PER_STATE:020}.json");
     bench.store.crash().fail(&state);
-    let commit =
-        Commit { version: VERSION, committed_at: DateTime::UNIX_EPOCH, source: None, add: Vec::new(), remove: Vec::new() };
+    let commit = Commit {
+        version: VERSION,
+        committed_at: DateTime::UNIX_EPOCH,
+        source: None,
+        add: Vec::new(),
+        remove: Vec::new(),
+    };
     let log = bench.archive.log();
     while log.state().await.unwrap().commits < COMMITS_PER_STATE {
         assert!(log.commit(&*log.state().await.unwrap(), &commit).await.unwrap());

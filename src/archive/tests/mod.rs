@@ -373,7 +373,7 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
     let bench = Bench::new().await;
     bench.start(0..7).await;
     // A fetch is repeated once after a timeout. After five runs, it may be the server, which still returns others here.
-    for errors in [1, 4, 5, 6, 7] {
+    for errors in [1_u64, 4, 5, 6, 7] {
         let archive = Archive::open("memory://").unwrap();
         let (before, after) = (errors.min(5), errors.saturating_sub(5));
         let delay = |fault, times| bench.engine.faults().inject_times(FETCH, fault, usize::try_from(times).unwrap());
@@ -418,17 +418,18 @@ async fn a_collection_ends_if_the_server_returns_no_run() {
     let bench = Bench::new().await;
     let ids = bench.start(0..100).await;
     sleep(60 * SECOND).await;
-    let collect = || bench.archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND);
+    let collect = || bench.archive.collect(&bench.client, all()).timeout(SECOND);
     bench.engine.faults().inject_for(FETCH, Fault::Delay(HOUR), DAY).unwrap();
     let (started, mut batches) = (Instant::now(), collect().batches().unwrap());
     let error = batches.next().await.unwrap().unwrap_err();
-    // Each fetch is repeated once. Five runs are fetched, and then three others.
-    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, 2 * (5 + 3) * SECOND));
-    let expected = "the server lists runs and returns none of them: 5 in a row could not be fetched, nor could the 3 newest others";
+    // Each fetch is repeated once, after a random pause of at most 50 ms. Eight are sent at the same time, then one after each of the first
+    // four results, and then three of other runs.
+    assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::Timeout, 2 + 2 + 2));
+    let expected = "the server lists runs and returns none of them: 12 in a row could not be fetched, nor could the 3 newest others";
     assert_eq!(error.to_string(), expected);
     assert!(std::error::Error::source(&error).is_some() && error.is_transient());
     assert!(batches.next().await.is_none());
-    assert_eq!(batches.report().fetch_errors, 5);
+    assert_eq!(batches.report().fetch_errors, 12);
     bench.engine.faults().clear();
     assert_eq!(collect().send().await.unwrap().archived, ids.len() as u64);
     bench.end().await;
