@@ -23,6 +23,8 @@ pub(super) struct Crash {
     refusals: Arc<AtomicUsize>,
     /// Whether the response to the next creation is lost, and the store's client sends the request again.
     loses_response: Arc<AtomicBool>,
+    /// Whether the store replaces objects instead of refusing to create them.
+    replaces: Arc<AtomicBool>,
     /// Whether the next object gets other content than was written.
     damages: Arc<AtomicBool>,
     /// The object whose operations fail.
@@ -53,6 +55,15 @@ impl Crash {
 
     pub(super) fn is_response_lost(&self) -> bool {
         self.loses_response.swap(false, SeqCst)
+    }
+
+    /// Makes the store replace objects, as one without conditional writes does.
+    pub(super) fn replace(&self) {
+        self.replaces.store(true, SeqCst);
+    }
+
+    pub(super) fn replaces(&self) -> bool {
+        self.replaces.load(SeqCst)
     }
 
     /// Delays each operation by this time.

@@ -347,6 +347,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_without_conditional_writes_is_refused_before_the_first_commit() {
+        let store = Store::open("memory://", Vec::new()).unwrap();
+        store.crash().replace();
+        let log = Log::new(store.clone());
+        let state = log.state().await.unwrap();
+        for _ in 0..2 {
+            let error = log.commit(&state, &commit("a")).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Storage);
+            let expected =
+                "expected a store with conditional writes, got memory://, which replaced an object that existed";
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(store.list("manifest", None).await.unwrap(), [], "also the probes are deleted");
+    }
+
+    #[tokio::test]
     async fn a_commit_whose_response_was_lost_is_recognized() {
         let store = Store::open("memory://", Vec::new()).unwrap();
         let (one, other) = (Log::new(store.clone()), Log::new(store.clone()));
