@@ -14,7 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests may panic and print")]
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use hatchet::archive::{Archive, CollectReport, History, Retention, Rule};
@@ -22,7 +22,7 @@ use hatchet::embedded::Engine;
 use hatchet::model::Window;
 use hatchet::{Client, Context, ErrorKind, Result, RunFilter, RunId, RunStatus, Task, TaskError};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const URL_ENV: &str = "HATCHET_ARCHIVE_TEST_URL";
 const WORKFLOWS: u32 = 4;
@@ -191,8 +191,7 @@ async fn collections_in_a_store_are_stopped_at_any_time() {
                 Err(_) => stopped += 1,
             }
         }
-        let archived = ids(&Archive::open(&url).unwrap(), Window::all()).await;
-        assert!(archived.is_subset(&expected));
+        assert!(ids(&Archive::open(&url).unwrap(), Window::all()).await.is_subset(&expected));
     }
     let archive = Archive::open(&url).unwrap();
     archive.collect(&client, all()).requests_per_second(10_000).send().await.unwrap();

@@ -202,7 +202,7 @@ async fn runs_that_were_dropped_and_states_that_cannot_be_stored_or_read_are_war
     };
     let log = bench.archive.log();
     while log.state().await.unwrap().commits < COMMITS_PER_STATE {
-        assert!(log.commit(&*log.state().await.unwrap(), &commit).await.unwrap());
+        assert!(log.commit(&log.state().await.unwrap(), &commit).await.unwrap());
     }
     assert_eq!(events.take(), [warning("failed to store the state of the manifest; it is stored again later")]);
 
