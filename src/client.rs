@@ -15,6 +15,8 @@ use crate::model::{TenantId, WorkflowId, parse_id};
 use crate::rpc::Rpc;
 use crate::runtime::{self, Needs};
 use crate::time::Clock;
+#[cfg(feature = "archive")]
+use crate::time::RateLimit;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
 
@@ -137,6 +139,15 @@ impl Client {
         let (config, rpc, clock, feed) = (config.clone(), rpc.with(options), clock.clone(), Arc::clone(feed));
         let request = Some((options, self.clone()));
         Ok(Self(Arc::new(Inner { config, rpc, clock, feed, request })))
+    }
+
+    /// The same client, whose retries are limited by a rate, too.
+    #[cfg(feature = "archive")]
+    pub(crate) fn with_retry_rate(&self, rate: &RateLimit) -> Self {
+        let Inner { config, rpc, clock, feed, request } = &*self.0;
+        let (config, rpc, clock, feed) = (config.clone(), rpc.with_retry_rate(rate), clock.clone(), Arc::clone(feed));
+        let request = request.clone().unwrap_or_else(|| (RequestOptions::default(), self.clone()));
+        Self(Arc::new(Inner { config, rpc, clock, feed, request: Some(request) }))
     }
 
     /// The client without the options of a request, for handles.

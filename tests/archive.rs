@@ -75,7 +75,7 @@ async fn run(client: &Client, task: &Task<Input, u32>, numbers: std::ops::Range<
 }
 
 thread_local! {
-    /// The calls of this test, and the numbers of runs at risk: each test has a thread of its own.
+    /// The calls and retries of this test, and the numbers of runs at risk: each test has a thread of its own.
     static MEASURED: RefCell<(Vec<String>, Vec<u64>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
@@ -84,7 +84,7 @@ struct OfThread;
 impl Recorder for OfThread {
     fn record(&self, measurement: &Measurement<'_>) {
         MEASURED.with_borrow_mut(|(calls, at_risk)| match measurement {
-            Measurement::Call { call, .. } => calls.push((*call).to_owned()),
+            Measurement::Call { call, .. } | Measurement::Retry { call, .. } => calls.push((*call).to_owned()),
             Measurement::RunsArchived { at_risk: runs, .. } => at_risk.push(*runs),
             _ => {}
         });
@@ -148,8 +148,14 @@ async fn each_request_of_a_collection_counts_against_its_rate() {
     let too_long = Retention::older_than(60 * DAY)
         .workflow("count", Rule::older_than(Duration::ZERO))
         .workflow("gone", Rule::older_than(30 * DAY));
-    for (retention, logs) in [(all(), 0), (names, 10), (too_long, 0)] {
+    for (retention, logs, refused) in [(all(), 0, 0), (names, 10, 0), (too_long, 0, 0), (all(), 0, 12)] {
         let archive = memory();
+        // A call that is refused is sent again.
+        for call in ["GET /api/v1/stable/workflow-runs/{run}", "GET /api/v1/stable/tenants/{tenant}/workflow-runs"] {
+            if refused > 0 {
+                engine.faults().inject_times(call, Fault::RefuseRest(503), refused / 2).unwrap();
+            }
+        }
         let collection = archive.collect(&client, retention).logs(logs).requests_per_second(1).concurrency(3);
         MEASURED.take();
         let started = Instant::now();

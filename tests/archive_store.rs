@@ -22,10 +22,12 @@ use hatchet::embedded::Engine;
 use hatchet::model::Window;
 use hatchet::{Client, Context, ErrorKind, Result, RunFilter, RunId, RunStatus, Task, TaskError};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
 
 const URL_ENV: &str = "HATCHET_ARCHIVE_TEST_URL";
 const WORKFLOWS: u32 = 4;
 const RUNS: u32 = 6;
+const STOPS: u32 = 10;
 
 #[derive(Serialize, Deserialize)]
 struct Input {
@@ -151,6 +153,54 @@ async fn an_archive_lives_in_a_store() {
     assert_eq!(swept.files, u64::from(WORKFLOWS), "{swept}");
     assert_eq!(ids(&open(), Window::all()).await, BTreeSet::new());
     eprintln!("tested with {url}: {} bytes were read", archive.bytes_read());
+
+    worker.shutdown().await;
+    engine.shutdown().await;
+    if let Some(folder) = folder {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+/// What was committed stays, the next collection archives the rest, and a sweep deletes what is not committed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn collections_in_a_store_are_stopped_at_any_time() {
+    let (url, folder) = url();
+    let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
+    let client = engine.client();
+    let tasks = [task(0), task(1)];
+    let worker = client.worker("worker").slots(20).register(&tasks[0]).register(&tasks[1]);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let mut expected = start(&client, &tasks, 0..RUNS).await;
+    let started = Instant::now();
+    let report = Archive::open(&url).unwrap().collect(&client, all()).requests_per_second(10_000).send().await.unwrap();
+    assert_eq!(report.archived, expected.len() as u64, "{report}");
+    let duration = started.elapsed();
+
+    let (mut stopped, mut complete) = (0, 0);
+    for step in 1..=STOPS {
+        expected.extend(start(&client, &tasks, step * RUNS..(step + 1) * RUNS).await);
+        let archives = [Archive::open(&url).unwrap(), Archive::open(&url).unwrap()];
+        let limits = [duration * 2 * step / STOPS, duration * 2 * (STOPS - step) / STOPS];
+        let collections = archives
+            .iter()
+            .zip(limits)
+            .map(|(archive, limit)| timeout(limit, archive.collect(&client, all()).requests_per_second(10_000).send()));
+        for result in join_all(collections).await {
+            match result {
+                Ok(report) => complete += usize::from(report.is_ok()),
+                Err(_) => stopped += 1,
+            }
+        }
+        assert!(ids(&Archive::open(&url).unwrap(), Window::all()).await.is_subset(&expected));
+    }
+    let archive = Archive::open(&url).unwrap();
+    archive.collect(&client, all()).requests_per_second(10_000).send().await.unwrap();
+    let rows = async || archive.files(Window::all()).await.unwrap().iter().map(|file| file.rows).sum::<u64>();
+    assert_eq!((ids(&archive, Window::all()).await, rows().await), (expected.clone(), expected.len() as u64));
+    let swept = archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
+    assert_eq!((ids(&archive, Window::all()).await, rows().await), (expected.clone(), expected.len() as u64));
+    eprintln!("{stopped} collections were stopped, {complete} were not; {swept}");
+    assert!(stopped > 0);
 
     worker.shutdown().await;
     engine.shutdown().await;

@@ -112,8 +112,8 @@ impl CollectBuilder {
     /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
     /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the start, about fifteen
-    /// requests find the day of the oldest run, and up to four for each rule count the runs at risk. Each call counts once: a retry by the
-    /// [policy](Self::retry) is not limited by the rate, only by its backoff and by the retry budget of the client.
+    /// requests find the day of the oldest run, and up to four for each rule count the runs at risk. A retry by the [policy](Self::retry)
+    /// counts as a request, too. If its turn is later than the timeout of its call, it is not sent, and the call fails.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.options.requests_per_second = requests;
         self
@@ -192,9 +192,9 @@ impl CollectBuilder {
     /// with [`batches`](Self::batches), the report is available.
     ///
     /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
-    /// again. If the server does not respond for five runs in a row, or responds with 500, 502, 503 or 504, the collection requests a list. If
-    /// that fails, too, the collection ends with this error; otherwise it continues with the next runs. Errors that do not concern one run, such
-    /// as a refused token, and errors of the archive end the collection.
+    /// again. If the server does not respond for five runs in a row, or responds with 500, 502, 503 or 504, the collection requests a list and
+    /// the three newest other runs. If the list or all of these runs fail in the same way, the collection ends with this error; otherwise it
+    /// continues with the next runs. Errors that do not concern one run, such as a refused token, and errors of the archive end the collection.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.

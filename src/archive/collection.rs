@@ -5,12 +5,13 @@
 //! the engine drops them first.
 
 use std::collections::{HashSet, VecDeque};
+use std::future::IntoFuture as _;
 use std::iter;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use futures_util::stream;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,9 +42,11 @@ const COMMIT_RUNS: usize = 10_000;
 /// How long a run that was fetched waits for others until they are committed together, besides those that are being fetched then. It bounds
 /// what a crash loses.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
-/// The number of runs in a row that cannot be fetched after which the collection checks whether the server responds to anything else. If it
-/// does, the problem is these runs, and they must not stop every collection at the same place.
-const MAX_UNREACHED: u32 = 5;
+/// The number of runs in a row that cannot be fetched after which the collection checks whether others can be. If so, the problem is these
+/// runs, and they must not stop every collection at the same place.
+const MAX_UNREACHED: usize = 5;
+/// The number of other runs of which the server must return one.
+const PROBES: usize = 3;
 
 /// What is collected, and how.
 #[derive(Debug, Clone)]
@@ -121,8 +124,8 @@ pub(super) struct Collection {
     pending: Pending,
     /// The runs of `queue` and `pending`.
     ids: HashSet<RunId>,
-    /// The number of runs in a row that the server could not return.
-    unreached: u32,
+    /// The runs in a row that the server could not return.
+    unreached: Vec<RunId>,
     /// `list`, `queue` and `pending` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
     /// Which runs the engine drops soon. `None` if its retention is unknown.
@@ -170,6 +173,7 @@ impl Collection {
     pub(super) async fn start(options: CollectOptions, client: Client) -> Result<Self> {
         let now = client.clock().now();
         let gate = Gate::new(options.concurrency, options.requests_per_second);
+        let client = client.with_retry_rate(gate.rate());
         let source = options.archive.check_source(&client).await?;
         let engine_retention = match options.engine_retention {
             Some(period) => Some(period),
@@ -219,7 +223,7 @@ impl Collection {
             queue: VecDeque::new(),
             pending: Pending::default(),
             ids: HashSet::new(),
-            unreached: 0,
+            unreached: Vec::new(),
             checked: None,
             risk,
             left_at_risk,
@@ -343,7 +347,11 @@ impl Collection {
         while let Some((run, archived, has_payloads, details)) = fetched.next().await {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             let is_unreached = details.as_ref().is_err_and(is_unreached);
-            self.unreached = if is_unreached { self.unreached + 1 } else { 0 };
+            if is_unreached {
+                self.unreached.push(run.id);
+            } else {
+                self.unreached.clear();
+            }
             self.late += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
             match details {
                 // It was replayed meanwhile. The next collection finds its end.
@@ -369,21 +377,40 @@ impl Collection {
                 }
                 Err(error) => return Err(error),
             }
-            if self.unreached >= MAX_UNREACHED || self.pending.is_full(options.commit_bytes) {
+            if self.unreached.len() >= MAX_UNREACHED || self.pending.is_full(options.commit_bytes) {
                 is_enough.store(true, Relaxed);
             }
         }
         drop(fetched);
-        if self.unreached >= MAX_UNREACHED {
+        if self.unreached.len() >= MAX_UNREACHED {
             self.check_server().await?;
-            self.unreached = 0;
+            self.unreached.clear();
         }
         Ok(())
     }
 
-    /// Sends a request that does not depend on the runs that were not fetched.
+    /// Checks whether the server lists runs, and returns one of the newest of those that are not among the unreached.
     async fn check_server(&self) -> Result<()> {
-        self.client.runs(Window::since(self.now)).through(self.gate.clone()).newest().await.map(drop)
+        let (client, gate, unreached) = (&self.client, &self.gate, &self.unreached);
+        let newest = client.runs(Window::all()).through(gate.clone()).newest(PROBES + unreached.len()).await?;
+        let others = newest.into_iter().map(|run| run.id).filter(|id| !unreached.contains(id)).take(PROBES);
+        let mut fetches: FuturesUnordered<_> = others
+            .map(|id| DetailsBuilder::new(client.clone(), id, None).through(gate.clone()).into_future())
+            .collect();
+        let (mut failures, mut last) = (0, None);
+        while let Some(details) = fetches.next().await {
+            match details {
+                Err(error) if is_unreached(&error) => last = Some(error),
+                _ => return Ok(()),
+            }
+            failures += 1;
+        }
+        let Some(error) = last else { return Ok(()) };
+        let text = format!(
+            "the server lists runs and returns none of them: {} in a row could not be fetched, nor could the {failures} newest others",
+            unreached.len()
+        );
+        Err(Error::new(error.kind(), text).with_source(error).transient())
     }
 
     /// Collects until there is enough to commit, until the end, or until the collection is stopped.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::collect::CollectBuilder;
+use super::handle::Archive;
 use super::report::CollectReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, Needs};
@@ -128,9 +129,10 @@ impl CollectorBuilder {
         let runtime = runtime::current("a collector", Needs::Timers)?;
         let (results, last_result) = watch::channel(None);
         let (stop, is_collecting) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let archive = collection.options.archive.clone();
         let task = collect_regularly(collection, interval, results, stop.clone(), Arc::clone(&is_collecting));
         let task = AbortOnDropHandle::new(runtime.spawn(task));
-        Ok(RunningCollector { last_result, stop, is_collecting, task })
+        Ok(RunningCollector { last_result, stop, is_collecting, archive, task })
     }
 }
 
@@ -184,6 +186,7 @@ pub struct RunningCollector {
     last_result: watch::Receiver<LastResult>,
     stop: CancellationToken,
     is_collecting: Arc<AtomicBool>,
+    archive: Archive,
     task: AbortOnDropHandle<()>,
 }
 
@@ -228,7 +231,9 @@ impl RunningCollector {
         // It ends without a result, even if it has panicked.
         if tokio::time::timeout(timeout, &mut self.task).await.is_err() {
             if self.is_collecting.load(Relaxed) {
+                let archive = self.archive.url();
                 tracing::warn!(
+                    archive,
                     "the collector did not commit its last runs in time; the next collection fetches them again"
                 );
             }

@@ -140,12 +140,6 @@ impl MergedPartition {
     }
 }
 
-/// Whether files were committed although the response was lost.
-fn is_committed(files: &[File], state: &State) -> bool {
-    let is_in = |file: &File| state.files.contains_key(&file.path) || state.removed.contains_key(&file.path);
-    !files.is_empty() && files.iter().all(is_in)
-}
-
 /// A compaction.
 pub(super) struct Compactor {
     options: CompactOptions,
@@ -211,12 +205,9 @@ impl Compactor {
             let state = self.options.archive.log().state().await?;
             let (next, others): (Vec<_>, Vec<_>) = merged.into_iter().partition(|merged| merged.can_follow(&state));
             for other in others {
-                // Otherwise, another process has merged or removed these files.
-                let mut day = other.day;
-                if !is_committed(&other.add, &state) {
-                    day = CompactedPartition { files_merged: 0, files_written: 0, runs: 0, bytes: 0, ..day };
-                }
-                self.committed(day);
+                // Another process has merged or removed these files.
+                let day = other.day;
+                self.committed(CompactedPartition { files_merged: 0, files_written: 0, runs: 0, bytes: 0, ..day });
             }
             merged = next;
             let commit = Commit {

@@ -21,6 +21,10 @@ pub(super) struct Crash {
     log: Arc<Mutex<Vec<String>>>,
     /// How many objects the store still refuses to create.
     refusals: Arc<AtomicUsize>,
+    /// Whether the response to the next creation is lost, and the store's client sends the request again.
+    loses_response: Arc<AtomicBool>,
+    /// Whether the store replaces objects instead of refusing to create them.
+    replaces: Arc<AtomicBool>,
     /// Whether the next object gets other content than was written.
     damages: Arc<AtomicBool>,
     /// The object whose operations fail.
@@ -44,6 +48,24 @@ impl Crash {
         self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 
+    /// Makes the store create the next object, and refuse it when its client sends the request again.
+    pub(super) fn lose_response(&self) {
+        self.loses_response.store(true, SeqCst);
+    }
+
+    pub(super) fn is_response_lost(&self) -> bool {
+        self.loses_response.swap(false, SeqCst)
+    }
+
+    /// Makes the store replace objects, as one without conditional writes does.
+    pub(super) fn replace(&self) {
+        self.replaces.store(true, SeqCst);
+    }
+
+    pub(super) fn replaces(&self) -> bool {
+        self.replaces.load(SeqCst)
+    }
+
     /// Delays each operation by this time.
     pub(super) fn delay_by(&self, delay: Duration) {
         *lock(&self.delay) = delay;
@@ -59,6 +81,11 @@ impl Crash {
     /// Makes the operations of one object fail.
     pub(super) fn fail(&self, path: &str) {
         lock(&self.fails).push(path.to_owned());
+    }
+
+    /// Ends what [`fail`](Self::fail) began.
+    pub(super) fn succeed(&self) {
+        lock(&self.fails).clear();
     }
 
     /// Makes the store damage the next object that is written.

@@ -38,10 +38,10 @@ pub(super) async fn first_day_with_runs(
         if let Some(gate) = gate {
             older = older.through(gate.clone());
         }
-        if older.newest().await?.is_some() {
-            end = middle;
-        } else {
+        if older.newest(1).await?.is_empty() {
             first = middle + TimeDelta::days(1);
+        } else {
+            end = middle;
         }
     }
     Ok((first <= last).then_some(first))

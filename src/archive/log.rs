@@ -205,6 +205,10 @@ impl Log {
         let mut refusals = 0;
         while !self.store.create(&path, content.clone()).await? {
             if self.state().await?.commits >= number {
+                // It is this commit if the response to the request was lost, and the store's client has sent it again.
+                if self.has(&path, &content).await? {
+                    break;
+                }
                 return Ok(false);
             }
             // A store can refuse an object because another process is creating it, which can still fail.
@@ -225,6 +229,12 @@ impl Log {
             tracing::warn!(%error, archive = self.store.url(), "failed to store the state of the manifest; it is stored again later");
         }
         Ok(true)
+    }
+
+    /// Whether an object exists and has this content.
+    async fn has(&self, path: &str, content: &Bytes) -> Result<bool> {
+        let length = self.store.length(path).await?;
+        Ok(length == Some(content.len() as u64) && self.store.read(path).await? == *content)
     }
 
     /// Checks once that the store does not replace objects that exist: otherwise two processes could replace each other's commits.
@@ -334,6 +344,34 @@ mod tests {
             // 200, 400, 600 and 800 ms.
             assert_eq!(started.elapsed(), Duration::from_secs(2));
         }
+    }
+
+    #[tokio::test]
+    async fn a_store_without_conditional_writes_is_refused_before_the_first_commit() {
+        let store = Store::open("memory://", Vec::new()).unwrap();
+        store.crash().replace();
+        let log = Log::new(store.clone());
+        let state = log.state().await.unwrap();
+        for _ in 0..2 {
+            let error = log.commit(&state, &commit("a")).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Storage);
+            let expected =
+                "expected a store with conditional writes, got memory://, which replaced an object that existed";
+            assert_eq!(error.to_string(), expected);
+        }
+        assert_eq!(store.list("manifest", None).await.unwrap(), [], "also the probes are deleted");
+    }
+
+    #[tokio::test]
+    async fn a_commit_whose_response_was_lost_is_recognized() {
+        let store = Store::open("memory://", Vec::new()).unwrap();
+        let (one, other) = (Log::new(store.clone()), Log::new(store.clone()));
+        one.check_store().await.unwrap();
+        let before = one.state().await.unwrap();
+        store.crash().lose_response();
+        assert!(one.commit(&before, &commit("a")).await.unwrap());
+        assert_eq!(other.state().await.unwrap().files().count(), 1);
+        assert!(!other.commit(&before, &commit("b")).await.unwrap(), "it is another one");
     }
 
     #[tokio::test]

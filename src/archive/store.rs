@@ -82,9 +82,14 @@ impl Store {
         if self.crash.is_refused() {
             return Ok(false);
         }
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let mode = PutMode::Create;
+        #[cfg(test)]
+        let mode = if self.crash.replaces() { PutMode::Overwrite } else { mode };
+        let options = PutOptions { mode, ..PutOptions::default() };
         let created = self.run("write", path, self.objects.put_opts(&key(path), content.into(), options)).await;
         match created {
+            #[cfg(test)]
+            Ok(_) if self.crash.is_response_lost() => Ok(false),
             Ok(_) => Ok(true),
             Err(Failure::Store(object_store::Error::AlreadyExists { .. })) => Ok(false),
             Err(failure) => Err(self.error("write", path, failure)),

@@ -5,11 +5,10 @@
 //! number of turns for all of them, so that other watches do not wait until all of its runs were fetched.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::sharing::Sharing;
@@ -17,14 +16,12 @@ use super::tasks::Tasks;
 use crate::error::Result;
 use crate::model::{RunDetails, RunId};
 use crate::rpc::convert::{RestRun, TaskResult};
-use crate::sync::lock;
+use crate::time::RateLimit;
 
 /// The maximum number of fetches whose requests are sent at the same time.
 const MAX_CONCURRENT: usize = 32;
 /// The number of fetches of one stream that wait for their requests or send them.
 const MAX_TURNS: usize = 16;
-/// After a pause, the requests of this period may be sent at once.
-const BURST: Duration = Duration::from_secs(1);
 
 /// Fetches runs for the watches of a client.
 #[derive(Debug, Clone)]
@@ -50,7 +47,7 @@ pub(crate) struct Question {
 #[derive(Debug)]
 struct State {
     concurrent: Arc<Semaphore>,
-    rate: Mutex<Rate>,
+    rate: RateLimit,
     /// The fetches that have not passed the gate yet. Who has the same question joins them.
     waiting: Sharing<Question, Arc<RunDetails>>,
     /// The lookups of what does not change in a run.
@@ -61,30 +58,10 @@ impl State {
     fn new(concurrent: usize, per_second: u32) -> Self {
         Self {
             concurrent: Arc::new(Semaphore::new(concurrent)),
-            rate: Mutex::new(Rate::new(per_second)),
+            rate: RateLimit::new(per_second),
             waiting: Sharing::default(),
             lookups: Sharing::default(),
         }
-    }
-}
-
-/// A limit of requests per second.
-#[derive(Debug)]
-struct Rate {
-    interval: Duration,
-    /// When the last request would be sent without bursts.
-    last: Instant,
-}
-
-impl Rate {
-    fn new(per_second: u32) -> Self {
-        Self { interval: Duration::from_secs(1) / per_second.max(1), last: Instant::now() }
-    }
-
-    /// Reserves some requests, and returns when they may be sent.
-    fn reserve(&mut self, now: Instant, requests: u32) -> Instant {
-        self.last = self.last.max(now) + self.interval * requests;
-        self.last.checked_sub(BURST).map_or(now, |at| at.max(now))
     }
 }
 
@@ -110,6 +87,11 @@ impl Gate {
         Self { shared: Arc::new(State::new(concurrent, per_second)), question: None, turns: None }
     }
 
+    /// The limit of the rate, for requests that are sent again.
+    pub(crate) fn rate(&self) -> &RateLimit {
+        &self.shared.rate
+    }
+
     /// The same gate, for a stream with these turns.
     pub(crate) fn with_turns(self, turns: Option<Turns>) -> Self {
         Self { turns, ..self }
@@ -122,10 +104,7 @@ impl Gate {
             None => None,
         };
         let concurrent = Arc::clone(&self.shared.concurrent).acquire_owned().await.ok();
-        let at = lock(&self.shared.rate).reserve(Instant::now(), requests);
-        if at > Instant::now() {
-            sleep_until(at).await;
-        }
+        self.shared.rate.pass(requests).await;
         // Who joined later would not get what changes from now on.
         if let Some(question) = &self.question {
             self.shared.waiting.remove(question.run, question);
@@ -219,7 +198,9 @@ impl Fetcher {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::time::Duration;
 
     use futures_util::FutureExt as _;
     use futures_util::future::join_all;

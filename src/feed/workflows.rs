@@ -278,11 +278,12 @@ impl WorkflowCache {
         gate: Option<&Gate>,
         matches: impl Fn(&str) -> bool,
     ) -> Result<Option<(String, WorkflowId)>> {
+        let rpc = gate.map_or_else(|| self.rpc.clone(), |gate| self.rpc.with_retry_rate(gate.rate()));
         let mut offset = 0;
         loop {
             let permit = pass(gate, 1).await;
             // A read has no effect, so its errors do not mean that something was started.
-            let rows = self.rpc.rest.workflows(name, offset, PAGE_SIZE).await.map_err(Error::without_side_effects)?;
+            let rows = rpc.rest.workflows(name, offset, PAGE_SIZE).await.map_err(Error::without_side_effects)?;
             drop(permit);
             let (count, found) = (rows.len(), rows.into_iter().find(|row| matches(&row.name)));
             if let Some(row) = found {

@@ -151,10 +151,10 @@ impl RunQuery {
         Box::pin(page(&self.selection, size)).await
     }
 
-    /// The newest matching run with any status.
-    pub(crate) async fn newest(&self) -> Result<Option<RunSummary>> {
+    /// The newest matching runs with any status, at most `limit`, with one request.
+    pub(crate) async fn newest(&self, limit: usize) -> Result<Vec<RunSummary>> {
         let request = self.selection.resolve().await?;
-        Ok(request.fetch(request.filter.window.until(), 1, 0).await?.into_iter().next().map(Into::into))
+        Ok(request.fetch(request.filter.window.until(), limit, 0).await?.into_iter().map(Into::into).collect())
     }
 
     /// Returns a stream of all matching runs, newest first.

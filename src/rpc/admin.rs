@@ -6,9 +6,9 @@ use super::pb::v1::{
     GetRunDetailsRequest, GetRunDetailsResponse, ReplayTasksRequest, ReplayTasksResponse,
 };
 use super::{Method, Unary};
-use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{RunId, WorkflowId, parse_id};
+use crate::transport::Caller;
 
 /// The same definition again is the same version, so this may be repeated.
 static PUT_WORKFLOW: Method<CreateWorkflowVersionRequest, CreateWorkflowVersionResponse> =
@@ -31,8 +31,8 @@ impl Admin {
         Self { unary }
     }
 
-    pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { unary: self.unary.with(options) }
+    pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
+        Self { unary: self.unary.with(change) }
     }
 
     /// Stores a definition, and returns the workflow's id.

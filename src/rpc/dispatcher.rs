@@ -17,11 +17,10 @@ use super::pb::{
     WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
 };
 use super::{Method, Streams, Unary};
-use crate::config::RequestOptions;
 use crate::error::{ErrorKind, Result};
 use crate::model::{LabelValue, RunId, TaskId, WorkerId, parse_id};
 use crate::time::{format_duration, from_proto, to_proto};
-use crate::transport::{Call, Messages};
+use crate::transport::{Call, Caller, Messages};
 
 /// The deadline of a heartbeat. It is short, because the next one is due soon.
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(2);
@@ -67,8 +66,8 @@ impl Dispatcher {
         Self { unary, streams }
     }
 
-    pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { unary: self.unary.with(options), ..self.clone() }
+    pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
+        Self { unary: self.unary.with(change), ..self.clone() }
     }
 
     /// The version of the engine, as it reports it. `None` for very old engines, which cannot report it.

@@ -8,10 +8,10 @@ use super::pb::{
     PutStreamEventRequest, PutStreamEventResponse,
 };
 use super::{Method, Unary};
-use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::model::{EventId, LogLevel, TaskId, parse_id};
 use crate::time::to_proto;
+use crate::transport::Caller;
 
 static PUSH: Method<PushEventRequest, Event> = Method::once("Push", "/EventsService/Push");
 static BULK_PUSH: Method<BulkPushEventRequest, ManyEvents> = Method::once("BulkPush", "/EventsService/BulkPush");
@@ -31,8 +31,8 @@ impl Events {
         Self { unary }
     }
 
-    pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { unary: self.unary.with(options) }
+    pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
+        Self { unary: self.unary.with(change) }
     }
 
     /// The maximum size of a message in bytes.

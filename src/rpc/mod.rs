@@ -26,6 +26,7 @@ pub(crate) use workflows::Workflows;
 
 use crate::config::{Compression, Config, RequestOptions};
 use crate::error::Result;
+use crate::time::RateLimit;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
 use crate::transport::{Caller, GrpcWire, RestWire, bearer};
@@ -101,13 +102,22 @@ impl Rpc {
         if options.is_default() {
             return self.clone();
         }
+        self.with_callers(|caller| caller.with(options))
+    }
+
+    /// The same services, whose retries are limited by a rate, too.
+    pub(crate) fn with_retry_rate(&self, rate: &RateLimit) -> Self {
+        self.with_callers(|caller| caller.with_retry_rate(rate.clone()))
+    }
+
+    fn with_callers(&self, change: impl Fn(&Caller) -> Caller) -> Self {
         Self(Arc::new(Services {
-            admin: self.admin.with(options),
-            workflows: self.workflows.with(options),
-            dispatcher: self.dispatcher.with(options),
-            events: self.events.with(options),
-            rest: self.rest.with(options),
-            caller: self.caller.with(options),
+            admin: self.admin.with(&change),
+            workflows: self.workflows.with(&change),
+            dispatcher: self.dispatcher.with(&change),
+            events: self.events.with(&change),
+            rest: self.rest.with(&change),
+            caller: change(&self.caller),
             #[cfg(feature = "unstable-raw")]
             wire: self.wire.clone(),
         }))

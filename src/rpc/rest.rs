@@ -9,7 +9,6 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::convert::{LogRow, RestRun, Row, Rows, StatusCount, TaskEvent, WorkflowRow};
-use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, RunStatus, TaskId, WorkerId, WorkflowId};
 use crate::sync::lock;
@@ -43,8 +42,8 @@ impl Rest {
         Self { wire, caller, tenant, reachability: Arc::new(Mutex::new(Reachability::None)) }
     }
 
-    pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { caller: self.caller.with(options), ..self.clone() }
+    pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
+        Self { caller: change(&self.caller), ..self.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Reachability> {

@@ -7,7 +7,6 @@ use prost::{EncodeError, Message};
 
 use super::exchange::{Limits, exchange};
 use super::method::{Frame, Method};
-use crate::config::RequestOptions;
 use crate::error::Result;
 use crate::transport::{Caller, GrpcWire};
 
@@ -24,9 +23,9 @@ impl Unary {
         Self { wire: wire.clone(), limits, caller }
     }
 
-    /// The same for one request, with its options.
-    pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { caller: self.caller.with(options), ..self.clone() }
+    /// The same for one request, with its own caller.
+    pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
+        Self { caller: change(&self.caller), ..self.clone() }
     }
 
     /// Closes the connections that were established at least this long ago. The next call establishes another one. Returns

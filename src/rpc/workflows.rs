@@ -11,10 +11,10 @@ use super::pb::{
     ScheduleWorkflowRequest, TriggerWorkflowResponse, WorkflowVersion,
 };
 use super::{Method, Unary};
-use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Priority, RateLimitWindow, ScheduleId, parse_id};
 use crate::time::to_proto;
+use crate::transport::Caller;
 
 static TRIGGER: Method<TriggerWorkflowRequest, TriggerWorkflowResponse> =
     Method::once("TriggerWorkflow", "/WorkflowService/TriggerWorkflow");
@@ -38,8 +38,8 @@ impl Workflows {
         Self { unary }
     }
 
-    pub(super) fn with(&self, options: RequestOptions) -> Self {
-        Self { unary: self.unary.with(options) }
+    pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
+        Self { unary: self.unary.with(change) }
     }
 
     /// The maximum size of a message in bytes.

@@ -49,6 +49,9 @@
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
 //! | `WARN` | `closed an unresponsive connection; another one responds` |
 //! | `WARN` | `a collection failed; the collector continues` |
+//! | `WARN` | `failed to commit the runs that were fetched before a collection failed` |
+//! | `WARN` | `the last collection failed; the next one fetches what was not committed` (of a collector that was shut down) |
+//! | `WARN` | `the collector did not commit its last runs in time; the next collection fetches them again` |
 //! | `WARN` | `failed to compact files of the archive` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
 //! | `WARN` | `expected an age shorter than the engine's retention period; runs are dropped before they are archived` |

@@ -5,6 +5,7 @@ mod clock;
 mod duration;
 #[cfg(any(test, feature = "embedded"))]
 mod idle;
+mod rate;
 mod timestamp;
 
 use tokio::time::{Instant, sleep_until};
@@ -13,6 +14,7 @@ use crate::sync::or_pending;
 pub(crate) use alarm::Alarm;
 pub(crate) use clock::Clock;
 pub(crate) use duration::{MAX_DURATION, format_duration, parse_duration};
+pub(crate) use rate::RateLimit;
 pub(crate) use timestamp::{between, from_proto, is_representable, optional_time, to_proto};
 
 /// Sleeps until a deadline, or forever if there is none. Cancel safe.

@@ -18,6 +18,7 @@ use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::telemetry::{self, Measurement};
+use crate::time::RateLimit;
 
 /// The deadline (100 years) for calls whose deadline is beyond the range of the clock.
 const MAX_DEADLINE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -63,11 +64,20 @@ pub(crate) struct Caller {
     budget: Arc<RetryBudget>,
     token: Arc<TokenHealth>,
     closed: CancellationToken,
+    /// The rate of retries, if it is limited.
+    retry_rate: Option<RateLimit>,
 }
 
 impl Caller {
     pub(crate) fn new(deadline: Duration, retry: RetryPolicy) -> Self {
-        Self { deadline, retry, budget: Arc::default(), token: Arc::default(), closed: CancellationToken::new() }
+        Self {
+            deadline,
+            retry,
+            budget: Arc::default(),
+            token: Arc::default(),
+            closed: CancellationToken::new(),
+            retry_rate: None,
+        }
     }
 
     /// A caller for one request, with its options.
@@ -77,6 +87,11 @@ impl Caller {
             retry: options.retry.unwrap_or(self.retry),
             ..self.clone()
         }
+    }
+
+    /// A caller whose retries are also limited by a rate. It is for callers that limit their first tries themselves.
+    pub(crate) fn with_retry_rate(&self, rate: RateLimit) -> Self {
+        Self { retry_rate: Some(rate), ..self.clone() }
     }
 
     /// Fails all later calls, also of clones.
@@ -168,12 +183,24 @@ impl Caller {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
                     telemetry::record(&Measurement::Retry { call: call.name });
                     has_side_effects |= !error.has_no_side_effects();
+                    let pause = async {
+                        sleep(delay).await;
+                        match &self.retry_rate {
+                            Some(rate) => rate.pass_before(deadline).await,
+                            None => true,
+                        }
+                    };
                     // Boxed, because few calls are retried.
-                    if Box::pin(self.closed.run_until_cancelled(sleep(delay))).await.is_none() {
-                        let closed = Error::closed("the client").with_source(error);
-                        break Err(if has_side_effects { closed } else { closed.without_side_effects() });
+                    match Box::pin(self.closed.run_until_cancelled(pause)).await {
+                        Some(true) => last = Some(error),
+                        Some(false) => {
+                            break Err(if has_side_effects { error.with_possible_side_effects() } else { error });
+                        }
+                        None => {
+                            let closed = Error::closed("the client").with_source(error);
+                            break Err(if has_side_effects { closed } else { closed.without_side_effects() });
+                        }
                     }
-                    last = Some(error);
                 }
                 // An earlier try may have had an effect, even if the last one had none.
                 _ => break Err(if has_side_effects { error.with_possible_side_effects() } else { error }),
@@ -254,6 +281,24 @@ mod tests {
             });
             assert!(call.await.is_err());
             assert_eq!(tries.get(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn retries_are_sent_at_a_limited_rate_until_the_deadline() {
+        let limit = RateLimit::new(1);
+        let caller = Caller::new(10 * SECOND, RetryPolicy::default()).with_retry_rate(limit.clone());
+        for (reserved, expected) in [(0, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (8, vec![0, 9]), (30, vec![0])] {
+            // What others have reserved, and the first try. The delay of a retry is shorter.
+            let _ = futures_util::FutureExt::now_or_never(limit.pass(reserved + 1));
+            let (start, at) = (Instant::now(), std::cell::RefCell::new(Vec::new()));
+            let call = caller.run(Call::idempotent("Get"), Sent::unknown(), || {
+                at.borrow_mut().push(start.elapsed().as_secs());
+                async { Err::<(), _>(lost().with_retry_after(Some(RetryAfter::Delay(SECOND / 10)))) }
+            });
+            assert_eq!(call.await.unwrap_err().kind(), ErrorKind::Unavailable);
+            assert_eq!(at.into_inner(), expected);
+            sleep(60 * SECOND).await;
         }
     }
 

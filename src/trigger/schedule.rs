@@ -264,7 +264,7 @@ async fn find_run<O>(
     let query = correlation::runs(client, correlation::since(created_at), correlation::SCHEDULE, key);
     let mut polling = None;
     loop {
-        if let Some(run) = query.newest().await? {
+        if let Some(run) = query.newest(1).await?.into_iter().next() {
             return Ok(Some(client.without_options().run_handle(run.id).typed()));
         }
         let polling = match &mut polling {

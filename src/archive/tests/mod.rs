@@ -3,6 +3,7 @@
 mod commits;
 mod files;
 mod manifest;
+mod messages;
 mod payloads;
 mod progress;
 mod property;
@@ -371,10 +372,16 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
     const SECOND: Duration = Duration::from_secs(1);
     let bench = Bench::new().await;
     bench.start(0..7).await;
-    // A fetch is repeated once after a timeout. With five runs, it may be the server, which still responds to lists here.
-    for errors in [1, 4, 5, 6, 7] {
+    // A fetch is repeated once after a timeout. After five runs, it may be the server, which still returns others here.
+    for errors in [1_u64, 4, 5, 6, 7] {
         let archive = Archive::open("memory://").unwrap();
-        bench.engine.faults().inject_times(FETCH, Fault::Delay(HOUR), usize::try_from(2 * errors).unwrap()).unwrap();
+        let (before, after) = (errors.min(5), errors.saturating_sub(5));
+        let delay = |fault, times| bench.engine.faults().inject_times(FETCH, fault, usize::try_from(times).unwrap());
+        delay(Fault::Delay(HOUR), 2 * before).unwrap();
+        if after > 0 {
+            delay(Fault::Delay(Duration::ZERO), 1).unwrap();
+            delay(Fault::Delay(HOUR), 2 * after).unwrap();
+        }
         let report = archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND).send().await.unwrap();
         assert_eq!(bench.engine.faults().planned(), 0);
         assert_eq!((report.archived, report.fetch_errors), (7 - errors, errors), "{report}");
@@ -401,6 +408,30 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
         assert_eq!((report.archived, report.fetch_errors), (0, 5), "{report}");
         bench.engine.faults().clear();
     }
+    bench.end().await;
+}
+
+/// The server still lists runs, so each of the many runs would wait for its timeout.
+#[tokio::test(start_paused = true)]
+async fn a_collection_ends_if_the_server_returns_no_run() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let bench = Bench::new().await;
+    let ids = bench.start(0..100).await;
+    sleep(60 * SECOND).await;
+    let collect = || bench.archive.collect(&bench.client, all()).timeout(SECOND);
+    bench.engine.faults().inject_for(FETCH, Fault::Delay(HOUR), DAY).unwrap();
+    let (started, mut batches) = (Instant::now(), collect().batches().unwrap());
+    let error = batches.next().await.unwrap().unwrap_err();
+    // Each fetch is repeated once, after a random pause of at most 50 ms. Eight are sent at the same time, then one after each of the first
+    // four results, and then three of other runs.
+    assert_eq!((error.kind(), started.elapsed().as_secs()), (ErrorKind::Timeout, 2 + 2 + 2));
+    let expected = "the server lists runs and returns none of them: 12 in a row could not be fetched, nor could the 3 newest others";
+    assert_eq!(error.to_string(), expected);
+    assert!(std::error::Error::source(&error).is_some() && error.is_transient());
+    assert!(batches.next().await.is_none());
+    assert_eq!(batches.report().fetch_errors, 12);
+    bench.engine.faults().clear();
+    assert_eq!(collect().send().await.unwrap().archived, ids.len() as u64);
     bench.end().await;
 }
 

@@ -173,6 +173,20 @@ async fn all_errors_of_a_compaction_are_items() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reports_are_accurate_if_the_response_to_a_commit_is_lost() {
+    let bench = three_days().await;
+    let expected = bench.archived().await;
+    bench.store.crash().lose_response();
+    let report = bench.archive.compact().send().await.unwrap();
+    assert_eq!((report.files_merged, report.files_written, bench.archived().await), (6, 3, expected));
+    bench.start([100]).await;
+    bench.store.crash().lose_response();
+    let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    assert_eq!((report.archived, report.unchanged, rows(&bench.other()).await), (1, 6, 7), "{report}");
+    bench.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_compaction_that_is_dropped_keeps_what_it_has_committed() {
     let bench = three_days().await;
     let expected = bench.archived().await;
