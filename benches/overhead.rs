@@ -14,8 +14,8 @@
 //!
 //! - *trigger*, *bulk of 1000*: one call with the input as JSON. The SDK also tags runs, so that one stream reports on all of them, and
 //!   parses the returned ids. The baseline *tagged* has the same tag, so that only the SDK's code differs.
-//! - *no-op task*, *no-op task of 20 000*: one loop over `ListenV2`, heartbeats, and for each START a Tokio task that reports STARTED and COMPLETED. It neither
-//!   parses inputs nor handles cancels and retries. The time is from a bulk trigger of 2000 or 20 000 runs to the end of the last one. Both sides
+//! - *no-op task*, *no-op task of 20,000*: one loop over `ListenV2`, heartbeats, and for each START a Tokio task that reports STARTED and COMPLETED. It neither
+//!   parses inputs nor handles cancels and retries. The time is from a bulk trigger of 2000 or 20,000 runs to the end of the last one. Both sides
 //!   trigger the runs and poll for the end by raw calls.
 //! - *page of 50*: there are no generated stubs for REST. The baseline is an HTTP client on the loopback address that sends the two
 //!   requests of the SDK (rows and total) concurrently, and reads the bytes without decoding them.

@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let slots = (std::thread::available_parallelism()?.get() + 1).try_into()?;
     let worker = hatchet.worker("counter").slots(slots).register(&primes).register(&hello).build()?.start().await?;
 
-    println!("{} primes below 100 000", hatchet.run(&primes, &Limit { below: 100_000 }).result().await?);
+    println!("{} primes below 100,000", hatchet.run(&primes, &Limit { below: 100_000 }).result().await?);
     let endless = hatchet.run(&primes, &Limit { below: 1_000_000_000_000 }).start().await?;
     println!("{}", hatchet.run(&hello, &()).result().await?);
     endless.cancel().reason("the example ends").send().await?;

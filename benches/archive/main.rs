@@ -7,9 +7,9 @@
 //!
 //! | part | what it does |
 //! |---|---|
-//! | `queries` | archives 1 000 000 runs of ten workflows, created over a hundred days, through the embedded engine, and queries them |
-//! | `memory` | collects 1000, 10 000 and 50 000 runs, or one other number |
-//! | `workers` | runs a worker on an engine with 100 000 runs, with and without a collection at the same time |
+//! | `queries` | archives 1,000,000 runs of ten workflows, created over a hundred days, through the embedded engine, and queries them |
+//! | `memory` | collects 1000, 10,000 and 50,000 runs, or one other number |
+//! | `workers` | runs a worker on an engine with 100,000 runs, with and without a collection at the same time |
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,

@@ -210,7 +210,7 @@ impl CollectBuilder {
         Ok(batches.report())
     }
 
-    /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10 000 of them or
+    /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10,000 of them or
     /// 64 MiB are fetched, about five minutes after the first of them was fetched, and at the end. If the list or a fetch fails, the runs that
     /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
     ///

@@ -35,7 +35,7 @@ pub struct CollectReport {
     pub dropped: u64,
     /// The number of runs that the engine drops within 24 hours or, if the [interval](super::CollectBuilder::collected_every) of the
     /// collections is known, within 24 hours after the next one. They are runs that this collection archived, and runs that are not archived
-    /// because they are not old enough or have not ended; of these, the server counts up to 20 000 for each rule. A shorter
+    /// because they are not old enough or have not ended; of these, the server counts up to 20,000 for each rule. A shorter
     /// [`Retention`](super::Retention) archives them earlier, unless they have not ended. With [`before`](super::CollectBuilder::before), only
     /// those that were archived are counted. If the collection failed or was stopped, runs that it had found and not archived yet are counted,
     /// too. Runs that could not be counted at the start are missing; this is logged. It is 0 if the engine's retention period is unknown.

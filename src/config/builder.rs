@@ -204,7 +204,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100 000. The default is 200. When
+    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000. The default is 200. When
     /// more are needed, the watches take turns, and report changes later.
     pub const fn watch_request_rate(mut self, requests_per_second: u32) -> Self {
         self.watch_request_rate = Some(requests_per_second);

@@ -148,14 +148,14 @@ impl EngineBuilder {
     /// | resource | limit |
     /// |---|---|
     /// | a listener | 1000 connections; others wait |
-    /// | a gRPC connection | 10 000 concurrent calls and streams; others wait |
+    /// | a gRPC connection | 10,000 concurrent calls and streams; others wait |
     /// | the first request of a connection, and the headers of each REST request | 30 seconds |
     /// | a gRPC connection without a call or a stream | 5 minutes |
     /// | the response to an HTTP/2 ping, which is sent after 30 idle seconds | 20 seconds |
     /// | a client that reads nothing | 60 seconds |
     /// | the next part of a body, except in a stream of requests | 30 seconds |
     /// | a gRPC message, a REST body | 4 MiB, 16 MiB; read only with a valid token |
-    /// | a page of a REST list | 10 000 rows |
+    /// | a page of a REST list | 10,000 rows |
     pub fn listen(mut self) -> Self {
         self.listen.get_or_insert_default();
         self

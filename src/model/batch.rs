@@ -36,7 +36,7 @@ pub struct BatchOptions {
 }
 
 impl BatchOptions {
-    /// Sets the maximum number of attempts in a batch, from 1 to 100 000. There is no default.
+    /// Sets the maximum number of attempts in a batch, from 1 to 100,000. There is no default.
     pub fn new(max_size: u32) -> Self {
         Self { max_size, max_interval: None, key: None, max_batches: None }
     }
@@ -57,7 +57,7 @@ impl BatchOptions {
         self
     }
 
-    /// Sets how many batches of each key run at the same time, from 1 to 10 000. The default is 100.
+    /// Sets how many batches of each key run at the same time, from 1 to 10,000. The default is 100.
     pub fn max_batches(mut self, max_batches: u32) -> Self {
         self.max_batches = Some(max_batches);
         self

@@ -20,7 +20,7 @@ use super::RunStatus;
 pub enum Total {
     /// Exactly this many.
     Exactly(u64),
-    /// This many or more: the server stops counting at 20 000.
+    /// This many or more: the server stops counting at 20,000.
     AtLeast(u64),
     /// This many or fewer: the server counts timed-out runs and some cancelled runs as failed, and ignores namespaces. Up to 1000
     /// runs are read to make the number exact.

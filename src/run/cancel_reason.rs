@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::model::payload::excerpt;
 use crate::observe::cancel_line;
 
-/// Limits of this crate: a log line has at most 10 000 characters.
+/// Limits of this crate: a log line has at most 10,000 characters.
 const MAX_REASON_LENGTH: usize = 4000;
 const MAX_NAME_LENGTH: usize = 200;
 

@@ -191,7 +191,7 @@ impl<O> RunHandle<O> {
 
     /// Returns a stream of all log lines of the run's tasks: task by task, the oldest line of each task first.
     ///
-    /// The engine truncates lines at 10 000 characters, and sets their timestamps when it receives them. Lines that are written during
+    /// The engine truncates lines at 10,000 characters, and sets their timestamps when it receives them. Lines that are written during
     /// the iteration are included.
     ///
     /// ```no_run

@@ -1,6 +1,6 @@
 //! Heartbeats that are counted instead of sent.
 //!
-//! On virtual time, the only cost of an idle day is the 43 200 heartbeats of each worker. They have no effect as long as
+//! On virtual time, the only cost of an idle day is the 43,200 heartbeats of each worker. They have no effect as long as
 //! nothing else happens. So an idle worker registers a series of heartbeats here instead of sending them, and the engine
 //! applies those that are due before each of its turns.
 

@@ -13,7 +13,7 @@ impl Client {
     /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
     /// the limit.
     ///
-    /// The limit is 0 to 2 147 483 647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
+    /// The limit is 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
     /// seconds late.
     ///
     /// ```no_run
@@ -88,7 +88,7 @@ impl RateLimitBuilder {
     /// Creates the rate limit, or changes the one with the same key. A higher limit applies from the next window on, a lower one immediately.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2 147 483 647. Nothing is
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2,147,483,647. Nothing is
     /// sent then.
     ///
     /// # Cancel safety

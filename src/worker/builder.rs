@@ -88,12 +88,12 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Sets the number of default slots, from 1 to 100 000. The default is 100. An attempt occupies one of them, unless its task [requests](crate::Task::slots) more.
+    /// Sets the number of default slots, from 1 to 100,000. The default is 100. An attempt occupies one of them, unless its task [requests](crate::Task::slots) more.
     pub fn slots(self, slots: u32) -> Self {
         self.slot_type(DEFAULT_SLOT_TYPE, slots)
     }
 
-    /// Sets the number of slots of another type, from 1 to 100 000. The engine assigns an attempt only to a worker that has enough free
+    /// Sets the number of slots of another type, from 1 to 100,000. The engine assigns an attempt only to a worker that has enough free
     /// slots of every type that the task [requests](crate::Task::slot_request). The worker counts them, too: if the function of a cancelled
     /// attempt takes some time to end, the next attempt waits for its slots.
     ///
@@ -108,7 +108,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the maximum number of results in the outbox, from 1 to 1 000 000. The default is 10 000. The outbox holds the results of
+    /// Sets the maximum number of results in the outbox, from 1 to 1,000,000. The default is 10,000. The outbox holds the results of
     /// attempts that the engine has not accepted yet. If it is full, or its outputs and errors exceed 64 MiB, the worker starts no further
     /// attempts until the engine accepts results again. The engine does not know this: attempts that it assigns meanwhile wait in the worker, and time
     /// out if they wait for longer than the timeout of their task.

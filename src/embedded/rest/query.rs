@@ -13,7 +13,7 @@ use super::Refusal;
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
 
-/// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10 000 for log lines.
+/// The maximum number of rows of a page. The real engine has no known limit: it accepts 5000, and 10,000 for log lines.
 const MAX_PAGE: usize = 10_000;
 
 /// Parameters in order. A repeated parameter is a list.
