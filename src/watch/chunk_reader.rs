@@ -18,8 +18,9 @@ use super::reorder::Reorder;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
-use crate::model::trigger::{self, Trigger};
 use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
+use crate::rpc::convert::RestRun;
+use crate::run::RunHandle;
 use crate::sync::lock;
 use crate::time::at;
 
@@ -36,7 +37,7 @@ pub(super) struct Shared {
     /// The last chunks that were received in another stream.
     pub(super) resumed: Mutex<Vec<ChunkPosition>>,
     /// The run, when it was started.
-    pub(super) run: Mutex<Option<RunId>>,
+    pub(super) run: Mutex<Option<RunHandle>>,
     /// The last status of the run.
     pub(super) status: Mutex<Option<RunStatus>>,
 }
@@ -71,7 +72,6 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(chunks: ChunkSubscription, watched: Watched, shared: Arc<Shared>) -> Self {
         let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
-        *lock(&shared.run) = Some(run);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
         let with_children = shared.with_children.load(Relaxed);
@@ -281,12 +281,5 @@ fn missing(item: &ChunkItem) -> u64 {
 
 /// Finds the parent of a run. A run that does not exist has none.
 fn parent_of(client: &Client, run: RunId, turns: &Turns) -> Lookup<Option<RunId>> {
-    lookup(client, run, turns, |found| {
-        let metadata = found.run.additional_metadata.clone().unwrap_or_default();
-        let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
-        match trigger::read(&metadata, parent) {
-            Trigger::Child(child) => child.parent_run_id,
-            _ => None,
-        }
-    })
+    lookup(client, run, turns, RestRun::parent_run)
 }
