@@ -26,6 +26,8 @@ use crate::time::at;
 
 /// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
 const AFTER_END: Duration = Duration::from_secs(1);
+/// The same if the end of an attempt has not been announced yet: all events are late.
+const AFTER_END_IF_BEHIND: Duration = Duration::from_secs(10);
 
 /// What the reader of chunks shares with its stream.
 #[derive(Debug, Default)]
@@ -70,7 +72,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, shared: Arc<Shared>) -> Self {
+    /// `from_start`: the subscription was there before the run.
+    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, from_start: bool, shared: Arc<Shared>) -> Self {
         let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
@@ -85,7 +88,7 @@ impl Reader {
             chunks,
             watch: RunWatch::of(watched),
             reorder,
-            continuity: Continuity::new(with_children),
+            continuity: Continuity::new(with_children).from_start(from_start),
             is_dag,
             family: with_children.then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
@@ -110,7 +113,8 @@ impl Reader {
             if self.has_ended {
                 return None;
             }
-            let over = self.ended_at.filter(|_| self.unknown_at_end.is_empty()).map(|at| at + AFTER_END);
+            let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
+            let over = ended_at.map(|at| at + if self.continuity.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -135,7 +139,7 @@ impl Reader {
                     self.reorder.release_due(now, &mut self.ready);
                     if over.is_some_and(|over| over <= now) {
                         self.reorder.release_all(&mut self.ready);
-                        if self.continuity.ended() || self.has_dropped_silently() {
+                        if self.continuity.ended() || self.continuity.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }
                         self.has_ended = true;

@@ -29,7 +29,7 @@ impl<O> RunHandle<O> {
     /// The server does not store chunks, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap) if later
     /// chunks of the same attempt arrive. If the subscription is lost and chunks may be missing without that,
     /// [`Interrupted`](ChunkItem::Interrupted) is returned. If the engine loses the last chunks before the end of an attempt while the client
-    /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
+    /// is subscribed, or sends them more than a second after the end, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
@@ -56,7 +56,8 @@ impl<O> RunHandle<O> {
         let chunks = RunChunks::new(async move |with_children| {
             let (membership, created_at) = membership(&watched, with_children).await?;
             let of = (!with_children).then_some(watched.run);
-            Ok((membership.chunks(of), Watched { created_at, ..watched }, of_stream))
+            let chunks = membership.chunks(of);
+            Ok(Opened { chunks, watched: Watched { created_at, ..watched }, run: of_stream, from_start: false })
         });
         *lock(&chunks.shared.run) = Some(run);
         chunks
@@ -71,6 +72,9 @@ impl<O: 'static> RunBuilder<O> {
     /// If the server refuses the subscription, the stream returns its error and ends, and the run is not started. If no subscription can be
     /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is returned if chunks may be
     /// missing. If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
+    ///
+    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
+    /// do not arrive, it returns [`Interrupted`](ChunkItem::Interrupted).
     ///
     /// # Cancel safety
     /// If the stream is dropped after its first poll, the run may have been started. A run that was started continues.
@@ -100,7 +104,7 @@ impl<O: 'static> RunBuilder<O> {
                     chunks.interrupt();
                 }
                 let run = run.start(Some(tag)).await?;
-                return Ok((chunks, Watched::of(&run), run.typed()));
+                return Ok(Opened { chunks, watched: Watched::of(&run), run: run.typed(), from_start: true });
             }
             let starting = feed.events.join(feed.tag()).starting();
             let is_subscribed = starting.membership().subscribed().await?;
@@ -109,9 +113,18 @@ impl<O: 'static> RunBuilder<O> {
             if !is_subscribed {
                 chunks.interrupt();
             }
-            Ok((chunks, Watched::of(&run), run.typed()))
+            Ok(Opened { chunks, watched: Watched::of(&run), run: run.typed(), from_start: true })
         })
     }
+}
+
+/// A run, and the subscription to its chunks.
+struct Opened {
+    chunks: ChunkSubscription,
+    watched: Watched,
+    run: RunHandle,
+    /// Whether the subscription was there before the run.
+    from_start: bool,
 }
 
 /// Joins the group of a tag that the run has, or that of the run. Also returns when the run was created, if it was fetched.
@@ -175,15 +188,15 @@ pub struct RunChunks {
 impl RunChunks {
     fn new<F>(open: impl FnOnce(bool) -> F + Send + 'static) -> Self
     where
-        F: Future<Output = Result<(ChunkSubscription, Watched, RunHandle)>> + Send,
+        F: Future<Output = Result<Opened>> + Send,
     {
         let shared = Arc::new(Shared::default());
         let of_reader = Arc::clone(&shared);
         let start = async move {
             runtime::require("a stream of chunks", Needs::Timers)?;
-            let (chunks, watched, run) = open(of_reader.with_children.load(Relaxed)).await?;
-            *lock(&of_reader.run) = Some(run);
-            Ok((Reader::new(chunks, watched, of_reader), false))
+            let opened = open(of_reader.with_children.load(Relaxed)).await?;
+            *lock(&of_reader.run) = Some(opened.run);
+            Ok((Reader::new(opened.chunks, opened.watched, opened.from_start, of_reader), false))
         };
         let items = BoxStream::opened(start, |(mut reader, is_read): (Reader, bool)| async move {
             let item = if is_read { reader.next().await?.map(Some) } else { Ok(None) };

@@ -33,6 +33,10 @@ pub(super) struct Continuity {
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
     has_forgotten: bool,
+    /// Whether the subscription was there before the run.
+    from_start: bool,
+    /// Whether it has ever been lost.
+    was_lost: bool,
 }
 
 /// A loss of the subscription.
@@ -58,8 +62,15 @@ impl Continuity {
         Self { with_children, ..Self::default() }
     }
 
+    /// Sets whether the subscription was there before the run.
+    pub(super) fn from_start(mut self, from_start: bool) -> Self {
+        self.from_start = from_start;
+        self
+    }
+
     /// The subscription was lost, or chunks were dropped.
     pub(super) fn lost(&mut self) {
+        self.was_lost = true;
         if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
@@ -117,6 +128,17 @@ impl Continuity {
     /// The run has this status. What follows its end is no loss.
     pub(super) fn run_is(&mut self, status: &RunStatus) {
         self.status = Some(status.clone());
+    }
+
+    /// The run has ended. Returns whether the end of an attempt was not announced, although the subscription was never lost: that event and
+    /// the chunks before it are late.
+    pub(super) fn is_behind(&self) -> bool {
+        if !self.from_start || self.was_lost {
+            return false;
+        }
+        let announced = count_by_task(self.announced.keys().map(|(task, _)| *task));
+        let recorded = count_by_task(self.recorded.iter().map(|(task, _)| *task));
+        recorded.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
     }
 
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
@@ -217,6 +239,28 @@ mod tests {
         // The second loss.
         assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Chunk(SAME, 2), Loss, End(4)], &[4]));
         assert!(is_uncertain(&[Chunk(NEW, 1), End(2), Loss, Chunk(NEW, 3), Loss], &[2, 5]));
+    }
+
+    #[test]
+    fn an_end_that_was_not_announced_is_late() {
+        let is_behind = |from_start: bool, steps: &[Step], ends: &[i64]| {
+            let mut continuity = Continuity::default().from_start(from_start);
+            for step in steps {
+                match step {
+                    Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
+                    End(second) => continuity.announced(task(1), at(*second)),
+                    Loss => continuity.lost(),
+                }
+            }
+            ends.iter().for_each(|second| continuity.recorded(task(1), at(*second)));
+            continuity.is_behind()
+        };
+        assert!(is_behind(true, &[], &[3]));
+        assert!(is_behind(true, &[End(2), Chunk(NEW, 3)], &[2, 4]), "the second attempt");
+        assert!(!is_behind(true, &[End(2), Chunk(NEW, 3), End(4)], &[2, 4]));
+        assert!(!is_behind(true, &[Chunk(NEW, 1)], &[]), "the run was cancelled");
+        assert!(!is_behind(false, &[Chunk(NEW, 1)], &[3]), "the attempt may have ended before the subscription");
+        assert!(!is_behind(true, &[Loss], &[3]), "the event was lost");
     }
 
     #[test]

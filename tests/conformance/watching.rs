@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use hatchet::embedded::Fault;
 use hatchet::model::{Change, ChangeKind, ChunkItem, Until};
 use hatchet::stream::TagWatch;
@@ -24,6 +25,7 @@ rows! {
     s11_watches_can_follow_replays,
     s11_conditions_are_waited_for,
     b2_watches_and_chunks_of_a_run_that_they_start_are_complete,
+    b2_all_chunks_and_all_changes_of_a_run_can_be_read,
     b3_watches_waits_and_chunks_survive_lost_streams,
     b4_thousands_of_runs_are_awaited_at_once,
 }
