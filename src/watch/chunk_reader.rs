@@ -1,6 +1,6 @@
 //! Reads the chunks of one run, and perhaps of its children, until the run has ended.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::reorder::Reorder;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
-use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
+use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus, TaskId};
 use crate::rpc::convert::RestRun;
 use crate::run::RunHandle;
 use crate::sync::lock;
@@ -52,6 +52,10 @@ pub(super) struct Reader {
     watch: RunWatch,
     reorder: Reorder,
     continuity: Continuity,
+    /// Whether the subscription was there before the run.
+    from_start: bool,
+    /// The last attempt of each task, and since when it was known while it had not ended.
+    unended: HashMap<TaskId, (u32, Instant)>,
     /// Whether tasks have other ids than the run.
     is_dag: bool,
     /// With the chunks of children.
@@ -88,7 +92,9 @@ impl Reader {
             chunks,
             watch: RunWatch::of(watched),
             reorder,
-            continuity: Continuity::new(with_children).from_start(from_start),
+            continuity: Continuity::new(with_children),
+            from_start,
+            unended: HashMap::new(),
             is_dag,
             family: with_children.then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
@@ -268,9 +274,14 @@ impl Reader {
             }
             _ => return,
         };
+        let now = Instant::now();
         if is_reported(&state.status) {
+            let was_there = |(attempt, since): (u32, Instant)| attempt == state.attempt && now >= since + AFTER_END;
+            let is_expected = self.from_start || self.unended.get(&task).copied().is_some_and(was_there);
             self.reorder.attempt_ended(task, at);
-            self.continuity.recorded(task, at);
+            self.continuity.recorded(task, at, is_expected);
+        } else if self.unended.get(&task).is_none_or(|(attempt, _)| *attempt != state.attempt) {
+            self.unended.insert(task, (state.attempt, now));
         }
     }
 }

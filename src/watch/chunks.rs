@@ -29,7 +29,10 @@ impl<O> RunHandle<O> {
     /// The server does not store chunks, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap) if later
     /// chunks of the same attempt arrive. If the subscription is lost and chunks may be missing without that,
     /// [`Interrupted`](ChunkItem::Interrupted) is returned. If the engine loses the last chunks before the end of an attempt while the client
-    /// is subscribed, or sends them more than a second after the end, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
+    /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
+    ///
+    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
+    /// do not arrive, it returns [`Interrupted`](ChunkItem::Interrupted).
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
@@ -72,9 +75,6 @@ impl<O: 'static> RunBuilder<O> {
     /// If the server refuses the subscription, the stream returns its error and ends, and the run is not started. If no subscription can be
     /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is returned if chunks may be
     /// missing. If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
-    ///
-    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
-    /// do not arrive, it returns [`Interrupted`](ChunkItem::Interrupted).
     ///
     /// # Cancel safety
     /// If the stream is dropped after its first poll, the run may have been started. A run that was started continues.

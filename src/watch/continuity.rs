@@ -33,9 +33,9 @@ pub(super) struct Continuity {
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
     has_forgotten: bool,
-    /// Whether the subscription was there before the run.
-    from_start: bool,
-    /// Whether it has ever been lost.
+    /// The tasks of those that must have been announced, because the subscription was there.
+    expected: Vec<TaskId>,
+    /// Whether the subscription has ever been lost.
     was_lost: bool,
 }
 
@@ -60,12 +60,6 @@ struct Resumed {
 impl Continuity {
     pub(super) fn new(with_children: bool) -> Self {
         Self { with_children, ..Self::default() }
-    }
-
-    /// Sets whether the subscription was there before the run.
-    pub(super) fn from_start(mut self, from_start: bool) -> Self {
-        self.from_start = from_start;
-        self
     }
 
     /// The subscription was lost, or chunks were dropped.
@@ -120,9 +114,10 @@ impl Continuity {
         }
     }
 
-    /// The history of the run has the end of an attempt, which its worker has reported.
-    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
+    /// The history of the run has the end of an attempt, which its worker has reported. `is_expected`: the subscription was there then.
+    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>, is_expected: bool) {
         self.recorded.extend(at.map(|at| (task, at)));
+        self.expected.extend(is_expected.then_some(task));
     }
 
     /// The run has this status. What follows its end is no loss.
@@ -133,12 +128,12 @@ impl Continuity {
     /// The run has ended. Returns whether the end of an attempt was not announced, although the subscription was never lost: that event and
     /// the chunks before it are late.
     pub(super) fn is_behind(&self) -> bool {
-        if !self.from_start || self.was_lost {
+        if self.was_lost {
             return false;
         }
         let announced = count_by_task(self.announced.keys().map(|(task, _)| *task));
-        let recorded = count_by_task(self.recorded.iter().map(|(task, _)| *task));
-        recorded.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
+        let expected = count_by_task(self.expected.iter().copied());
+        expected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
     }
 
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
@@ -211,7 +206,7 @@ mod tests {
             }
         }
         for second in ends {
-            continuity.recorded(task(1), at(*second));
+            continuity.recorded(task(1), at(*second), false);
         }
         is_uncertain | continuity.ended()
     }
@@ -243,8 +238,8 @@ mod tests {
 
     #[test]
     fn an_end_that_was_not_announced_is_late() {
-        let is_behind = |from_start: bool, steps: &[Step], ends: &[i64]| {
-            let mut continuity = Continuity::default().from_start(from_start);
+        let is_behind = |is_expected: bool, steps: &[Step], ends: &[i64]| {
+            let mut continuity = Continuity::default();
             for step in steps {
                 match step {
                     Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
@@ -252,7 +247,7 @@ mod tests {
                     Loss => continuity.lost(),
                 }
             }
-            ends.iter().for_each(|second| continuity.recorded(task(1), at(*second)));
+            ends.iter().for_each(|second| continuity.recorded(task(1), at(*second), is_expected));
             continuity.is_behind()
         };
         assert!(is_behind(true, &[], &[3]));
@@ -300,7 +295,7 @@ mod tests {
             }
             continuity.chunk(task(2), NEW, at(1));
             for second in ends {
-                continuity.recorded(task(1), at(*second));
+                continuity.recorded(task(1), at(*second), false);
             }
             continuity.run_is(&status);
             assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");

@@ -183,6 +183,10 @@ async fn lose_again_and_again(close: fn(&Faults, &str) -> hatchet::Result<usize>
 /// The streams work, and all events are late: results and lists show the end of the run before the event that announces its start.
 #[tokio::test(start_paused = true)]
 async fn late_events_lose_nothing() {
+    let text = |item: &ChunkItem| match item {
+        ChunkItem::Chunk(chunk) => chunk.to_string(),
+        other => format!("{other:?}"),
+    };
     let chunks = |at: u64| (0..3).map(|number| (at + number, number.to_string())).collect::<Vec<_>>();
     for (delay, expected, ended) in [
         (2, chunks(2), 5),
@@ -199,11 +203,7 @@ async fn late_events_lose_nothing() {
         let (start, mut arrived) = (Instant::now(), Vec::new());
         let read = async {
             while let Some(item) = chunks.next().await {
-                let text = match item.unwrap() {
-                    ChunkItem::Chunk(chunk) => chunk.to_string(),
-                    other => format!("{other:?}"),
-                };
-                arrived.push((start.elapsed().as_secs(), text));
+                arrived.push((start.elapsed().as_secs(), text(&item.unwrap())));
             }
             start.elapsed().as_secs()
         };
@@ -211,7 +211,10 @@ async fn late_events_lose_nothing() {
         received.check(input);
         assert!(received.results.iter().all(|(at, _)| at.as_secs() == 3), "{:?}", received.results);
         assert_eq!(received.watched_for, Duration::from_millis(4300), "the first list after the end of the run");
+        let texts: Vec<_> = expected.iter().map(|(_, text)| text.clone()).collect();
         assert_eq!((arrived, ended_at), (expected, ended), "delayed by {delay} seconds");
+        // The other stream began after the start of the run.
+        assert_eq!(received.chunks.iter().map(text).collect::<Vec<_>>(), texts);
         setup.worker.shutdown().await;
     }
 }
