@@ -216,7 +216,8 @@ mod tests {
         let frames = [["1", "2", "3"].map(message).concat(), message("4"), message("5")];
         let frames = stream::iter(frames.map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame)))));
         let response = Response::new(Body::new(StreamBody::new(frames)));
-        let mut body = with_faults(response, OpenStream::default(), planned, "ListenV2", &Runtime::current()).into_body();
+        let mut body =
+            with_faults(response, OpenStream::default(), planned, "ListenV2", &Runtime::current()).into_body();
         let mut all = Vec::new();
         while let Some(frame) = body.frame().await {
             all.extend(frame.unwrap().into_data().unwrap());
@@ -256,7 +257,8 @@ mod tests {
         let stream = with_faults(response, OpenStream::default(), planned, "ListenV2", &Runtime::current());
         let (mut body, start, mut all) = (stream.into_body(), Instant::now(), Vec::new());
         while let Some(frame) = body.frame().await {
-            let text = frame.unwrap().into_data().map_or(String::new(), |data| String::from_utf8_lossy(&data[5..]).into());
+            let text =
+                frame.unwrap().into_data().map_or(String::new(), |data| String::from_utf8_lossy(&data[5..]).into());
             all.push((u64::try_from(start.elapsed().as_millis()).unwrap(), text));
         }
         all
@@ -306,7 +308,9 @@ mod tests {
             Some((Ok::<_, Status>(Frame::data(Bytes::new())), is_open))
         });
         let response = Response::new(Body::new(StreamBody::new(messages)));
-        let mut body = with_faults(response, open.clone(), Faults::of(Clock::default()), "ListenV2", &Runtime::current()).into_body();
+        let mut body =
+            with_faults(response, open.clone(), Faults::of(Clock::default()), "ListenV2", &Runtime::current())
+                .into_body();
         assert_eq!(Arc::strong_count(&is_open), 2);
         open.close(status);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();

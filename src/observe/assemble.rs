@@ -10,9 +10,7 @@ use super::outcome::task_outcome;
 use super::resolve::Resolution;
 use super::staleness::{is_behind, lacks_attempt};
 use super::view::{RunView, TaskView};
-use crate::model::{
-    Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, attempt_number, metadata, trigger,
-};
+use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, attempt_number, metadata, trigger};
 use crate::rpc::convert::{Envelope, RestRun};
 
 /// The details, or `None` if the state of the run is not known yet.

@@ -120,7 +120,8 @@ impl Reader {
                 return None;
             }
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
-            let over = ended_at.map(|at| at + if self.continuity.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
+            let over =
+                ended_at.map(|at| at + if self.continuity.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;

@@ -25,6 +25,8 @@ pub(super) struct Continuity {
     announced: HashMap<(TaskId, DateTime<Utc>), usize>,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
+    /// The task of each of these ends during which the subscription was there, so that they are announced.
+    expected: Vec<TaskId>,
     /// The tasks that have sent chunks in an attempt that has not ended.
     sending: HashSet<TaskId>,
     /// The last status of the run.
@@ -33,8 +35,6 @@ pub(super) struct Continuity {
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
     has_forgotten: bool,
-    /// The tasks of those that must have been announced, because the subscription was there.
-    expected: Vec<TaskId>,
     /// Whether the subscription has ever been lost.
     was_lost: bool,
 }

@@ -192,9 +192,9 @@ impl<O> RunManyBuilder<O> {
     pub async fn outcomes(self) -> Result<Vec<Result<Outcome>>> {
         let runs = self.start().await?;
         let turns = Turns::new();
-        let outcomes = runs.into_iter().map(|run| async {
-            run?.with_turns(&turns).outcome().await.map_err(Error::with_possible_side_effects)
-        });
+        let outcomes = runs
+            .into_iter()
+            .map(|run| async { run?.with_turns(&turns).outcome().await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(outcomes).await)
     }
 }
@@ -220,9 +220,9 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     pub async fn results(self) -> Result<Vec<Result<O>>> {
         let runs = self.start().await?;
         let turns = Turns::new();
-        let results = runs.into_iter().map(|run| async {
-            run?.with_turns(&turns).result().await.map_err(Error::with_possible_side_effects)
-        });
+        let results = runs
+            .into_iter()
+            .map(|run| async { run?.with_turns(&turns).result().await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(results).await)
     }
 }
