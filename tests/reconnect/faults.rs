@@ -374,6 +374,11 @@ async fn a_refused_subscription_to_chunks_is_an_error() {
         assert_eq!(error.kind(), ErrorKind::Unimplemented, "{error}");
         assert!(chunks.next().await.is_none());
     }
+    assert_eq!(of_handle.started().await.unwrap().id(), run.id());
+    assert_eq!(of_builder.started().await.unwrap_err().kind(), ErrorKind::Closed, "the error was returned");
+    let mut of_builder = setup.hatchet.run(&talk(), &input).chunks();
+    assert_eq!(of_builder.started().await.unwrap_err().kind(), ErrorKind::Unimplemented);
+    assert!(of_builder.next().await.is_none());
     assert_eq!((of_builder.run_id(), started().await.unwrap()), (None, before), "it was not started");
     // Status changes are listed.
     let states: Vec<_> = run.watch().map(|change| change.unwrap().to_string()).collect().await;
