@@ -256,16 +256,12 @@ impl RunChunks {
     /// # }
     /// ```
     pub async fn started(&mut self) -> Result<RunHandle> {
-        let run = lock(&self.shared.run).clone();
-        match run {
-            Some(run) => Ok(run),
-            None => {
-                // It comes before the chunks.
-                self.items.next().await.transpose()?;
-                let run = lock(&self.shared.run).clone();
-                run.ok_or_else(|| Error::closed("the stream of chunks"))
-            }
+        if self.run_id().is_none() {
+            // It comes before the chunks.
+            self.items.next().await.transpose()?;
         }
+        let run = lock(&self.shared.run).clone();
+        run.ok_or_else(|| Error::closed("the stream of chunks"))
     }
 
     /// Returns the id of the run. `None` if this stream starts the run and has not started it yet; see [`started`](Self::started).

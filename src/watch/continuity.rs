@@ -35,8 +35,8 @@ pub(super) struct Continuity {
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
     has_forgotten: bool,
-    /// Whether the subscription has ever been lost.
-    was_lost: bool,
+    /// How often the subscription was lost.
+    lost_times: u64,
 }
 
 /// A loss of the subscription.
@@ -64,7 +64,7 @@ impl Continuity {
 
     /// The subscription was lost, or chunks were dropped.
     pub(super) fn lost(&mut self) {
-        self.was_lost = true;
+        self.lost_times += 1;
         if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
@@ -128,7 +128,7 @@ impl Continuity {
     /// The run has ended. Returns whether the end of an attempt was not announced, although the subscription was never lost: that event and
     /// the chunks before it are late.
     pub(super) fn is_behind(&self) -> bool {
-        if self.was_lost {
+        if self.lost_times > 0 {
             return false;
         }
         let announced = count_by_task(self.announced.keys().map(|(task, _)| *task));
@@ -247,7 +247,9 @@ mod tests {
                     Loss => continuity.lost(),
                 }
             }
-            ends.iter().for_each(|second| continuity.recorded(task(1), at(*second), is_expected));
+            for second in ends {
+                continuity.recorded(task(1), at(*second), is_expected);
+            }
             continuity.is_behind()
         };
         assert!(is_behind(true, &[], &[3]));
