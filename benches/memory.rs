@@ -1,5 +1,5 @@
 //! Measures the memory of each run in the embedded engine, finished or queued, and of each future of this SDK that waits for the outcome
-//! of a run, and of each slot of a worker that runs an attempt.
+//! of a run, of each watch, and of each slot of a worker that runs an attempt.
 //!
 //! ```text
 //! cargo bench --bench memory
@@ -41,6 +41,7 @@ const RUNS: usize = 100_000;
 const BATCH: usize = 1000;
 const WAITERS: usize = 100_000;
 const SLOTS: usize = 1000;
+const WATCHES: [usize; 2] = [1000, 10_000];
 /// After this time, each run has been fetched once, and the memory for it has been freed.
 const STABLE_AFTER: Duration = Duration::from_secs(8);
 
@@ -218,6 +219,41 @@ fn joined(handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
     one
 }
 
+/// One Tokio task for each watch.
+fn watched(_: &Client, handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
+    let watch = |handle: RunHandle<Output>| async move {
+        let mut changes = handle.watch();
+        while let Some(change) = changes.next().await {
+            change.expect("the run is queued");
+        }
+    };
+    handles.into_iter().map(watch).collect()
+}
+
+/// One stream for all runs.
+fn watched_in_one(client: &Client, handles: Vec<RunHandle<Output>>) -> JoinSet<()> {
+    let (mut one, mut changes) = (JoinSet::new(), client.watch_many(handles));
+    one.spawn(async move {
+        while let Some(change) = changes.next().await {
+            change.expect("the run is queued");
+        }
+    });
+    one
+}
+
+/// The memory for each queued run that is watched, without its handle. It includes that of the engine, which has one subscription for all.
+async fn watches(count: usize, start_watches: fn(&Client, Vec<RunHandle<Output>>) -> JoinSet<()>) -> Each {
+    let (engine, client) = engine().await;
+    let handles = start(&client, count).await;
+    let before = Memory::now();
+    let watches = start_watches(&client, handles);
+    sleep(STABLE_AFTER).await;
+    let each = Memory::now().each(before, count);
+    drop(watches);
+    engine.shutdown().await;
+    each
+}
+
 /// The memory for each run that a separate Tokio task starts and waits for, in the SDK and the engine, including the handle.
 async fn own_starts<F: Future<Output = ()> + Send + 'static>(count: usize, one: impl Fn(Client) -> F) -> Each {
     let (engine, client) = engine().await;
@@ -354,10 +390,18 @@ fn main() {
         Some("part=queued") => runtime.block_on(queued(runs)),
         Some("part=finished") => runtime.block_on(finished_immediately(runs)),
         Some("part=slots") => runtime.block_on(slots(if is_bench { SLOTS } else { 10 })),
+        Some("part=watches") => runtime.block_on(async {
+            for count in WATCHES {
+                let count = if is_bench { count } else { count / 100 };
+                watches(count, watched).await.print(&format!("a watch(), of {count} in a task for each"), None);
+                let each = watches(count, watched_in_one).await;
+                each.print(&format!("a run of a watch_many(), of {count}"), None);
+            }
+        }),
         Some("part=waits") => runtime.block_on(waits(waiters)),
         _ => {
             println!("{:<58} {:>8} {:>8} {:>8}", "bytes for each", "heap", "RSS", "goal");
-            for part in ["part=queued", "part=finished", "part=waits", "part=slots"] {
+            for part in ["part=queued", "part=finished", "part=waits", "part=watches", "part=slots"] {
                 let mut program = Command::new(std::env::current_exe().unwrap());
                 program.args(is_bench.then_some("--bench")).arg(part);
                 assert!(program.status().unwrap().success(), "{part}");

@@ -151,6 +151,11 @@ impl Handle {
         &self.failure
     }
 
+    /// The engine's runtime, whose timers callers without any can use.
+    pub(super) fn runtime(&self) -> &runtime::Handle {
+        &self.runtime
+    }
+
     /// Sleeps with the timers of the engine's runtime: callers may be on a runtime without timers, or on none.
     pub(super) fn sleep(&self, length: Duration) -> Sleep {
         let _entered = self.runtime.enter();

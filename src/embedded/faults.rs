@@ -1,5 +1,5 @@
 //! Fault injection: calls that are refused or delayed, or whose response is lost, interrupted streams, and streams whose messages are
-//! lost, repeated or reordered.
+//! lost, repeated, reordered or delayed.
 //!
 //! Quirks are permanent properties of the engine. Faults are single events, at moments that the test chooses.
 
@@ -62,6 +62,9 @@ pub enum Fault {
     DuplicateMessage,
     /// The next message of a stream is sent after the one that follows it. If none follows, it is not sent.
     ReorderMessages,
+    /// The next message of a stream arrives after this delay, by Tokio's clock. The messages after it, and the end of the stream, do not
+    /// overtake it. If the stream is interrupted or ended by a test first, it is lost.
+    DelayMessage(Duration),
 }
 
 impl Fault {
@@ -71,7 +74,9 @@ impl Fault {
             Self::RefuseGrpc(code) => ("gRPC", 1..=16, *code),
             Self::RefuseRest(status) => ("REST", 400..=599, *status),
             Self::LoseResponse | Self::Delay(_) => return Ok(()),
-            Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages => return check_stream(call),
+            Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages | Self::DelayMessage(_) => {
+                return check_stream(call);
+            }
         };
         if calls::REST.contains(&call) != matches!(self, Self::RefuseRest(_)) {
             return Err(Error::invalid("fault", format_args!("expected a {kind} call, got {call:?}")));
@@ -85,7 +90,7 @@ impl Fault {
 
     /// Whether it happens to a message of a stream, and not to a call.
     fn is_of_message(&self) -> bool {
-        matches!(self, Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages)
+        matches!(self, Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages | Self::DelayMessage(_))
     }
 
     /// Applies the fault to a call, and returns what its caller gets. Those of messages are not taken for a call.
@@ -106,7 +111,7 @@ impl Fault {
                 engine.sleep(delay).await;
                 call.await
             }
-            Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages => call.await,
+            Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages | Self::DelayMessage(_) => call.await,
         }
     }
 }

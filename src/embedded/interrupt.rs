@@ -1,29 +1,42 @@
-//! Streams that a test interrupts or ends, or whose messages it loses, repeats or reorders.
+//! Streams that a test interrupts or ends, or whose messages it loses, repeats, reorders or delays.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use hyper::body::{Frame, SizeHint};
+use tokio::runtime::Handle as Runtime;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
 
 use super::faults::{Fault, Faults, OpenStream};
+use crate::time::MAX_DURATION;
 
-/// A response that ends when its stream is interrupted or ended, and whose messages have the planned faults.
-pub(super) fn with_faults(response: Response<Body>, open: OpenStream, faults: Faults, method: &str) -> Response<Body> {
+/// A response that ends when its stream is interrupted or ended, and whose messages have the planned faults. Delays use the timers of a
+/// runtime.
+pub(super) fn with_faults(
+    response: Response<Body>,
+    open: OpenStream,
+    faults: Faults,
+    method: &str,
+    runtime: &Runtime,
+) -> Response<Body> {
     response.map(|body| {
         let closed = Box::pin(open.closed());
-        let messages = Messages { faults, method: method.into(), ready: VecDeque::new(), held: None };
-        Body::new(WithFaults { body, messages, closed, open: Some(open), has_ended: false })
+        let messages = Messages::new(faults, method, runtime.clone());
+        Body::new(WithFaults { body, messages, end: None, closed, open: Some(open), has_ended: false })
     })
 }
 
 struct WithFaults {
     body: Body,
     messages: Messages,
+    /// The end of the body, which follows delayed messages.
+    end: Option<End>,
     /// Resolves to the status of a stream that the test closes.
     closed: Pin<Box<dyn Future<Output = Status> + Send>>,
     /// `None` after the end.
@@ -31,34 +44,79 @@ struct WithFaults {
     has_ended: bool,
 }
 
+/// The last frame of a stream: trailers, an error or nothing.
+type End = Option<Result<Frame<Bytes>, Status>>;
+
 /// The messages of a stream.
 struct Messages {
     faults: Faults,
     method: Box<str>,
-    ready: VecDeque<Bytes>,
+    runtime: Runtime,
+    /// Each message with the time of its arrival, if it is delayed.
+    ready: VecDeque<(Bytes, Option<Instant>)>,
+    /// When the last delayed message arrives.
+    delayed_until: Option<Instant>,
+    /// Until the first message arrives.
+    timer: Option<Pin<Box<Sleep>>>,
     /// The message that follows the next one.
     held: Option<Bytes>,
 }
 
 impl Messages {
+    fn new(faults: Faults, method: &str, runtime: Runtime) -> Self {
+        let (ready, delayed_until, timer, held) = (VecDeque::new(), None, None, None);
+        Self { faults, method: method.into(), runtime, ready, delayed_until, timer, held }
+    }
+
     /// Applies the planned faults to the messages of a frame.
     fn add(&mut self, mut frame: Bytes) {
         if self.held.is_none() && self.faults.planned() == 0 {
-            return self.ready.push_back(frame);
+            return self.extend([frame]);
         }
         while !frame.is_empty() {
             let message = frame.split_to(first_message(&frame));
             let held = self.held.take();
             match self.faults.next_of_message(&self.method) {
                 Some(Fault::LoseMessage) => self.held = held,
-                Some(Fault::DuplicateMessage) => self.ready.extend([message.clone(), message].into_iter().chain(held)),
+                Some(Fault::DuplicateMessage) => self.extend([message.clone(), message].into_iter().chain(held)),
                 Some(Fault::ReorderMessages) => {
-                    self.ready.extend(held);
+                    self.extend(held);
                     self.held = Some(message);
                 }
-                _ => self.ready.extend(std::iter::once(message).chain(held)),
+                fault => {
+                    if let Some(Fault::DelayMessage(delay)) = fault {
+                        self.delay(delay);
+                    }
+                    self.extend(std::iter::once(message).chain(held));
+                }
             }
         }
+    }
+
+    /// Delays the messages that are added from now on.
+    fn delay(&mut self, delay: Duration) {
+        let _entered = self.runtime.enter();
+        let until = Instant::now() + delay.min(MAX_DURATION);
+        self.delayed_until = self.delayed_until.max(Some(until));
+    }
+
+    fn extend(&mut self, messages: impl IntoIterator<Item = Bytes>) {
+        self.ready.extend(messages.into_iter().map(|message| (message, self.delayed_until)));
+    }
+
+    /// The next message that has arrived, or `None` if there is none on its way.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some((_, Some(at))) = self.ready.front() {
+            let _entered = self.runtime.enter();
+            ready!(self.timer.get_or_insert_with(|| Box::pin(sleep_until(*at))).as_mut().poll(cx));
+            self.timer = None;
+        }
+        let next = self.ready.pop_front();
+        if self.ready.is_empty() {
+            // What is added later is not delayed.
+            self.delayed_until = None;
+        }
+        Poll::Ready(next.map(|(message, _)| message))
     }
 }
 
@@ -83,14 +141,25 @@ impl hyper::body::Body for WithFaults {
             Some(Ok(Frame::trailers(trailers(&status))))
         } else {
             loop {
-                if let Some(message) = self.messages.ready.pop_front() {
-                    return Poll::Ready(Some(Ok(Frame::data(message))));
+                let next = self.messages.poll_next(cx);
+                match (next, self.end.take()) {
+                    (Poll::Ready(Some(message)), end) => {
+                        self.end = end;
+                        return Poll::Ready(Some(Ok(Frame::data(message))));
+                    }
+                    (Poll::Ready(None), Some(end)) => break end,
+                    (Poll::Pending, Some(end)) => {
+                        self.end = Some(end);
+                        return Poll::Pending;
+                    }
+                    // Messages are read while earlier ones are delayed: the delay of each begins when it is sent.
+                    (_, None) => {}
                 }
                 match ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
                     Some(Ok(Ok(data))) => self.messages.add(data),
-                    Some(Ok(Err(trailers))) => break Some(Ok(trailers)),
-                    Some(Err(error)) => break Some(Err(error)),
-                    None => break None,
+                    Some(Ok(Err(trailers))) => self.end = Some(Some(Ok(trailers))),
+                    Some(Err(error)) => self.end = Some(Some(Err(error))),
+                    None => self.end = Some(None),
                 }
             }
         };
@@ -105,7 +174,7 @@ impl hyper::body::Body for WithFaults {
     /// A refusal is a response with headers only. The headers must end the stream: clients of other languages treat a stream that ends
     /// later and without trailers as broken, and lose the code.
     fn is_end_stream(&self) -> bool {
-        self.has_ended || self.messages.ready.is_empty() && self.body.is_end_stream()
+        self.has_ended || self.messages.ready.is_empty() && self.end.is_none() && self.body.is_end_stream()
     }
 
     /// The number of messages may change.
@@ -125,7 +194,7 @@ fn trailers(status: &Status) -> HeaderMap {
 mod tests {
     use std::sync::Arc;
 
-    use futures_util::stream;
+    use futures_util::{StreamExt as _, stream};
     use http_body_util::{BodyExt as _, StreamBody};
     use hyper::body::Body as _;
 
@@ -147,7 +216,8 @@ mod tests {
         let frames = [["1", "2", "3"].map(message).concat(), message("4"), message("5")];
         let frames = stream::iter(frames.map(|frame| Ok::<_, Status>(Frame::data(Bytes::from(frame)))));
         let response = Response::new(Body::new(StreamBody::new(frames)));
-        let mut body = with_faults(response, OpenStream::default(), planned, "ListenV2").into_body();
+        let mut body =
+            with_faults(response, OpenStream::default(), planned, "ListenV2", &Runtime::current()).into_body();
         let mut all = Vec::new();
         while let Some(frame) = body.frame().await {
             all.extend(frame.unwrap().into_data().unwrap());
@@ -170,6 +240,60 @@ mod tests {
         }
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What a reader receives of a stream that sends a message each second and then ends, and when. The end is an empty message.
+    async fn received_at(delays: &[u32]) -> Vec<(u64, String)> {
+        let planned = Faults::of(Clock::default());
+        for delay in delays {
+            planned.inject("ListenV2", Fault::DelayMessage(*delay * SECOND / 10)).unwrap();
+        }
+        let frames = stream::iter(["1", "2", "3"]).then(|text| async move {
+            tokio::time::sleep(SECOND).await;
+            Ok(Frame::data(Bytes::from(message(text))))
+        });
+        let end = stream::iter([Ok::<_, Status>(Frame::trailers(trailers(&Status::ok(""))))]);
+        let response = Response::new(Body::new(StreamBody::new(frames.chain(end))));
+        let stream = with_faults(response, OpenStream::default(), planned, "ListenV2", &Runtime::current());
+        let (mut body, start, mut all) = (stream.into_body(), Instant::now(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let text =
+                frame.unwrap().into_data().map_or(String::new(), |data| String::from_utf8_lossy(&data[5..]).into());
+            all.push((u64::try_from(start.elapsed().as_millis()).unwrap(), text));
+        }
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_delayed_and_those_that_follow_do_not_overtake_them() {
+        // In tenths of a second. The delays begin when the messages are sent, after one, two and three seconds.
+        for (delays, expected) in [
+            (&[][..], [1000, 2000, 3000, 3000]),
+            (&[5], [1500, 2000, 3000, 3000]),
+            (&[15], [2500, 2500, 3000, 3000]),
+            (&[15, 15], [2500, 3500, 3500, 3500]),
+            (&[25, 0, 5], [3500, 3500, 3500, 3500]),
+            (&[0, 0, 20], [1000, 2000, 5000, 5000]),
+        ] {
+            let expected: Vec<_> = expected.into_iter().zip(["1", "2", "3", ""].map(str::to_owned)).collect();
+            assert_eq!(received_at(delays).await, expected, "{delays:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delayed_messages_are_lost_with_their_stream() {
+        let (planned, open) = (Faults::of(Clock::default()), OpenStream::default());
+        planned.inject("ListenV2", Fault::DelayMessage(Duration::MAX)).unwrap();
+        let frames = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from(message("1"))))]);
+        let response = Response::new(Body::new(StreamBody::new(frames)));
+        let mut body = with_faults(response, open.clone(), planned, "ListenV2", &Runtime::current()).into_body();
+        assert!(tokio::time::timeout(3600 * SECOND, body.frame()).await.is_err());
+        assert!(!body.is_end_stream(), "it is on its way");
+        open.close(interrupted());
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        assert!(body.frame().await.is_none());
+    }
+
     #[tokio::test]
     async fn a_closed_stream_is_closed_in_the_engine() {
         for (status, code) in [(interrupted(), "14"), (Status::ok(""), "0")] {
@@ -184,7 +308,9 @@ mod tests {
             Some((Ok::<_, Status>(Frame::data(Bytes::new())), is_open))
         });
         let response = Response::new(Body::new(StreamBody::new(messages)));
-        let mut body = with_faults(response, open.clone(), Faults::of(Clock::default()), "ListenV2").into_body();
+        let mut body =
+            with_faults(response, open.clone(), Faults::of(Clock::default()), "ListenV2", &Runtime::current())
+                .into_body();
         assert_eq!(Arc::strong_count(&is_open), 2);
         open.close(status);
         let trailers = body.frame().await.unwrap().unwrap().into_trailers().unwrap();

@@ -10,10 +10,8 @@ use super::outcome::task_outcome;
 use super::resolve::Resolution;
 use super::staleness::{is_behind, lacks_attempt};
 use super::view::{RunView, TaskView};
-use crate::model::{
-    Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, TaskId, attempt_number, metadata, trigger,
-};
-use crate::rpc::convert::Envelope;
+use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, attempt_number, metadata, trigger};
+use crate::rpc::convert::{Envelope, RestRun};
 
 /// The details, or `None` if the state of the run is not known yet.
 pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> Option<RunDetails> {
@@ -32,7 +30,7 @@ pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> Option<RunD
         workflow_version_id: rest.and_then(|run| run.workflow_version_id),
         status,
         outcome,
-        trigger: trigger::read(&engine, parent_task(view.evidence)),
+        trigger: trigger::read(&engine, view.evidence.rest.as_ref().and_then(RestRun::parent_task)),
         input: input(view),
         metadata: user,
         engine_metadata: engine,
@@ -127,11 +125,6 @@ fn input(view: &RunView<'_>) -> Payload {
 fn all_metadata(evidence: &Evidence) -> BTreeMap<String, Value> {
     let by_grpc = evidence.grpc.as_ref().map(|run| run.metadata.clone());
     by_grpc.or_else(|| evidence.rest.as_ref()?.run.additional_metadata.clone()).unwrap_or_default()
-}
-
-/// The task that started the run as its child. All tasks of the run have it.
-fn parent_task(evidence: &Evidence) -> Option<TaskId> {
-    evidence.rest.iter().flat_map(|run| &run.tasks).find_map(|task| task.parent_task_external_id)
 }
 
 #[cfg(test)]

@@ -14,9 +14,8 @@ use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, Question, creation_deadline, pass};
-use crate::model::trigger::PARENT_RUN_KEY;
 use crate::model::{Attempt, RunDetails, RunId, attempt_number};
-use crate::rpc::convert::ListRow;
+use crate::rpc::convert::{ListRow, RestRun};
 use crate::transport::Polling;
 
 /// How long to wait for API views that disagree or do not respond.
@@ -207,7 +206,7 @@ pub(crate) fn may_recover(error: &Error) -> bool {
 
 /// Whether REST has caught up.
 fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut Stability) -> bool {
-    if lacks_parent(view) {
+    if view.evidence.rest.as_ref().is_some_and(RestRun::lacks_parent) {
         return false;
     }
     let events = view.tasks.iter().map(|task| task.events.len()).sum();
@@ -222,12 +221,6 @@ fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut St
             !view.tasks.iter().filter(|task| !task.events.is_empty()).any(may_be_behind) || stability.is_stable(events)
         }
     }
-}
-
-/// Whether the run is a child, and REST shows it without its tasks, which name the parent.
-fn lacks_parent(view: &RunView<'_>) -> bool {
-    let is_child = view.evidence.grpc.as_ref().is_some_and(|run| run.metadata.contains_key(PARENT_RUN_KEY));
-    is_child && view.evidence.rest.as_ref().is_some_and(|run| run.tasks.is_empty())
 }
 
 /// Whether the events of a task contain the end of the attempt that the run shows.
@@ -289,6 +282,7 @@ mod tests {
     use super::*;
     use crate::embedded::{Engine, Fault};
     use crate::model::RunStatus;
+    use crate::model::trigger::PARENT_RUN_KEY;
     use crate::workflow::{Context, Task, Workflow};
 
     #[tokio::test(start_paused = true)]
@@ -302,15 +296,19 @@ mod tests {
     }
 
     #[test]
-    fn a_child_without_its_tasks_lacks_its_parent() {
+    fn a_child_without_its_tasks_is_not_consistent() {
         let mut evidence = evidence("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[]);
-        let lacks = |evidence: &Evidence| lacks_parent(&RunView::new(run(), evidence));
-        evidence.rest.as_mut().unwrap().tasks.clear();
-        assert!(!lacks(&evidence), "it is no child");
-        evidence.grpc.as_mut().unwrap().metadata.insert(PARENT_RUN_KEY.into(), "a parent".into());
-        assert!(lacks(&evidence));
-        evidence.rest = None;
-        assert!(!lacks(&evidence), "REST may not be reachable");
+        let consistent = |evidence: &Evidence| {
+            let resolution = Resolution::Running(RunStatus::Running);
+            is_consistent(&RunView::new(run(), evidence), &resolution, &mut Stability::default())
+        };
+        assert!(consistent(&evidence));
+        let rest = evidence.rest.as_mut().unwrap();
+        rest.run.additional_metadata = Some([(PARENT_RUN_KEY.into(), "a parent".into())].into());
+        let tasks = std::mem::take(&mut rest.tasks);
+        assert!(!consistent(&evidence));
+        evidence.rest.as_mut().unwrap().tasks = tasks;
+        assert!(consistent(&evidence));
     }
 
     #[test]

@@ -42,6 +42,9 @@ impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and watches its status changes: all of them, in order, until the end. The id of
     /// the run is in the changes. The client subscribes to the events of its runs before it starts the run.
     ///
+    /// For the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle of
+    /// [`RunChunks::started`](super::RunChunks::started).
+    ///
     /// If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
     ///
     /// # Cancel safety

@@ -1,6 +1,6 @@
 //! Reads the chunks of one run, and perhaps of its children, until the run has ended.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,13 +18,16 @@ use super::reorder::Reorder;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
-use crate::model::trigger::{self, Trigger};
-use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus};
+use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus, TaskId};
+use crate::rpc::convert::RestRun;
+use crate::run::RunHandle;
 use crate::sync::lock;
 use crate::time::at;
 
 /// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
 const AFTER_END: Duration = Duration::from_secs(1);
+/// The same if the end of an attempt has not been announced yet: all events are late.
+const AFTER_END_IF_BEHIND: Duration = Duration::from_secs(10);
 
 /// What the reader of chunks shares with its stream.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ pub(super) struct Shared {
     /// The last chunks that were received in another stream.
     pub(super) resumed: Mutex<Vec<ChunkPosition>>,
     /// The run, when it was started.
-    pub(super) run: Mutex<Option<RunId>>,
+    pub(super) run: Mutex<Option<RunHandle>>,
     /// The last status of the run.
     pub(super) status: Mutex<Option<RunStatus>>,
 }
@@ -49,6 +52,10 @@ pub(super) struct Reader {
     watch: RunWatch,
     reorder: Reorder,
     continuity: Continuity,
+    /// Whether the subscription was there before the run.
+    from_start: bool,
+    /// The last attempt of each task, and since when it was known while it had not ended.
+    unended: HashMap<TaskId, (u32, Instant)>,
     /// Whether tasks have other ids than the run.
     is_dag: bool,
     /// With the chunks of children.
@@ -69,9 +76,9 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, shared: Arc<Shared>) -> Self {
+    /// `from_start`: the subscription was there before the run.
+    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, from_start: bool, shared: Arc<Shared>) -> Self {
         let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
-        *lock(&shared.run) = Some(run);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
         let with_children = shared.with_children.load(Relaxed);
@@ -86,6 +93,8 @@ impl Reader {
             watch: RunWatch::of(watched),
             reorder,
             continuity: Continuity::new(with_children),
+            from_start,
+            unended: HashMap::new(),
             is_dag,
             family: with_children.then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
@@ -110,7 +119,9 @@ impl Reader {
             if self.has_ended {
                 return None;
             }
-            let over = self.ended_at.filter(|_| self.unknown_at_end.is_empty()).map(|at| at + AFTER_END);
+            let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
+            let over =
+                ended_at.map(|at| at + if self.continuity.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -135,7 +146,7 @@ impl Reader {
                     self.reorder.release_due(now, &mut self.ready);
                     if over.is_some_and(|over| over <= now) {
                         self.reorder.release_all(&mut self.ready);
-                        if self.continuity.ended() || self.has_dropped_silently() {
+                        if self.continuity.ended() || self.continuity.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }
                         self.has_ended = true;
@@ -264,9 +275,14 @@ impl Reader {
             }
             _ => return,
         };
+        let now = Instant::now();
         if is_reported(&state.status) {
+            let was_there = |(attempt, since): (u32, Instant)| attempt == state.attempt && now >= since + AFTER_END;
+            let is_expected = self.from_start || self.unended.get(&task).copied().is_some_and(was_there);
             self.reorder.attempt_ended(task, at);
-            self.continuity.recorded(task, at);
+            self.continuity.recorded(task, at, is_expected);
+        } else if self.unended.get(&task).is_none_or(|(attempt, _)| *attempt != state.attempt) {
+            self.unended.insert(task, (state.attempt, now));
         }
     }
 }
@@ -281,12 +297,5 @@ fn missing(item: &ChunkItem) -> u64 {
 
 /// Finds the parent of a run. A run that does not exist has none.
 fn parent_of(client: &Client, run: RunId, turns: &Turns) -> Lookup<Option<RunId>> {
-    lookup(client, run, turns, |found| {
-        let metadata = found.run.additional_metadata.clone().unwrap_or_default();
-        let parent = found.tasks.first().and_then(|task| task.parent_task_external_id);
-        match trigger::read(&metadata, parent) {
-            Trigger::Child(child) => child.parent_run_id,
-            _ => None,
-        }
-    })
+    lookup(client, run, turns, RestRun::parent_run)
 }

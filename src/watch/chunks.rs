@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use chrono::{DateTime, Utc};
 use futures_core::Stream;
@@ -31,6 +31,9 @@ impl<O> RunHandle<O> {
     /// [`Interrupted`](ChunkItem::Interrupted) is returned. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
+    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
+    /// do not arrive, it returns [`Interrupted`](ChunkItem::Interrupted).
+    ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
     /// and chunks that were sent in between are missing. With [`with_children`](RunChunks::with_children), the stream of a run without a
@@ -51,13 +54,15 @@ impl<O> RunHandle<O> {
     /// # }
     /// ```
     pub fn chunks(&self) -> RunChunks {
-        let watched = Watched::of(self);
+        let (watched, run) = (Watched::of(self), self.clone().typed());
+        let of_stream = run.clone();
         let chunks = RunChunks::new(async move |with_children| {
             let (membership, created_at) = membership(&watched, with_children).await?;
             let of = (!with_children).then_some(watched.run);
-            Ok((membership.chunks(of), Watched { created_at, ..watched }))
+            let chunks = membership.chunks(of);
+            Ok(Opened { chunks, watched: Watched { created_at, ..watched }, run: of_stream, from_start: false })
         });
-        *lock(&chunks.shared.run) = Some(self.id());
+        *lock(&chunks.shared.run) = Some(run);
         chunks
     }
 }
@@ -99,7 +104,7 @@ impl<O: 'static> RunBuilder<O> {
                     chunks.interrupt();
                 }
                 let run = run.start(Some(tag)).await?;
-                return Ok((chunks, Watched::of(&run)));
+                return Ok(Opened { chunks, watched: Watched::of(&run), run: run.typed(), from_start: true });
             }
             let starting = feed.events.join(feed.tag()).starting();
             let is_subscribed = starting.membership().subscribed().await?;
@@ -108,9 +113,18 @@ impl<O: 'static> RunBuilder<O> {
             if !is_subscribed {
                 chunks.interrupt();
             }
-            Ok((chunks, Watched::of(&run)))
+            Ok(Opened { chunks, watched: Watched::of(&run), run: run.typed(), from_start: true })
         })
     }
+}
+
+/// A run, and the subscription to its chunks.
+struct Opened {
+    chunks: ChunkSubscription,
+    watched: Watched,
+    run: RunHandle,
+    /// Whether the subscription was there before the run.
+    from_start: bool,
 }
 
 /// Joins the group of a tag that the run has, or that of the run. Also returns when the run was created, if it was fetched.
@@ -166,25 +180,27 @@ fn tag(details: &RunDetails, with_children: bool) -> Option<Tag> {
 /// ```
 #[must_use = "nothing is started or fetched before the stream is polled"]
 pub struct RunChunks {
-    items: BoxStream<Result<ChunkItem>>,
+    /// `None` when the run has been started, before the first item.
+    items: BoxStream<Result<Option<ChunkItem>>>,
     shared: Arc<Shared>,
 }
 
 impl RunChunks {
     fn new<F>(open: impl FnOnce(bool) -> F + Send + 'static) -> Self
     where
-        F: Future<Output = Result<(ChunkSubscription, Watched)>> + Send,
+        F: Future<Output = Result<Opened>> + Send,
     {
         let shared = Arc::new(Shared::default());
         let of_reader = Arc::clone(&shared);
         let start = async move {
             runtime::require("a stream of chunks", Needs::Timers)?;
-            let (chunks, watched) = open(of_reader.with_children.load(Relaxed)).await?;
-            Ok(Reader::new(chunks, watched, of_reader))
+            let opened = open(of_reader.with_children.load(Relaxed)).await?;
+            *lock(&of_reader.run) = Some(opened.run);
+            Ok((Reader::new(opened.chunks, opened.watched, opened.from_start, of_reader), false))
         };
-        let items = BoxStream::opened(start, |mut reader: Reader| async move {
-            let item = reader.next().await?;
-            let reader = item.is_ok().then_some(reader);
+        let items = BoxStream::opened(start, |(mut reader, is_read): (Reader, bool)| async move {
+            let item = if is_read { reader.next().await?.map(Some) } else { Ok(None) };
+            let reader = item.is_ok().then_some((reader, true));
             Some((item, reader))
         });
         Self { items, shared }
@@ -212,22 +228,45 @@ impl RunChunks {
         self
     }
 
-    /// Returns the id of the run. `None` if this stream starts the run and has not started it yet.
+    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too. A run that this stream
+    /// starts is started by this method if the stream was not polled before. Chunks that arrive from then on wait in the stream. For a run that
+    /// was started before, the handle is returned at once.
+    ///
+    /// # Errors
+    /// If the run cannot be started, the error that the stream returns otherwise; the stream ends. [`Closed`](crate::ErrorKind::Closed) if the
+    /// stream has already returned it.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: if the future is dropped, the stream continues where it was.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, chat: hatchet::Task<(), String>) -> hatchet::Result<()> {
     /// let mut chunks = hatchet.run(&chat, &()).chunks();
-    /// while let Some(item) = chunks.next().await.transpose()? {
-    ///     println!("{item:?}");
+    /// let run = chunks.started().await?.typed::<String>();
+    /// let mut changes = run.watch();
+    /// loop {
+    ///     tokio::select! {
+    ///         Some(item) = chunks.next() => println!("{:?}", item?),
+    ///         Some(change) = changes.next() => println!("{}", change?), // QUEUED (attempt 1), ..
+    ///         else => break, // both have ended
+    ///     }
     /// }
-    /// if let Some(run_id) = chunks.run_id() {
-    ///     println!("{}", hatchet.run_handle(run_id).typed::<String>().result().await?);
-    /// }
+    /// println!("{}", run.result().await?);
     /// # Ok(())
     /// # }
     /// ```
+    pub async fn started(&mut self) -> Result<RunHandle> {
+        if self.run_id().is_none() {
+            // It comes before the chunks.
+            self.items.next().await.transpose()?;
+        }
+        let run = lock(&self.shared.run).clone();
+        run.ok_or_else(|| Error::closed("the stream of chunks"))
+    }
+
+    /// Returns the id of the run. `None` if this stream starts the run and has not started it yet; see [`started`](Self::started).
     pub fn run_id(&self) -> Option<RunId> {
-        *lock(&self.shared.run)
+        lock(&self.shared.run).as_ref().map(RunHandle::id)
     }
 
     /// Returns the status of the run that was last observed: when the stream has returned `None`, the final one. `None` before the first
@@ -254,7 +293,7 @@ impl RunChunks {
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<ChunkItem>> {
-        self.items.next().await
+        futures_util::StreamExt::next(self).await
     }
 }
 
@@ -262,7 +301,12 @@ impl Stream for RunChunks {
     type Item = Result<ChunkItem>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.items.poll_next_unpin(cx)
+        loop {
+            match ready!(self.items.poll_next_unpin(cx)) {
+                Some(Ok(None)) => {}
+                item => return Poll::Ready(item.and_then(Result::transpose)),
+            }
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Continuity {
     announced: HashMap<(TaskId, DateTime<Utc>), usize>,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
+    /// The task of each of these ends during which the subscription was there, so that they are announced.
+    expected: Vec<TaskId>,
     /// The tasks that have sent chunks in an attempt that has not ended.
     sending: HashSet<TaskId>,
     /// The last status of the run.
@@ -33,6 +35,8 @@ pub(super) struct Continuity {
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
     has_forgotten: bool,
+    /// How often the subscription was lost.
+    lost_times: u64,
 }
 
 /// A loss of the subscription.
@@ -60,6 +64,7 @@ impl Continuity {
 
     /// The subscription was lost, or chunks were dropped.
     pub(super) fn lost(&mut self) {
+        self.lost_times += 1;
         if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
@@ -109,14 +114,26 @@ impl Continuity {
         }
     }
 
-    /// The history of the run has the end of an attempt, which its worker has reported.
-    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
+    /// The history of the run has the end of an attempt, which its worker has reported. `is_expected`: the subscription was there then.
+    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>, is_expected: bool) {
         self.recorded.extend(at.map(|at| (task, at)));
+        self.expected.extend(is_expected.then_some(task));
     }
 
     /// The run has this status. What follows its end is no loss.
     pub(super) fn run_is(&mut self, status: &RunStatus) {
         self.status = Some(status.clone());
+    }
+
+    /// The run has ended. Returns whether the end of an attempt was not announced, although the subscription was never lost: that event and
+    /// the chunks before it are late.
+    pub(super) fn is_behind(&self) -> bool {
+        if self.lost_times > 0 {
+            return false;
+        }
+        let announced = count_by_task(self.announced.keys().map(|(task, _)| *task));
+        let expected = count_by_task(self.expected.iter().copied());
+        expected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
     }
 
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
@@ -189,7 +206,7 @@ mod tests {
             }
         }
         for second in ends {
-            continuity.recorded(task(1), at(*second));
+            continuity.recorded(task(1), at(*second), false);
         }
         is_uncertain | continuity.ended()
     }
@@ -217,6 +234,30 @@ mod tests {
         // The second loss.
         assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Chunk(SAME, 2), Loss, End(4)], &[4]));
         assert!(is_uncertain(&[Chunk(NEW, 1), End(2), Loss, Chunk(NEW, 3), Loss], &[2, 5]));
+    }
+
+    #[test]
+    fn an_end_that_was_not_announced_is_late() {
+        let is_behind = |is_expected: bool, steps: &[Step], ends: &[i64]| {
+            let mut continuity = Continuity::default();
+            for step in steps {
+                match step {
+                    Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
+                    End(second) => continuity.announced(task(1), at(*second)),
+                    Loss => continuity.lost(),
+                }
+            }
+            for second in ends {
+                continuity.recorded(task(1), at(*second), is_expected);
+            }
+            continuity.is_behind()
+        };
+        assert!(is_behind(true, &[], &[3]));
+        assert!(is_behind(true, &[End(2), Chunk(NEW, 3)], &[2, 4]), "the second attempt");
+        assert!(!is_behind(true, &[End(2), Chunk(NEW, 3), End(4)], &[2, 4]));
+        assert!(!is_behind(true, &[Chunk(NEW, 1)], &[]), "the run was cancelled");
+        assert!(!is_behind(false, &[Chunk(NEW, 1)], &[3]), "the attempt may have ended before the subscription");
+        assert!(!is_behind(true, &[Loss], &[3]), "the event was lost");
     }
 
     #[test]
@@ -256,7 +297,7 @@ mod tests {
             }
             continuity.chunk(task(2), NEW, at(1));
             for second in ends {
-                continuity.recorded(task(1), at(*second));
+                continuity.recorded(task(1), at(*second), false);
             }
             continuity.run_is(&status);
             assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");

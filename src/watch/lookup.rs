@@ -46,8 +46,7 @@ async fn fetch(client: Client, run: RunId, gate: Gate) -> Result<Option<RestRun>
         let found = if_found(client.rpc().rest.run(run).await);
         drop(permit);
         match found {
-            // REST can have a run before it has its tasks, which name the parent.
-            Ok(found) if found.as_ref().is_none_or(|found| found.tasks.is_empty()) => {
+            Ok(found) if found.as_ref().is_none_or(RestRun::lacks_parent) => {
                 let polling = || Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG);
                 if !missing.get_or_insert_with(polling).again().await {
                     return Ok(found);

@@ -13,13 +13,16 @@ use serde::de::DeserializeOwned;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::Result;
+use crate::feed::Turns;
 use crate::model::{Outcome, RunId};
 use crate::run::RunHandle;
 
 impl Client {
     /// Waits for several runs, and returns the result of each as soon as the run has ended, with its id.
     ///
-    /// All runs are waited for at once, on the one stream that all waits of a client share. There is no limit to their number.
+    /// All runs are waited for at once, on the one stream that all waits of a client share. There is no limit to their number. Runs that must
+    /// be fetched, because this client did not start them or because the stream does not determine their outcome, are fetched at most 16 at
+    /// the same time, so that other waits of the client are not delayed.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {
@@ -38,8 +41,9 @@ impl Client {
         I: IntoIterator,
         I::Item: Borrow<RunHandle<O>>,
     {
+        let turns = Turns::new();
         let waits = runs.into_iter().map(|run| {
-            let run = run.borrow().clone();
+            let run = run.borrow().clone().with_turns(&turns);
             async move { (run.id(), run.result().await) }
         });
         RunResults(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
@@ -62,8 +66,9 @@ impl Client {
         I: IntoIterator,
         I::Item: Borrow<RunHandle<O>>,
     {
+        let turns = Turns::new();
         let waits = runs.into_iter().map(|run| {
-            let run = run.borrow().clone();
+            let run = run.borrow().clone().with_turns(&turns);
             async move { (run.id(), run.outcome().await) }
         });
         RunOutcomes(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::outage::Outage;
 use crate::error::{Error, Result};
-use crate::feed::{Answer, Question};
+use crate::feed::{Answer, Question, Turns};
 use crate::model::{Outcome, RunDetails};
 use crate::observe::{RunFetch, resolve_from_stream};
 use crate::rpc::convert::TaskResult;
@@ -81,7 +81,8 @@ impl<O> RunHandle<O> {
         results: Option<Vec<TaskResult>>,
     ) -> BoxFuture<'_, Result<Arc<RunDetails>>> {
         let (client, is_dag) = (self.client(), self.is_dag());
-        let question = Question { run: self.id(), started_at: self.started_at(), workflow, results, turns: None };
+        let (started_at, turns) = (self.started_at(), self.turns().cloned());
+        let question = Question { run: self.id(), started_at, workflow, results, turns };
         Box::pin(async move {
             let mut outage = Outage::default();
             loop {
@@ -190,8 +191,10 @@ impl<O> RunManyBuilder<O> {
     /// Runs that were started continue.
     pub async fn outcomes(self) -> Result<Vec<Result<Outcome>>> {
         let runs = self.start().await?;
-        let outcomes =
-            runs.into_iter().map(|run| async { run?.outcome().await.map_err(Error::with_possible_side_effects) });
+        let turns = Turns::new();
+        let outcomes = runs
+            .into_iter()
+            .map(|run| async { run?.with_turns(&turns).outcome().await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(outcomes).await)
     }
 }
@@ -216,8 +219,10 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
     /// Runs that were started continue.
     pub async fn results(self) -> Result<Vec<Result<O>>> {
         let runs = self.start().await?;
-        let results =
-            runs.into_iter().map(|run| async { run?.result().await.map_err(Error::with_possible_side_effects) });
+        let turns = Turns::new();
+        let results = runs
+            .into_iter()
+            .map(|run| async { run?.with_turns(&turns).result().await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(results).await)
     }
 }

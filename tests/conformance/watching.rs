@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use hatchet::embedded::Fault;
 use hatchet::model::{Change, ChangeKind, ChunkItem, Until};
 use hatchet::stream::TagWatch;
@@ -24,6 +25,7 @@ rows! {
     s11_watches_can_follow_replays,
     s11_conditions_are_waited_for,
     b2_watches_and_chunks_of_a_run_that_they_start_are_complete,
+    b2_all_chunks_and_all_changes_of_a_run_can_be_read,
     b3_watches_waits_and_chunks_survive_lost_streams,
     b4_thousands_of_runs_are_awaited_at_once,
 }
@@ -397,5 +399,26 @@ async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setu
         states.push(change.unwrap().to_string());
     }
     assert_eq!(states, completed());
+    worker.shutdown().await;
+}
+
+async fn b2_all_chunks_and_all_changes_of_a_run_can_be_read(setup: Setup) {
+    let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
+        for number in 0..n {
+            context.put(format!("{number}")).await?;
+        }
+        Ok(n)
+    });
+    let worker = setup.worker(&chat).await;
+    let mut chunks = setup.hatchet.run(&chat, &Number { n: 50 }).chunks();
+    assert_eq!(chunks.run_id(), None);
+    let run = chunks.started().await.unwrap().typed::<i64>();
+    assert_eq!(chunks.run_id(), Some(run.id()));
+    let states = run.watch().map(|change| change.unwrap().to_string()).collect::<Vec<_>>();
+    // The run may have ended long before its chunks are read.
+    assert_eq!(run.result().await.unwrap(), 50);
+    let (states, chunks) = tokio::join!(states, texts(chunks));
+    assert_eq!(states, completed());
+    assert_eq!(chunks, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
     worker.shutdown().await;
 }

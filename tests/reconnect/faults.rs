@@ -180,6 +180,45 @@ async fn lose_again_and_again(close: fn(&Faults, &str) -> hatchet::Result<usize>
     setup.worker.shutdown().await;
 }
 
+/// The streams work, and all events are late: results and lists show the end of the run before the event that announces its start.
+#[tokio::test(start_paused = true)]
+async fn late_events_lose_nothing() {
+    let text = |item: &ChunkItem| match item {
+        ChunkItem::Chunk(chunk) => chunk.to_string(),
+        other => format!("{other:?}"),
+    };
+    let chunks = |at: u64| (0..3).map(|number| (at + number, number.to_string())).collect::<Vec<_>>();
+    for (delay, expected, ended) in [
+        (2, chunks(2), 5),
+        (8, chunks(8), 11),
+        // The end is known after four seconds, and the chunks are waited for for another ten.
+        (40, vec![(14, "Interrupted".to_owned())], 14),
+    ] {
+        let setup = Setup::new().await;
+        let input = Input { chunks: 3, millis: 1000 };
+        let mut chunks = setup.hatchet.run(&talk(), &input).chunks();
+        let run = chunks.started().await.unwrap().typed::<u64>();
+        let delayed = Fault::DelayMessage(delay * SECOND);
+        setup.engine.faults().inject_for(STREAMS[1], delayed, 60 * SECOND).unwrap();
+        let (start, mut arrived) = (Instant::now(), Vec::new());
+        let read = async {
+            while let Some(item) = chunks.next().await {
+                arrived.push((start.elapsed().as_secs(), text(&item.unwrap())));
+            }
+            start.elapsed().as_secs()
+        };
+        let (received, ended_at) = tokio::join!(follow(&run), read);
+        received.check(input);
+        assert!(received.results.iter().all(|(at, _)| at.as_secs() == 3), "{:?}", received.results);
+        assert_eq!(received.watched_for, Duration::from_millis(4300), "the first list after the end of the run");
+        let texts: Vec<_> = expected.iter().map(|(_, text)| text.clone()).collect();
+        assert_eq!((arrived, ended_at), (expected, ended), "delayed by {delay} seconds");
+        // The other stream began after the start of the run.
+        assert_eq!(received.chunks.iter().map(text).collect::<Vec<_>>(), texts);
+        setup.worker.shutdown().await;
+    }
+}
+
 /// The last chunks of a run were sent during an outage, so that no later one shows that they are missing.
 #[tokio::test(start_paused = true)]
 async fn chunks_that_may_be_missing_at_the_end_are_reported() {
@@ -335,6 +374,11 @@ async fn a_refused_subscription_to_chunks_is_an_error() {
         assert_eq!(error.kind(), ErrorKind::Unimplemented, "{error}");
         assert!(chunks.next().await.is_none());
     }
+    assert_eq!(of_handle.started().await.unwrap().id(), run.id());
+    assert_eq!(of_builder.started().await.unwrap_err().kind(), ErrorKind::Closed, "the error was returned");
+    let mut of_builder = setup.hatchet.run(&talk(), &input).chunks();
+    assert_eq!(of_builder.started().await.unwrap_err().kind(), ErrorKind::Unimplemented);
+    assert!(of_builder.next().await.is_none());
     assert_eq!((of_builder.run_id(), started().await.unwrap()), (None, before), "it was not started");
     // Status changes are listed.
     let states: Vec<_> = run.watch().map(|change| change.unwrap().to_string()).collect().await;

@@ -231,8 +231,9 @@ async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
             2 => faults.inject_times(grpc, Fault::RefuseGrpc([14, 13, 1, 8][rng.usize(0..4)]), times).unwrap(),
             3 => faults.inject_times(grpc, Fault::LoseResponse, times).unwrap(),
             6 => {
-                let fault =
-                    [Fault::LoseMessage, Fault::DuplicateMessage, Fault::ReorderMessages][rng.usize(0..3)].clone();
+                let delayed = Fault::DelayMessage(Duration::from_millis(rng.u64(0..3000)));
+                let all = [Fault::LoseMessage, Fault::DuplicateMessage, Fault::ReorderMessages, delayed];
+                let fault = all[rng.usize(0..all.len())].clone();
                 faults.inject_times(STREAMS[rng.usize(0..STREAMS.len())], fault, times).unwrap();
             }
             4 => {

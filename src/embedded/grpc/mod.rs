@@ -141,11 +141,13 @@ impl Service<Request<Body>> for Services {
         }
         let open = self.faults.opened(method);
         let closed = open.closed();
-        let (faults, method) = (self.faults.clone(), method.to_owned());
+        let (faults, method, runtime) = (self.faults.clone(), method.to_owned(), self.core.runtime().clone());
         async move {
             tokio::select! {
                 biased;
-                response = response => response.map(|response| interrupt::with_faults(response, open, faults, &method)),
+                response = response => {
+                    response.map(|response| interrupt::with_faults(response, open, faults, &method, &runtime))
+                }
                 status = closed => Ok(status.into_http()),
             }
         }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::task_event::TaskEvent;
+use crate::model::trigger::{self, PARENT_RUN_KEY, Trigger};
 use crate::model::{RunId, RunStatus, TaskId, WorkflowId, WorkflowVersionId};
 use crate::time::optional_time;
 
@@ -51,6 +52,28 @@ pub(crate) struct RestRun {
     pub(crate) task_events: Vec<TaskEvent>,
     #[serde(default)]
     pub(crate) workflow_config: Option<WorkflowConfig>,
+}
+
+impl RestRun {
+    /// The task that started the run as its child. All tasks of the run have it.
+    pub(crate) fn parent_task(&self) -> Option<TaskId> {
+        self.tasks.iter().find_map(|task| task.parent_task_external_id)
+    }
+
+    /// Whether the run is a child, and is shown without its tasks, which name its parent: REST can have a run before its tasks.
+    pub(crate) fn lacks_parent(&self) -> bool {
+        let is_child = || self.run.additional_metadata.as_ref().is_some_and(|all| all.contains_key(PARENT_RUN_KEY));
+        self.tasks.is_empty() && is_child()
+    }
+
+    /// The run that started this one as its child, if it did and the metadata contains it.
+    pub(crate) fn parent_run(&self) -> Option<RunId> {
+        let metadata = self.run.additional_metadata.as_ref()?;
+        match trigger::read(metadata, self.parent_task()) {
+            Trigger::Child(child) => child.parent_run_id,
+            _ => None,
+        }
+    }
 }
 
 /// Deserializes a list that can be `null`.
