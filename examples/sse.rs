@@ -50,7 +50,7 @@ const PAGE: &str = r##"<!doctype html>
     events.addEventListener("interrupted", (event) => { text.textContent += `[${event.data}] `; });
     events.addEventListener("end", (event) => end(event.data));
     events.addEventListener("failed", (event) => end(event.data));
-    // The connection was lost and the browser connects again, or the server has refused the request.
+    // The connection was lost and the browser connects again, or the server has rejected the request.
     events.onerror = () => { if (events.readyState === EventSource.CLOSED) end("not available"); };
   };
 </script>

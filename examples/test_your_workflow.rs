@@ -54,7 +54,7 @@ async fn an_order_is_shipped_after_retries() -> hatchet::Result<()> {
     Ok(())
 }
 
-async fn an_empty_order_is_refused() -> hatchet::Result<()> {
+async fn an_empty_order_is_rejected() -> hatchet::Result<()> {
     let record = call(&shop().reserve, &Order { items: 0 }).run().await?;
     assert!(record.result.is_err_and(|error| !error.is_retryable()));
     Ok(())
@@ -70,7 +70,7 @@ async fn shipping_names_the_shelf() -> hatchet::Result<()> {
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> Result<(), Box<dyn Error>> {
     an_order_is_shipped_after_retries().await?;
-    an_empty_order_is_refused().await?;
+    an_empty_order_is_rejected().await?;
     shipping_names_the_shelf().await?;
     println!("3 tests passed");
     Ok(())

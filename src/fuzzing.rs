@@ -54,7 +54,7 @@ fn quotes_nothing(error: &ConfigError, secret: &str) {
     assert!(secret.len() < SECRET_LENGTH || !shown.contains(secret), "the error quotes the value");
 }
 
-/// A token is accepted or refused. It is not shown.
+/// A token is accepted or rejected. It is not shown.
 pub fn token(bytes: &[u8]) {
     let text = text(bytes);
     match Config::builder().token(&*text).build() {
@@ -67,7 +67,7 @@ pub fn token(bytes: &[u8]) {
     }
 }
 
-/// Certificates and a key are accepted or refused. Keys are not shown, and are not part of the certificates.
+/// Certificates and a key are accepted or rejected. Keys are not shown, and are not part of the certificates.
 pub fn pem(bytes: &[u8]) {
     let text = text(bytes);
     let builder = || Config::builder().token(TOKEN);
@@ -139,7 +139,7 @@ pub fn duration(bytes: &[u8]) {
     assert!(!format::duration::text(length).is_empty());
 }
 
-/// A payload is parsed or refused, and can be stored. An output is unwrapped to what was wrapped.
+/// A payload is parsed or rejected, and can be stored. An output is unwrapped to what was wrapped.
 pub fn payload(bytes: &[u8]) {
     let text = text(bytes);
     for payload in [Payload::input(&text), Payload::output(&text)] {
@@ -162,7 +162,7 @@ pub fn payload(bytes: &[u8]) {
     }
 }
 
-/// An expression is parsed or refused, and its evaluation ends. What the client refuses is invalid for the embedded engine.
+/// An expression is parsed or rejected, and its evaluation ends. What the client rejects is invalid for the embedded engine.
 pub fn expression(bytes: &[u8]) {
     let text = text(bytes);
     let parsed = Expression::parse(&text, &["input", "additional_metadata", "event_key"]);

@@ -50,7 +50,7 @@ fn missing(what: &str, needed: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{what} needs {needed}")).without_side_effects()
 }
 
-/// Whether the runtime has I/O enabled. If the system refuses a socket, later calls report that error.
+/// Whether the runtime has I/O enabled. If the system rejects a socket, later calls report that error.
 fn has_sockets() -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
         socket.set_nonblocking(true)?;
@@ -68,20 +68,20 @@ mod tests {
     #[test]
     fn missing_runtime_features_are_named() {
         let text = |needs| require("it", needs).map_err(|error| (error.kind(), error.to_string()));
-        let refused = |text: &str| Err((ErrorKind::Config, format!("it needs {text}")));
-        let none = refused("a Tokio runtime, but the current thread is not in one");
+        let rejected = |text: &str| Err((ErrorKind::Config, format!("it needs {text}")));
+        let none = rejected("a Tokio runtime, but the current thread is not in one");
         assert_eq!(text(Needs::TimersAndSockets), none);
 
         let bare = Builder::new_current_thread().build().unwrap();
         let entered = bare.enter();
         let no_timers = "a Tokio runtime with timers enabled: call `enable_time` or `enable_all` on its builder";
-        assert_eq!(text(Needs::TimersAndSockets), refused(no_timers));
+        assert_eq!(text(Needs::TimersAndSockets), rejected(no_timers));
         drop(entered);
 
         let timers = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let entered = timers.enter();
         let no_io = "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
-        assert_eq!(text(Needs::TimersAndSockets), refused(no_io));
+        assert_eq!(text(Needs::TimersAndSockets), rejected(no_io));
         assert_eq!(text(Needs::Timers), Ok(()));
         drop(entered);
 

@@ -39,7 +39,7 @@ pub(crate) enum Scripted {
     /// The status and the body of a REST call.
     Rest(u16, String),
     /// A gRPC status with a message.
-    Refusal(i32, &'static str),
+    Rejection(i32, &'static str),
     /// A response after a delay.
     After(Duration, Box<Scripted>),
     /// There is no response.
@@ -170,7 +170,7 @@ async fn respond(mut response: Scripted, request: Request<Body>) -> Response<Bod
             }
             streamed(messages, None, Request::new(body))
         }
-        Scripted::Refusal(code, message) => {
+        Scripted::Rejection(code, message) => {
             let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
             response.header("grpc-message", message).body(Body::empty()).unwrap()
         }

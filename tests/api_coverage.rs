@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 const REST: &str = include_str!("data/rest.tsv");
 const GRPC: &str = include_str!("data/wire.tsv");
 
-/// Operations of v0, which the server refuses.
+/// Operations of v0, which the server rejects.
 const DEPRECATED: &[&str] = &[
     "event-key:list",
     "event:create",
@@ -243,7 +243,7 @@ async fn each_rest_operation_responds_or_is_not_implemented() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rest_operations_refuse_malformed_and_unknown_ids() {
+async fn rest_operations_reject_malformed_and_unknown_ids() {
     let setup = Setup::new().await;
     for operation in operations().iter().filter(|operation| !operation.is_by_name()) {
         let (status, body) = setup.call(operation, None).await;
@@ -252,7 +252,7 @@ async fn rest_operations_refuse_malformed_and_unknown_ids() {
         }
         for name in operation.parameters() {
             if ["step-run", "webhook", "workflow-run"].contains(&name) {
-                // The server refuses these without a lookup.
+                // The server rejects these without a lookup.
                 continue;
             }
             let (status, body) = setup.call(operation, Some((name, "zz"))).await;
@@ -344,8 +344,8 @@ async fn each_rpc_responds_or_is_not_implemented() {
             let mut responses = grpc.streaming(request, path, Empty).await?.into_inner();
             responses.message().await
         };
-        let refusal = match tokio::time::timeout(Duration::from_secs(60), response).await {
-            Ok(Err(refusal)) => refusal,
+        let rejection = match tokio::time::timeout(Duration::from_secs(60), response).await {
+            Ok(Err(rejection)) => rejection,
             Ok(Ok(Some(()))) => continue,
             // A stream without messages stays open, or ends.
             Ok(Ok(None)) | Err(_) => {
@@ -353,9 +353,9 @@ async fn each_rpc_responds_or_is_not_implemented() {
                 continue;
             }
         };
-        assert!(!refusal.message().is_empty(), "{service}.{method}: {refusal:?}");
-        if refusal.code() == Code::Unimplemented {
-            assert!(refusal.message().contains(method), "{service}.{method}: {refusal:?}");
+        assert!(!rejection.message().is_empty(), "{service}.{method}: {rejection:?}");
+        if rejection.code() == Code::Unimplemented {
+            assert!(rejection.message().contains(method), "{service}.{method}: {rejection:?}");
             missing.push(format!("{service}.{method}"));
         }
     }

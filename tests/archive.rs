@@ -148,12 +148,12 @@ async fn each_request_of_a_collection_counts_against_its_rate() {
     let too_long = Retention::older_than(60 * DAY)
         .workflow("count", Rule::older_than(Duration::ZERO))
         .workflow("gone", Rule::older_than(30 * DAY));
-    for (retention, logs, refused) in [(all(), 0, 0), (names, 10, 0), (too_long, 0, 0), (all(), 0, 12)] {
+    for (retention, logs, rejected) in [(all(), 0, 0), (names, 10, 0), (too_long, 0, 0), (all(), 0, 12)] {
         let archive = memory();
-        // A call that is refused is sent again.
+        // A call that is rejected is sent again.
         for call in ["GET /api/v1/stable/workflow-runs/{run}", "GET /api/v1/stable/tenants/{tenant}/workflow-runs"] {
-            if refused > 0 {
-                engine.faults().inject_times(call, Fault::RefuseRest(503), refused / 2).unwrap();
+            if rejected > 0 {
+                engine.faults().inject_times(call, Fault::RejectRest(503), rejected / 2).unwrap();
             }
         }
         let collection = archive.collect(&client, retention).logs(logs).requests_per_second(1).concurrency(3);
@@ -264,12 +264,12 @@ async fn runs_at_risk_are_reported_if_they_have_not_ended_and_if_the_collection_
     assert_eq!((MEASURED.take().1.last(), warned()), (Some(&6), [2, 1, 0]));
 
     let details = "GET /api/v1/stable/workflow-runs/{run}";
-    engine.faults().inject_for(details, Fault::RefuseRest(502), HOUR).unwrap();
+    engine.faults().inject_for(details, Fault::RejectRest(502), HOUR).unwrap();
     // The runs are listed after 16 seconds, and the fifth is fetched at the earliest five seconds later.
     let fail_lists = async {
         sleep(Duration::from_secs(18)).await;
         let list = "GET /api/v1/stable/tenants/{tenant}/workflow-runs";
-        engine.faults().inject_for(list, Fault::RefuseRest(502), HOUR).unwrap();
+        engine.faults().inject_for(list, Fault::RejectRest(502), HOUR).unwrap();
     };
     let archive = memory();
     let collection = archive.collect(&client, all()).requests_per_second(1).concurrency(1).send();
@@ -342,10 +342,10 @@ async fn t4_collections_of_a_cron_are_visible_retried_and_single() {
     let collector = client.worker("archiver").slots(10).register(&collect).build().unwrap().start().await.unwrap();
     // An archive also has the runs that archive.
     run(&client, &task, 0..3).await;
-    // The first request of the first attempt is refused for longer than its retries take.
+    // The first request of the first attempt is rejected for longer than its retries take.
     let list = "GET /api/v1/stable/tenants/{tenant}/workflow-runs";
     sleep(16 * HOUR).await;
-    engine.faults().inject_for(list, Fault::RefuseRest(503), HOUR + Duration::from_secs(30)).unwrap();
+    engine.faults().inject_for(list, Fault::RejectRest(503), HOUR + Duration::from_secs(30)).unwrap();
     sleep(2 * HOUR).await;
     engine.faults().clear();
     sleep(2 * DAY).await;

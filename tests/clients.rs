@@ -1,4 +1,4 @@
-//! Clients over their lifetime: several runtimes, deleted workflows, fused streams, refused tokens.
+//! Clients over their lifetime: several runtimes, deleted workflows, fused streams, rejected tokens.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
@@ -74,7 +74,7 @@ async fn streams_are_fused() {
         "GET /api/v1/stable/tasks/{task}/logs",
         "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
     ] {
-        engine.faults().inject_always(route, Fault::RefuseRest(400)).unwrap();
+        engine.faults().inject_always(route, Fault::RejectRest(400)).unwrap();
     }
     let (mut watch, mut items, mut logs, mut reports) =
         (run.watch(), all.items(), run.logs(), all.replay().reports().unwrap());
@@ -145,7 +145,7 @@ async fn runs_are_not_cancelled_if_the_second_fetch_fails() {
     // The first fetch succeeds and the second one fails: the run may have ended in between.
     engine.faults().inject("PutLog", Fault::Delay(SECOND)).unwrap();
     engine.faults().inject("GetRunDetails", Fault::Delay(Duration::ZERO)).unwrap();
-    engine.faults().inject("GetRunDetails", Fault::RefuseGrpc(13)).unwrap();
+    engine.faults().inject("GetRunDetails", Fault::RejectGrpc(13)).unwrap();
     let error = run.cancel().reason("customer asked").send().await.unwrap_err();
     // The reason has been written to the run's log.
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error:?}");
@@ -177,7 +177,7 @@ async fn cancelling_a_thousand_runs_is_bounded_in_time_and_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn temporarily_refused_tokens_lose_no_reports() {
+async fn temporarily_rejected_tokens_lose_no_reports() {
     let (engine, hatchet, task, worker) = setup().await;
     let slow: Task<(), u32> = Task::new("slow", async |(): (), context: Context| {
         sleep(3 * SECOND).await;
@@ -186,7 +186,7 @@ async fn temporarily_refused_tokens_lose_no_reports() {
     let other = hatchet.worker("other").register(&slow).build().unwrap().start().await.unwrap();
     let runs = join_all((0..20).map(|_| hatchet.run(&slow, &()).start())).await;
     sleep(SECOND).await;
-    // The engine's database is unavailable: all valid tokens are refused.
+    // The engine's database is unavailable: all valid tokens are rejected.
     let calls = [
         "SendStepActionEvent",
         "SendBatchActionEvent",
@@ -197,7 +197,7 @@ async fn temporarily_refused_tokens_lose_no_reports() {
         "TriggerWorkflow",
     ];
     for call in calls {
-        engine.faults().inject_always(call, Fault::RefuseGrpc(UNAUTHENTICATED)).unwrap();
+        engine.faults().inject_always(call, Fault::RejectGrpc(UNAUTHENTICATED)).unwrap();
     }
     engine.faults().interrupt("ListenV2").unwrap();
     engine.faults().interrupt("SubscribeToWorkflowRuns").unwrap();
@@ -225,7 +225,7 @@ async fn temporarily_refused_tokens_lose_no_reports() {
 async fn never_accepted_tokens_fail_immediately() {
     let (engine, _, task, worker) = setup().await;
     let other_client = engine.client_with(hatchet::Config::builder()).unwrap();
-    engine.faults().inject_always("TriggerWorkflow", Fault::RefuseGrpc(UNAUTHENTICATED)).unwrap();
+    engine.faults().inject_always("TriggerWorkflow", Fault::RejectGrpc(UNAUTHENTICATED)).unwrap();
     let start = Instant::now();
     let error = other_client.run(&task, &()).start().await.unwrap_err();
     assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Unauthenticated, Duration::ZERO));

@@ -283,7 +283,7 @@ async fn a_call_that_waits_for_its_next_try_gives_up() {
     let setup = Setup::new().await;
     let hatchet = setup.client();
     let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
-    setup.engine.faults().inject_always("GetRunDetails", Fault::RefuseGrpc(14)).unwrap();
+    setup.engine.faults().inject_always("GetRunDetails", Fault::RejectGrpc(14)).unwrap();
     let started = Instant::now();
     let close = async {
         sleep(SECOND).await;

@@ -1,4 +1,4 @@
-//! The embedded engine handles any integer in a request: it stores, clamps or refuses it, and keeps running.
+//! The embedded engine handles any integer in a request: it stores, clamps or rejects it, and keeps running.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 

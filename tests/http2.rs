@@ -203,7 +203,7 @@ async fn errors_are_one_frame() {
     }
     for path in STREAMS {
         let method = path.rsplit('/').next().unwrap();
-        engine.faults().inject(method, Fault::RefuseGrpc(8)).unwrap();
+        engine.faults().inject(method, Fault::RejectGrpc(8)).unwrap();
         engine.faults().inject(method, Fault::LoseResponse).unwrap();
         assert_eq!(peer.call_error(path, &[]).await.0, "8", "{path}");
     }

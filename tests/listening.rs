@@ -244,7 +244,7 @@ async fn unauthenticated_request_bodies_are_not_read() {
 }
 
 #[tokio::test]
-async fn large_messages_and_bodies_are_refused() {
+async fn large_messages_and_bodies_are_rejected() {
     let engine = TestEngine::new(GRACE_PERIOD).await;
     let line = format!("POST {}/trigger", engine.list("").split('?').next().unwrap());
     let request = engine.request(&line, "content-length: 100000000\r\n\r\n");

@@ -111,11 +111,11 @@ async fn o4_measurements_reach_the_facade_of_the_crate_metrics() {
     let flaky = flaky.retries(1);
     let worker = hatchet.worker("measured").register(&flaky).build().unwrap().start().await.unwrap();
     // RESOURCE_EXHAUSTED: the engine has not processed the call, so it is retried.
-    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(8)).unwrap();
+    engine.faults().inject("TriggerWorkflow", Fault::RejectGrpc(8)).unwrap();
     engine.faults().interrupt("ListenV2").unwrap();
     assert_eq!(hatchet.run(&flaky, &()).result().await.unwrap(), 2);
     // The engine does not accept the next result.
-    engine.faults().inject_times("SendStepActionEvent", Fault::RefuseGrpc(14), 5).unwrap();
+    engine.faults().inject_times("SendStepActionEvent", Fault::RejectGrpc(14), 5).unwrap();
     assert_eq!(hatchet.run(&flaky, &()).result().await.unwrap(), 2);
     let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
     let dropped = hatchet.worker("dropped").shutdown_grace_period(SECOND).register(&endless);

@@ -57,7 +57,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
     let run = hatchet.run(&task, &()).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 2);
     let (id, worker_id) = (run.id().to_string(), worker.id().to_string());
-    engine.faults().inject_times("Heartbeat", Fault::RefuseGrpc(14), 3).unwrap();
+    engine.faults().inject_times("Heartbeat", Fault::RejectGrpc(14), 3).unwrap();
     engine.faults().interrupt("ListenV2").unwrap();
     sleep(10 * SECOND).await;
     worker.shutdown().await;
@@ -149,14 +149,14 @@ async fn o1_calls_and_openings_of_streams_have_spans() {
     let task: Task<(), u32> = Task::new("task", async |(): (), _: Context| Ok(1));
     let worker = start(&hatchet, &task).await;
     // RESOURCE_EXHAUSTED: the engine has not processed the call, so it is retried.
-    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(8)).unwrap();
+    engine.faults().inject("TriggerWorkflow", Fault::RejectGrpc(8)).unwrap();
     assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 1);
     let trigger = "hatchet.call call=\"TriggerWorkflow\"";
     assert_eq!(spans.of(trigger), [format!("{trigger} tries=2 result=\"ok\"")]);
-    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(3)).unwrap();
+    engine.faults().inject("TriggerWorkflow", Fault::RejectGrpc(3)).unwrap();
     hatchet.run(&task, &()).start().await.unwrap_err();
-    let refused = format!("{trigger} tries=1 result=\"rejected\" grpc_code=3");
-    assert_eq!(spans.of(trigger)[1..], [refused]);
+    let rejected = format!("{trigger} tries=1 result=\"rejected\" grpc_code=3");
+    assert_eq!(spans.of(trigger)[1..], [rejected]);
     // A REST call.
     hatchet
         .run_handle("11111111-2222-4333-8444-555555555555".parse::<hatchet::RunId>().unwrap())
@@ -177,7 +177,7 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
     let engine = Engine::start().await.unwrap();
     let worker = start(&engine.client(), &flaky()).await;
-    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    engine.faults().inject_always("Heartbeat", Fault::RejectGrpc(14)).unwrap();
     let count = |text: &str| collected.count(&[text]);
     let is_damped = async {
         while count("heartbeat failed again") < 2 {
@@ -209,7 +209,7 @@ async fn lost_streams_do_not_fill_the_log() {
     let run = hatchet.run(&slow, &()).start().await.unwrap();
     let outage = async {
         sleep(10 * SECOND).await;
-        engine.faults().inject_for("SubscribeToWorkflowRuns", Fault::RefuseGrpc(14), 60 * SECOND).unwrap();
+        engine.faults().inject_for("SubscribeToWorkflowRuns", Fault::RejectGrpc(14), 60 * SECOND).unwrap();
         engine.faults().interrupt("SubscribeToWorkflowRuns").unwrap();
     };
     let (result, ()) = tokio::join!(run.result(), outage);
@@ -233,14 +233,14 @@ async fn lost_streams_do_not_fill_the_log() {
     worker.shutdown().await;
 }
 
-/// The stream of events is refused for good, and tried again every 30 seconds. Meanwhile, the runs are listed.
+/// The stream of events is rejected for good, and tried again every 30 seconds. Meanwhile, the runs are listed.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_refused_for_good_does_not_fill_the_log() {
+async fn a_stream_that_is_rejected_for_good_does_not_fill_the_log() {
     let collected = Collected::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
     let engine = Engine::start().await.unwrap();
     let worker = start(&engine.client(), &flaky()).await;
-    engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RefuseGrpc(12)).unwrap();
+    engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RejectGrpc(12)).unwrap();
     let mut watch = engine.client().watch_matching("tag", "a");
     assert!(timeout(301 * SECOND, watch.next()).await.is_err());
     let count = |level| collected.count(&[&format!("event {level}"), "message=stream of run events failed"]);
@@ -361,7 +361,7 @@ async fn o5_health_and_metrics_report_the_state_of_the_worker() {
     until(200, "ok").await;
     let (_, metrics) = get(&health, "/metrics").await;
     assert!(metrics.contains(&format!("{} 0", telemetry::ATTEMPTS_RUNNING)), "{metrics}");
-    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    engine.faults().inject_always("Heartbeat", Fault::RejectGrpc(14)).unwrap();
     until(503, "the worker is not connected").await;
     let (code, body) = get(&health, "/health").await;
     assert!(code == 503 && body.contains("\"state\":\"disconnected\""), "{body}");
@@ -379,7 +379,7 @@ async fn o5_a_worker_whose_outbox_is_full_is_not_ready() {
     let health = worker.health(([127, 0, 0, 1], 0)).start().await.unwrap();
     assert_eq!(get(&health, "/readyz").await.0, 200);
     for call in ["SendStepActionEvent", "SendBatchActionEvent"] {
-        engine.faults().inject_always(call, Fault::RefuseGrpc(14)).unwrap();
+        engine.faults().inject_always(call, Fault::RejectGrpc(14)).unwrap();
     }
     let run = hatchet.run(&task, &()).start().await.unwrap();
     while !worker.status().is_outbox_full {
@@ -417,10 +417,10 @@ async fn o4_calls_streams_attempts_and_slots_are_measured() {
         assert_eq!(get(path).await.0, 200, "{path}");
     }
     // RESOURCE_EXHAUSTED: the engine has not processed the call, so it is retried.
-    engine.faults().inject("TriggerWorkflow", Fault::RefuseGrpc(8)).unwrap();
+    engine.faults().inject("TriggerWorkflow", Fault::RejectGrpc(8)).unwrap();
     assert_eq!(hatchet.run(&task, &()).result().await.unwrap(), 2);
     engine.faults().interrupt("ListenV2").unwrap();
-    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(14)).unwrap();
+    engine.faults().inject_always("Heartbeat", Fault::RejectGrpc(14)).unwrap();
     let until = async |state: &str| {
         while get("/health").await.1.contains("\"healthy\":true") == (state == "unhealthy") {
             sleep(SECOND / 10).await;
@@ -614,7 +614,7 @@ async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
-    engine.faults().inject("Push", Fault::RefuseGrpc(3)).unwrap();
+    engine.faults().inject("Push", Fault::RejectGrpc(3)).unwrap();
     let push = async { hatchet.push("order:created", &serde_json::json!({})).send().await.unwrap_err() };
     let error = push.instrument(info_span!("request")).await;
     let call = spans.one(telemetry::CALL_SPAN);

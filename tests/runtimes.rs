@@ -42,25 +42,25 @@ fn clients_without_a_runtime_return_errors() {
     let hatchet = engine.client();
     let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
     let worker = hatchet.worker("worker").register(&echo).build().unwrap();
-    let assert_refused = |error: hatchet::Error| {
+    let assert_rejected = |error: hatchet::Error| {
         let text = error.to_string();
         assert!(error.kind() == ErrorKind::Config && error.has_no_side_effects(), "{error:?}");
         assert!(text.ends_with("needs a Tokio runtime, but the current thread is not in one"), "{text}");
     };
-    assert_refused(block_on(worker.start()).unwrap_err());
-    assert_refused(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
-    assert_refused(block_on(hatchet.runs(Window::all()).count()).unwrap_err());
+    assert_rejected(block_on(worker.start()).unwrap_err());
+    assert_rejected(block_on(hatchet.run(&echo, &()).start()).unwrap_err());
+    assert_rejected(block_on(hatchet.runs(Window::all()).count()).unwrap_err());
 
     let running =
         runtime.block_on(async { hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap() });
     let run = runtime.block_on(hatchet.run(&echo, &()).start()).unwrap();
-    assert_refused(block_on(run.details().into_future()).unwrap_err());
-    assert_refused(block_on(run.outcome()).unwrap_err());
-    assert_refused(block_on(run.result()).unwrap_err());
+    assert_rejected(block_on(run.details().into_future()).unwrap_err());
+    assert_rejected(block_on(run.outcome()).unwrap_err());
+    assert_rejected(block_on(run.result()).unwrap_err());
     let mut watch = run.watch();
-    assert_refused(block_on(watch.next()).unwrap().unwrap_err());
-    assert_refused(block_on(run.logs().next()).unwrap().unwrap_err());
-    assert_refused(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
+    assert_rejected(block_on(watch.next()).unwrap().unwrap_err());
+    assert_rejected(block_on(run.logs().next()).unwrap().unwrap_err());
+    assert_rejected(block_on(hatchet.runs(Window::all()).items().next()).unwrap().unwrap_err());
     // The client still works.
     assert_eq!(runtime.block_on(run.result()).unwrap(), 1);
     assert_eq!(runtime.block_on(running.shutdown()).completed, 1);
@@ -89,18 +89,18 @@ fn the_engine_does_not_need_the_callers_timers() {
 
 #[test]
 fn engines_need_a_runtime_with_timers_and_io() {
-    let refusal = |error: hatchet::Error| (error.kind(), error.has_no_side_effects(), error.to_string());
-    let refused = |text: &str| (ErrorKind::Config, true, format!("an embedded engine needs {text}"));
+    let rejection = |error: hatchet::Error| (error.kind(), error.has_no_side_effects(), error.to_string());
+    let rejected = |text: &str| (ErrorKind::Config, true, format!("an embedded engine needs {text}"));
     let error = block_on(Engine::start()).unwrap_err();
-    assert_eq!(refusal(error), refused("a Tokio runtime, but the current thread is not in one"));
+    assert_eq!(rejection(error), rejected("a Tokio runtime, but the current thread is not in one"));
     let bare = Builder::new_current_thread().build().unwrap();
     let error = bare.block_on(Engine::start()).unwrap_err();
     let text = "a Tokio runtime with timers enabled: call `enable_time` or `enable_all` on its builder";
-    assert_eq!(refusal(error), refused(text));
+    assert_eq!(rejection(error), rejected(text));
     let timers = Builder::new_current_thread().enable_time().build().unwrap();
     let error = timers.block_on(Engine::builder().listen().start()).unwrap_err();
     let text = "a Tokio runtime with I/O: call `enable_io` or `enable_all` on its builder";
-    assert_eq!(refusal(error), refused(text));
+    assert_eq!(rejection(error), rejected(text));
     // It needs no sockets if it does not listen.
     timers.block_on(async { Engine::start().await.unwrap().shutdown().await });
 }

@@ -53,7 +53,7 @@ async fn runs_work_over_tcp_with_gzip() {
 }
 
 #[tokio::test]
-async fn tokens_of_another_engine_are_refused() {
+async fn tokens_of_another_engine_are_rejected() {
     let (_engine, config) = listening().await;
     let (_other, foreign) = listening().await;
     let token = foreign.build().unwrap().token().expose().to_owned();

@@ -130,7 +130,7 @@ async fn assert_connects(config: ConfigBuilder) {
 }
 
 /// Asserts that nothing was sent, and that a cause contains a text.
-async fn assert_refused(config: ConfigBuilder, expected: &str) {
+async fn assert_rejected(config: ConfigBuilder, expected: &str) {
     for result in call(config).await {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -146,7 +146,7 @@ async fn only_the_configured_authority_is_trusted() {
     let (authority, other) = (Authority::new(), Authority::new());
     let (_engine, config) = setup(&Server::new(&authority)).await;
     assert_connects(config.clone().tls_root_ca(authority.pem())).await;
-    assert_refused(config.clone().tls_root_ca(other.pem()), "invalid peer certificate").await;
+    assert_rejected(config.clone().tls_root_ca(other.pem()), "invalid peer certificate").await;
     // The system does not trust the authority of the test. It may have no root certificates at all.
     for result in call(config).await {
         let error = result.unwrap_err();
@@ -174,7 +174,7 @@ async fn clients_send_their_certificate() {
     for config in [config.clone(), with(&other)] {
         // With TLS 1.3, the client gets the alert after the handshake, when it may have sent its first call.
         let start = tokio::time::Instant::now();
-        assert_refused(config, "refused the connection after the TLS handshake: received fatal alert").await;
+        assert_rejected(config, "rejected the connection after the TLS handshake: received fatal alert").await;
         assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
     }
 }
@@ -185,7 +185,7 @@ async fn the_server_name_can_differ_from_the_host() {
     let server = Server { name: "engine.internal", ..Server::new(&authority) };
     let (_engine, config) = setup(&server).await;
     let config = config.tls_root_ca(authority.pem());
-    assert_refused(config.clone(), "not valid for name").await;
+    assert_rejected(config.clone(), "not valid for name").await;
     // REST has the same host, so the name applies to both, unless REST has a separate name.
     let config = config.tls_server_name("engine.internal");
     assert_connects(config.clone()).await;
@@ -198,7 +198,7 @@ async fn the_server_name_can_differ_from_the_host() {
 }
 
 #[tokio::test]
-async fn invalid_server_names_are_refused_by_client_new() {
+async fn invalid_server_names_are_rejected_by_client_new() {
     let authority = Authority::new();
     let (_engine, config) = setup(&Server::new(&authority)).await;
     let config = config.tls_root_ca(authority.pem()).tls_server_name("a..b");
@@ -222,7 +222,7 @@ async fn tls_1_2_must_be_enabled() {
 }
 
 #[tokio::test]
-async fn invalid_certificates_are_refused_by_client_new() {
+async fn invalid_certificates_are_rejected_by_client_new() {
     let (_engine, config) = setup(&Server::new(&Authority::new())).await;
     let broken = "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n";
     let error = Client::new(config.tls_root_ca(broken).build().unwrap()).unwrap_err();
@@ -230,7 +230,7 @@ async fn invalid_certificates_are_refused_by_client_new() {
 }
 
 #[test]
-fn clients_without_a_runtime_are_refused() {
+fn clients_without_a_runtime_are_rejected() {
     let engine = tokio::runtime::Runtime::new().unwrap().block_on(Engine::builder().listen().start()).unwrap();
     let config = Config::builder().token(support::token(&engine)).tls_strategy(TlsStrategy::None).build().unwrap();
     assert_eq!(Client::new(config).unwrap_err().kind(), ErrorKind::Config);

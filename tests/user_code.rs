@@ -111,7 +111,7 @@ async fn floats_keep_their_bits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn values_that_the_engine_would_change_are_refused() {
+async fn values_that_the_engine_would_change_are_rejected() {
     let (_engine, hatchet) = support::engine_with_quirks().await;
     let large: Task<(), u64> = Task::new("large", async |(): (), _: Context| Ok(u64::MAX));
     let nan: Task<(), Option<f64>> = Task::new("nan", async |(): (), _: Context| Ok(Some(f64::NAN)));
@@ -147,7 +147,7 @@ async fn task_outputs_need_not_be_deserializable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn non_object_input_types_are_refused_when_the_worker_is_built() {
+async fn non_object_input_types_are_rejected_when_the_worker_is_built() {
     let (_engine, hatchet) = support::engine_with_quirks().await;
     let number = Task::new("number", async |n: u32, _: Context| Ok(n));
     let list = Task::new("list", async |n: Vec<u32>, _: Context| Ok(n));
@@ -188,7 +188,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     let first = hatchet.run(&slow, &()).start().await.unwrap().id();
     tokio::time::sleep(SECOND).await;
     // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
-    engine.faults().inject_always("PATCH /api/v1/workers/{worker}", Fault::RefuseRest(503)).unwrap();
+    engine.faults().inject_always("PATCH /api/v1/workers/{worker}", Fault::RejectRest(503)).unwrap();
     let late = async {
         // After the timeout of the pause (two seconds) and the grace period, and before the engine detects it.
         tokio::time::sleep(Duration::from_millis(5500)).await;
@@ -204,18 +204,18 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workflows_that_differ_only_in_case_are_refused() {
+async fn workflows_that_differ_only_in_case_are_rejected() {
     use hatchet::embedded::Fault;
     let (engine, hatchet) = support::engine_with_quirks().await;
     let upper: Task<(), String> = Task::new("SendEmail", async |(): (), _: Context| Ok("upper".to_owned()));
     let lower: Task<(), String> = Task::new("sendemail", async |(): (), _: Context| Ok("lower".to_owned()));
     let first = support::start_worker(&hatchet, &upper).await;
-    let refused = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
-    assert_eq!((refused.kind(), refused.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
-    assert!(refused.to_string().contains("the engine's workflow \"SendEmail\" in more than case"), "{refused}");
+    let rejected = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
+    assert_eq!((rejected.kind(), rejected.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
+    assert!(rejected.to_string().contains("the engine's workflow \"SendEmail\" in more than case"), "{rejected}");
 
     // If the list of workflows is not available, each run is checked.
-    engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::RefuseRest(501)).unwrap();
+    engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::RejectRest(501)).unwrap();
     let second = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap();
     let mut outcomes = Vec::new();
     for _ in 0..10 {

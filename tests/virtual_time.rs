@@ -81,7 +81,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
 }
 
 #[tokio::test]
-async fn a_date_outside_the_supported_years_is_refused() {
+async fn a_date_outside_the_supported_years_is_rejected() {
     for date in ["1969-12-31T23:59:59Z", "9001-01-01T00:00:00Z", "-0500-01-01T00:00:00Z"] {
         let error = Engine::builder().now(date.parse().unwrap()).start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{date}: {error}");
@@ -169,7 +169,7 @@ async fn faults_apply_to_an_idle_worker() {
     let run = hatchet.run(&task, &seconds(2 * HOUR.as_secs())).start().await.unwrap();
     sleep(HOUR).await;
     let calls = 20;
-    engine.faults().inject_times("Heartbeat", Fault::RefuseGrpc(14), calls).unwrap();
+    engine.faults().inject_times("Heartbeat", Fault::RejectGrpc(14), calls).unwrap();
     // A heartbeat every two seconds. The worker is inactive after 5 s, and loses the task after 30 s.
     sleep(12 * SECOND).await;
     assert!((5..=7).contains(&(calls - engine.faults().planned())), "{}", engine.faults().planned());

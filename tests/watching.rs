@@ -271,7 +271,7 @@ async fn the_error_of_one_run_names_it_and_ends_only_its_changes() {
     let tagged = other.watch_matching("tenant", "acme").since(since).boxed();
     for stream in [many, tagged] {
         // The first of the three fetches.
-        setup.engine.faults().inject(CALLS[3], Fault::RefuseRest(400)).unwrap();
+        setup.engine.faults().inject(CALLS[3], Fault::RejectRest(400)).unwrap();
         let items: Vec<_> = stream.take(7).collect().await;
         let errors: Vec<_> = items.iter().filter_map(|item| item.as_ref().err()).collect();
         let [error] = errors[..] else { panic!("expected one error, got {items:?}") };

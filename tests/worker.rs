@@ -148,7 +148,7 @@ async fn timed_out_attempts_end_before_the_next_attempt() {
     worker.shutdown().await;
 }
 
-/// Another client unsubscribes the worker: its stream stays open without messages, and its heartbeats are refused.
+/// Another client unsubscribes the worker: its stream stays open without messages, and its heartbeats are rejected.
 #[tokio::test(start_paused = true)]
 async fn unsubscribed_workers_reopen_their_streams() {
     let quirks = Quirks::all().without(Quirk::UndetectedUnsubscribe);
@@ -273,7 +273,7 @@ async fn a_worker_that_runs_until_a_signal_shows_its_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_needs_more_slots_than_its_worker_has_is_refused() {
+async fn a_task_that_needs_more_slots_than_its_worker_has_is_rejected() {
     let engine = Engine::start().await.unwrap();
     let large: Task<(), ()> = Task::new("large", async |(): (), _: Context| Ok(())).slots(3);
     let error = engine.client().worker("worker").slots(2).register(&large).build().unwrap_err();

@@ -92,7 +92,7 @@ async fn check_results(runs: &[RunHandle<usize>]) {
 /// Makes all calls fail for some time, and cuts all streams.
 async fn outage(engine: &Engine, length: Duration) {
     for call in Faults::calls() {
-        let fault = if call.contains(' ') { Fault::RefuseRest(503) } else { Fault::RefuseGrpc(UNAVAILABLE) };
+        let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(UNAVAILABLE) };
         engine.faults().inject_always(call, fault).unwrap();
     }
     for stream in STREAMS {
@@ -153,8 +153,8 @@ fn fail_at_random(engine: &Engine, call: &str, percent: u8, rng: &mut Rng) {
         if successes > 0 {
             engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), successes).unwrap();
         }
-        let refused = if call.contains(' ') { Fault::RefuseRest(503) } else { Fault::RefuseGrpc(UNAVAILABLE) };
-        let fault = if is_stream || rng.bool() { refused } else { Fault::LoseResponse };
+        let rejected = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(UNAVAILABLE) };
+        let fault = if is_stream || rng.bool() { rejected } else { Fault::LoseResponse };
         engine.faults().inject(call, fault).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Workers whose engine is unreachable, loses streams, or refuses them. The tests use the embedded engine and paused time.
+//! Workers whose engine is unreachable, loses streams, or rejects them. The tests use the embedded engine and paused time.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests may panic")]
 
@@ -39,9 +39,9 @@ async fn start(hatchet: &Client, task: &Task<Seconds, u64>, seconds: u64) -> Run
     run
 }
 
-fn refuse_reports(engine: &Engine) {
+fn reject_reports(engine: &Engine) {
     for call in REPORTS {
-        engine.faults().inject_always(call, Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
+        engine.faults().inject_always(call, Fault::RejectGrpc(UNAVAILABLE)).unwrap();
     }
 }
 
@@ -59,7 +59,7 @@ async fn w17_running_tasks_survive_lost_streams_and_a_restart() {
     }
     // The engine is unreachable for ten seconds.
     for call in ["ListenV2", "Heartbeat"] {
-        engine.faults().inject_always(call, Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
+        engine.faults().inject_always(call, Fault::RejectGrpc(UNAVAILABLE)).unwrap();
     }
     engine.faults().interrupt("ListenV2").unwrap();
     sleep(10 * SECOND).await;
@@ -88,7 +88,7 @@ async fn w18_an_old_result_is_not_the_result_of_a_new_attempt() {
     let run = hatchet.run(&task, &()).start().await.unwrap();
     support::until_running(&run).await;
     // The engine receives no heartbeats from the first worker, and assigns its attempt to the second one.
-    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(UNAVAILABLE)).unwrap();
+    engine.faults().inject_always("Heartbeat", Fault::RejectGrpc(UNAVAILABLE)).unwrap();
     sleep(35 * SECOND).await;
     engine.faults().clear();
     let second = register("second").await.unwrap();
@@ -106,7 +106,7 @@ async fn w22_finished_work_outlives_an_outage() {
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
     let runs = hatchet.run_many(&task, (0..20).map(|_| Seconds { seconds: 2 })).start().await.unwrap();
     sleep(SECOND).await;
-    refuse_reports(&engine);
+    reject_reports(&engine);
     sleep(600 * SECOND).await;
     assert_eq!((worker.status().unreported, worker.status().running), (20, 0));
     engine.faults().clear();
@@ -125,7 +125,7 @@ async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
     let task = task(&attempts).timeout(3600 * SECOND);
     let worker = hatchet.worker("worker").outbox_capacity(3).slots(10).register(&task).build().unwrap();
     let worker = worker.start().await.unwrap();
-    refuse_reports(&engine);
+    reject_reports(&engine);
     let started = async |count| {
         let inputs = (0..count).map(|_| Seconds { seconds: 1 });
         let runs = hatchet.run_many(&task, inputs).start().await.unwrap();
@@ -147,10 +147,10 @@ async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
     assert_eq!(worker.shutdown().await.completed, 10);
 }
 
-/// Calls of gRPC and of REST are refused, and the worker's stream is lost.
-fn refuse_everything(engine: &Engine) {
+/// Calls of gRPC and of REST are rejected, and the worker's stream is lost.
+fn reject_everything(engine: &Engine) {
     for call in Faults::calls() {
-        let fault = if call.contains(' ') { Fault::RefuseRest(503) } else { Fault::RefuseGrpc(UNAVAILABLE) };
+        let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(UNAVAILABLE) };
         engine.faults().inject_always(call, fault).unwrap();
     }
     engine.faults().interrupt("ListenV2").unwrap();
@@ -163,7 +163,7 @@ async fn b9_the_result_of_a_task_that_ends_while_the_engine_is_away_arrives() {
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
     let run = hatchet.run(&task, &()).start().await.unwrap();
     sleep(SECOND).await;
-    refuse_everything(&engine);
+    reject_everything(&engine);
     sleep(60 * SECOND).await;
     assert_eq!((worker.status().state, worker.status().unreported), (WorkerState::Disconnected, 1));
     engine.faults().clear();
@@ -213,7 +213,7 @@ async fn a_worker_drains_while_it_is_disconnected() {
         let worker = hatchet.worker("worker").shutdown_grace_period(30 * SECOND).register(&task);
         let worker = worker.build().unwrap().start().await.unwrap();
         let run = start(&hatchet, &task, 5).await;
-        refuse_everything(&engine);
+        reject_everything(&engine);
         let begin = Instant::now();
         let back = async {
             sleep(15 * SECOND).await;
@@ -262,7 +262,7 @@ async fn w22_finished_work_outlives_the_process() {
     let build = || hatchet.worker("worker").outbox_file(&file.0).register(&task).build().unwrap();
     let worker = build().start().await.unwrap();
     let run = start(&hatchet, &task, 1).await;
-    refuse_reports(&engine);
+    reject_reports(&engine);
     while worker.status().unreported == 0 {
         sleep(SECOND / 10).await;
     }
@@ -311,18 +311,18 @@ async fn w21_run_until_returns_the_reason() {
     let running =
         tokio::spawn(hatchet.worker("worker").register(&task).build().unwrap().run_until(std::future::pending::<()>()));
     sleep(5 * SECOND).await;
-    engine.faults().inject_always("Heartbeat", Fault::RefuseGrpc(16)).unwrap();
-    engine.faults().inject_always("ListenV2", Fault::RefuseGrpc(16)).unwrap();
+    engine.faults().inject_always("Heartbeat", Fault::RejectGrpc(16)).unwrap();
+    engine.faults().inject_always("ListenV2", Fault::RejectGrpc(16)).unwrap();
     engine.faults().interrupt("ListenV2").unwrap();
     let started = Instant::now();
     let error = running.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthenticated);
-    // A token that was accepted before may be refused for some minutes, because the database of the engine is away.
+    // A token that was accepted before may be rejected for some minutes, because the database of the engine is away.
     assert!(started.elapsed() > 240 * SECOND && started.elapsed() < 420 * SECOND, "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn w24_the_delay_of_a_retry_is_applied_or_refused() {
+async fn w24_the_delay_of_a_retry_is_applied_or_rejected() {
     for (version, is_heeded) in [("v0.110.9", false), ("v0.111.0", true)] {
         let engine = Engine::builder().version(version).start().await.unwrap();
         let hatchet = engine.client();

@@ -146,7 +146,7 @@ async fn w22_finished_work_outlives_a_process_that_is_killed() {
     let mut process = Process::start("killed").await;
     for call in ["SendStepActionEvent", "SendBatchActionEvent"] {
         // The code of `UNAVAILABLE`.
-        process.engine.faults().inject_always(call, Fault::RefuseGrpc(14)).unwrap();
+        process.engine.faults().inject_always(call, Fault::RejectGrpc(14)).unwrap();
     }
     let id = process.worker.id().unwrap();
     let run = process.run(1).await;

@@ -130,7 +130,7 @@ pub(crate) async fn worker(mut raw: Raw, end: impl Future<Output = ()>) {
         let mut is_ready = false;
         loop {
             let heartbeat = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: None };
-            // The first heartbeats may be refused, because the stream is not open yet.
+            // The first heartbeats may be rejected, because the stream is not open yet.
             let accepted = dispatcher.heartbeat(heartbeat).await.is_ok();
             if accepted && !std::mem::replace(&mut is_ready, true) {
                 println!("ready");

@@ -194,7 +194,7 @@ impl CollectBuilder {
     /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
     /// again. If the server does not respond for five runs in a row, or responds with 500, 502, 503 or 504, the collection requests a list and
     /// the three newest other runs. If the list or all of these runs fail in the same way, the collection ends with this error; otherwise it
-    /// continues with the next runs. Errors that do not concern one run, such as a refused token, and errors of the archive end the collection.
+    /// continues with the next runs. Errors that do not concern one run, such as a rejected token, and errors of the archive end the collection.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.

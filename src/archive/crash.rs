@@ -19,11 +19,11 @@ pub(super) struct Crash {
     /// The step at which the process crashes. Each operation has two.
     at: Option<usize>,
     log: Arc<Mutex<Vec<String>>>,
-    /// How many objects the store still refuses to create.
-    refusals: Arc<AtomicUsize>,
+    /// How many objects the store still rejects.
+    rejections: Arc<AtomicUsize>,
     /// Whether the response to the next creation is lost, and the store's client sends the request again.
     loses_response: Arc<AtomicBool>,
-    /// Whether the store replaces objects instead of refusing to create them.
+    /// Whether the store replaces objects instead of rejecting them.
     replaces: Arc<AtomicBool>,
     /// Whether the next object gets other content than was written.
     damages: Arc<AtomicBool>,
@@ -38,17 +38,17 @@ impl Crash {
         Self { at: Some(step), ..Self::default() }
     }
 
-    /// Makes the store refuse to create the next objects.
-    pub(super) fn refuse(&self, objects: usize) {
-        self.refusals.store(objects, SeqCst);
+    /// Makes the store reject the next objects.
+    pub(super) fn reject(&self, objects: usize) {
+        self.rejections.store(objects, SeqCst);
     }
 
-    /// Whether the next object is refused.
-    pub(super) fn is_refused(&self) -> bool {
-        self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
+    /// Whether the next object is rejected.
+    pub(super) fn is_rejected(&self) -> bool {
+        self.rejections.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 
-    /// Makes the store create the next object, and refuse it when its client sends the request again.
+    /// Makes the store create the next object, and reject it when its client sends the request again.
     pub(super) fn lose_response(&self) {
         self.loses_response.store(true, SeqCst);
     }

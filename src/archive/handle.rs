@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::filter::Criteria;
-use super::log::{Log, refused};
+use super::log::{Log, rejected};
 use super::manifest::{Conflict, Source};
 use super::reading::{Reading, matching_files};
 use super::schema::Column;
@@ -101,7 +101,7 @@ impl Archive {
     pub(super) async fn check_source(&self, client: &Client) -> Result<Source> {
         let source = Source { tenant_id: client.tenant_id()?, namespace: client.namespace().map(str::to_owned) };
         match &self.0.log.state().await?.source {
-            Some(other) if *other != source => Err(refused(Conflict::Source(other.clone()))),
+            Some(other) if *other != source => Err(rejected(Conflict::Source(other.clone()))),
             _ => Ok(source),
         }
     }

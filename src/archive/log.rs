@@ -25,10 +25,10 @@ pub(super) const PROBES: &str = "manifest/probes";
 /// The number of commits between two stored states.
 pub(super) const COMMITS_PER_STATE: u64 = 50;
 
-/// How often a store may refuse to create a commit that it does not have.
-const MAX_REFUSALS: u32 = 5;
-/// How long to wait after the first of these refusals.
-const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
+/// How often a store may reject the creation of a commit that it does not have.
+const MAX_REJECTIONS: u32 = 5;
+/// How long to wait after the first of these rejections.
+const REJECTION_PAUSE: Duration = Duration::from_millis(200);
 
 /// The manifest, with the last state that was read.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Log {
         self.check_store().await?;
         let number = state.commits + 1;
         let (path, content) = (commit_path(number), json(commit)?);
-        let mut refusals = 0;
+        let mut rejections = 0;
         while !self.store.create(&path, content.clone()).await? {
             if self.state().await?.commits >= number {
                 // It is this commit if the response to the request was lost, and the store's client has sent it again.
@@ -211,13 +211,13 @@ impl Log {
                 }
                 return Ok(false);
             }
-            // A store can refuse an object because another process is creating it, which can still fail.
-            refusals += 1;
-            if refusals == MAX_REFUSALS {
-                let text = format!("expected the commit {path} after the store refused to create it, got none");
+            // A store can reject an object because another process is creating it, which can still fail.
+            rejections += 1;
+            if rejections == MAX_REJECTIONS {
+                let text = format!("expected the commit {path} after the store rejected its creation, got none");
                 return Err(Error::new(ErrorKind::Storage, text));
             }
-            sleep(REFUSAL_PAUSE * refusals).await;
+            sleep(REJECTION_PAUSE * rejections).await;
         }
         let mut next = state.clone();
         next.apply(commit.clone());
@@ -264,7 +264,7 @@ impl Log {
 }
 
 /// The error for a commit that cannot follow the state.
-pub(super) fn refused(conflict: Conflict) -> Error {
+pub(super) fn rejected(conflict: Conflict) -> Error {
     match conflict {
         Conflict::Source(Source { tenant_id, namespace }) => {
             let namespace =
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_second_of_two_commits_with_the_same_number_is_refused() {
+    async fn the_second_of_two_commits_with_the_same_number_is_rejected() {
         let store = Store::open("memory://", Vec::new()).unwrap();
         let (one, other) = (Log::new(store.clone()), Log::new(store));
         let (before, same) = (one.state().await.unwrap(), other.state().await.unwrap());
@@ -332,12 +332,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_commit_that_the_store_refuses_without_a_reason_is_tried_again() {
-        for (refusals, expected) in [(4, Ok(true)), (5, Err(ErrorKind::Storage))] {
+    async fn a_commit_that_the_store_rejects_without_a_reason_is_tried_again() {
+        for (rejections, expected) in [(4, Ok(true)), (5, Err(ErrorKind::Storage))] {
             let store = Store::open("memory://", Vec::new()).unwrap();
             let log = Log::new(store.clone());
             log.check_store().await.unwrap();
-            store.crash().refuse(refusals);
+            store.crash().reject(rejections);
             let started = tokio::time::Instant::now();
             let state = log.state().await.unwrap();
             assert_eq!(log.commit(&state, &commit("a")).await.map_err(|error| error.kind()), expected);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_without_conditional_writes_is_refused_before_the_first_commit() {
+    async fn a_store_without_conditional_writes_is_rejected_before_the_first_commit() {
         let store = Store::open("memory://", Vec::new()).unwrap();
         store.crash().replace();
         let log = Log::new(store.clone());

@@ -14,7 +14,7 @@ use crate::model::TenantId;
 /// The characters of a name that are escaped in a path.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// The version of the manifest's format. Newer ones are refused.
+/// The version of the manifest's format. Newer ones are rejected.
 pub(super) const VERSION: u32 = 1;
 
 /// The folder of the data files.

@@ -29,7 +29,7 @@ enum Kind {
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) objects: Arc<dyn ObjectStore>,
-    /// What to do if the store refuses requests, in the text of errors.
+    /// What to do if the store rejects requests, in the text of errors.
     pub(super) hint: Option<&'static str>,
     /// The local folder of the objects.
     pub(super) folder: Option<PathBuf>,
@@ -86,7 +86,7 @@ impl Kind {
         false
     }
 
-    /// What to do if the store refuses requests.
+    /// What to do if the store rejects requests.
     fn hint(self) -> Option<&'static str> {
         match self {
             Self::S3 => Some(

@@ -62,7 +62,7 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is refused when the retention is
+    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is rejected when the retention is
     /// used.
     pub fn older_than(age: Duration) -> Self {
         Self { rule: Rule::older_than(age), workflows: BTreeMap::new() }
@@ -141,7 +141,7 @@ impl Retention {
 }
 
 impl Rule {
-    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is refused when the rule is used.
+    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is rejected when the rule is used.
     pub fn older_than(age: Duration) -> Self {
         Self { age: Some(age), statuses: Vec::new(), without_payloads: false }
     }
@@ -154,14 +154,14 @@ impl Rule {
 
     /// Selects only runs with this status. If it is called several times, runs with any of the statuses are selected. By default, all runs
     /// that have ended are selected. Runs that have not ended are never selected. An archived run is updated regardless of its new status.
-    /// [`expire`](super::Archive::expire) refuses a rule with a status.
+    /// [`expire`](super::Archive::expire) rejects a rule with a status.
     pub fn status(mut self, status: RunStatus) -> Self {
         self.statuses.push(status);
         self
     }
 
     /// Archives runs without inputs, outputs, payloads of events and log lines: inputs and outputs are `null` in the archive, and the others
-    /// are absent. Metadata and error messages are archived. [`expire`](super::Archive::expire) refuses such a rule.
+    /// are absent. Metadata and error messages are archived. [`expire`](super::Archive::expire) rejects such a rule.
     pub fn without_payloads(mut self) -> Self {
         self.without_payloads = true;
         self

@@ -23,7 +23,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
-    /// What to do if the store refuses requests, in the text of errors.
+    /// What to do if the store rejects requests, in the text of errors.
     hint: Option<&'static str>,
     /// The local folder of the objects.
     folder: Option<Arc<Path>>,
@@ -79,7 +79,7 @@ impl Store {
     /// Creates an object. Returns `false` if it exists, and leaves it as it is.
     pub(super) async fn create(&self, path: &str, content: Bytes) -> Result<bool> {
         #[cfg(test)]
-        if self.crash.is_refused() {
+        if self.crash.is_rejected() {
             return Ok(false);
         }
         let mode = PutMode::Create;

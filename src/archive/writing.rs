@@ -14,7 +14,7 @@ use super::compare::ArchivedVersions;
 use super::convert::{Version, key, time};
 use super::encode::{Encoded, encode};
 use super::handle::Archive;
-use super::log::{corrupt, refused};
+use super::log::{corrupt, rejected};
 use super::manifest::{Commit, File, Partition, Source, VERSION};
 use super::schema::{Column, Row};
 use crate::error::{Error, ErrorKind, Result};
@@ -143,7 +143,7 @@ pub(super) async fn commit(
         let add = files.clone();
         let next =
             Commit { version: VERSION, committed_at: now, source: Some(source.clone()), add, remove: Vec::new() };
-        state.check(&next).map_err(refused)?;
+        state.check(&next).map_err(rejected)?;
         if archive.log().commit(&state, &next).await? {
             return Ok(Written::of(&files));
         }

@@ -317,15 +317,15 @@ mod tests {
         let mut claims = claims();
         claims["server_url"] = "http://api.example.com".into();
         let env = || FakeEnv::default().var("TOKEN", jwt(&claims));
-        let refused = |strategy: &str| {
+        let rejected = |strategy: &str| {
             format!(
                 "1 problem in the configuration\n  token claim server_url: expected https://, or to send the token without TLS, set HATCHET_CLIENT_SERVER_URL to this URL, got \"http://api.example.com\" (without TLS, but the TLS strategy of gRPC is {strategy})"
             )
         };
-        assert_eq!(problems(&env()), refused("tls"));
-        assert_eq!(problems(&env().var("HOST_PORT", "https://a")), refused("tls"));
+        assert_eq!(problems(&env()), rejected("tls"));
+        assert_eq!(problems(&env().var("HOST_PORT", "https://a")), rejected("tls"));
         let mtls = env().var("TLS_STRATEGY", "mtls").var("TLS_CERT", CERT).var("TLS_KEY", KEY);
-        assert_eq!(problems(&mtls), refused("mtls"));
+        assert_eq!(problems(&mtls), rejected("mtls"));
         // Without the environment, the error names the builder's method.
         let built = resolve(&Config::builder().token(jwt(&claims)), &FakeEnv::default()).unwrap_err();
         assert!(built.to_string().contains("set server_url to this URL, got"), "{built}");
@@ -425,8 +425,8 @@ mod tests {
         assert_eq!(plain.tls().root_ca_pem(), None);
         assert_eq!(plain.explain().get("tls_root_ca").map(super::super::Entry::value), Some("(not used)"));
 
-        let refused = problems(&unread().var("HOST_PORT", "http://a:1"));
-        assert!(refused.contains("got a scheme without TLS, although certificates"), "{refused}");
+        let rejected = problems(&unread().var("HOST_PORT", "http://a:1"));
+        assert!(rejected.contains("got a scheme without TLS, although certificates"), "{rejected}");
 
         // REST may use TLS even if gRPC does not.
         let rest = secure().var("TLS_ROOT_CA", CERT).var("HOST_PORT", "http://a:1");

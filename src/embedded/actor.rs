@@ -268,7 +268,7 @@ impl Actor {
     fn turn(&mut self, run: impl FnOnce(&mut Core, &mut Turn<'_>)) {
         let random = &mut self.random;
         let mut turn = Turn { now: self.clock.now(), random: &mut || random.next(), round: self.round };
-        // Heartbeats of idle workers arrive here. A worker whose heartbeat would be refused must send it to get the refusal.
+        // Heartbeats of idle workers arrive here. A worker whose heartbeat would be rejected must send it to get the rejection.
         for (worker, at) in self.clock.counted_heartbeats() {
             if !self.core.count_heartbeat(worker, at) {
                 self.clock.wake_idle();

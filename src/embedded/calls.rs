@@ -117,7 +117,7 @@ mod tests {
     use crate::embedded::Engine;
 
     /// The calls in the source of a file: each `.route(` is followed by a path and by the handlers of its methods. Operations that are
-    /// always refused have their paths in tables, and need no faults.
+    /// always rejected have their paths in tables, and need no faults.
     fn routes(text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for route in text.split(".route(").skip(1) {

@@ -418,11 +418,11 @@ impl Engine {
         self.handle.clock.now()
     }
 
-    /// Simulates an engine that is down for some time: all streams end with `UNAVAILABLE`, all calls are refused with it and REST requests with
+    /// Simulates an engine that is down for some time: all streams end with `UNAVAILABLE`, all calls are rejected with it and REST requests with
     /// 503, and nothing happens in the engine. After that time, calls are accepted again, and two seconds later what has become due
     /// meanwhile happens. So attempts are kept if their worker is back by then: a real engine behaves in the same way after a restart.
     ///
-    /// Returns at once. [`Faults::clear`] ends the refusals early, and nothing else: what becomes due in the engine still waits.
+    /// Returns at once. [`Faults::clear`] ends the rejections early, and nothing else: what becomes due in the engine still waits.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -442,7 +442,7 @@ impl Engine {
     /// # Panics
     /// If the engine has panicked before.
     pub async fn restart_after(&self, downtime: Duration) -> Result<()> {
-        self.faults().refuse_everything_for(downtime)?;
+        self.faults().reject_everything_for(downtime)?;
         let resumed = self.now() + downtime + RESUME_DELAY;
         // An engine that is stopped has no timers.
         let _ = self.handle.call(move |core, _| core.stop_timers_until(resumed)).await;

@@ -1,4 +1,4 @@
-//! Fault injection: calls that are refused or delayed, or whose response is lost, interrupted streams, and streams whose messages are
+//! Fault injection: calls that are rejected or delayed, or whose response is lost, interrupted streams, and streams whose messages are
 //! lost, repeated, reordered or delayed.
 //!
 //! Quirks are permanent properties of the engine. Faults are single events, at moments that the test chooses.
@@ -35,7 +35,7 @@ use crate::time::{Clock, MAX_DURATION};
 /// use hatchet::embedded::{Engine, Fault};
 ///
 /// let engine = Engine::start().await?;
-/// engine.faults().inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RefuseRest(503), 2)?;
+/// engine.faults().inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RejectRest(503), 2)?;
 /// engine.faults().inject("Push", Fault::Delay(Duration::from_secs(3)))?;
 /// assert_eq!(engine.faults().planned(), 3);
 /// # engine.shutdown().await;
@@ -48,10 +48,10 @@ pub enum Fault {
     /// The gRPC call does not reach the engine. The caller gets this numeric code, from 1 to 16, as if the engine had sent it: 14 is
     /// `UNAVAILABLE`. The caller cannot know whether the call had an effect. With 16, `UNAUTHENTICATED`, the message is the one
     /// that the engine sends for a token that it does not accept, such as an expired one.
-    RefuseGrpc(u16),
+    RejectGrpc(u16),
     /// The same for a REST call and its HTTP status, from 400 to 599. With 403, the body is the one that the engine sends for a token that
     /// it does not accept.
-    RefuseRest(u16),
+    RejectRest(u16),
     /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
     LoseResponse,
     /// The call reaches the engine after this delay.
@@ -68,17 +68,17 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Refuses a fault that cannot happen to a call.
+    /// Rejects a fault that cannot happen to a call.
     fn check(&self, call: &str) -> Result<()> {
         let (kind, accepted, status) = match self {
-            Self::RefuseGrpc(code) => ("gRPC", 1..=16, *code),
-            Self::RefuseRest(status) => ("REST", 400..=599, *status),
+            Self::RejectGrpc(code) => ("gRPC", 1..=16, *code),
+            Self::RejectRest(status) => ("REST", 400..=599, *status),
             Self::LoseResponse | Self::Delay(_) => return Ok(()),
             Self::LoseMessage | Self::DuplicateMessage | Self::ReorderMessages | Self::DelayMessage(_) => {
                 return check_stream(call);
             }
         };
-        if calls::REST.contains(&call) != matches!(self, Self::RefuseRest(_)) {
+        if calls::REST.contains(&call) != matches!(self, Self::RejectRest(_)) {
             return Err(Error::invalid("fault", format_args!("expected a {kind} call, got {call:?}")));
         }
         if !accepted.contains(&status) {
@@ -98,11 +98,11 @@ impl Fault {
         self,
         engine: &Handle,
         call: impl Future<Output = R>,
-        refused: impl FnOnce(u16) -> R,
+        rejected: impl FnOnce(u16) -> R,
         lost: impl FnOnce() -> R,
     ) -> R {
         match self {
-            Self::RefuseGrpc(code) | Self::RefuseRest(code) => refused(code),
+            Self::RejectGrpc(code) | Self::RejectRest(code) => rejected(code),
             Self::LoseResponse => {
                 call.await;
                 lost()
@@ -267,7 +267,7 @@ impl Faults {
     /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
     /// use hatchet::embedded::Fault;
     ///
-    /// engine.faults().inject_times("TriggerWorkflow", Fault::RefuseGrpc(14), 3)?;
+    /// engine.faults().inject_times("TriggerWorkflow", Fault::RejectGrpc(14), 3)?;
     /// # Ok(())
     /// # }
     /// ```
@@ -289,7 +289,7 @@ impl Faults {
     /// use std::time::Duration;
     /// use hatchet::embedded::Fault;
     ///
-    /// engine.faults().inject_for("TriggerWorkflow", Fault::RefuseGrpc(14), Duration::from_secs(60))?;
+    /// engine.faults().inject_for("TriggerWorkflow", Fault::RejectGrpc(14), Duration::from_secs(60))?;
     /// # Ok(())
     /// # }
     /// ```
@@ -304,11 +304,11 @@ impl Faults {
         self.plan(call, fault, Times::Until(self.0.clock.now() + duration))
     }
 
-    /// Refuses all calls for some time, and interrupts all streams.
-    pub(super) fn refuse_everything_for(&self, duration: Duration) -> Result<()> {
+    /// Rejects all calls for some time, and interrupts all streams.
+    pub(super) fn reject_everything_for(&self, duration: Duration) -> Result<()> {
         // The code of `UNAVAILABLE`.
-        calls::GRPC.iter().try_for_each(|call| self.inject_for(call, Fault::RefuseGrpc(14), duration))?;
-        calls::REST.iter().try_for_each(|call| self.inject_for(call, Fault::RefuseRest(503), duration))?;
+        calls::GRPC.iter().try_for_each(|call| self.inject_for(call, Fault::RejectGrpc(14), duration))?;
+        calls::REST.iter().try_for_each(|call| self.inject_for(call, Fault::RejectRest(503), duration))?;
         calls::STREAMS.iter().try_for_each(|stream| self.interrupt(stream).map(drop))
     }
 
@@ -453,14 +453,14 @@ pub(super) async fn over_rest(
     let Some(fault) = faults.next(|| format!("{} {}", request.method(), route.as_str())) else {
         return next.run(request).await;
     };
-    let refused = |code| match StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR) {
+    let rejected = |code| match StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR) {
         StatusCode::FORBIDDEN => {
             let body = json!({ "message": INVALID_CREDENTIALS }).to_string();
             (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "application/json")], body).into_response()
         }
         status => (status, INJECTED).into_response(),
     };
-    fault.apply(&engine, next.run(request), refused, || (StatusCode::BAD_GATEWAY, INJECTED).into_response()).await
+    fault.apply(&engine, next.run(request), rejected, || (StatusCode::BAD_GATEWAY, INJECTED).into_response()).await
 }
 
 #[cfg(test)]
@@ -474,12 +474,12 @@ mod tests {
     #[test]
     fn faults_are_applied_in_order() {
         let faults = faults();
-        faults.inject_times("Push", Fault::RefuseGrpc(14), 2).unwrap();
+        faults.inject_times("Push", Fault::RejectGrpc(14), 2).unwrap();
         faults.inject("Push", Fault::LoseResponse).unwrap();
         let next = |method: &str| faults.next(|| method.to_owned());
         assert_eq!(next("Register"), None);
         let taken: Vec<_> = std::iter::from_fn(|| next("Push")).collect();
-        assert_eq!(taken, [Fault::RefuseGrpc(14), Fault::RefuseGrpc(14), Fault::LoseResponse]);
+        assert_eq!(taken, [Fault::RejectGrpc(14), Fault::RejectGrpc(14), Fault::LoseResponse]);
         assert_eq!(faults.planned(), 0);
         faults.inject("Push", Fault::LoseResponse).unwrap();
         faults.clear();
@@ -498,13 +498,13 @@ mod tests {
         let engine = crate::embedded::Engine::start().await.unwrap();
         let faults = engine.faults();
         faults.inject_for("Push", Fault::LoseResponse, Duration::from_secs(60)).unwrap();
-        faults.inject("Push", Fault::RefuseGrpc(14)).unwrap();
+        faults.inject("Push", Fault::RejectGrpc(14)).unwrap();
         let next = || faults.next(|| "Push".to_owned());
         assert_eq!((next(), next()), (Some(Fault::LoseResponse), Some(Fault::LoseResponse)));
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!((next(), faults.planned()), (Some(Fault::LoseResponse), 2));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((next(), next(), faults.planned()), (Some(Fault::RefuseGrpc(14)), None, 0));
+        assert_eq!((next(), next(), faults.planned()), (Some(Fault::RejectGrpc(14)), None, 0));
         assert!(faults.inject_for("Push", Fault::LoseResponse, Duration::MAX).is_err());
     }
 
@@ -522,8 +522,8 @@ mod tests {
     #[test]
     fn faults_that_cannot_happen_are_rejected() {
         let faults = faults();
-        let refused = |call: &str, fault| faults.inject(call, fault).map_err(|error| error.to_string());
-        let (grpc, rest) = (Fault::RefuseGrpc, Fault::RefuseRest);
+        let rejected = |call: &str, fault| faults.inject(call, fault).map_err(|error| error.to_string());
+        let (grpc, rest) = (Fault::RejectGrpc, Fault::RejectRest);
         let route = "GET /api/v1/workers/{worker}";
         for (call, fault, expected) in [
             ("Pusj", grpc(14), r#"expected a name of Faults::calls, got "Pusj""#),
@@ -538,11 +538,11 @@ mod tests {
                  ListenForDurableEvent), got \"Push\"",
             ),
         ] {
-            assert_eq!(refused(call, fault).unwrap_err(), format!("invalid fault: {expected}"));
+            assert_eq!(rejected(call, fault).unwrap_err(), format!("invalid fault: {expected}"));
         }
         let never = faults.inject_times("Push", grpc(14), 0).unwrap_err();
         assert_eq!(never.to_string(), "invalid fault: expected a positive number of times, got 0");
-        assert_eq!((refused("Push", grpc(14)), refused(route, rest(503)), faults.planned()), (Ok(()), Ok(()), 2));
+        assert_eq!((rejected("Push", grpc(14)), rejected(route, rest(503)), faults.planned()), (Ok(()), Ok(()), 2));
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl hyper::body::Body for WithFaults {
         Poll::Ready(frame)
     }
 
-    /// A refusal is a response with headers only. The headers must end the stream: clients of other languages treat a stream that ends
+    /// A rejection is a response with headers only. The headers must end the stream: clients of other languages treat a stream that ends
     /// later and without trailers as broken, and lose the code.
     fn is_end_stream(&self) -> bool {
         self.has_ended || self.messages.ready.is_empty() && self.end.is_none() && self.body.is_end_stream()

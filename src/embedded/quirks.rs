@@ -111,7 +111,7 @@ quirks! {
     /// cannot be sent to it. These fail after ten retries.
     UndetectedClose,
     /// After `Unsubscribe`, a worker still counts as active: its heartbeats are accepted, and it is assigned tasks that cannot be sent to
-    /// it. These fail after ten retries. Without this quirk, its heartbeats are refused and it is assigned nothing.
+    /// it. These fail after ten retries. Without this quirk, its heartbeats are rejected and it is assigned nothing.
     UndetectedUnsubscribe,
     /// Execution and schedule timeouts are detected up to a second late, and the ends of sleeps in DAGs 0.7 to 0.9 s late.
     LateTimeouts,
@@ -134,11 +134,11 @@ quirks! {
     /// A schedule that is created with a time in the past starts its run seconds later, at the engine's next check. Without this
     /// quirk: immediately.
     LateSchedules,
-    /// REST accepts a cron with an invalid expression, which soon disappears. Without this quirk, it is refused.
+    /// REST accepts a cron with an invalid expression, which soon disappears. Without this quirk, it is rejected.
     DisappearingCrons,
     /// A cron that the new version of its workflow lacks fires once more, if it is due before the engine's next check.
     LingeringCrons,
-    /// An engine before v0.106.5 ignores the newer fields of a concurrency limit, like `max_runs_expression`. Without this quirk, it refuses
+    /// An engine before v0.106.5 ignores the newer fields of a concurrency limit, like `max_runs_expression`. Without this quirk, it rejects
     /// them.
     IgnoredConcurrencyFields,
     /// The schedule timeout of a task that waits for a concurrency slot has no effect until a slot of its key changes. Without this quirk,

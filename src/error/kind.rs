@@ -44,7 +44,7 @@ pub enum ErrorKind {
     /// Something with the same key exists: a run with the same idempotency key ([`Error::existing_run_id`](crate::Error::existing_run_id)),
     /// a cron with the same name and expression, or a workflow whose name differs only in case.
     AlreadyExists,
-    /// The server refuses the request. A retry has the same result.
+    /// The server rejects the request. A retry has the same result.
     Rejected,
     /// The server does not implement the call, or is too old for an option of a definition. The message names the required version.
     Unimplemented,

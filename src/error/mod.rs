@@ -248,7 +248,7 @@ impl Error {
     }
 
     /// Returns whether it is certain that the call had no effect on the server, because it was not processed or because the server
-    /// refused it.
+    /// rejected it.
     ///
     /// *What to do:* If it returns `true`, the call can be made again. If it returns `false`, the call may have been processed: search
     /// for its effect before you make the call again, for example for a run by a metadata tag.

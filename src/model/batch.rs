@@ -63,7 +63,7 @@ impl BatchOptions {
         self
     }
 
-    /// What the engine would refuse.
+    /// What the engine would reject.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if !(1..=MAX_SIZE).contains(&self.max_size) {
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_that_the_engine_would_refuse_are_refused() {
+    fn options_that_the_engine_would_reject_are_rejected() {
         let fine = BatchOptions::new(100_000).max_interval(MAX_INTERVAL).key("input.tenant").max_batches(MAX_BATCHES);
         assert_eq!(fine.problems(), Vec::<String>::new());
         let bad = BatchOptions::new(0).max_interval(Duration::from_micros(1500)).key("7").max_batches(0);

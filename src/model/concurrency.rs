@@ -152,7 +152,7 @@ impl Concurrency {
         self.max_runs.map_or(1, |limit| i32::try_from(limit).unwrap_or(i32::MAX))
     }
 
-    /// What the engine would refuse, or would never run.
+    /// What the engine would reject, or would never run.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = key_problem(&self.expression).into_iter().collect();
         if let Some(limit) = self.max_runs.filter(|&limit| limit < 1 || i32::try_from(limit).is_err()) {
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_that_could_never_run_are_refused() {
+    fn limits_that_could_never_run_are_rejected() {
         let limit = |expression: &str| Concurrency::new(expression, ConcurrencyStrategy::GroupRoundRobin);
         assert_eq!(limit("input.tenant").problems(), Vec::<String>::new());
         assert_eq!(limit("'all'").max_runs(5).name("n").tenant_scoped().problems(), Vec::<String>::new());

@@ -190,7 +190,7 @@ impl Conditions {
         self
     }
 
-    /// What the engine would refuse or misinterpret, for a task with these parents.
+    /// What the engine would reject or misinterpret, for a task with these parents.
     pub(crate) fn problems(&self, parents: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
         for (action, conditions) in self.by_action() {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_that_the_engine_would_misinterpret_are_refused() {
+    fn conditions_that_the_engine_would_misinterpret_are_rejected() {
         let parents = ["a".to_owned(), "b".to_owned()];
         let fine = Conditions {
             wait_for: vec![
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_would_never_run_are_refused() {
+    fn tasks_that_would_never_run_are_rejected() {
         let events = || vec![Condition::event("k")];
         let both =
             Conditions { skip_if: events(), cancel_if: events(), wait_for: vec![Condition::parent("a", "true")] };

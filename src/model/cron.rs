@@ -1,4 +1,4 @@
-//! Cron expressions in the engine's format: five fields, or six with seconds first. Invalid ones are refused before they are sent. The
+//! Cron expressions in the engine's format: five fields, or six with seconds first. Invalid ones are rejected before they are sent. The
 //! embedded engine uses the same parser.
 
 use std::time::Duration;
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_engine_accepts_and_refuses() {
+    fn what_the_engine_accepts_and_rejects() {
         for text in [
             "* * * * *",
             "*/3 * * * * *",

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invalid_specification_is_refused() {
+    fn an_invalid_specification_is_rejected() {
         let check = |name: &str, expression: &str| CronSpec::new(name, expression).check();
         assert!(check("a", "0 9 * * *").is_ok() && check("a", "@hourly").is_ok());
         assert!(check("a", "TZ=Europe/Oslo 0 9 * * *").is_ok(), "the engine knows the zones");

@@ -39,7 +39,7 @@ impl fmt::Display for EngineVersion {
     }
 }
 
-/// An option that older engines refuse, or ignore without an error.
+/// An option that older engines reject, or ignore without an error.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Requirement {
     /// The option, with the definition that it belongs to.

@@ -57,7 +57,7 @@ impl EventFilter {
         self.payload.as_ref()?.as_deref().ok()
     }
 
-    /// What the engine would refuse, or what would never be true.
+    /// What the engine would reject, or what would never be true.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems: Vec<_> = expression_problem(&self.expression).into_iter().collect();
         // A filter without a scope would match only events with an empty scope.
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_that_would_never_be_true_are_refused() {
+    fn filters_that_would_never_be_true_are_rejected() {
         let fine = EventFilter::new("input.x > 1").scope("eu").payload(&serde_json::json!({"a": 1}));
         assert_eq!((fine.problems(), fine.payload_text()), (Vec::new(), Some("{\"a\":1}")));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Checks of CEL expressions before they are sent. Only the engine checks names and types: what passes here can still be refused by it.
+//! Checks of CEL expressions before they are sent. Only the engine checks names and types: what passes here can still be rejected by it.
 
 use super::cel::{Access, Node, Problem, parse};
 use super::payload::excerpt;
@@ -34,8 +34,8 @@ pub(crate) fn input_problem(text: &str) -> Option<String> {
         Node::Member(_, accesses) => is_variable |= accesses.iter().any(declares_parents),
         _ => {}
     });
-    let is_refused = uses_parents && !is_variable;
-    is_refused.then(|| describe("a CEL expression over input and additional_metadata, without parents", text))
+    let is_rejected = uses_parents && !is_variable;
+    is_rejected.then(|| describe("a CEL expression over input and additional_metadata, without parents", text))
 }
 
 /// Whether this is a macro whose variable is called `parents`. Then the name can mean the variable, and the engine decides.
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn expressions_that_are_not_valid_are_refused() {
+    fn expressions_that_are_not_valid_are_rejected() {
         for (text, problem) in [
             ("", "expected a CEL expression, got \"\""),
             (" \n", "expected a CEL expression, got \" \\n\""),

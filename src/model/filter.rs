@@ -134,31 +134,31 @@ impl RunFilter {
         self
     }
 
-    /// Refuses filters that the server would silently interpret differently.
+    /// Rejects filters that the server would silently interpret differently.
     pub(crate) fn check(&self, of_tasks: bool) -> Result<()> {
-        let refuse = |problem: std::fmt::Arguments<'_>| Err(Error::invalid("filter", problem));
+        let reject = |problem: std::fmt::Arguments<'_>| Err(Error::invalid("filter", problem));
         for tags in [&self.metadata, &self.any_metadata] {
             for (at, (key, _)) in tags.iter().enumerate() {
                 check_key(key)?;
                 if tags.iter().take(at).any(|(other, _)| other == key) {
-                    return refuse(format_args!("expected each metadata key once, got {key:?} twice"));
+                    return reject(format_args!("expected each metadata key once, got {key:?} twice"));
                 }
             }
         }
         if !self.metadata.is_empty() && !self.any_metadata.is_empty() {
-            return refuse(format_args!("expected metadata or any_metadata, got both"));
+            return reject(format_args!("expected metadata or any_metadata, got both"));
         }
         if of_tasks && (self.event.is_some() || self.parent.is_some()) {
-            return refuse(format_args!("expected a query for runs with event or parent, got a query for tasks"));
+            return reject(format_args!("expected a query for runs with event or parent, got a query for tasks"));
         }
         if self.worker.is_some() && !of_tasks {
-            return refuse(format_args!("expected a query for tasks with worker, got a query for runs"));
+            return reject(format_args!("expected a query for tasks with worker, got a query for runs"));
         }
         if let Some(RunStatus::Unknown(name)) =
             self.statuses.iter().find(|status| matches!(status, RunStatus::Unknown(_)))
         {
             // The engine ignores unknown statuses and then returns all runs.
-            return refuse(format_args!("expected a known status, got {name:?}"));
+            return reject(format_args!("expected a known status, got {name:?}"));
         }
         self.window.check()
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_the_server_would_misinterpret_are_refused() {
+    fn filters_that_the_server_would_misinterpret_are_rejected() {
         let any = RunFilter::new(Window::all());
         let run: super::super::RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         assert!(any.clone().metadata("a", "1").metadata("b", "2").check(false).is_ok());

@@ -20,7 +20,7 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the
 /// engine answers the trigger with the id of a run that it never creates; waiting for it returns
-/// [`RunNotFound`](crate::ErrorKind::RunNotFound). The embedded engine refuses such a run, unless a quirk is enabled.
+/// [`RunNotFound`](crate::ErrorKind::RunNotFound). The embedded engine rejects such a run, unless a quirk is enabled.
 ///
 /// ```
 /// use std::time::Duration;
@@ -59,7 +59,7 @@ impl Idempotency {
         !self.ends_with_run && self.ttl >= MIN_REPEATABLE_TTL
     }
 
-    /// The problem for which the engine would refuse it.
+    /// The problem for which the engine would reject it.
     pub(crate) fn problem(&self) -> Option<String> {
         if let Some(problem) = key_problem(&self.expression) {
             return Some(format!("idempotency: {problem}"));
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_would_refuse() {
+    fn what_the_server_would_reject() {
         let second = Duration::from_secs(1);
         assert_eq!(Idempotency::for_time("input.id", second).problem(), None);
         assert!(Idempotency::for_time(" ", second).problem().unwrap().contains("a CEL expression"));

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_could_not_be_found_again_are_refused() {
+    fn keys_that_could_not_be_found_again_are_rejected() {
         assert!(one("tenant", "acme").check().is_ok());
         assert_eq!(one("tenant", "acme").encode().unwrap(), r#"{"tenant":"acme"}"#);
         for key in ["", "a:b", "traceparent", "hatchet__event_id", "hatchet_rs__watch"] {

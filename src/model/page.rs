@@ -163,7 +163,7 @@ mod tests {
         }
 
         #[test]
-        fn any_other_string_is_refused_or_parsed(text in ".*") {
+        fn any_other_string_is_rejected_or_parsed(text in ".*") {
             if let Ok(token) = text.parse::<PageToken>() {
                 prop_assert_eq!(token.to_string(), text);
             }

@@ -51,7 +51,7 @@ pub(crate) fn encode_output<T: Serialize + ?Sized>(value: &T, has_dependents: bo
 
 fn encode<T: Serialize + ?Sized>(field: &dyn Display, value: &T, integers: Integers) -> Result<String> {
     serde_json::to_string(&Strict::new(value, integers)).map_err(|error| {
-        // If plain `serde_json` can serialize the value, the checks refused it; otherwise the type itself failed.
+        // If plain `serde_json` can serialize the value, the checks rejected it; otherwise the type itself failed.
         if serde_json::to_writer(std::io::sink(), value).is_ok() {
             return Error::invalid(field, error);
         }
@@ -144,9 +144,9 @@ mod tests {
     }
 
     #[test]
-    fn values_that_the_engine_would_change_are_refused() {
-        let refused = |value: Value| encode_input("input", &value).unwrap_err();
-        let error = refused(json!({"id": u64::MAX}));
+    fn values_that_the_engine_would_change_are_rejected() {
+        let rejected = |value: Value| encode_input("input", &value).unwrap_err();
+        let error = rejected(json!({"id": u64::MAX}));
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert!(error.to_string().starts_with("invalid input: id: expected an integer from -9007199254740992 to 9007199254740992, got 18446744073709551615"), "{error}");
         let error = encode_input("input", &std::collections::BTreeMap::from([("x", f64::NAN)])).unwrap_err();
@@ -178,7 +178,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".*") {
+        fn any_text_is_read_or_rejected(text in ".*") {
             let _ = Payload::output(&text).parse::<Value>();
             prop_assert!(excerpt(&text).chars().count() <= 61);
         }

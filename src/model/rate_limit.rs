@@ -173,7 +173,7 @@ impl RateLimit {
         self.limit_expression.clone().or_else(|| self.limit.map(|limit| limit.to_string()))
     }
 
-    /// What the engine would refuse, or would never run.
+    /// What the engine would reject, or would never run.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         match &self.key {
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_that_could_never_run_are_refused() {
+    fn limits_that_could_never_run_are_rejected() {
         for fine in [
             RateLimit::new("openai"),
             RateLimit::new("openai").units(2),

@@ -1,7 +1,7 @@
 //! Serializing JSON without losing data silently.
 //!
 //! JSON has no NaN and no infinities; `serde_json` writes them as `null`. The engine cannot store U+0000, and stores the numbers
-//! of inputs, metadata and parents' outputs as doubles, so integers beyond ±2^53 lose their last digits. This serializer refuses
+//! of inputs, metadata and parents' outputs as doubles, so integers beyond ±2^53 lose their last digits. This serializer rejects
 //! all of these with the path to the value.
 
 use std::fmt::{Display, Write};
@@ -20,7 +20,7 @@ const RAW_JSON: &str = "$serde_json::private::RawValue";
 /// What to do with integers that a double cannot represent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Integers {
-    /// Refuse them, because the engine would change them.
+    /// Reject them, because the engine would change them.
     Exact,
     /// Keep them.
     Any,
@@ -44,7 +44,7 @@ impl<T: Serialize + ?Sized> Serialize for Strict<'_, T> {
     }
 }
 
-/// A serializer, or a part of one, that refuses values that JSON or the engine would change.
+/// A serializer, or a part of one, that rejects values that JSON or the engine would change.
 struct Checked<S> {
     inner: S,
     integers: Integers,
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_values_are_refused_with_their_path() {
+    fn changed_values_are_rejected_with_their_path() {
         #[derive(Serialize)]
         struct Order {
             id: u64,

@@ -107,7 +107,7 @@ impl DetailsBuilder {
     }
 }
 
-/// Refuses more log lines than details can have.
+/// Rejects more log lines than details can have.
 pub(crate) fn check_logs(count: usize) -> Result<()> {
     if count > RunDetails::MAX_LOGS {
         let problem = format!("expected at most {}, got {count}", RunDetails::MAX_LOGS);

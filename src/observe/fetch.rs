@@ -361,7 +361,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fetch_waits_for_rest() {
         let (engine, client, id) = queued().await;
-        engine.faults().inject_times(REST, Fault::RefuseRest(500), 3).unwrap();
+        engine.faults().inject_times(REST, Fault::RejectRest(500), 3).unwrap();
         assert_eq!(RunFetch::new(id).fetch(&client).await.unwrap().status, RunStatus::Queued);
         assert_eq!(engine.faults().planned(), 0);
     }

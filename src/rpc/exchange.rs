@@ -36,8 +36,8 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Encodes the request of a call, which has this size and is written by a function. A message that the server would refuse is
-    /// refused here.
+    /// Encodes the request of a call, which has this size and is written by a function. A message that the server would reject is
+    /// rejected here.
     pub(super) fn frame(
         &self,
         call: &str,
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_responses_are_refused_as_by_the_generated_client() {
+    fn invalid_responses_are_rejected_as_by_the_generated_client() {
         let whole = message("text", 0, 0);
         let of = |data: Vec<u8>| ok(vec![data.into()]);
         let headers = |headers: &[(&'static str, &'static str)], script: Scripted| Scripted {
@@ -297,9 +297,9 @@ mod tests {
             of(message("text", 0, 3)),
             headers(&[("grpc-encoding", "br")], of(whole.clone())),
         ] {
-            let refused = ours(&script);
-            assert!(refused.is_err(), "{script:?}");
-            assert_eq!(refused, generated(&script), "{script:?}");
+            let rejected = ours(&script);
+            assert!(rejected.is_err(), "{script:?}");
+            assert_eq!(rejected, generated(&script), "{script:?}");
         }
         // The generated client does not read what follows the first message.
         for data in [[whole.clone(), vec![0, 0]].concat(), [whole.clone(), whole].concat()] {

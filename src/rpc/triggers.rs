@@ -53,7 +53,7 @@ impl Rest {
         self.read("rescheduling", call).await
     }
 
-    /// Creates a cron. The server refuses it if one with the same name and expression exists.
+    /// Creates a cron. The server rejects it if one with the same name and expression exists.
     pub(crate) async fn create_cron(&self, workflow: &str, cron: &NewCron) -> Result<CronRow> {
         let name = "creating the cron";
         let body = serde_json::to_string(cron).map_err(|error| Error::invalid("cron", error))?;

@@ -169,7 +169,7 @@ pub(crate) fn all_failed<R>(count: usize, error: &Error) -> Vec<Result<R>> {
     (0..count).map(|_| Err(error.clone())).collect()
 }
 
-/// Refuses an item that fits into no call.
+/// Rejects an item that fits into no call.
 pub(crate) fn fits(what: &str, at: usize, size: usize, limit: usize) -> Result<()> {
     if size <= limit {
         return Ok(());

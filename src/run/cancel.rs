@@ -444,7 +444,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cancel_without_an_effect_is_reported_when_its_time_is_over() {
         let (engine, run) = queued().await;
-        engine.faults().inject_times("CancelTasks", Fault::RefuseGrpc(14), 10).unwrap();
+        engine.faults().inject_times("CancelTasks", Fault::RejectGrpc(14), 10).unwrap();
         let started = Instant::now();
         let report = run.cancel().within(5 * SECOND).send().await.unwrap();
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Queued)), "{report}");
@@ -459,7 +459,7 @@ mod tests {
         let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| Ok(context.attempt()));
         let second = client.run(&task, &()).start().await.unwrap();
         // The command's own call is lost. Others cancel the runs 4 and 8 seconds later.
-        engine.faults().inject("CancelTasks", Fault::RefuseGrpc(14)).unwrap();
+        engine.faults().inject("CancelTasks", Fault::RejectGrpc(14)).unwrap();
         let started = Instant::now();
         let cancel_later = async {
             for run in [&first, &second] {
@@ -474,9 +474,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cancel_that_was_refused_is_sent_again_after_another_fetch() {
+    async fn a_cancel_that_was_rejected_is_sent_again_after_another_fetch() {
         let (engine, run) = queued().await;
-        engine.faults().inject_times("CancelTasks", Fault::RefuseGrpc(8), 3).unwrap();
+        engine.faults().inject_times("CancelTasks", Fault::RejectGrpc(8), 3).unwrap();
         engine.faults().inject_times("GetRunDetails", Fault::Delay(Duration::ZERO), 100).unwrap();
         let report = run.cancel().send().await.unwrap();
         assert!(report.is_applied(), "{report}");
@@ -484,7 +484,7 @@ mod tests {
         assert!((5..=6).contains(&(100 - engine.faults().planned())), "{}", engine.faults().planned());
 
         let (engine, run) = queued().await;
-        engine.faults().inject("CancelTasks", Fault::RefuseGrpc(8)).unwrap();
+        engine.faults().inject("CancelTasks", Fault::RejectGrpc(8)).unwrap();
         let error = run.cancel().retry(RetryPolicy::none()).send().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RateLimited);
     }

@@ -122,8 +122,8 @@ mod tests {
             tags.push((metadata["all"].clone(), metadata["which"].clone()));
         }
         assert_eq!(tags, [("1".into(), "any".into()), ("1".into(), "second".into())]);
-        let refused = runs.last().unwrap().as_ref().unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{refused}");
+        let rejected = runs.last().unwrap().as_ref().unwrap_err();
+        assert_eq!(rejected.kind(), ErrorKind::InvalidInput, "{rejected}");
         worker.shutdown().await;
     }
 

@@ -413,7 +413,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_replay_without_an_effect_is_sent_three_times() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(14), 100).unwrap();
+        engine.faults().inject_times("ReplayTasks", Fault::RejectGrpc(14), 100).unwrap();
         let started = Instant::now();
         let error = run.replay().send().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Server, "{error:?}");
@@ -426,7 +426,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lost_replay_is_sent_again() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject("ReplayTasks", Fault::RefuseGrpc(14)).unwrap();
+        engine.faults().inject("ReplayTasks", Fault::RejectGrpc(14)).unwrap();
         let started = Instant::now();
         let replayed = run.replay().send().await.unwrap();
         assert!((EFFECT_TIMEOUT..EFFECT_TIMEOUT + 3 * MAX_POLL_INTERVAL).contains(&started.elapsed()));
@@ -435,9 +435,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_replay_that_was_refused_is_sent_again_soon() {
+    async fn a_replay_that_was_rejected_is_sent_again_soon() {
         let (engine, run, worker) = completed().await;
-        engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(8), 3).unwrap();
+        engine.faults().inject_times("ReplayTasks", Fault::RejectGrpc(8), 3).unwrap();
         let started = Instant::now();
         let replayed = run.replay().send().await.unwrap();
         assert_eq!((replayed.attempt, engine.faults().planned()), (2, 0));

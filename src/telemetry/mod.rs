@@ -14,8 +14,8 @@
 //! | `call` | the same as the label of the metrics below |
 //! | `tries` | the number of attempts to send the request (calls only) |
 //! | `result` | `ok`, or the [kind](ErrorKind) of the error, such as `unavailable` |
-//! | `grpc_code` | the number of the gRPC status, if the server refused the request with one |
-//! | `http_status` | the HTTP status, if the server or a proxy refused the request with one |
+//! | `grpc_code` | the number of the gRPC status, if the server rejected the request with one |
+//! | `http_status` | the HTTP status, if the server or a proxy rejected the request with one |
 //!
 //! If the future of a call is dropped, its span has only `call`. The engine sends no request ids, so the spans have none. With the feature
 //! `otel`, the span of a failed call has the status "error".
@@ -137,7 +137,7 @@ pub const ATTEMPTS_STARTED: &str = "hatchet_attempts_started_total";
 pub const ATTEMPTS_ENDED: &str = "hatchet_attempts_ended_total";
 /// How long the functions of attempts ran, in seconds.
 pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
-/// The number of log lines and chunks of tasks that were lost, because too many were queued or the engine refused them.
+/// The number of log lines and chunks of tasks that were lost, because too many were queued or the engine rejected them.
 pub const TASK_MESSAGES_LOST: &str = "hatchet_task_messages_lost_total";
 /// The number of attempts that are running on a worker.
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";

@@ -152,7 +152,7 @@ impl HarnessBuilder {
         self
     }
 
-    /// Creates a rate limit before the worker starts: the engine refuses a task with a static limit that does not exist. See
+    /// Creates a rate limit before the worker starts: the engine rejects a task with a static limit that does not exist. See
     /// [`Client::rate_limit`].
     pub fn rate_limit(mut self, key: impl Into<String>, limit: u32, window: RateLimitWindow) -> Self {
         self.rate_limits.push((key.into(), limit, window));

@@ -104,7 +104,7 @@ impl Caller {
         Self { token: Arc::default(), ..self.clone() }
     }
 
-    /// Whether the token was accepted or refused.
+    /// Whether the token was accepted or rejected.
     pub(crate) fn token(&self) -> &Arc<TokenHealth> {
         &self.token
     }
@@ -403,7 +403,7 @@ mod tests {
         let result: Result<()> = Caller::new(30 * SECOND, RetryPolicy::default())
             .run(call, Sent::unknown(), || {
                 tries.set(tries.get() + 1);
-                let failed = (tries.get() < 4).then(|| format!("refused, try {}", tries.get()));
+                let failed = (tries.get() < 4).then(|| format!("rejected, try {}", tries.get()));
                 async {
                     match failed {
                         Some(text) => Err(Error::new(ErrorKind::Unavailable, text).transient().without_side_effects()),
@@ -416,7 +416,7 @@ mod tests {
         assert_eq!((error.kind(), start.elapsed()), (ErrorKind::Timeout, 2 * SECOND));
         assert_eq!(error.to_string(), "Get timed out after 2s (4 tries)");
         let source = std::error::Error::source(&error).unwrap();
-        assert_eq!(source.downcast_ref::<Error>().unwrap().to_string(), "refused, try 3");
+        assert_eq!(source.downcast_ref::<Error>().unwrap().to_string(), "rejected, try 3");
         assert!(!error.has_no_side_effects(), "the last try may have reached the server");
     }
 

@@ -142,7 +142,7 @@ impl Connector {
         let Some(ended) = inner.last.get().filter(|_| ended_early(error.as_ref())) else { return error };
         match ended {
             EarlyEnd::OtherProtocol(actual) => inner.mismatch(inner.api.protocol(), actual).with_source(error).into(),
-            EarlyEnd::Refused(alert) => {
+            EarlyEnd::Rejected(alert) => {
                 let text = format!("{} refused the connection after the TLS handshake: {alert}", inner.address());
                 ConnectError::permanent(text).with_source(error).into()
             }

@@ -45,7 +45,7 @@ pub(crate) use status::PUSHBACK;
 pub(crate) use status::from_status;
 #[cfg(test)]
 pub(crate) use status::sent_by_server;
-pub(crate) use token_health::{REFUSALS_TRANSIENT_FOR, TokenHealth};
+pub(crate) use token_health::{REJECTIONS_TRANSIENT_FOR, TokenHealth};
 pub(crate) use wire::GrpcWire;
 #[cfg(feature = "embedded")]
 pub(crate) use wire::Wire;

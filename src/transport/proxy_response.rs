@@ -75,7 +75,7 @@ impl std::error::Error for ProxyResponse {}
 pub(super) struct Meaning {
     kind: ErrorKind,
     transient: bool,
-    /// The call was not processed: the request was refused or redirected.
+    /// The call was not processed: the request was rejected or redirected.
     unsent: bool,
 }
 

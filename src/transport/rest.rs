@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(call.target, "/api/v1/tenants/a%2Fb?additional_metadata=k%3Av%20w&x=1%2B1");
     }
 
-    fn refused(status: StatusCode, content_type: &str, body: &str) -> Error {
+    fn rejected(status: StatusCode, content_type: &str, body: &str) -> Error {
         let mut response = http::Response::builder().status(status);
         if !content_type.is_empty() {
             response = response.header(CONTENT_TYPE, content_type);
@@ -245,14 +245,14 @@ mod tests {
     #[test]
     fn both_formats_of_errors_are_read() {
         let errors = r#"{"errors":[{"description":"a"},{"description":"b"}]}"#;
-        let error = refused(StatusCode::BAD_REQUEST, "application/json", errors);
+        let error = rejected(StatusCode::BAD_REQUEST, "application/json", errors);
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Rejected, "Get failed: a; b".into()));
         let message = r#"{"message":"Please provide valid credentials"}"#;
-        let error = refused(StatusCode::FORBIDDEN, "application/json", message);
+        let error = rejected(StatusCode::FORBIDDEN, "application/json", message);
         assert_eq!((error.kind(), error.status()), (ErrorKind::Unauthenticated, Some(ServerStatus::Http(403))));
-        let error = refused(StatusCode::NOT_IMPLEMENTED, "", "");
+        let error = rejected(StatusCode::NOT_IMPLEMENTED, "", "");
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Unimplemented, true));
-        let error = refused(StatusCode::SERVICE_UNAVAILABLE, "", "");
+        let error = rejected(StatusCode::SERVICE_UNAVAILABLE, "", "");
         assert!(error.is_transient());
         assert_eq!(error.to_string(), "Get failed: HTTP 503 Service Unavailable");
     }
@@ -267,11 +267,11 @@ mod tests {
 
     #[test]
     fn error_pages_are_distinguished_from_error_bodies() {
-        let error = refused(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
+        let error = rejected(StatusCode::SERVICE_UNAVAILABLE, "text/html", "<html><title>down</title></html>");
         let text = "Get failed: received HTTP 503 Service Unavailable (text/html), probably from a proxy: down";
         assert_eq!((error.to_string().as_str(), error.is_transient()), (text, true));
         // A proxy's 404 is about the route, not about the resource.
-        let not_found = |content_type, body| refused(StatusCode::NOT_FOUND, content_type, body).kind();
+        let not_found = |content_type, body| rejected(StatusCode::NOT_FOUND, content_type, body).kind();
         assert_eq!(not_found("text/html", "<html>no such page</html>"), ErrorKind::Unimplemented);
         assert_eq!(not_found("text/plain", "404 page not found"), ErrorKind::Unimplemented);
         assert_eq!(not_found("application/json", r#"{"errors":[{"description":"not found"}]}"#), ErrorKind::NotFound);

@@ -42,8 +42,8 @@ fn from_server(call: &str, mut status: Status) -> Error {
     if matches!(kind, ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Timeout) {
         error = error.transient();
     }
-    // The server does not process a refused call.
-    let is_refusal = matches!(
+    // The server does not process a rejected call.
+    let is_rejection = matches!(
         kind,
         ErrorKind::Rejected
             | ErrorKind::TooLarge
@@ -51,7 +51,7 @@ fn from_server(call: &str, mut status: Status) -> Error {
             | ErrorKind::Unimplemented
             | ErrorKind::RateLimited
     );
-    if is_refusal && !is_response_too_large(&status) {
+    if is_rejection && !is_response_too_large(&status) {
         error = error.without_side_effects();
     }
     if status.details().is_empty() {
@@ -194,8 +194,8 @@ mod tests {
 
     #[test]
     fn calls_that_were_not_sent_have_no_side_effects() {
-        let refused: std::io::Error = std::io::ErrorKind::ConnectionRefused.into();
-        let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", refused)));
+        let rejected: std::io::Error = std::io::ErrorKind::ConnectionRefused.into();
+        let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", rejected)));
         let error = from_status("Trigger", status);
         assert!(error.has_no_side_effects() && error.is_transient());
         assert_eq!(error.to_string(), "Trigger: failed to connect to a:1");

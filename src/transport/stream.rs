@@ -22,8 +22,8 @@ use crate::sync::lock;
 pub(super) enum EarlyEnd {
     /// The server uses another protocol.
     OtherProtocol(Protocol),
-    /// The server refused the client after the TLS handshake. With TLS 1.3, this happens if it requires a client certificate.
-    Refused(String),
+    /// The server rejected the client after the TLS handshake. With TLS 1.3, this happens if it requires a client certificate.
+    Rejected(String),
     /// The server closed the connection before it sent anything. It may have read a call.
     NoResponse,
 }
@@ -89,7 +89,7 @@ const CERTIFICATE_ALERTS: [&str; 11] = [
 
 /// Whether the server rejects the client's certificate. rustls reports an alert as an error of the next read. The type of that error
 /// depends on the reader, so its text is checked.
-fn refuses_certificate(error: &io::Error) -> bool {
+fn rejects_certificate(error: &io::Error) -> bool {
     let text = error.to_string();
     let alert = text.strip_prefix("received fatal alert: ");
     alert.is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert))
@@ -117,8 +117,8 @@ impl ProtocolCheck {
                     (EarlyEnd::OtherProtocol(actual), io::ErrorKind::InvalidData, format!("it speaks {actual:?}"))
                 }
             },
-            Err(error) if refuses_certificate(&error) => {
-                (EarlyEnd::Refused(error.to_string()), error.kind(), error.to_string())
+            Err(error) if rejects_certificate(&error) => {
+                (EarlyEnd::Rejected(error.to_string()), error.kind(), error.to_string())
             }
             Err(error) => (EarlyEnd::NoResponse, error.kind(), error.to_string()),
         };
@@ -157,7 +157,9 @@ impl Stream {
         let read = Pin::new(&mut self.io).poll_read(cx, &mut buf);
         let checked = match read {
             Poll::Ready(Ok(())) if !buf.filled().is_empty() => check.on_read(Ok(buf.filled())),
-            Poll::Ready(Err(refusal)) if refusal.kind() == io::ErrorKind::InvalidData => check.on_read(Err(refusal)),
+            Poll::Ready(Err(rejection)) if rejection.kind() == io::ErrorKind::InvalidData => {
+                check.on_read(Err(rejection))
+            }
             _ => check.on_read(Err(io::Error::new(error.kind(), error.to_string()))),
         };
         checked.err().unwrap_or(error)

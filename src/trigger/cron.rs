@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_have_a_kind() {
+    fn rejections_have_a_kind() {
         let kind = |text: &str| with_kind(Error::new(ErrorKind::Rejected, text), "w").kind();
         assert_eq!(kind("cron trigger with that name-expression pair already exists"), ErrorKind::AlreadyExists);
         assert_eq!(kind("workflow not found"), ErrorKind::WorkflowNotFound);

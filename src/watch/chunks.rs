@@ -37,7 +37,7 @@ impl<O> RunHandle<O> {
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
     /// and chunks that were sent in between are missing. With [`with_children`](RunChunks::with_children), the stream of a run without a
-    /// tag returns [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server refuses the subscription, the stream returns its
+    /// tag returns [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream returns its
     /// error and ends.
     ///
     /// ```no_run
@@ -72,7 +72,7 @@ impl<O: 'static> RunBuilder<O> {
     /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 100 ms.
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
-    /// If the server refuses the subscription, the stream returns its error and ends, and the run is not started. If no subscription can be
+    /// If the server rejects the subscription, the stream returns its error and ends, and the run is not started. If no subscription can be
     /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is returned if chunks may be
     /// missing. If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
     ///

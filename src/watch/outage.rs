@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::may_recover;
-use crate::transport::{REFUSALS_TRANSIENT_FOR, retry_delay};
+use crate::transport::{REJECTIONS_TRANSIENT_FOR, retry_delay};
 
 /// For how long the server may respond with errors of its own, before they are returned. While it does not respond, there is no limit.
 const MAX_SERVER_ERRORS: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ impl Outage {
         }
         let limit = match error.kind() {
             // Other calls may accept the token, so that the error stays transient.
-            ErrorKind::Unauthenticated => Some(REFUSALS_TRANSIENT_FOR),
+            ErrorKind::Unauthenticated => Some(REJECTIONS_TRANSIENT_FOR),
             _ if error.is_transient() => None,
             _ => Some(MAX_SERVER_ERRORS),
         };
@@ -106,11 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_the_token_do_not_count_as_errors_of_the_server() {
+    fn rejections_of_the_token_do_not_count_as_errors_of_the_server() {
         let (mut outage, start) = (Outage::default(), Instant::now());
-        let refused = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        let rejected = Error::new(ErrorKind::Unauthenticated, "no").transient();
         let error = Error::new(ErrorKind::Server, "broken");
-        assert!(outage.failed(start, &refused, 1.0).is_some());
+        assert!(outage.failed(start, &rejected, 1.0).is_some());
         assert!(outage.failed(start + Duration::from_secs(90), &error, 1.0).is_some());
         assert!(outage.failed(start + Duration::from_secs(151), &error, 1.0).is_none());
     }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn permanent_errors_are_the_end() {
-        let error = Error::new(ErrorKind::Unauthenticated, "refused");
+        let error = Error::new(ErrorKind::Unauthenticated, "rejected");
         assert_eq!(Outage::default().failed(Instant::now(), &error, 1.0), None);
     }
 }

@@ -34,7 +34,7 @@ impl<O> RunHandle<O> {
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
     /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run within 15 seconds.
-    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is refused for five minutes. The server's error if it responds
+    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is rejected for five minutes. The server's error if it responds
     /// with one for a minute, or immediately if it is permanent.
     ///
     /// # Cancel safety

@@ -126,12 +126,12 @@ impl Delivery {
 impl Failures {
     /// Records a failure. Returns whether the message is given up: the engine will never accept it, or has accepted others for a while.
     fn is_final(&mut self, now: Instant, error: &Error, accepted: u64) -> bool {
-        let refused = [ErrorKind::Rejected, ErrorKind::TooLarge, ErrorKind::Closed];
-        if error.is_not_found() || refused.contains(&error.kind()) && !error.is_transient() {
+        let rejected = [ErrorKind::Rejected, ErrorKind::TooLarge, ErrorKind::Closed];
+        if error.is_not_found() || rejected.contains(&error.kind()) && !error.is_transient() {
             return true;
         }
         let accepts_others = self.accepted.replace(accepted).is_some_and(|before| accepted > before);
-        // Other errors are not about the message: a proxy may refuse a token or a path for a while.
+        // Other errors are not about the message: a proxy may reject a token or a path for a while.
         let is_own = matches!(error.kind(), ErrorKind::Server | ErrorKind::Decode) && !error.is_transient();
         if !is_own && !accepts_others {
             self.own_since = None;

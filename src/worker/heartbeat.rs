@@ -27,7 +27,7 @@ const QUEUE_CAPACITY: usize = 16;
 pub(super) enum Heartbeat {
     Accepted,
     /// The engine has seen the stream close, so it must be reopened. With the time when the heartbeat was sent.
-    Refused(Instant),
+    Rejected(Instant),
     /// The engine does not have the worker.
     UnknownWorker,
     Failed(Error),
@@ -134,7 +134,7 @@ async fn send(
         last.set(is_answered(&result));
         let heartbeat = match result {
             Ok(()) => Heartbeat::Accepted,
-            Err(error) if error.kind() == ErrorKind::Rejected => Heartbeat::Refused(sent_at),
+            Err(error) if error.kind() == ErrorKind::Rejected => Heartbeat::Rejected(sent_at),
             Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
             Err(error) => Heartbeat::Failed(error),
         };

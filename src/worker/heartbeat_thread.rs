@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_an_answer() {
+    fn a_rejection_is_an_answer() {
         let failed = |kind| Err(Error::new(kind, "as planned"));
         assert!(
             is_answered(&Ok(()))

@@ -51,7 +51,7 @@ impl Outputs {
             waiting: IdMap::default(),
             count: 0,
             unsent: Arc::clone(&unsent),
-            refused: 0,
+            rejected: 0,
         };
         Self { output, closed: closed.clone(), unsent, task: tokio::spawn(sender.run(closed)) }
     }
@@ -87,7 +87,7 @@ struct Sender {
     count: usize,
     unsent: Arc<AtomicUsize>,
     /// The number of messages since the last accepted one that were lost.
-    refused: u32,
+    rejected: u32,
 }
 
 impl Sender {
@@ -136,12 +136,12 @@ impl Sender {
             }
         }
         let Err(error) = result else {
-            self.refused = 0;
+            self.rejected = 0;
             return;
         };
         telemetry::record(&Measurement::TaskMessageLost);
-        self.refused = self.refused.saturating_add(1);
-        if self.refused <= telemetry::MAX_WARNINGS {
+        self.rejected = self.rejected.saturating_add(1);
+        if self.rejected <= telemetry::MAX_WARNINGS {
             tracing::warn!(run_id = %run, task_id = %task, attempt, %error, "a log line or a chunk of a task was lost");
         } else {
             tracing::debug!(run_id = %run, task_id = %task, attempt, %error, "another log line or chunk of a task was lost");
@@ -286,12 +286,12 @@ mod tests {
             assert_eq!(lines(&calls, task), expected, "{task}");
         }
         // Sixteen at once, and then one at a time.
-        let refused = calls.count("PutLog") - 20 * 90;
-        assert!((20..100).contains(&refused), "{refused}");
+        let rejected = calls.count("PutLog") - 20 * 90;
+        assert!((20..100).contains(&rejected), "{rejected}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_line_that_is_refused_is_lost_alone() {
+    async fn a_line_that_is_rejected_is_lost_alone() {
         let (client, calls) = server_with(1, |elapsed| match elapsed.as_secs() {
             10..20 => Scripted::Status(3),
             _ => Scripted::empty(),

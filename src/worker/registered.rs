@@ -73,7 +73,7 @@ pub(super) fn tasks(
     (workflow, tasks)
 }
 
-/// Refuses to run beside a workflow whose actions would be the same: the engine lowers them, so that each worker would be given the
+/// Rejects to run beside a workflow whose actions would be the same: the engine lowers them, so that each worker would be given the
 /// other's tasks. Only REST lists workflows, and a worker must be able to start without it: then
 /// [`is_own`](RegisteredWorkflow::is_own) finds out when such a task comes.
 pub(super) async fn check_names(client: &Client, workflows: &[Arc<RegisteredWorkflow>]) -> Result<()> {

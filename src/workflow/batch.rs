@@ -55,7 +55,7 @@ where
     ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
     ///   [`Context::attempt`] counts only the attempts of the task that were assigned to this worker. Therefore, [`Context::run_many`] starts
     ///   the children of an attempt with a call for each, as in a retry.
-    /// - Runs of another workflow whose name differs only in case, and which was stored while the worker ran, are refused by other tasks. A
+    /// - Runs of another workflow whose name differs only in case, and which was stored while the worker ran, are rejected by other tasks. A
     ///   batch task runs them, because the engine does not name the workflow of a batch.
     /// - What the function logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
     ///
@@ -104,19 +104,19 @@ where
     }
 
     fn run_batch(&self, attempts: Vec<(&str, Context)>, has_dependents: bool) -> RunningBatch {
-        let (mut items, mut refused) = (Vec::new(), Vec::new());
+        let (mut items, mut rejected) = (Vec::new(), Vec::new());
         for (payload, context) in attempts {
             match input(payload) {
                 Ok(input) => {
                     items.push(BatchItem { input, context });
-                    refused.push(None);
+                    rejected.push(None);
                 }
-                Err(error) => refused.push(Some(error)),
+                Err(error) => rejected.push(Some(error)),
             }
         }
         let count = items.len();
         if count == 0 {
-            return Box::pin(ready(refused.into_iter().flatten().map(Err).collect()));
+            return Box::pin(ready(rejected.into_iter().flatten().map(Err).collect()));
         }
         let result = (self.function)(items);
         Box::pin(async move {
@@ -126,12 +126,12 @@ where
                 Err(error) => fail_all(&error, count),
             };
             let mut outputs = outputs.into_iter().map(|output_of| output(&output_of?, has_dependents));
-            // As many as were not refused.
-            let result = |refused: Option<TaskError>| match refused {
+            // As many as were not rejected.
+            let result = |rejected: Option<TaskError>| match rejected {
                 Some(error) => Err(error),
                 None => outputs.next().unwrap_or_else(|| Err(wrong_count(1, 0))),
             };
-            refused.into_iter().map(result).collect()
+            rejected.into_iter().map(result).collect()
         })
     }
 

@@ -1,4 +1,4 @@
-//! The checks of a definition: all that the engine would refuse, answer with an internal error, or ignore without an error.
+//! The checks of a definition: all that the engine would reject, answer with an internal error, or ignore without an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -111,14 +111,14 @@ impl Definition {
         if !self.options.triggers.has_crons_without_input() {
             return Vec::new();
         }
-        let refused =
+        let rejected =
             self.tasks.iter().filter_map(|node| Some((&node.task.name, node.task.handler.empty_input_error()?)));
         let problem = |(name, error)| {
             format!(
                 "cron: expected cron_input, or an input type that deserializes from {{}}, got that of task {name:?}: {error}"
             )
         };
-        refused.map(problem).collect()
+        rejected.map(problem).collect()
     }
 
     fn condition_problems(&self) -> Vec<String> {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dag_that_the_engine_would_refuse_is_refused_with_all_reasons() {
+    fn a_dag_that_the_engine_would_reject_is_rejected_with_all_reasons() {
         let fine: Workflow<()> =
             Workflow::new("fine").task_after(&task("b"), ["a"]).task(&task("a")).on_failure(&task("tidy"));
         assert!(Definition::from(&fine).problems().is_empty(), "parents may be named before they are defined");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_that_have_no_effect_are_refused() {
+    fn conditions_that_have_no_effect_are_rejected() {
         let waiting = task("b").wait_for(Condition::event("k"));
         let single = "task \"b\": conditions: expected a workflow with several tasks, or with an on-failure task, got a single task: the \
                       engine would never create its runs";

@@ -37,7 +37,7 @@ impl<I, O> Task<I, O> {
     /// it has its own `skip_if` condition on a parent. [`Context::was_skipped`](crate::Context::was_skipped) returns whether a parent was skipped.
     ///
     /// A sleep or an event in `skip_if` requires a sleep or an event in [`wait_for`](Self::wait_for): otherwise the task would never run.
-    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses it.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) rejects it.
     ///
     /// ```
     /// use hatchet::workflow::Condition;
@@ -56,7 +56,7 @@ impl<I, O> Task<I, O> {
     /// alternatives. The tasks after it are cancelled, too, and the run ends as cancelled, without an error message. Other tasks continue.
     ///
     /// A sleep or an event in `cancel_if` requires a sleep or an event in [`wait_for`](Self::wait_for): otherwise the task would never run.
-    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses it.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) rejects it.
     #[must_use]
     pub fn cancel_if(self, condition: Condition) -> Self {
         self.with_conditions(|conditions| conditions.cancel_if.push(condition))

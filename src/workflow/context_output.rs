@@ -15,7 +15,7 @@ use crate::model::{ChunkContent, LogLevel};
 use crate::sync::lock;
 use crate::telemetry::{self, Measurement};
 
-/// The maximum length of a log line in characters. The engine refuses longer ones.
+/// The maximum length of a log line in characters. The engine rejects longer ones.
 const MAX_LINE_CHARS: usize = 10_000;
 /// The size of the longest line, its ids and its timestamp.
 const MAX_LINE_BYTES: usize = 64 << 10;

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_without_effect_are_refused() {
+    fn defaults_without_effect_are_rejected() {
         let flow = |defaults| {
             Definition::from(&Workflow::<()>::new("flow").task(&task("a")).task_defaults(defaults)).problems()
         };

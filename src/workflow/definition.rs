@@ -79,7 +79,7 @@ impl Definition {
         self.tasks.iter().any(|node| node.parents.iter().any(|parent| parent == task))
     }
 
-    /// The options that older engines refuse, or ignore without an error.
+    /// The options that older engines reject, or ignore without an error.
     pub(super) fn requirements(&self) -> Vec<Requirement> {
         let named = |kind: &str, name: &str, options: Vec<(String, EngineVersion)>| {
             let option = |(option, version)| Requirement { option: format!("{kind} {name:?}: {option}"), version };

@@ -270,8 +270,8 @@ mod tests {
         let anyhow = || -> TaskResult<()> { Ok(Err(anyhow::Error::new(error()).context("outermost"))?) };
         let text = || -> TaskResult<()> { Ok(Err("a string")?) };
         let own = || -> TaskResult<()> {
-            let refused: TaskResult<()> = Err(TaskError::non_retryable("own"));
-            refused?;
+            let rejected: TaskResult<()> = Err(TaskError::non_retryable("own"));
+            rejected?;
             Ok(())
         };
         let io = || -> TaskResult<()> { Ok(Err(std::io::Error::other("inner"))?) };

@@ -45,7 +45,7 @@ impl TaskOptions {
         (self.timeout.unwrap_or(DEFAULT_TIMEOUT), self.schedule_timeout.unwrap_or(DEFAULT_SCHEDULE_TIMEOUT))
     }
 
-    /// What the engine would refuse or ignore. The conditions are checked with the parents.
+    /// What the engine would reject or ignore. The conditions are checked with the parents.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if i32::try_from(self.max_retries()).is_err() {
@@ -125,7 +125,7 @@ impl TaskOptions {
     }
 }
 
-/// What the engine would refuse about a backoff.
+/// What the engine would reject about a backoff.
 pub(super) fn backoff_problems((factor, max_delay): (f32, Duration)) -> Vec<String> {
     let mut problems = Vec::new();
     if !(1.0..=1000.0).contains(&factor) {
@@ -213,7 +213,7 @@ impl<I, O> Task<I, O> {
     }
 
     /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1.
-    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task that requests more slots of a type than the worker has. A
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) rejects a task that requests more slots of a type than the worker has. A
     /// worker without slots of that type never gets the task, and runs the others of a workflow.
     ///
     /// ```

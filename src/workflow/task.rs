@@ -51,14 +51,14 @@ where
     /// Creates a task with this name and this function.
     ///
     /// The input type must deserialize from a JSON object, or be `()`, because the engine stores no other inputs.
-    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses a task with another input type. The output can be any type that
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) rejects a task with another input type. The output can be any type that
     /// serde serializes. To start runs of the task, the input must also be [`Serialize`] and the output [`DeserializeOwned`].
     ///
     /// An output must not contain NaN, infinities or U+0000; otherwise the task fails. If other tasks of a workflow receive the output,
     /// it must not contain integers beyond ±2^53 either, because the engine passes numbers on as doubles.
     ///
     /// A name consists of one or more ASCII letters, digits, `.`, `-` and `_`.
-    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) refuses other names.
+    /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) rejects other names.
     pub fn new<F, R>(name: impl Into<String>, function: F) -> Self
     where
         F: Fn(I, Context) -> R + Send + Sync + 'static,

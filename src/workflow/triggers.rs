@@ -44,7 +44,7 @@ impl Triggers {
         !self.crons.is_empty() && self.cron_input.is_none()
     }
 
-    /// What the engine would refuse, or answer with an internal error.
+    /// What the engine would reject, or answer with an internal error.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (at, key) in self.events.iter().enumerate() {

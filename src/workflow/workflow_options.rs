@@ -33,7 +33,7 @@ impl WorkflowOptions {
         own.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).chain(self.triggers.names()).collect()
     }
 
-    /// What the engine would refuse, or answer with an internal error.
+    /// What the engine would reject, or answer with an internal error.
     pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = self.triggers.problems();
         problems.extend(self.concurrency.iter().flat_map(Concurrency::problems));
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invalid_tags_and_limits_are_refused() {
+    fn invalid_tags_and_limits_are_rejected() {
         let task: Task<(), ()> = Task::new("work", async |(): (), _: Context| Ok(()));
         assert_eq!(
             Definition::from(&task.clone().default_metadata("a:b", "x")).problems(),

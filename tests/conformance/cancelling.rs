@@ -151,8 +151,8 @@ async fn x6_details_contain_the_reason_and_the_requester(setup: Setup) {
     other.cancel().send().await.unwrap();
     assert_eq!(other.details().await.unwrap().cancellation(), None);
     let long = "x".repeat(4001);
-    for refused in [run.cancel().reason(""), run.cancel().reason(&long), run.cancel().by("a\0b")] {
-        assert_eq!(refused.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    for rejected in [run.cancel().reason(""), run.cancel().reason(&long), run.cancel().by("a\0b")] {
+        assert_eq!(rejected.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     worker.shutdown().await;
 }

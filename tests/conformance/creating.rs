@@ -18,7 +18,7 @@ rows! {
     c10_details_have_created_started_and_finished_times,
     c11_unknown_workflows_are_reported,
     c11_runs_that_are_never_created_are_reported,
-    c12_invalid_input_is_refused_without_a_request,
+    c12_invalid_input_is_rejected_without_a_request,
 }
 
 async fn c1_a_trigger_creates_a_run_and_returns_its_id_immediately(setup: Setup) {
@@ -148,14 +148,14 @@ async fn c11_runs_that_are_never_created_are_reported(setup: Setup) {
     }
 }
 
-async fn c12_invalid_input_is_refused_without_a_request(setup: Setup) {
+async fn c12_invalid_input_is_rejected_without_a_request(setup: Setup) {
     let task = double(setup.name("double"));
     setup.worker(&task).await.shutdown().await;
     let any: WorkflowRef<Value, Doubled> = WorkflowRef::new(task.name());
     let hatchet = &setup.hatchet;
     let valid = json!({"n": 1});
     let list = async |size| hatchet.runs(setup.window()).page(size).await;
-    let refusals = [
+    let rejections = [
         (
             hatchet.run(&any, &json!(["n"])).start().await.unwrap_err(),
             "invalid input: expected a JSON object, got [\"n\"]",
@@ -179,7 +179,7 @@ async fn c12_invalid_input_is_refused_without_a_request(setup: Setup) {
         (list(0).await.unwrap_err(), "invalid page size: expected 1 to 1000, got 0"),
         (list(1001).await.unwrap_err(), "invalid page size: expected 1 to 1000, got 1001"),
     ];
-    for (error, text) in refusals {
+    for (error, text) in rejections {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
         assert!(error.to_string().contains(text), "expected {text:?}, got {error}");
         assert!(error.has_no_side_effects(), "{error}");

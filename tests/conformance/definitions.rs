@@ -23,8 +23,8 @@ rows! {
     w4_a_non_retryable_error_ends_the_run,
     w4_a_workflow_has_defaults_for_its_tasks,
     w10_filters_of_the_definition_select_events,
-    w14_definitions_are_refused_with_all_reasons,
-    w14_options_that_the_engine_ignores_are_refused,
+    w14_definitions_are_rejected_with_all_reasons,
+    w14_options_that_the_engine_ignores_are_rejected,
     c8_default_metadata_is_added_to_runs,
 }
 
@@ -214,7 +214,7 @@ async fn w10_filters_of_the_definition_select_events(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn w14_definitions_are_refused_with_all_reasons(setup: Setup) {
+async fn w14_definitions_are_rejected_with_all_reasons(setup: Setup) {
     let (a, b) = (double("a".into()).backoff(2.0, Duration::from_secs(1)), double("b".into()).slots(0));
     let c = double("c".into()).wait_for(Condition::event("k:*")).rate_limit(RateLimit::new(""));
     let flow = Workflow::<Number>::new(setup.name("flow"))
@@ -251,7 +251,7 @@ async fn w14_definitions_are_refused_with_all_reasons(setup: Setup) {
     assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
 }
 
-async fn w14_options_that_the_engine_ignores_are_refused(setup: Setup) {
+async fn w14_options_that_the_engine_ignores_are_rejected(setup: Setup) {
     let limit = Concurrency::new("'all'", ConcurrencyStrategy::GroupRoundRobin).max_runs_expression("input.n");
     let task = double(setup.name("double")).concurrency(limit);
     let started = setup.hatchet.worker(setup.name("worker")).register(&task).build().unwrap().start().await;

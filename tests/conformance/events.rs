@@ -19,7 +19,7 @@ rows! {
     c6_details_contain_the_event_that_started_a_run,
     q4_runs_are_found_by_their_event,
     c9_events_have_the_namespace,
-    c12_invalid_events_are_refused_without_a_request,
+    c12_invalid_events_are_rejected_without_a_request,
     w10_wildcards_in_the_definition_start_runs,
 }
 
@@ -175,10 +175,10 @@ async fn c9_events_have_the_namespace(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn c12_invalid_events_are_refused_without_a_request(setup: Setup) {
+async fn c12_invalid_events_are_rejected_without_a_request(setup: Setup) {
     let hatchet = &setup.hatchet;
     let (key, valid) = (setup.name("k"), json!({}));
-    let refusals = [
+    let rejections = [
         (
             hatchet.push("", &valid).send().await.unwrap_err(),
             "invalid event key: expected at least one character, got an empty string",
@@ -194,7 +194,7 @@ async fn c12_invalid_events_are_refused_without_a_request(setup: Setup) {
         (hatchet.push(&key, &valid).metadata("hatchet__event_id", "x").send().await.unwrap_err(), "invalid metadata: "),
         (hatchet.push_many("", [&valid]).send().await.unwrap_err(), "invalid event key"),
     ];
-    for (error, text) in refusals {
+    for (error, text) in rejections {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::TooLarge), "{error:?}");
         assert!(error.to_string().contains(text) && error.has_no_side_effects(), "expected {text:?}, got {error}");
     }

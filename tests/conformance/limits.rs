@@ -30,7 +30,7 @@ rows! {
     w6_a_key_that_cannot_be_evaluated_fails_the_task,
     w7_static_limits_restore_their_units,
     w7_dynamic_limits_have_their_own_keys,
-    w7_limits_that_do_not_exist_are_refused,
+    w7_limits_that_do_not_exist_are_rejected,
 }
 
 /// The text of a run that a limit cancels.
@@ -413,7 +413,7 @@ async fn w7_dynamic_limits_have_their_own_keys(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn w7_limits_that_do_not_exist_are_refused(setup: Setup) {
+async fn w7_limits_that_do_not_exist_are_rejected(setup: Setup) {
     let key = setup.name("nothing");
     let task = echo(setup.name("echo")).rate_limit(RateLimit::new(&key));
     let worker = || setup.hatchet.worker(setup.name("worker")).register(&task).build().unwrap();

@@ -141,7 +141,7 @@ async fn c7_the_same_key_is_the_same_child(setup: Setup) {
     let run = setup.hatchet.run(&parent, &Number { n: 0 }).start().await.unwrap();
     let Children { ids } = run.result().await.unwrap();
     assert_eq!((ids[0] == ids[2], ids[0] == ids[1]), (true, false));
-    // A child key is refused without a parent.
+    // A child key is rejected without a parent.
     let error = setup.hatchet.run(&child, &Number { n: 1 }).child_key("one").start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     worker.shutdown().await;
@@ -231,7 +231,7 @@ async fn q8_runs_are_found_by_parent_and_by_worker(setup: Setup) {
     let by_worker = setup.hatchet.runs(RunFilter::new(setup.window()).worker(worker.id())).page(10).await.unwrap_err();
     let by_parent = setup.hatchet.tasks(RunFilter::new(setup.window()).parent(run.id())).page(10).await.unwrap_err();
     for error in [by_worker, by_parent] {
-        assert_eq!(error.kind(), ErrorKind::InvalidInput, "filters that the engine ignores are refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "filters that the engine ignores are rejected");
     }
     worker.shutdown().await;
 }

@@ -264,8 +264,8 @@ async fn b8_bulk_collisions_name_the_existing_run(setup: Setup) {
     }
     let existing = |at: usize| runs[at].as_ref().unwrap_err().existing_run_id();
     assert_eq!(existing(1), Some(held.id()));
-    let (started, refused) = if ids[0].is_some() { (0, 3) } else { (3, 0) };
-    assert_eq!(existing(refused), ids[started]);
+    let (started, rejected) = if ids[0].is_some() { (0, 3) } else { (3, 0) };
+    assert_eq!(existing(rejected), ids[started]);
     assert_eq!((existing(6), ids[6]), (ids[5], None));
     let error = runs[4].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);

@@ -204,7 +204,7 @@ async fn p7_waits_return_the_new_attempt(setup: Setup) {
         assert!(before.outcome.is_none(), "the replay has not ended");
         assert_eq!(again.run.result().await.unwrap(), attempt);
     }
-    // A replay of a run that has not ended is refused.
+    // A replay of a run that has not ended is rejected.
     let again = run.replay().send().await.unwrap();
     let error = run.replay().send().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RunState);

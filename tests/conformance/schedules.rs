@@ -19,7 +19,7 @@ rows! {
     c3_dropped_crons_are_detected,
     c3_each_cron_of_a_definition_has_its_own_runs,
     c9_schedules_and_crons_have_the_namespace,
-    c12_invalid_crons_are_refused_without_a_request,
+    c12_invalid_crons_are_rejected_without_a_request,
     w10_a_cron_in_the_definition_starts_runs,
 }
 
@@ -183,7 +183,7 @@ async fn c3_a_cron_starts_runs_until_it_is_paused_or_deleted(setup: Setup) {
     cron.resume().send().await.unwrap();
     runs(&cron, setup.window(), paused + 1).await;
 
-    // A cron with the same name and expression is refused. Another expression is accepted.
+    // A cron with the same name and expression is rejected. Another expression is accepted.
     let error =
         setup.hatchet.cron(&task, &Number { n: 3 }, CronSpec::new("often", "*/2 * * * * *")).send().await.unwrap_err();
     assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
@@ -236,7 +236,7 @@ async fn c9_schedules_and_crons_have_the_namespace(setup: Setup) {
     cron.delete().send().await.unwrap();
 }
 
-async fn c12_invalid_crons_are_refused_without_a_request(setup: Setup) {
+async fn c12_invalid_crons_are_rejected_without_a_request(setup: Setup) {
     let (hatchet, task) = (&setup.hatchet, double(setup.name("double")));
     let input = Number { n: 1 };
     for (error, text) in [

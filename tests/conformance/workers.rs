@@ -14,7 +14,7 @@ rows! {
     w15_panics_fail_the_task_and_not_the_worker,
     b11_shutdown_reports_all_attempts,
     w21_a_worker_whose_client_is_closed_ends_with_the_reason,
-    w24_the_delay_of_a_retry_is_applied_or_refused,
+    w24_the_delay_of_a_retry_is_applied_or_rejected,
 }
 
 /// A type whose serialization panics.
@@ -91,7 +91,7 @@ async fn w21_a_worker_whose_client_is_closed_ends_with_the_reason(setup: Setup) 
 }
 
 /// A delay of one second is applied by new engines. With an older one, the attempt fails and is not retried.
-async fn w24_the_delay_of_a_retry_is_applied_or_refused(setup: Setup) {
+async fn w24_the_delay_of_a_retry_is_applied_or_rejected(setup: Setup) {
     let task: Task<Number, u32> =
         Task::new(setup.name("task"), async |_: Number, context: Context| match context.attempt() {
             1 => Err(TaskError::retry_after("overloaded", Duration::from_secs(1))),

@@ -56,7 +56,7 @@ async fn a_start_with_a_key_is_repeated_until_it_is_known() {
     let day = 24 * 3600 * SECOND;
     let task = setup.task.clone().idempotency(Idempotency::for_time("'slow:' + additional_metadata.key", day));
     setup.hatchet.worker("keyed").register(&task).build().unwrap().start().await.unwrap().shutdown().await;
-    for (number, fault) in [Fault::LoseResponse, Fault::RefuseGrpc(UNAVAILABLE)].into_iter().enumerate() {
+    for (number, fault) in [Fault::LoseResponse, Fault::RejectGrpc(UNAVAILABLE)].into_iter().enumerate() {
         setup.engine.faults().inject_times("TriggerWorkflow", fault, 3).unwrap();
         let run = setup.hatchet.run(&task, &()).metadata("key", number.to_string());
         let run = run.start_or_existing().await.unwrap();
@@ -87,7 +87,7 @@ async fn tasks_survive_the_interruption_of_their_workers_stream() {
 #[tokio::test(start_paused = true)]
 async fn reports_are_retried_and_count_once() {
     let (setup, worker) = setup().await;
-    for fault in [Fault::RefuseGrpc(INTERNAL), Fault::RefuseGrpc(UNAVAILABLE), Fault::LoseResponse] {
+    for fault in [Fault::RejectGrpc(INTERNAL), Fault::RejectGrpc(UNAVAILABLE), Fault::LoseResponse] {
         let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
         sleep(5 * SECOND).await;
         setup.engine.faults().inject_times("SendStepActionEvent", fault.clone(), 3).unwrap();
@@ -107,7 +107,7 @@ async fn lost_heartbeats_do_not_end_a_task() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     // The engine reassigns tasks after 30 seconds without an accepted heartbeat. This is a little less.
-    setup.engine.faults().inject_times("Heartbeat", Fault::RefuseGrpc(UNAVAILABLE), 12).unwrap();
+    setup.engine.faults().inject_times("Heartbeat", Fault::RejectGrpc(UNAVAILABLE), 12).unwrap();
     assert_eq!(run.result().await.unwrap(), 1);
     sleep(30 * SECOND).await;
     assert_eq!(setup.engine.faults().planned(), 0);
@@ -163,7 +163,7 @@ async fn the_effect_of_a_cancel_depends_on_the_observed_status() {
 
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     sleep(SECOND).await;
-    setup.engine.faults().inject("CancelTasks", Fault::RefuseGrpc(INTERNAL)).unwrap();
+    setup.engine.faults().inject("CancelTasks", Fault::RejectGrpc(INTERNAL)).unwrap();
     let effect = run.cancel().within(3 * SECOND).send().await.unwrap().effect;
     assert!(matches!(effect, Effect::NoEffect(RunStatus::Running)), "{effect}");
     assert_eq!(run.result().await.unwrap(), 1);
@@ -204,7 +204,7 @@ async fn lost_replays_are_sent_three_times() {
         run.result().await.unwrap();
     }
     let both = || setup.hatchet.replay_many(runs.iter().map(hatchet::RunHandle::id));
-    setup.engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(INTERNAL), 3).unwrap();
+    setup.engine.faults().inject_times("ReplayTasks", Fault::RejectGrpc(INTERNAL), 3).unwrap();
     let start = Instant::now();
     for report in both().send().await.unwrap() {
         assert!(matches!(report.effect, Effect::NoEffect(RunStatus::Completed)), "{}", report.effect);
@@ -213,7 +213,7 @@ async fn lost_replays_are_sent_three_times() {
     assert!(waited > 45 * SECOND && waited < 50 * SECOND, "{waited:?}: three times 15 seconds");
     assert_eq!(setup.engine.faults().planned(), 0);
 
-    setup.engine.faults().inject_times("ReplayTasks", Fault::RefuseGrpc(INTERNAL), 2).unwrap();
+    setup.engine.faults().inject_times("ReplayTasks", Fault::RejectGrpc(INTERNAL), 2).unwrap();
     assert!(both().send().await.unwrap().iter().all(hatchet::model::RunReport::is_applied));
     assert_eq!(setup.engine.faults().planned(), 0);
     assert_eq!(setup.started.load(SeqCst), 4, "each run was replayed once");
@@ -232,7 +232,7 @@ async fn replays_without_an_observed_status_have_an_unknown_effect() {
         setup
             .engine
             .faults()
-            .inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RefuseRest(500), 1000)
+            .inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RejectRest(500), 1000)
             .unwrap();
     };
     let (reports, ()) = tokio::join!(setup.hatchet.replay_many([run.id()]).send(), failing);
@@ -250,7 +250,7 @@ async fn crons_are_missing_only_if_the_list_lacks_them() {
     let cron = setup.hatchet.cron(&setup.task, &(), CronSpec::new("daily", "0 9 * * *")).send().await.unwrap();
     let route = "/api/v1/tenants/{tenant}/workflows/crons/{cron}";
     for method in ["PATCH", "DELETE"] {
-        setup.engine.faults().inject(&format!("{method} {route}"), Fault::RefuseRest(500)).unwrap();
+        setup.engine.faults().inject(&format!("{method} {route}"), Fault::RejectRest(500)).unwrap();
     }
     for error in [cron.pause().send().await.unwrap_err(), cron.delete().send().await.unwrap_err()] {
         assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, false), "{error}");
@@ -258,10 +258,10 @@ async fn crons_are_missing_only_if_the_list_lacks_them() {
     assert_eq!(setup.engine.faults().planned(), 0);
     // The list contains the cron with all details. If the list fails too, the first error is returned.
     let list = "GET /api/v1/tenants/{tenant}/workflows/crons";
-    setup.engine.faults().inject(&format!("GET {route}"), Fault::RefuseRest(500)).unwrap();
+    setup.engine.faults().inject(&format!("GET {route}"), Fault::RejectRest(500)).unwrap();
     assert_eq!(cron.details().await.unwrap().id, cron.id());
-    setup.engine.faults().inject(&format!("GET {route}"), Fault::RefuseRest(500)).unwrap();
-    setup.engine.faults().inject(list, Fault::RefuseRest(500)).unwrap();
+    setup.engine.faults().inject(&format!("GET {route}"), Fault::RejectRest(500)).unwrap();
+    setup.engine.faults().inject(list, Fault::RejectRest(500)).unwrap();
     assert_eq!(cron.details().await.unwrap_err().kind(), ErrorKind::Server);
     assert_eq!(setup.engine.faults().planned(), 0);
 
@@ -282,7 +282,7 @@ async fn failed_lookups_have_no_side_effects() {
     let other_client = setup.engine.client_with(hatchet::Config::builder()).unwrap();
     let (workflows, run_details) = ("GET /api/v1/tenants/{tenant}/workflows", "GET /api/v1/stable/workflow-runs/{run}");
     for route in [workflows, run_details] {
-        setup.engine.faults().inject_times(route, Fault::RefuseRest(503), 1000).unwrap();
+        setup.engine.faults().inject_times(route, Fault::RejectRest(503), 1000).unwrap();
     }
     let of_workflow = hatchet::RunFilter::new(hatchet::model::Window::all()).workflow(setup.task.name());
     for error in [
@@ -338,7 +338,7 @@ async fn details_contain_a_reason_that_is_written_during_the_fetch() {
 async fn a_cancellation_writes_its_reason_although_a_call_fails() {
     let (setup, worker) = setup().await;
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
-    setup.engine.faults().inject_times("PutLog", Fault::RefuseGrpc(UNAVAILABLE), 2).unwrap();
+    setup.engine.faults().inject_times("PutLog", Fault::RejectGrpc(UNAVAILABLE), 2).unwrap();
     let report = run.cancel().reason("a bad deploy").send().await.unwrap();
     assert_eq!(report.effect, Effect::Applied);
     let details = run.details().await.unwrap();
@@ -354,7 +354,7 @@ async fn permanent_errors_end_the_observation_of_a_cancel() {
     let expired = async {
         // Between the fetch before the cancellation, and the fetches after it.
         sleep(SECOND / 2).await;
-        setup.engine.faults().inject_times("GetRunDetails", Fault::RefuseGrpc(PERMISSION_DENIED), 1000).unwrap();
+        setup.engine.faults().inject_times("GetRunDetails", Fault::RejectGrpc(PERMISSION_DENIED), 1000).unwrap();
     };
     let start = Instant::now();
     let (reports, ()) = tokio::join!(setup.hatchet.cancel_many([run.id()]).send(), expired);
@@ -380,14 +380,14 @@ async fn requests_have_their_own_deadline_and_retries() {
     assert_eq!(watched, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
     let outcome = setup.hatchet.run(&setup.task, &()).outcome().await.unwrap();
     assert_eq!(outcome.to_string(), "completed");
-    faults.inject("TriggerWorkflow", Fault::RefuseGrpc(PERMISSION_DENIED)).unwrap();
-    let mut refused = setup.hatchet.run(&setup.task, &()).watch();
-    assert_eq!(refused.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unauthenticated);
-    assert!(refused.next().await.is_none());
+    faults.inject("TriggerWorkflow", Fault::RejectGrpc(PERMISSION_DENIED)).unwrap();
+    let mut rejected = setup.hatchet.run(&setup.task, &()).watch();
+    assert_eq!(rejected.next().await.unwrap().unwrap_err().kind(), ErrorKind::Unauthenticated);
+    assert!(rejected.next().await.is_none());
 
     let run = setup.hatchet.run(&setup.task, &()).start().await.unwrap();
     for (policy, expected) in [(RetryPolicy::none(), 1), (RetryPolicy::max_retries(2), 3)] {
-        faults.inject_times("GetRunDetails", Fault::RefuseGrpc(UNAVAILABLE), 10).unwrap();
+        faults.inject_times("GetRunDetails", Fault::RejectGrpc(UNAVAILABLE), 10).unwrap();
         let error = run.cancel().retry(policy).send().await.unwrap_err();
         assert_eq!((error.kind(), 10 - faults.planned()), (ErrorKind::Unavailable, expected), "{policy:?}");
         faults.clear();

@@ -229,21 +229,21 @@ async fn each_request_has_its_own_timeout() {
     world.engine.shutdown().await;
 }
 
-/// How many calls of a request are refused, in a world of its own: a client limits the retries of all its requests.
-async fn refused(request: &Request, policy: RetryPolicy) -> usize {
+/// How many calls of a request are rejected, in a world of its own: a client limits the retries of all its requests.
+async fn rejected(request: &Request, policy: RetryPolicy) -> usize {
     let world = world().await;
     let faults = world.engine.faults();
     for call in Faults::calls().filter(|call| !BACKGROUND_CALLS.contains(call)) {
         let is_rest = call.contains(' ');
-        let fault = if is_rest { Fault::RefuseRest(429) } else { Fault::RefuseGrpc(RESOURCE_EXHAUSTED) };
+        let fault = if is_rest { Fault::RejectRest(429) } else { Fault::RejectGrpc(RESOURCE_EXHAUSTED) };
         faults.inject_times(call, fault, 100).unwrap();
     }
     let planned = faults.planned();
     let error = (request.send)(&world, Setting::Retry(policy)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited, "{}", request.method);
-    let refused = planned - faults.planned();
+    let rejected = planned - faults.planned();
     world.engine.shutdown().await;
-    refused
+    rejected
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,8 +251,8 @@ async fn each_request_has_its_own_retry_policy() {
     let mut wrong = Vec::new();
     // What fetches a run repeats its calls by itself.
     for request in requests().iter().filter(|request| request.calls != Calls::UntilConsistent) {
-        let once = refused(request, RetryPolicy::none()).await;
-        let retried = refused(request, RetryPolicy::max_retries(2)).await;
+        let once = rejected(request, RetryPolicy::none()).await;
+        let retried = rejected(request, RetryPolicy::max_retries(2)).await;
         let is_exact = match request.calls {
             Calls::Two => (once, retried) == (2, 6),
             // The first error ends both.

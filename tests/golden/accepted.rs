@@ -55,8 +55,8 @@ async fn unusual_events_are_accepted() {
     assert_eq!(total, 1, "{counts}");
     assert_eq!(setup.rows("stable/tenants/{t}/events?limit=5000").await.len(), 3);
     assert_eq!(setup.rows(&format!("stable/tenants/{{t}}/events?eventIds={id}")).await.len(), 1);
-    let refusal = setup.wire.call("EventsService.ReplaySingleEvent", &json!({"event_id": id})).await.unwrap_err();
-    assert_eq!((refusal.code(), refusal.message()), (Code::Unimplemented, "ReplaySingleEvent is not implemented"));
+    let rejection = setup.wire.call("EventsService.ReplaySingleEvent", &json!({"event_id": id})).await.unwrap_err();
+    assert_eq!((rejection.code(), rejection.message()), (Code::Unimplemented, "ReplaySingleEvent is not implemented"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,8 +100,8 @@ async fn unusual_schedules_are_accepted() {
     let (status, created) = setup.send(Method::POST, &create, Some(json!({ "triggerAt": early }))).await;
     assert_eq!((status, &created["additionalMetadata"]), (200, &Value::Null));
     let by_id = format!("tenants/{{t}}/workflows/{}/scheduled", created["workflowId"].as_str().unwrap());
-    let refused = (400, json!({"errors": [{"description": "workflow not found"}]}));
-    assert_eq!(setup.send(Method::POST, &by_id, Some(json!({ "triggerAt": early }))).await, refused);
+    let rejected = (400, json!({"errors": [{"description": "workflow not found"}]}));
+    assert_eq!(setup.send(Method::POST, &by_id, Some(json!({ "triggerAt": early }))).await, rejected);
     let text = "Additional metadata filters must be in the format key:value.";
     let two_colons = setup.send(Method::GET, "tenants/{t}/workflows/scheduled?additionalMetadata=a:b:c", None).await;
     assert_eq!(two_colons, (400, json!({"errors": [{"description": text}]})));
@@ -142,9 +142,12 @@ async fn unusual_children_are_accepted() {
     let key = |run: &str| action(run).get("child_workflow_key").cloned().unwrap_or_default();
     assert_eq!((key(&plain), key(&keyed)), (Value::Null, json!("k")));
     assert_eq!(action(&alone).get("parent_workflow_run_id").cloned().unwrap_or_default(), Value::Null);
-    let refusal = trigger(json!({"parent_task_run_external_id": ""})).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::InvalidArgument);
-    assert!(refusal.message().ends_with("parentStepRunId must be a valid UUID: invalid UUID length: 0"), "{refusal}");
+    let rejection = trigger(json!({"parent_task_run_external_id": ""})).await.unwrap_err();
+    assert_eq!(rejection.code(), Code::InvalidArgument);
+    assert!(
+        rejection.message().ends_with("parentStepRunId must be a valid UUID: invalid UUID length: 0"),
+        "{rejection}"
+    );
     let unknown = "parent_task_external_id=00000000-0000-4000-8001-000000000001";
     let list = format!("stable/tenants/{{t}}/workflow-runs?since=2000-01-01&only_tasks=false&{unknown}");
     assert_eq!(setup.rows(&list).await, Vec::<Value>::new());
@@ -179,12 +182,16 @@ async fn unusual_definitions_are_accepted() {
         let definition = merged(&workflow(&Value::Null, "other", &Value::Null), &more);
         setup.wire.call("v1.AdminService.PutWorkflow", &definition).await
     };
-    for refused in [
+    for rejected in [
         json!({"default_filters": [filter("true", "no json")]}),
         json!({"cron_triggers": ["0 9 * * *"], "cron_input": "{"}),
     ] {
-        let refusal = put(refused.clone()).await.unwrap_err();
-        assert_eq!((refusal.code(), refusal.message()), (Code::Internal, "An internal error occurred."), "{refused}");
+        let rejection = put(rejected.clone()).await.unwrap_err();
+        assert_eq!(
+            (rejection.code(), rejection.message()),
+            (Code::Internal, "An internal error occurred."),
+            "{rejected}"
+        );
     }
     put(json!({"cron_triggers": ["0 9 * * *"], "cron_input": "[1]"})).await.unwrap();
     put(json!({"idempotency": {"expression": "1", "ttl_ms": 10_000_000_000_000_i64}})).await.unwrap();
@@ -200,12 +207,12 @@ async fn one_of_several_triggers_with_the_same_key_starts_a_run() {
     let setup = setup(json!({"idempotency": {"expression": "input.key", "ttl_ms": 8000}})).await;
     let request = json!({"input": "{\"key\": \"k\"}"});
     let responses = futures_util::future::join_all((0..8).map(|_| setup.trigger(NAME, &request))).await;
-    let (started, refused): (Vec<_>, Vec<_>) = responses.into_iter().partition(Result::is_ok);
+    let (started, rejected): (Vec<_>, Vec<_>) = responses.into_iter().partition(Result::is_ok);
     let [existing] = started.into_iter().map(Result::unwrap).collect::<Vec<_>>().try_into().unwrap();
-    assert_eq!(refused.len(), 7);
-    for refusal in refused.into_iter().map(Result::unwrap_err) {
-        assert_eq!((refusal.code(), refusal.message()), (Code::AlreadyExists, "idempotency key collision"));
-        let details = String::from_utf8_lossy(refusal.details()).into_owned();
+    assert_eq!(rejected.len(), 7);
+    for rejection in rejected.into_iter().map(Result::unwrap_err) {
+        assert_eq!((rejection.code(), rejection.message()), (Code::AlreadyExists, "idempotency key collision"));
+        let details = String::from_utf8_lossy(rejection.details()).into_owned();
         assert!(details.contains(&existing), "{details}");
     }
     sleep(Duration::from_secs(1)).await;
@@ -222,13 +229,13 @@ async fn empty_and_long_keys_are_accepted() {
         let request = json!({"name": NAME, "input": input});
         let run =
             setup.wire.call("WorkflowService.TriggerWorkflow", &request).await.unwrap()["workflow_run_id"].clone();
-        let refusal = setup.wire.call("WorkflowService.TriggerWorkflow", &request).await.unwrap_err();
-        assert_eq!((refusal.code(), refusal.message()), (Code::AlreadyExists, "idempotency key collision"));
+        let rejection = setup.wire.call("WorkflowService.TriggerWorkflow", &request).await.unwrap_err();
+        assert_eq!((rejection.code(), rejection.message()), (Code::AlreadyExists, "idempotency key collision"));
         let v1 = json!({"workflow_name": NAME, "input": bytes(&input)});
         let newer = setup.wire.call("v1.AdminService.TriggerWorkflowRun", &v1).await.unwrap_err();
         assert_eq!(
             (newer.code(), newer.message(), newer.details()),
-            (refusal.code(), refusal.message(), refusal.details())
+            (rejection.code(), rejection.message(), rejection.details())
         );
         sleep(Duration::from_secs(1)).await;
         // Only rows of lists contain the key.

@@ -40,7 +40,7 @@ impl Setup {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_sizes_are_refused() {
+async fn invalid_sizes_are_rejected() {
     let setup = Setup::new(Quirks::all(), 7).await;
     let start = "Validation failed with the following errors:\n0: validation failed on field \
                  'CreateWorkflowVersionOpts.Tasks[0].BatchConfig.";
@@ -57,9 +57,9 @@ async fn invalid_sizes_are_refused() {
             "BatchGroupMaxRuns': on condition 'max' [ 10000 ]: got invalid type\n",
         ),
     ] {
-        let refusal = setup.wire.call("v1.AdminService.PutWorkflow", &batched(&batch)).await.unwrap_err();
-        assert_eq!(refusal.code(), Code::InvalidArgument);
-        assert!(refusal.message().contains(&format!("{start}{problem}")), "{refusal}");
+        let rejection = setup.wire.call("v1.AdminService.PutWorkflow", &batched(&batch)).await.unwrap_err();
+        assert_eq!(rejection.code(), Code::InvalidArgument);
+        assert!(rejection.message().contains(&format!("{start}{problem}")), "{rejection}");
     }
     setup.put(&batched(&json!({"batch_max_size": 100_000, "broadcast_output": true}))).await;
 }

@@ -1,4 +1,4 @@
-//! The table of refused requests, with their codes and texts.
+//! The table of rejected requests, with their codes and texts.
 
 use std::time::Duration;
 
@@ -88,8 +88,8 @@ impl Table {
             (_, "log with 10001 characters") => {
                 // The error quotes the whole line, which is too long for the headers that the client of the recorder accepts.
                 let line = json!({"task_run_external_id": self.compare.name(FIRST_RUN), "message": "x".repeat(10_001)});
-                let refusal = self.setup.wire.call(rpc, &line).await.unwrap_err();
-                assert!(refusal.message().contains("on condition 'max' [ 10000 ]: got 'xxx"), "{refusal}");
+                let rejection = self.setup.wire.call(rpc, &line).await.unwrap_err();
+                assert!(rejection.message().contains("on condition 'max' [ 10000 ]: got 'xxx"), "{rejection}");
                 return row["answer"].clone();
             }
             _ => {}

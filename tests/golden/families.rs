@@ -116,7 +116,7 @@ async fn timings_have_the_requested_depth_and_the_parents() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lists_refuse_invalid_parent_ids() {
+async fn lists_reject_invalid_parent_ids() {
     let (setup, _heard, _) = parent().await;
     let list = format!("stable/tenants/{{t}}/workflow-runs?{ALL_TIME}&only_tasks=false&parent_task_external_id=zz");
     let (status, body) = setup.send(Method::GET, &list, None).await;

@@ -67,7 +67,7 @@ fn actions(received: &Received) -> Vec<(String, bool)> {
 #[tokio::test(start_paused = true)]
 async fn definitions_with_limits_are_checked() {
     let setup = Setup::new(Quirks::all(), 7).await;
-    let refusals = [
+    let rejections = [
         ("limit_strategy", json!("DROP_NEWEST"), "DROP_NEWEST"),
         ("limit_strategy", json!("QUEUE_NEWEST"), "QUEUE_NEWEST"),
         ("limit_strategy", json!(5), "5"),
@@ -77,13 +77,13 @@ async fn definitions_with_limits_are_checked() {
         ("expression", json!("parents.a.x"), "Invalid CEL expression"),
         ("expression", json!(""), "CEL expression is required for concurrency"),
     ];
-    for (field, value, problem) in refusals {
+    for (field, value, problem) in rejections {
         let limit = merged(&limit("CANCEL_NEWEST"), &json!({field: value}));
         let of_workflow = merged(&one(&json!({})), &json!({"concurrency_arr": [limit]}));
         let older = merged(&one(&json!({})), &json!({"concurrency": limit}));
         let of_task = one(&json!({"concurrency": [limit]}));
         for (definition, prefix) in [(of_workflow, ""), (older, ""), (of_task, "Tasks[0].")] {
-            let refusal = setup.wire.call("v1.AdminService.PutWorkflow", &definition).await.unwrap_err();
+            let rejection = setup.wire.call("v1.AdminService.PutWorkflow", &definition).await.unwrap_err();
             let start = "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.";
             let expected = match (field, prefix, value == "") {
                 ("expression", "", true) => problem.to_owned(),
@@ -93,7 +93,7 @@ async fn definitions_with_limits_are_checked() {
                     "{start}{prefix}Concurrency[0].LimitStrategy': on condition 'oneof' [ CANCEL_IN_PROGRESS GROUP_ROUND_ROBIN CANCEL_NEWEST ]: got '{problem}'\n"
                 ),
             };
-            assert_eq!((refusal.code(), refusal.message()), (Code::InvalidArgument, &*expected));
+            assert_eq!((rejection.code(), rejection.message()), (Code::InvalidArgument, &*expected));
         }
     }
     for accepted in [

@@ -29,7 +29,7 @@ mod setup;
 #[path = "../support/mod.rs"]
 mod support;
 mod tokens;
-mod tokens_refused;
+mod tokens_rejected;
 mod triggers;
 mod wire;
 

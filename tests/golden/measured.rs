@@ -65,9 +65,9 @@ async fn bulks_and_pages_may_have_more_than_a_thousand_runs() {
 #[tokio::test(start_paused = true)]
 async fn invalid_elements_fail_the_bulk_and_unknown_names_do_not() {
     let setup = setup().await;
-    let refusal =
+    let rejection =
         setup.bulk(vec![one(), json!({"name": NAME, "input": "{}", "priority": 9}), one()]).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::InvalidArgument);
+    assert_eq!(rejection.code(), Code::InvalidArgument);
     let ids = setup.bulk(vec![one(), json!({"name": "no-such", "input": "{}"})]).await.unwrap();
     sleep(Duration::from_secs(1)).await;
     let rows = setup.listed(ALL_TIME).await;
@@ -84,8 +84,8 @@ async fn runs_that_are_never_created_have_no_events() {
     let results = setup.wire.results();
     results.subscribe(&json!({"workflow_run_id": missing}));
     let log = json!({"task_run_external_id": missing, "message": "x"});
-    let refusal = setup.wire.call("EventsService.PutLog", &log).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::NotFound);
+    let rejection = setup.wire.call("EventsService.PutLog", &log).await.unwrap_err();
+    assert_eq!(rejection.code(), Code::NotFound);
     let start = Instant::now();
     let events = setup.wire.listen("Dispatcher.SubscribeToWorkflowEvents", &json!({"workflow_run_id": missing}));
     sleep(Duration::from_secs(120)).await;

@@ -9,9 +9,9 @@ use super::recording::workflow;
 use super::setup::Setup;
 
 async fn assert_not_implemented(setup: &Setup, rpc: &str, request: &Value) {
-    let refusal = setup.wire.call(rpc, request).await.expect_err(rpc);
-    assert_eq!(refusal.code(), Code::Unimplemented, "{rpc}: {refusal}");
-    assert!(refusal.message().starts_with("the embedded engine does not implement "), "{rpc}: {refusal}");
+    let rejection = setup.wire.call(rpc, request).await.expect_err(rpc);
+    assert_eq!(rejection.code(), Code::Unimplemented, "{rpc}: {rejection}");
+    assert!(rejection.message().starts_with("the embedded engine does not implement "), "{rpc}: {rejection}");
 }
 
 #[tokio::test(start_paused = true)]

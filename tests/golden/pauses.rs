@@ -134,11 +134,11 @@ async fn a_task_takes_the_slots_that_it_requests() {
     ] {
         let task = json!({"readable_id": "work", "action": "fx:work", "slot_requests": requests});
         let definition = json!({"name": NAME, "tasks": [task]});
-        let refusal = setup.wire.call("v1.AdminService.PutWorkflow", &definition).await.unwrap_err();
+        let rejection = setup.wire.call("v1.AdminService.PutWorkflow", &definition).await.unwrap_err();
         let text = format!(
             "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.Tasks[0].{problem}\n"
         );
-        assert_eq!((refusal.code(), refusal.message()), (Code::InvalidArgument, &*text));
+        assert_eq!((rejection.code(), rejection.message()), (Code::InvalidArgument, &*text));
     }
 }
 
@@ -165,11 +165,14 @@ async fn a_released_slot_is_not_free_before_the_end() {
         assert_eq!(setup.both(&other).await, same("RUNNING"));
         assert_eq!(received.messages().len(), 2);
         for task in [&run, "1c2d3e4f-0000-4000-8000-000000000001"] {
-            let refusal = setup.release(task).await.unwrap_err();
-            assert_eq!((refusal.code(), refusal.message()), (Code::NotFound, &*format!("task run not found: {task}")));
+            let rejection = setup.release(task).await.unwrap_err();
+            assert_eq!(
+                (rejection.code(), rejection.message()),
+                (Code::NotFound, &*format!("task run not found: {task}"))
+            );
         }
-        let refusal = setup.release("zz").await.unwrap_err();
+        let rejection = setup.release("zz").await.unwrap_err();
         let text = "invalid task external run id zz: invalid UUID length: 2";
-        assert_eq!((refusal.code(), refusal.message()), (Code::InvalidArgument, text));
+        assert_eq!((rejection.code(), rejection.message()), (Code::InvalidArgument, text));
     }
 }

@@ -36,9 +36,9 @@ impl Setup {
         self.wire.call("WorkflowService.PutRateLimit", &request).await.unwrap();
     }
 
-    async fn refusal(&self, rpc: &str, request: &Value) -> (Code, String) {
-        let refusal = self.wire.call(rpc, request).await.unwrap_err();
-        (refusal.code(), refusal.message().to_owned())
+    async fn rejection(&self, rpc: &str, request: &Value) -> (Code, String) {
+        let rejection = self.wire.call(rpc, request).await.unwrap_err();
+        (rejection.code(), rejection.message().to_owned())
     }
 
     async fn start_with(&self, input: Value) -> String {
@@ -65,10 +65,10 @@ impl Setup {
 async fn limits_are_put_listed_and_deleted() {
     let setup = setup(Quirks::all()).await;
     let put = "WorkflowService.PutRateLimit";
-    let refused = setup.refusal(put, &json!({"key": "", "limit": 1})).await;
-    assert_eq!(refused, (Code::InvalidArgument, "key is required".into()));
-    let refused = setup.refusal(put, &json!({"key": "k", "limit": 1, "duration": 9})).await;
-    assert_eq!(refused, (Code::Internal, "An internal error occurred.".into()));
+    let rejected = setup.rejection(put, &json!({"key": "", "limit": 1})).await;
+    assert_eq!(rejected, (Code::InvalidArgument, "key is required".into()));
+    let rejected = setup.rejection(put, &json!({"key": "k", "limit": 1, "duration": 9})).await;
+    assert_eq!(rejected, (Code::Internal, "An internal error occurred.".into()));
     let windows = ["SECOND", "MINUTE", "HOUR", "DAY", "WEEK", "MONTH", "YEAR"];
     for (window, limit) in windows.into_iter().zip([-1, 0, i32::MAX, 1, 2, 3, 4]) {
         setup.put_limit(window, limit, window).await;
@@ -102,11 +102,11 @@ async fn definitions_with_rate_limits_are_checked() {
     let setup = setup(Quirks::all()).await;
     let put = "v1.AdminService.PutWorkflow";
     let internal = (Code::Internal, "An internal error occurred.".to_owned());
-    assert_eq!(setup.refusal(put, &workflow(&json!({"key": "never-put"}))).await, internal);
+    assert_eq!(setup.rejection(put, &workflow(&json!({"key": "never-put"}))).await, internal);
     setup.put_limit("k", 1, "MINUTE").await;
     let mut twice = workflow(&json!({"key": "k"}));
     twice["tasks"][0]["rate_limits"] = json!([{"key": "k"}, {"key": "k"}]);
-    assert_eq!(setup.refusal(put, &twice).await, internal);
+    assert_eq!(setup.rejection(put, &twice).await, internal);
     let field = |name: &str, problem: &str| {
         let text = format!(
             "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.Tasks[0].RateLimits[0].{name}': {problem}\n"
@@ -114,10 +114,10 @@ async fn definitions_with_rate_limits_are_checked() {
         (Code::InvalidArgument, text)
     };
     for without_key in [json!({"key": ""}), json!({"key_expr": "input.u"})] {
-        assert_eq!(setup.refusal(put, &workflow(&without_key)).await, field("Key", "on condition 'required'"));
+        assert_eq!(setup.rejection(put, &workflow(&without_key)).await, field("Key", "on condition 'required'"));
     }
     let broken = json!({"key": "d", "key_expr": "input.", "units": 1});
-    assert_eq!(setup.refusal(put, &workflow(&broken)).await, field("KeyExpr", "Invalid CEL expression"));
+    assert_eq!(setup.rejection(put, &workflow(&broken)).await, field("KeyExpr", "Invalid CEL expression"));
     for accepted in [json!({"key": "k", "units": 0}), json!({"key": "k", "units": -1}), json!({"key": "k"})] {
         setup.put(&workflow(&accepted)).await;
     }

@@ -222,7 +222,7 @@ async fn deleted_workflows_lose_their_triggers_and_keep_their_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn duplicate_filters_are_refused() {
+async fn duplicate_filters_are_rejected() {
     let filter = |payload: &str| {
         let payload = base64::engine::general_purpose::STANDARD.encode(payload);
         json!({"expression": "true", "scope": "a", "payload": payload})

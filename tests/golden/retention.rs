@@ -39,7 +39,7 @@ async fn a_dropped_run_is_unknown_to_grpc_and_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_retentions_are_refused() {
+async fn invalid_retentions_are_rejected() {
     for length in [Duration::ZERO, 3654 * DAY, Duration::MAX] {
         let error = Engine::builder().retention(length).start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");

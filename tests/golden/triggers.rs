@@ -19,9 +19,9 @@ async fn setup(quirks: Quirks, more: &Value) -> Setup {
 }
 
 impl Setup {
-    async fn refused(&self, rpc: &str, request: &Value) -> (Code, String) {
-        let refusal = self.wire.call(rpc, request).await.expect_err(rpc);
-        (refusal.code(), refusal.message().to_owned())
+    async fn rejected(&self, rpc: &str, request: &Value) -> (Code, String) {
+        let rejection = self.wire.call(rpc, request).await.expect_err(rpc);
+        (rejection.code(), rejection.message().to_owned())
     }
 }
 
@@ -98,7 +98,7 @@ async fn event_responses_match() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_events_are_refused() {
+async fn invalid_events_are_rejected() {
     let setup = setup(Quirks::all(), &json!({})).await;
     let valid = json!({"key": "k", "payload": "{}"});
     let with = |change: Value| merged(&valid, &change);
@@ -113,9 +113,9 @@ async fn invalid_events_are_refused() {
         (json!({"priority": 4}), "priority must be between 1 and 3, got 4"),
     ] {
         let expected = (Code::InvalidArgument, text.to_owned());
-        assert_eq!(setup.refused("EventsService.Push", &with(change.clone())).await, expected);
+        assert_eq!(setup.rejected("EventsService.Push", &with(change.clone())).await, expected);
         let bulk = json!({"events": [valid, with(change)]});
-        assert_eq!(setup.refused("EventsService.BulkPush", &bulk).await, expected);
+        assert_eq!(setup.rejected("EventsService.BulkPush", &bulk).await, expected);
     }
     for (events, text) in [
         (vec![], "No events to ingest"),
@@ -126,7 +126,7 @@ async fn invalid_events_are_refused() {
         ),
     ] {
         let expected = (Code::InvalidArgument, text.to_owned());
-        assert_eq!(setup.refused("EventsService.BulkPush", &json!({ "events": events })).await, expected);
+        assert_eq!(setup.rejected("EventsService.BulkPush", &json!({ "events": events })).await, expected);
     }
     sleep(Duration::from_secs(1)).await;
     assert_eq!(setup.get("stable/tenants/{t}/events").await["rows"], json!([]), "no event was stored");
@@ -210,7 +210,7 @@ async fn schedule_responses_match() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn invalid_schedules_are_refused() {
+async fn invalid_schedules_are_rejected() {
     let setup = setup(Quirks::all(), &json!({})).await;
     let described = |text: &str| (400, json!({"errors": [{"description": text}]}));
     let create = format!("tenants/{{t}}/workflows/{NAME}/scheduled");
@@ -282,7 +282,7 @@ async fn invalid_schedules_are_refused() {
             "parent task run id is required when parent id is provided",
         ),
     ] {
-        assert_eq!(setup.refused(rpc, &request).await, (code, text.to_owned()));
+        assert_eq!(setup.rejected(rpc, &request).await, (code, text.to_owned()));
     }
 }
 

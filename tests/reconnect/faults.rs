@@ -36,18 +36,18 @@ impl Setup {
         self.hatchet.run(&talk(), &input).metadata("tag", "a").start().await.unwrap()
     }
 
-    fn refuse(&self, grpc: u16, rest: u16) {
-        refuse(&self.engine, grpc, rest);
+    fn reject(&self, grpc: u16, rest: u16) {
+        reject(&self.engine, grpc, rest);
     }
 }
 
-/// From now on, the server refuses everything that those who follow runs need.
-pub(crate) fn refuse(engine: &Engine, grpc: u16, rest: u16) {
+/// From now on, the server rejects everything that those who follow runs need.
+pub(crate) fn reject(engine: &Engine, grpc: u16, rest: u16) {
     for call in STREAMS.into_iter().chain(["GetRunDetails"]) {
-        engine.faults().inject_always(call, Fault::RefuseGrpc(grpc)).unwrap();
+        engine.faults().inject_always(call, Fault::RejectGrpc(grpc)).unwrap();
     }
     for call in READS {
-        engine.faults().inject_always(call, Fault::RefuseRest(rest)).unwrap();
+        engine.faults().inject_always(call, Fault::RejectRest(rest)).unwrap();
     }
     for stream in STREAMS {
         engine.faults().interrupt(stream).unwrap();
@@ -62,7 +62,7 @@ async fn an_outage_of_a_minute_is_not_reported() {
     let run = setup.start(input).await;
     let outage = async {
         sleep(10 * SECOND).await;
-        setup.refuse(14, 503);
+        setup.reject(14, 503);
         sleep(60 * SECOND).await;
         setup.engine.faults().clear();
     };
@@ -90,7 +90,7 @@ async fn an_outage_of_an_hour_is_not_reported() {
     let run = setup.start(input).await;
     let outage = async {
         sleep(10 * SECOND).await;
-        setup.refuse(14, 503);
+        setup.reject(14, 503);
         sleep(3600 * SECOND).await;
         setup.engine.faults().clear();
     };
@@ -105,15 +105,15 @@ async fn an_outage_of_an_hour_is_not_reported() {
     setup.worker.shutdown().await;
 }
 
-/// The engine refuses valid tokens while its database is away.
+/// The engine rejects valid tokens while its database is away.
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_refused_for_a_while_is_not_reported() {
+async fn a_token_that_is_rejected_for_a_while_is_not_reported() {
     let setup = Setup::new().await;
     let input = Input { chunks: 60, millis: 1000 };
     let run = setup.start(input).await;
     let outage = async {
         sleep(10 * SECOND).await;
-        setup.refuse(16, 503);
+        setup.reject(16, 503);
         sleep(30 * SECOND).await;
         setup.engine.faults().clear();
     };
@@ -124,17 +124,17 @@ async fn a_token_that_is_refused_for_a_while_is_not_reported() {
     setup.worker.shutdown().await;
 }
 
-/// An expired token. It was accepted before, so its refusal is transient for five minutes.
+/// An expired token. It was accepted before, so its rejection is transient for five minutes.
 #[tokio::test(start_paused = true)]
 async fn an_expired_token_is_reported_to_everyone_after_five_minutes() {
     let setup = Setup::new().await;
     let run = setup.start(Input { chunks: 1000, millis: 1000 }).await;
     let outage = async {
         sleep(10 * SECOND).await;
-        setup.refuse(16, 403);
+        setup.reject(16, 403);
     };
     let (received, ()) = tokio::join!(follow(&run), outage);
-    // The refusals begin after ten seconds, and the last try is up to five seconds later.
+    // The rejections begin after ten seconds, and the last try is up to five seconds later.
     let range = 310 * SECOND..=316 * SECOND;
     for (after, result) in &received.results {
         assert_eq!(result.as_ref().unwrap_err().kind(), ErrorKind::Unauthenticated, "{result:?}");
@@ -169,8 +169,8 @@ async fn lose_again_and_again(close: fn(&Faults, &str) -> hatchet::Result<usize>
             for stream in STREAMS {
                 close(setup.engine.faults(), stream).unwrap();
             }
-            setup.engine.faults().inject("GetRunDetails", Fault::RefuseGrpc(14)).unwrap();
-            setup.engine.faults().inject(READS[2], Fault::RefuseRest(502)).unwrap();
+            setup.engine.faults().inject("GetRunDetails", Fault::RejectGrpc(14)).unwrap();
+            setup.engine.faults().inject(READS[2], Fault::RejectRest(502)).unwrap();
         }
     };
     let (received, tagged, ()) = tokio::join!(follow(&run), states_with_tag(&setup.hatchet, "a", 1), losses);
@@ -229,7 +229,7 @@ async fn chunks_that_may_be_missing_at_the_end_are_reported() {
         let run = setup.start(input).await;
         let outage = async {
             sleep(outage.start * SECOND + SECOND / 2).await;
-            setup.refuse(14, 503);
+            setup.reject(14, 503);
             sleep((outage.end - outage.start) * SECOND).await;
             setup.engine.faults().clear();
         };
@@ -259,7 +259,7 @@ async fn a_child_that_may_have_sent_chunks_during_a_loss_is_reported() {
         let loss = async {
             sleep(2 * SECOND).await;
             if lost {
-                setup.refuse(14, 503);
+                setup.reject(14, 503);
                 sleep(3 * SECOND).await;
                 setup.engine.faults().clear();
             }
@@ -282,7 +282,7 @@ async fn a_child_that_may_have_sent_chunks_during_a_loss_is_reported() {
     }
 }
 
-/// Another run with the same tag sends a chunk, and the request that finds its parent is refused for good.
+/// Another run with the same tag sends a chunk, and the request that finds its parent is rejected for good.
 #[tokio::test(start_paused = true)]
 async fn a_run_whose_parent_cannot_be_looked_up_does_not_end_the_stream() {
     let setup = Setup::new().await;
@@ -292,7 +292,7 @@ async fn a_run_whose_parent_cannot_be_looked_up_does_not_end_the_stream() {
     let mut chunks = run.chunks().with_children();
     let other = async {
         sleep(2 * SECOND).await;
-        setup.engine.faults().inject(READS[0], Fault::RefuseRest(400)).unwrap();
+        setup.engine.faults().inject(READS[0], Fault::RejectRest(400)).unwrap();
         setup.start(Input { chunks: 2, millis: 10 }).await;
     };
     let read = async {
@@ -358,12 +358,12 @@ async fn a_slow_reader_learns_that_the_last_chunks_were_dropped() {
     setup.worker.shutdown().await;
 }
 
-/// The server refuses the subscription to events for good, and everything else works.
+/// The server rejects the subscription to events for good, and everything else works.
 #[tokio::test(start_paused = true)]
-async fn a_refused_subscription_to_chunks_is_an_error() {
+async fn a_rejected_subscription_to_chunks_is_an_error() {
     let setup = Setup::new().await;
     let input = Input { chunks: 6, millis: 1000 };
-    setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RefuseGrpc(12)).unwrap();
+    setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RejectGrpc(12)).unwrap();
     let run = setup.start(input).await;
     let started = async || setup.hatchet.runs(RunFilter::new(Window::all())).count().await;
     let before = started().await.unwrap();
@@ -390,7 +390,7 @@ async fn a_refused_subscription_to_chunks_is_an_error() {
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_started_without_a_subscription_says_so() {
     let setup = Setup::new().await;
-    setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RefuseGrpc(14)).unwrap();
+    setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RejectGrpc(14)).unwrap();
     let mut chunks = setup.hatchet.run(&talk(), &Input { chunks: 3, millis: 10 }).chunks();
     assert_eq!(chunks.next().await.unwrap().unwrap(), ChunkItem::Interrupted);
     assert!(chunks.next().await.is_none());

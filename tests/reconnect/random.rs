@@ -228,7 +228,7 @@ async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
         match rng.u32(0..if loses_messages { 7 } else { 6 }) {
             0 => drop(faults.interrupt(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
             1 => drop(faults.end(STREAMS[rng.usize(0..STREAMS.len())]).unwrap()),
-            2 => faults.inject_times(grpc, Fault::RefuseGrpc([14, 13, 1, 8][rng.usize(0..4)]), times).unwrap(),
+            2 => faults.inject_times(grpc, Fault::RejectGrpc([14, 13, 1, 8][rng.usize(0..4)]), times).unwrap(),
             3 => faults.inject_times(grpc, Fault::LoseResponse, times).unwrap(),
             6 => {
                 let delayed = Fault::DelayMessage(Duration::from_millis(rng.u64(0..3000)));
@@ -237,7 +237,7 @@ async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
                 faults.inject_times(STREAMS[rng.usize(0..STREAMS.len())], fault, times).unwrap();
             }
             4 => {
-                let fault = if rng.bool() { Fault::RefuseRest(503) } else { Fault::LoseResponse };
+                let fault = if rng.bool() { Fault::RejectRest(503) } else { Fault::LoseResponse };
                 faults.inject_times(REST[rng.usize(0..REST.len())], fault, times).unwrap();
             }
             _ => {

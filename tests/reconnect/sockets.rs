@@ -8,7 +8,7 @@ use hatchet::config::ConfigBuilder;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::worker::WorkerState;
 
-use super::faults::refuse;
+use super::faults::reject;
 use super::support::proxy::{Mode, Proxy};
 use super::*;
 
@@ -65,7 +65,7 @@ async fn a_dropped_connection_is_replaced() {
 async fn a_restarted_server_is_found_again() {
     let input = Input { chunks: 80, millis: 100 };
     let (received, connections) = follow_while(input, async |path| {
-        path.proxy.set(Mode::Refuse);
+        path.proxy.set(Mode::Reject);
         sleep(3 * SECOND).await;
         path.proxy.set(Mode::Forward);
     })
@@ -132,12 +132,12 @@ async fn a_connection_that_goes_away_loses_nothing() {
     assert_eq!(connections, 2);
 }
 
-/// The engine refuses calls and streams for a while, on connections that work. A minute of it is a test on virtual time in `faults.rs`.
+/// The engine rejects calls and streams for a while, on connections that work. A minute of it is a test on virtual time in `faults.rs`.
 #[tokio::test]
 async fn unavailable_for_many_seconds_is_not_reported() {
     let input = Input { chunks: 50, millis: 500 };
     let (received, connections) = follow_while(input, async |path| {
-        refuse(&path.engine, 14, 503);
+        reject(&path.engine, 14, 503);
         sleep(15 * SECOND).await;
         path.engine.faults().clear();
     })
@@ -150,14 +150,14 @@ async fn unavailable_for_many_seconds_is_not_reported() {
     assert_eq!(connections, 1);
 }
 
-/// The engine refuses calls with a token that has expired at once, and the streams that are open continue.
+/// The engine rejects calls with a token that has expired at once, and the streams that are open continue.
 #[tokio::test]
 async fn the_streams_of_a_token_that_has_expired_continue() {
     let input = Input { chunks: 30, millis: 100 };
     let (received, connections) = follow_while(input, async |path| {
         // Only the results: a watch needs calls.
         for call in ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents", "TriggerWorkflow"] {
-            path.engine.faults().inject_always(call, Fault::RefuseGrpc(16)).unwrap();
+            path.engine.faults().inject_always(call, Fault::RejectGrpc(16)).unwrap();
         }
     })
     .await;
@@ -166,12 +166,12 @@ async fn the_streams_of_a_token_that_has_expired_continue() {
     assert_eq!(connections, 1);
 }
 
-/// The refusal of a token that was accepted before is transient: its streams and calls are repeated until it is accepted again.
+/// The rejection of a token that was accepted before is transient: its streams and calls are repeated until it is accepted again.
 #[tokio::test]
-async fn a_token_that_is_refused_for_some_seconds_is_not_reported() {
+async fn a_token_that_is_rejected_for_some_seconds_is_not_reported() {
     let input = Input { chunks: 100, millis: 100 };
     let (received, connections) = follow_while(input, async |path| {
-        refuse(&path.engine, 16, 403);
+        reject(&path.engine, 16, 403);
         sleep(5 * SECOND).await;
         path.engine.faults().clear();
     })
@@ -186,7 +186,7 @@ async fn a_token_that_was_never_accepted_is_reported_to_everyone_at_once() {
     let path = Path::new().await;
     let worker = support::start_worker(&path.engine.client(), &talk()).await;
     let run = path.engine.client().run(&talk(), &Input { chunks: 0, millis: 0 }).start().await.unwrap();
-    refuse(&path.engine, 16, 403);
+    reject(&path.engine, 16, 403);
     let received = follow(&path.client().run_handle(run.id()).typed()).await;
     for (after, result) in &received.results {
         let error = result.as_ref().unwrap_err();

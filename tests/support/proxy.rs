@@ -16,7 +16,7 @@ pub(crate) enum Mode {
     /// Connections are closed. New ones work.
     Cut,
     /// Connections are closed, and new ones are closed at once.
-    Refuse,
+    Reject,
     /// Nothing is forwarded on the connections that are open, which stay open. New ones work.
     Freeze,
     /// The server asks its clients to use another connection for new calls.
@@ -69,7 +69,7 @@ impl Drop for Proxy {
 
 /// Forwards the bytes of one connection until it is broken.
 async fn connection(client: TcpStream, server: SocketAddr, mut mode: watch::Receiver<(Mode, usize)>) {
-    if mode.borrow_and_update().0 == Mode::Refuse {
+    if mode.borrow_and_update().0 == Mode::Reject {
         return;
     }
     let Ok(server) = TcpStream::connect(server).await else { return };
@@ -91,7 +91,7 @@ async fn connection(client: TcpStream, server: SocketAddr, mut mode: watch::Rece
                 match now {
                     _ if changed.is_err() => break,
                     Mode::Forward => {}
-                    Mode::Cut | Mode::Refuse => break,
+                    Mode::Cut | Mode::Reject => break,
                     Mode::Freeze => {
                         // Both directions stop, and nobody is notified.
                         up.abort();

@@ -108,7 +108,7 @@ async fn runs_that_were_fetched_before_an_error_are_committed_and_reported() {
     let fail = async {
         sleep(MINUTE + MINUTE / 2).await;
         for call in [FETCH, LIST] {
-            bench.engine.faults().inject_for(call, Fault::RefuseRest(503), HOUR).unwrap();
+            bench.engine.faults().inject_for(call, Fault::RejectRest(503), HOUR).unwrap();
         }
     };
     let (first, ()) = tokio::join!(batches.next(), fail);

@@ -140,7 +140,7 @@ async fn a_failed_collection_logs_that_its_last_commit_failed_and_returns_the_fi
     let first = commit_path(1);
     bench.store.crash().fail(&first);
     for call in [FETCH, LIST] {
-        bench.engine.faults().inject_for(call, Fault::RefuseRest(503), HOUR / 2).unwrap();
+        bench.engine.faults().inject_for(call, Fault::RejectRest(503), HOUR / 2).unwrap();
     }
     let error = collector.next_result().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -186,7 +186,7 @@ async fn runs_that_were_dropped_and_states_that_cannot_be_stored_or_read_are_war
     assert_eq!(events.take(), expected);
 
     // The counts of the runs at risk are only a part of the report.
-    bench.engine.faults().inject(LIST, Fault::RefuseRest(400)).unwrap();
+    bench.engine.faults().inject(LIST, Fault::RejectRest(400)).unwrap();
     bench.archive.collect(&bench.client, all()).send().await.unwrap();
     let risk = "failed to count the runs at risk that cannot be archived yet; they are not in the report";
     assert_eq!(events.take(), [warning(risk), info("the collection has ended")]);

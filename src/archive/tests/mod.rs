@@ -358,7 +358,7 @@ async fn a_run_that_cannot_be_fetched_does_not_stop_the_others() {
     let bench = Bench::new().await;
     let ids = bench.start(0..3).await;
     // The first request of the first run is answered with an error that is not transient.
-    bench.engine.faults().inject(FETCH, Fault::RefuseRest(400)).unwrap();
+    bench.engine.faults().inject(FETCH, Fault::RejectRest(400)).unwrap();
     let report = bench.archive.collect(&bench.client, all()).concurrency(1).send().await.unwrap();
     assert_eq!((report.archived, report.fetch_errors), (2, 1), "{report}");
     let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
@@ -389,8 +389,8 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
         assert_eq!((report.archived, report.unchanged, report.fetch_errors), (errors, 7 - errors, 0), "{report}");
     }
     for (fault, expected) in [
-        (Fault::RefuseRest(500), ErrorKind::Server),
-        (Fault::RefuseRest(502), ErrorKind::Unavailable),
+        (Fault::RejectRest(500), ErrorKind::Server),
+        (Fault::RejectRest(502), ErrorKind::Unavailable),
         (Fault::Delay(HOUR), ErrorKind::Timeout),
     ] {
         bench.engine.faults().inject_for(FETCH, fault.clone(), 10 * HOUR).unwrap();
@@ -441,7 +441,7 @@ async fn runs_are_archived_if_those_at_risk_cannot_be_counted() {
     let bench = Bench::new().await;
     bench.start(0..3).await;
     // The count of the runs that have not ended is the first list. The next ones find the runs.
-    bench.engine.faults().inject(LIST, Fault::RefuseRest(400)).unwrap();
+    bench.engine.faults().inject(LIST, Fault::RejectRest(400)).unwrap();
     let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
     assert_eq!((report.archived, report.at_risk, report.engine_retention), (3, 0, Some(30 * DAY)), "{report}");
     assert_eq!(bench.engine.faults().planned(), 0);
@@ -478,7 +478,7 @@ async fn runs_that_only_rest_still_has_are_archived_and_read_completely() {
     for id in &ids {
         expected.push(as_json(&client.run_handle(*id).details().await.unwrap()));
     }
-    bench.engine.faults().inject_for("GetRunDetails", Fault::RefuseGrpc(5), 10 * DAY).unwrap();
+    bench.engine.faults().inject_for("GetRunDetails", Fault::RejectGrpc(5), 10 * DAY).unwrap();
     let started = Instant::now();
     let report = bench.archive.collect(client, all()).requests_per_second(10_000).send().await.unwrap();
     assert_eq!((report.archived, report.dropped, report.fetch_errors), (6, 0, 0), "{report}");
@@ -488,7 +488,7 @@ async fn runs_that_only_rest_still_has_are_archived_and_read_completely() {
         assert_eq!(as_json(&bench.archive.details(*id).await.unwrap()), expected);
     }
     // Without a response of REST, the run is not known to be lost.
-    bench.engine.faults().inject_for(FETCH, Fault::RefuseRest(400), HOUR).unwrap();
+    bench.engine.faults().inject_for(FETCH, Fault::RejectRest(400), HOUR).unwrap();
     let error = client.run_handle(ids[0]).details().await.unwrap_err();
     assert_ne!(error.kind(), ErrorKind::RunNotFound, "{error}");
     bench.engine.faults().clear();

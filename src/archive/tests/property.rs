@@ -104,7 +104,7 @@ async fn apply(bench: &Bench, actions: Vec<Action>, size: usize) {
                 sleep(Duration::from_secs(10)).await;
             }
             Action::Replay(at) => {
-                // The engine refuses the replay of a cancelled run.
+                // The engine rejects the replay of a cancelled run.
                 let can_be_replayed = |(_, run): &(RunId, RunSummary)| run.status != RunStatus::Cancelled;
                 let live: Vec<_> = bench.live().await.into_iter().filter(can_be_replayed).map(|(id, _)| id).collect();
                 if let Some(id) = live.get(at % live.len().max(1)) {

@@ -166,7 +166,7 @@ async fn a_slow_reader_of_details_gets_them() {
     // The first one is fetched at once, and the others need some tries.
     let (faults, call) = (bench.engine.faults(), "GET /api/v1/stable/workflow-runs/{run}");
     faults.inject(call, Fault::Delay(Duration::ZERO)).unwrap();
-    faults.inject_times(call, Fault::RefuseRest(503), 14).unwrap();
+    faults.inject_times(call, Fault::RejectRest(503), 14).unwrap();
     let query = History::new(&bench.client, &bench.archive).runs(Window::all()).timeout(3 * SECOND);
     let (mut runs, mut found) = (query.details(), BTreeSet::new());
     while let Some(run) = runs.next().await {

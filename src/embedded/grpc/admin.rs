@@ -215,7 +215,7 @@ pub(super) fn run_options(
     Some(Box::new(RunOptions { worker, labels: rules::labels(labels), ..RunOptions::default() }))
 }
 
-/// Converts a definition, and refuses features that are not implemented.
+/// Converts a definition, and rejects features that are not implemented.
 fn definition(mut request: CreateWorkflowVersionRequest, version: EngineVersion) -> Result<Definition, StatusError> {
     let options = rules::options(&mut request, version)?;
     let tasks = request.tasks.into_iter().enumerate();
@@ -233,7 +233,7 @@ fn definition(mut request: CreateWorkflowVersionRequest, version: EngineVersion)
 }
 
 fn task_definition(field: &str, task: CreateTaskOpts, version: EngineVersion) -> Result<TaskDefinition, StatusError> {
-    refuse_unsupported(&[(task.is_durable, "durable tasks")])?;
+    reject_unsupported(&[(task.is_durable, "durable tasks")])?;
     let missing = format!("CEL expression is required for concurrency (step {})", task.readable_id);
     Ok(TaskDefinition {
         concurrency: rules::concurrency(&format!("{field}."), task.concurrency, &missing, version)?,
@@ -273,7 +273,7 @@ fn slots(requests: HashMap<String, i32>) -> BTreeMap<String, i32> {
     if is_default { BTreeMap::new() } else { requests.into_iter().collect() }
 }
 
-fn refuse_unsupported(unsupported: &[(bool, &str)]) -> Result<(), StatusError> {
+fn reject_unsupported(unsupported: &[(bool, &str)]) -> Result<(), StatusError> {
     match unsupported.iter().find(|(is_used, _)| *is_used) {
         Some((_, what)) => Err(StatusError::unimplemented(what)),
         None => Ok(()),

@@ -1,4 +1,4 @@
-//! The details of a refusal because of idempotency keys.
+//! The details of a rejection because of idempotency keys.
 
 use prost::Message as _;
 use prost_types::Any;
@@ -18,7 +18,7 @@ struct RpcStatus {
     details: Vec<Any>,
 }
 
-/// The refusal of a call for several runs.
+/// The rejection of a call for several runs.
 pub(super) fn bulk(message: String, found: &Collisions) -> Status {
     let detail = BulkTriggerIdempotencyCollisionError {
         successful_workflow_run_external_ids: found.successful.iter().map(ToString::to_string).collect(),
@@ -34,7 +34,7 @@ pub(super) fn bulk(message: String, found: &Collisions) -> Status {
     status(message, "v1.BulkTriggerIdempotencyCollisionError", &detail)
 }
 
-/// The refusal of a call for one run, which does not name the id that it would have had.
+/// The rejection of a call for one run, which does not name the id that it would have had.
 pub(super) fn single(message: String, found: &Collisions) -> Status {
     let existing = found.collisions.first().map(|collision| collision.existing.to_string());
     let detail = IdempotencyCollisionError {

@@ -99,10 +99,10 @@ mod tests {
     }
 
     #[test]
-    fn invalid_and_unsupported_conditions_are_refused() {
-        let refusal = conditions("Tasks[1]", sleep(Some(base(Action::Create, "", "")))).unwrap_err();
+    fn invalid_and_unsupported_conditions_are_rejected() {
+        let rejection = conditions("Tasks[1]", sleep(Some(base(Action::Create, "", "")))).unwrap_err();
         let text = "'CreateWorkflowVersionOpts.Tasks[1].TriggerConditions[0].Action': on condition 'oneof' [ QUEUE CANCEL SKIP ]: got 'CREATE'\n";
-        assert!(refusal.code == Code::InvalidArgument && refusal.message.ends_with(text), "{refusal:?}");
+        assert!(rejection.code == Code::InvalidArgument && rejection.message.ends_with(text), "{rejection:?}");
         assert_eq!(
             conditions("Tasks[0]", sleep(Some(base(Action::Queue, "zz", "")))).unwrap_err().code,
             Code::Internal

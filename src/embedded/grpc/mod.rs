@@ -131,9 +131,9 @@ impl Service<Request<Body>> for Services {
             Some(fault) => {
                 let mut this = self.clone();
                 let call = async move { this.route(request).await };
-                let refused = |code| Ok(faults::status(code).into_http());
+                let rejected = |code| Ok(faults::status(code).into_http());
                 let core = self.core.clone();
-                async move { fault.apply(&core, call, refused, || Ok(faults::lost().into_http())).await }.boxed()
+                async move { fault.apply(&core, call, rejected, || Ok(faults::lost().into_http())).await }.boxed()
             }
         };
         if !STREAMS.contains(&method) {
@@ -161,22 +161,22 @@ impl Services {
         let uri = request.uri().clone();
         let (service, _) = names(&uri);
         let response = match service {
-            _ if !self.is_authorized(&request) => refuse(Status::unauthenticated(faults::INVALID_TOKEN)),
+            _ if !self.is_authorized(&request) => reject(Status::unauthenticated(faults::INVALID_TOKEN)),
             "v1.AdminService" => self.admin.call(request),
             "Dispatcher" => self.dispatcher.call(request),
             "EventsService" => self.events.call(request),
             "v1.V1Dispatcher" => self.v1_dispatcher.call(request),
             "WorkflowService" => self.workflows.call(request),
-            other => refuse(Status::unimplemented(format!("unknown service {other}"))),
+            other => reject(Status::unimplemented(format!("unknown service {other}"))),
         };
         response
             .map_ok(move |response| {
-                let refusal = is_unknown(&response).then(|| {
+                let rejection = is_unknown(&response).then(|| {
                     let (service, method) = names(&uri);
                     Status::unimplemented(format!("unknown method {method} for service {service}"))
                 });
-                let refusal = refusal.or_else(|| too_large(&response)).or_else(|| truncated_message(&response));
-                refusal.map_or(response, Status::into_http)
+                let rejection = rejection.or_else(|| too_large(&response)).or_else(|| truncated_message(&response));
+                rejection.map_or(response, Status::into_http)
             })
             .boxed()
     }
@@ -196,9 +196,9 @@ fn is_unknown(response: &Response<Body>) -> bool {
 
 /// Converts tonic's status for a message that is too large to the engine's.
 fn too_large(response: &Response<Body>) -> Option<Status> {
-    let refusal = Status::from_header_map(response.headers())?;
-    let text = refusal.message();
-    match refusal.code() {
+    let rejection = Status::from_header_map(response.headers())?;
+    let text = rejection.message();
+    match rejection.code() {
         GrpcCode::OutOfRange => {
             let (_, size) = text.split_once("found ")?;
             let (size, _) = size.split_once(" bytes")?;
@@ -214,19 +214,19 @@ fn too_large(response: &Response<Body>) -> Option<Status> {
 /// Truncates the message of a status if it is too long for clients. Some messages repeat parts of the request.
 fn truncated_message(response: &Response<Body>) -> Option<Status> {
     response.headers().get("grpc-message").filter(|text| text.len() > MAX_STATUS_TEXT_BYTES)?;
-    let refusal = Status::from_header_map(response.headers())?;
-    let text = refusal.message();
+    let rejection = Status::from_header_map(response.headers())?;
+    let text = rejection.message();
     let end = (0..=MAX_STATUS_TEXT_BYTES / 4).rev().find(|end| text.is_char_boundary(*end))?;
     let text = format!("{}… (cut)", text.get(..end)?);
-    let (details, metadata) = (Bytes::copy_from_slice(refusal.details()), refusal.metadata().clone());
-    Some(Status::with_details_and_metadata(refusal.code(), text, details, metadata))
+    let (details, metadata) = (Bytes::copy_from_slice(rejection.details()), rejection.metadata().clone());
+    Some(Status::with_details_and_metadata(rejection.code(), text, details, metadata))
 }
 
 fn larger_than_max(size: impl Display) -> Status {
     Status::resource_exhausted(format!("grpc: received message larger than max ({size} vs. {MAX_MESSAGE_BYTES})"))
 }
 
-fn refuse(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
+fn reject(status: Status) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>> {
     future::ready(Ok(status.into_http())).boxed()
 }
 

@@ -102,7 +102,7 @@ pub(super) fn serve(
                 }
             }
         }
-        // From here on, new connections are refused.
+        // From here on, new connections are rejected.
         drop(listener);
         while let Some(ended) = connections.join_next().await {
             resume(ended);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::body::Typed;
 use super::request::OfTenant;
-use super::{Refusal, RestApi, RestResult, respond};
+use super::{Rejection, RestApi, RestResult, respond};
 use crate::embedded::core::FILTER_NAMES;
 use crate::embedded::core::expression::{Expression, Names, ParseError, Truth};
 
@@ -26,7 +26,7 @@ async fn debug(_: OfTenant, bytes: Bytes) -> RestResult {
         Err(ParseError::Invalid) => return Ok(failed("failed to compile expression: it is not valid CEL")),
         Err(ParseError::Unsupported) => {
             let text = format!("the embedded engine does not implement the CEL expression `{text}` yet");
-            return Err(Refusal::message(StatusCode::NOT_IMPLEMENTED, text));
+            return Err(Rejection::message(StatusCode::NOT_IMPLEMENTED, text));
         }
     };
     // `event_id` and `event_key` are declared, but have no value here.

@@ -15,7 +15,7 @@ use super::body::{body, given};
 use super::paging::{Page, bad_request, metadata_filter, millis};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::{Refusal, RestApi, RestResult, respond};
+use super::{Rejection, RestApi, RestResult, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Code, Cron, CronSpec};
 
@@ -86,11 +86,11 @@ async fn create(OfTenant(api): OfTenant, Path((_, workflow)): Path<(String, Stri
             match core.create_cron(turn, spec) {
                 Ok(id) => Ok(core.find_cron(id).map(|cron| Row::new(core, cron))),
                 Err(error) if error.code == Code::InvalidArgument => Err(bad_request(error.message)),
-                Err(error) => Err(Refusal::message(StatusCode::NOT_IMPLEMENTED, error.message)),
+                Err(error) => Err(Rejection::message(StatusCode::NOT_IMPLEMENTED, error.message)),
             }
         })
         .await?;
-    Ok(respond(&created?.ok_or(Refusal::INTERNAL)?.render()))
+    Ok(respond(&created?.ok_or(Rejection::INTERNAL)?.render()))
 }
 
 async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
@@ -124,9 +124,9 @@ async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
 }
 
 /// For an unknown cron, the server returns 500.
-async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
+async fn find(request: &OfOne) -> Result<(Uuid, Row), Rejection> {
     request
-        .find("cron workflow", Refusal::INTERNAL, |core, id, _| core.find_cron(id).map(|found| Row::new(core, found)))
+        .find("cron workflow", Rejection::INTERNAL, |core, id, _| core.find_cron(id).map(|found| Row::new(core, found)))
         .await
 }
 
@@ -151,5 +151,5 @@ async fn delete(request: OfOne) -> RestResult {
 async fn start(request: OfOne) -> RestResult {
     let (cron, _) = find(&request).await?;
     let run = request.api.core.call(move |core, turn| core.start_cron(turn, cron, turn.now)).await?;
-    Ok(respond(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
+    Ok(respond(&json!({"externalId": run.ok_or(Rejection::INTERNAL)?.to_string()})))
 }

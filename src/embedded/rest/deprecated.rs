@@ -1,4 +1,4 @@
-//! Operations of Hatchet v0. The server still has their routes and refuses all of them.
+//! Operations of Hatchet v0. The server still has their routes and rejects all of them.
 
 use std::collections::BTreeMap;
 
@@ -9,13 +9,13 @@ use axum::routing::{MethodFilter, on};
 
 use super::request::OfTenant;
 use super::workflows::KnownWorkflow;
-use super::{Refusal, RestApi, RestResult};
+use super::{Rejection, RestApi, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
 const POST: MethodFilter = MethodFilter::POST;
 
-/// Refused after the tenant and the token were checked, with these messages.
+/// Rejected after the tenant and the token were checked, with these messages.
 const OF_TENANT: &[(MethodFilter, &str, &str)] = &[
     (GET, "/api/v1/tenants/{tenant}/events", "EventList is deprecated"),
     (POST, "/api/v1/tenants/{tenant}/events", "EventCreate is deprecated"),
@@ -53,7 +53,7 @@ const OF_TENANT: &[(MethodFilter, &str, &str)] = &[
     (GET, "/api/v1/tenants/{tenant}/workflows/runs/metrics", "WorkflowRunGetMetrics is deprecated"),
 ];
 
-/// About runs, steps and webhooks of v0: refused without a lookup, and before the token is checked.
+/// About runs, steps and webhooks of v0: rejected without a lookup, and before the token is checked.
 const OF_NOTHING: &[(MethodFilter, &str)] = &[
     (GET, "/api/v1/step-runs/{step-run}/archives"),
     (GET, "/api/v1/step-runs/{step-run}/events"),
@@ -68,7 +68,7 @@ const OF_NOTHING: &[(MethodFilter, &str)] = &[
     (GET, "/api/v1/webhook-workers/{webhook}/requests"),
 ];
 
-/// Refused after the workflow was found. Without a message, the server answers 500.
+/// Rejected after the workflow was found. Without a message, the server answers 500.
 const OF_WORKFLOW: &[(MethodFilter, &str, Option<&str>)] = &[
     (GET, "/api/v1/tenants/{tenant}/workflows/{workflow}/worker-count", None),
     (GET, "/api/v1/workflows/{workflow}/metrics", None),
@@ -82,25 +82,25 @@ const OF_WORKFLOW: &[(MethodFilter, &str, Option<&str>)] = &[
 pub(super) fn routes() -> Router<RestApi> {
     let mut router = Router::new();
     for (method, path, text) in OF_TENANT {
-        router = router.route(path, on(*method, async |_: OfTenant| refused(text)));
+        router = router.route(path, on(*method, async |_: OfTenant| rejected(text)));
     }
     for (method, path) in OF_NOTHING {
         router = router.route(path, on(*method, of_nothing));
     }
     for (method, path, text) in OF_WORKFLOW {
-        let refuse = async |_: KnownWorkflow| text.map_or(Err(Refusal::INTERNAL), refused);
-        router = router.route(path, on(*method, refuse));
+        let reject = async |_: KnownWorkflow| text.map_or(Err(Rejection::INTERNAL), rejected);
+        router = router.route(path, on(*method, reject));
     }
     router
 }
 
-fn refused(text: &'static str) -> RestResult {
-    Err(Refusal::description(StatusCode::BAD_REQUEST, text))
+fn rejected(text: &'static str) -> RestResult {
+    Err(Rejection::description(StatusCode::BAD_REQUEST, text))
 }
 
 async fn of_nothing(State(api): State<RestApi>, Path(names): Path<BTreeMap<String, String>>) -> RestResult {
     if let Some(tenant) = names.get("tenant") {
         api.find_tenant(tenant)?;
     }
-    Err(Refusal::message(StatusCode::BAD_REQUEST, "This endpoint is deprecated."))
+    Err(Rejection::message(StatusCode::BAD_REQUEST, "This endpoint is deprecated."))
 }

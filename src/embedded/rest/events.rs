@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::RowPage;
-use super::{Refusal, RestApi, RestResult, json as render, respond};
+use super::{Rejection, RestApi, RestResult, json as render, respond};
 use crate::embedded::core::store::{At, Event, Run};
 use crate::embedded::core::{Core, MetadataFilter, RestStatus};
 use crate::embedded::quirks::Quirk;
@@ -88,7 +88,7 @@ impl Row {
 
 async fn one(request: OfOne) -> RestResult {
     let read = |core: &Core, id, now| Some(Row::new(core, core.event(id, now)?, now));
-    let mut row = request.find("event", Refusal::NOT_FOUND, read).await?.1.render();
+    let mut row = request.find("event", Rejection::NOT_FOUND, read).await?.1.render();
     render::extend(&mut row, json!({"triggeringWebhookName": ""}));
     Ok(respond(&row))
 }
@@ -124,12 +124,12 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn parse(query: &Query) -> Result<Self, Refusal> {
+    fn parse(query: &Query) -> Result<Self, Rejection> {
         let texts = |name: &str| query.all(name).map(str::to_owned).collect::<Vec<_>>();
         let limit = query.limit()?.unwrap_or(50);
-        let metadata = MetadataFilter::all(query.all("additionalMetadata")).map_err(|_| Refusal::INTERNAL)?;
+        let metadata = MetadataFilter::all(query.all("additionalMetadata")).map_err(|_| Rejection::INTERNAL)?;
         if limit == 0 {
-            return Err(Refusal::INTERNAL);
+            return Err(Rejection::INTERNAL);
         }
         Ok(Self {
             since: query.time("since")?,

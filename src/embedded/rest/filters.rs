@@ -12,7 +12,7 @@ use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
 use super::rows::RowPage;
-use super::{Refusal, RestApi, RestResult, json as render, respond};
+use super::{Rejection, RestApi, RestResult, json as render, respond};
 use crate::embedded::core::store::{Code, EventFilter, Filter, StatusError};
 
 /// The default limit of a list.
@@ -39,10 +39,10 @@ fn show(tenant: Uuid, filter: &EventFilter) -> Value {
 }
 
 /// Unsupported expressions are reported as such. For everything else, the server returns 500.
-fn refusal(error: StatusError) -> Refusal {
+fn rejection(error: StatusError) -> Rejection {
     match error.code {
-        Code::Unimplemented => Refusal::message(StatusCode::NOT_IMPLEMENTED, error.message),
-        _ => Refusal::INTERNAL,
+        Code::Unimplemented => Rejection::message(StatusCode::NOT_IMPLEMENTED, error.message),
+        _ => Rejection::INTERNAL,
     }
 }
 
@@ -51,13 +51,13 @@ async fn create(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let text = |name: &str| body.text(name).map(Option::unwrap_or_default);
     let payload = body.object("payload")?.unwrap_or_default();
     let workflow = body.id("workflowId")?.unwrap_or_default();
-    let content = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(refusal)?;
+    let content = Filter::new(text("expression")?, text("scope")?, payload.into()).map_err(rejection)?;
     let tenant = api.tenant;
     let created = api
         .core
         .call(move |core, turn| core.create_filter(turn, workflow, content).map(|filter| show(tenant, filter)))
         .await?;
-    Ok(respond(&created.map_err(refusal)?))
+    Ok(respond(&created.map_err(rejection)?))
 }
 
 async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
@@ -83,8 +83,8 @@ async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
 }
 
 /// Checks that a filter exists, and then the token.
-async fn find(request: &OfOne) -> Result<(Uuid, EventFilter), Refusal> {
-    request.find("filter", Refusal::NOT_FOUND, |core, id, _| core.find_filter(id).cloned()).await
+async fn find(request: &OfOne) -> Result<(Uuid, EventFilter), Rejection> {
+    request.find("filter", Rejection::NOT_FOUND, |core, id, _| core.find_filter(id).cloned()).await
 }
 
 async fn one(request: OfOne) -> RestResult {
@@ -110,7 +110,7 @@ async fn update(request: OfOne, bytes: Bytes) -> RestResult {
             core.update_filter(turn, id, change).map(|changed| changed.map(|filter| show(tenant, filter)))
         })
         .await?;
-    Ok(respond(&changed.ok_or(Refusal::NOT_FOUND)?.map_err(refusal)?))
+    Ok(respond(&changed.ok_or(Rejection::NOT_FOUND)?.map_err(rejection)?))
 }
 
 async fn delete(request: OfOne) -> RestResult {
@@ -118,5 +118,5 @@ async fn delete(request: OfOne) -> RestResult {
     let tenant = request.api.tenant;
     let deleted =
         request.api.core.call(move |core, _| core.delete_filter(id).map(|filter| show(tenant, &filter))).await?;
-    Ok(respond(&deleted.ok_or(Refusal::NOT_FOUND)?))
+    Ok(respond(&deleted.ok_or(Rejection::NOT_FOUND)?))
 }

@@ -4,7 +4,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Refusal;
+use super::Rejection;
 use super::json::{self as render, attempt_of};
 use super::query::{self, Query};
 use super::rows::RowPage;
@@ -64,7 +64,7 @@ pub(super) struct Runs {
 
 impl Runs {
     /// Parses the parameters of a list. The parameter that selects runs or tasks is required.
-    pub(super) fn parse_list(query: &Query) -> Result<Self, Refusal> {
+    pub(super) fn parse_list(query: &Query) -> Result<Self, Rejection> {
         let tasks = query
             .flag("only_tasks")?
             .ok_or_else(|| query::bad("only_tasks", "query parameter 'only_tasks' is required"))?;
@@ -76,10 +76,10 @@ impl Runs {
         Ok(list)
     }
 
-    pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &Query) -> Result<Self, Rejection> {
         let limit = query.limit()?.unwrap_or(50);
         if limit == 0 {
-            return Err(Refusal::INTERNAL);
+            return Err(Rejection::INTERNAL);
         }
         let metadata = MetadataFilter::lenient(query.all("additional_metadata"));
         let match_all = query.first("additional_metadata_operator") == Some("AND") || metadata.len() <= 1;
@@ -222,11 +222,11 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &Query) -> Result<Self, Rejection> {
         let limit = query.number("limit")?.unwrap_or(50);
         let levels: Vec<_> = query.all("levels").map(str::to_owned).collect();
         if !(1..=10_000).contains(&limit) || levels.iter().any(|level| !LEVELS.contains(&level.as_str())) {
-            return Err(Refusal::INTERNAL);
+            return Err(Rejection::INTERNAL);
         }
         Ok(Self {
             limit,

@@ -104,14 +104,14 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
 }
 
 /// An error response in one of the engine's two formats: a message, or a list of descriptions.
-enum Refusal {
+enum Rejection {
     Message(StatusCode, Cow<'static, str>),
     Description(StatusCode, Cow<'static, str>),
     /// The engine has stopped.
     Stopped(String),
 }
 
-impl Refusal {
+impl Rejection {
     const NOT_FOUND: Self = Self::Message(StatusCode::NOT_FOUND, Cow::Borrowed("not found"));
     const INTERNAL: Self = Self::Message(StatusCode::INTERNAL_SERVER_ERROR, Cow::Borrowed("Internal Server Error"));
 
@@ -124,7 +124,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let (status, body) = match self {
             Self::Message(status, message) => (status, json!({ "message": message })),
@@ -138,13 +138,13 @@ impl IntoResponse for Refusal {
     }
 }
 
-impl From<StatusError> for Refusal {
+impl From<StatusError> for Rejection {
     fn from(error: StatusError) -> Self {
         Self::Stopped(error.message)
     }
 }
 
-type RestResult = Result<Response, Refusal>;
+type RestResult = Result<Response, Rejection>;
 
 fn respond(body: &Value) -> Response {
     ([(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
@@ -155,9 +155,9 @@ impl RestApi {
     async fn known<T: Send + 'static>(
         &self,
         authorization: &Authorization,
-        missing: Refusal,
+        missing: Rejection,
         read: impl FnOnce(&Core, At) -> Option<T> + Send + 'static,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, Rejection> {
         let found = self.core.call(move |core, turn| read(core, turn.now)).await?.ok_or(missing)?;
         self.check(authorization)?;
         Ok(found)
@@ -171,27 +171,27 @@ impl RestApi {
         render: impl FnOnce(&Core, At) -> Option<Value>,
     ) -> RestResult {
         let read = move |core: &Core, now| Some((core.snapshot([run(core, now)?]), now));
-        let (snapshot, now) = self.known(authorization, Refusal::NOT_FOUND, read).await?;
-        Ok(respond(&render(&snapshot, now).ok_or(Refusal::NOT_FOUND)?))
+        let (snapshot, now) = self.known(authorization, Rejection::NOT_FOUND, read).await?;
+        Ok(respond(&render(&snapshot, now).ok_or(Rejection::NOT_FOUND)?))
     }
 
-    fn check(&self, authorization: &Authorization) -> Result<(), Refusal> {
+    fn check(&self, authorization: &Authorization) -> Result<(), Rejection> {
         let token = authorization.0.as_deref().and_then(|header| header.strip_prefix("Bearer "));
         if token == Some(&*self.token) {
             Ok(())
         } else {
-            Err(Refusal::message(StatusCode::FORBIDDEN, faults::INVALID_CREDENTIALS))
+            Err(Rejection::message(StatusCode::FORBIDDEN, faults::INVALID_CREDENTIALS))
         }
     }
 
     /// The tenant of a path.
-    fn find_tenant(&self, text: &str) -> Result<(), Refusal> {
-        if id(text, "tenant")? == self.tenant { Ok(()) } else { Err(Refusal::NOT_FOUND) }
+    fn find_tenant(&self, text: &str) -> Result<(), Rejection> {
+        if id(text, "tenant")? == self.tenant { Ok(()) } else { Err(Rejection::NOT_FOUND) }
     }
 }
 
-fn id(text: &str, what: &str) -> Result<Uuid, Refusal> {
-    text.parse().map_err(|_| Refusal::message(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
+fn id(text: &str, what: &str) -> Result<Uuid, Rejection> {
+    text.parse().map_err(|_| Rejection::message(StatusCode::BAD_REQUEST, format!("invalid {what} id")))
 }
 
 async fn run(State(api): State<RestApi>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
@@ -203,7 +203,7 @@ async fn run(State(api): State<RestApi>, Path(run): Path<String>, authorization:
 async fn run_status(State(api): State<RestApi>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
     let run = id(&run, "workflow run")?;
     let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name());
-    Ok(respond(&api.known(&authorization, Refusal::NOT_FOUND, status).await?.into()))
+    Ok(respond(&api.known(&authorization, Rejection::NOT_FOUND, status).await?.into()))
 }
 
 async fn run_task_events(
@@ -230,14 +230,14 @@ async fn task_timings(
     let run = id(&run, "workflow run")?;
     let depth = query.number("depth")?.unwrap_or(0);
     if depth > 10 {
-        return Err(Refusal::description(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
+        return Err(Rejection::description(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
     let exists = move |core: &Core, now| core.rest_run(run, now).map(drop);
-    api.known(&authorization, Refusal::NOT_FOUND, exists).await?;
+    api.known(&authorization, Rejection::NOT_FOUND, exists).await?;
     // The timings of all children can be many, so they are read only with a valid token.
     let timings = move |core: &Core, now| Some(json::timings(core, core.rest_run(run, now)?, depth));
     let found = api.core.call(move |core, turn| timings(core, turn.now)).await?;
-    Ok(respond(&found.ok_or(Refusal::NOT_FOUND)?))
+    Ok(respond(&found.ok_or(Rejection::NOT_FOUND)?))
 }
 
 async fn task(
@@ -249,19 +249,19 @@ async fn task(
     let task = id(&task, "task")?;
     let attempt = query.number("attempt")?;
     if attempt == Some(0) {
-        return Err(Refusal::message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
+        return Err(Rejection::message(StatusCode::BAD_REQUEST, "Attempt must be greater than 0"));
     }
     let read = move |core: &Core, now| {
         let (run, _) = core.rest_task(task, now)?;
         Some((core.snapshot([run.ix]), core.children(task).count(), now))
     };
-    let (snapshot, children, now) = api.known(&authorization, Refusal::NOT_FOUND, read).await?;
-    let (run, task) = snapshot.rest_task(task, now).ok_or(Refusal::NOT_FOUND)?;
+    let (snapshot, children, now) = api.known(&authorization, Rejection::NOT_FOUND, read).await?;
+    let (run, task) = snapshot.rest_task(task, now).ok_or(Rejection::NOT_FOUND)?;
     let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
     match attempt.unwrap_or(last).cmp(&last) {
         Ordering::Equal => Ok(respond(&json::task_details(&snapshot, run, task, children))),
-        Ordering::Greater => Err(Refusal::INTERNAL),
-        Ordering::Less => Err(Refusal::message(
+        Ordering::Greater => Err(Rejection::INTERNAL),
+        Ordering::Less => Err(Rejection::message(
             StatusCode::NOT_IMPLEMENTED,
             "the embedded engine does not implement earlier attempts yet",
         )),

@@ -5,7 +5,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{MethodFilter, on};
 
-use super::{Refusal, RestApi, RestResult};
+use super::{Rejection, RestApi, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;
@@ -88,12 +88,12 @@ const OPERATIONS: &[(&str, MethodFilter, &str)] = &[
 
 pub(super) fn routes() -> Router<RestApi> {
     OPERATIONS.iter().fold(Router::new(), |router, (operation, method, path)| {
-        router.route(path, on(*method, async || -> RestResult { Err(refusal(operation)) }))
+        router.route(path, on(*method, async || -> RestResult { Err(rejection(operation)) }))
     })
 }
 
 /// The response of an operation that is not implemented.
-fn refusal(operation: &str) -> Refusal {
+fn rejection(operation: &str) -> Rejection {
     let text = format!("the embedded engine does not implement {operation} yet");
-    Refusal::message(StatusCode::NOT_IMPLEMENTED, text)
+    Rejection::message(StatusCode::NOT_IMPLEMENTED, text)
 }

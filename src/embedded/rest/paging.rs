@@ -4,14 +4,14 @@ use axum::http::StatusCode;
 use chrono::SecondsFormat;
 use serde_json::json;
 
-use super::Refusal;
+use super::Rejection;
 use super::query::Query;
 use super::rows::RowPage;
 use crate::embedded::core::MetadataFilter;
 use crate::embedded::core::store::At;
 
-pub(super) fn bad_request(description: impl Into<String>) -> Refusal {
-    Refusal::description(StatusCode::BAD_REQUEST, description.into())
+pub(super) fn bad_request(description: impl Into<String>) -> Rejection {
+    Rejection::description(StatusCode::BAD_REQUEST, description.into())
 }
 
 /// A timestamp in milliseconds, without trailing zeros.
@@ -21,7 +21,7 @@ pub(super) fn millis(at: At) -> String {
 }
 
 /// Pairs of a key and a value, all of which must match.
-pub(super) fn metadata_filter<'a>(texts: impl Iterator<Item = &'a str>) -> Result<MetadataFilter, Refusal> {
+pub(super) fn metadata_filter<'a>(texts: impl Iterator<Item = &'a str>) -> Result<MetadataFilter, Rejection> {
     MetadataFilter::with_one_colon(texts)
         .map_err(|_| bad_request("Additional metadata filters must be in the format key:value."))
 }
@@ -33,7 +33,7 @@ pub(super) struct Page {
 }
 
 impl Page {
-    pub(super) fn parse(query: &Query) -> Result<Self, Refusal> {
+    pub(super) fn parse(query: &Query) -> Result<Self, Rejection> {
         Ok(Self { offset: query.number("offset")?.unwrap_or(0), limit: query.limit()?.unwrap_or(50) })
     }
 

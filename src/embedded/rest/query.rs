@@ -1,4 +1,4 @@
-//! The parameters of a request, parsed and refused as by the server.
+//! The parameters of a request, parsed and rejected as by the server.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use chrono::DateTime;
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
-use super::Refusal;
+use super::Rejection;
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
 
@@ -48,10 +48,10 @@ impl Query {
     }
 
     /// A number that is not negative. For a negative one, the server returns 500.
-    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Refusal> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<usize>, Rejection> {
         let Some(text) = self.first(name) else { return Ok(None) };
         match text.parse::<i64>() {
-            Ok(number) => usize::try_from(number).map(Some).map_err(|_| Refusal::INTERNAL),
+            Ok(number) => usize::try_from(number).map(Some).map_err(|_| Rejection::INTERNAL),
             Err(_) => Err(bad(
                 name,
                 &format!("error binding string parameter: strconv.ParseInt: parsing \"{text}\": invalid syntax"),
@@ -60,10 +60,10 @@ impl Query {
     }
 
     /// The requested number of rows. It is limited, so that a list cannot use unlimited memory and time.
-    pub(super) fn limit(&self) -> Result<Option<usize>, Refusal> {
+    pub(super) fn limit(&self) -> Result<Option<usize>, Rejection> {
         let limit = self.number("limit")?;
         match limit {
-            Some(limit) if limit > MAX_PAGE => Err(Refusal::description(
+            Some(limit) if limit > MAX_PAGE => Err(Rejection::description(
                 StatusCode::BAD_REQUEST,
                 format!("found limit={limit}, accepted: at most {MAX_PAGE} rows in a page of the embedded engine"),
             )),
@@ -72,7 +72,7 @@ impl Query {
     }
 
     /// A boolean, in all of Go's spellings.
-    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>, Rejection> {
         match self.first(name) {
             None => Ok(None),
             Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
@@ -84,7 +84,7 @@ impl Query {
         }
     }
 
-    pub(super) fn time(&self, name: &str) -> Result<Option<At>, Refusal> {
+    pub(super) fn time(&self, name: &str) -> Result<Option<At>, Rejection> {
         let Some(text) = self.first(name) else { return Ok(None) };
         let full = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
         match DateTime::parse_from_rfc3339(&full) {
@@ -95,7 +95,7 @@ impl Query {
         }
     }
 
-    pub(super) fn ids(&self, name: &str) -> Result<Vec<Uuid>, Refusal> {
+    pub(super) fn ids(&self, name: &str) -> Result<Vec<Uuid>, Rejection> {
         let parse = |text: &str| {
             go_uuid(text).map_err(|problem| {
                 bad(
@@ -108,8 +108,8 @@ impl Query {
     }
 }
 
-pub(super) fn bad(name: &str, problem: &str) -> Refusal {
-    Refusal::message(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
+pub(super) fn bad(name: &str, problem: &str) -> Rejection {
+    Rejection::message(StatusCode::BAD_REQUEST, format!("Invalid format for parameter {name}: {problem}"))
 }
 
 /// Go's error message for a string that is not a date.

@@ -13,7 +13,7 @@ use axum::response::Response;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use uuid::Uuid;
 
-use super::{MAX_BODY_BYTES, Refusal, RestApi, id};
+use super::{MAX_BODY_BYTES, Rejection, RestApi, id};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::At;
 
@@ -35,8 +35,8 @@ impl<S: Sync> FromRequestParts<S> for Authorization {
 }
 
 /// Reads the body of a request before its route runs. Without a valid token the body is not read: the route gets an empty body, and
-/// refuses the request when it checks the token.
-pub(super) async fn read_body(State(api): State<RestApi>, request: Request, next: Next) -> Result<Response, Refusal> {
+/// rejects the request when it checks the token.
+pub(super) async fn read_body(State(api): State<RestApi>, request: Request, next: Next) -> Result<Response, Rejection> {
     let (parts, body) = request.into_parts();
     let body = match api.check(&Authorization::of(&parts.headers)) {
         Ok(()) => read(body).await?,
@@ -45,20 +45,20 @@ pub(super) async fn read_body(State(api): State<RestApi>, request: Request, next
     Ok(next.run(Request::from_parts(parts, body.into())).await)
 }
 
-async fn read(body: Body) -> Result<Bytes, Refusal> {
+async fn read(body: Body) -> Result<Bytes, Rejection> {
     let too_large = || {
-        Refusal::message(
+        Rejection::message(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("found a larger body, accepted: at most {MAX_BODY_BYTES} bytes"),
         )
     };
-    // A body with a larger declared size is refused immediately.
+    // A body with a larger declared size is rejected immediately.
     if usize::try_from(body.size_hint().lower()).is_ok_and(|size| size <= MAX_BODY_BYTES) {
         match Limited::new(body, MAX_BODY_BYTES).collect().await {
             Ok(read) => return Ok(read.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => {}
             Err(error) => {
-                return Err(Refusal::message(StatusCode::BAD_REQUEST, format!("failed to read the body: {error}")));
+                return Err(Rejection::message(StatusCode::BAD_REQUEST, format!("failed to read the body: {error}")));
             }
         }
     }
@@ -66,18 +66,18 @@ async fn read(body: Body) -> Result<Bytes, Refusal> {
 }
 
 /// The parameters of a path, by their names in the route.
-pub(super) async fn names(parts: &mut Parts, api: &RestApi) -> Result<BTreeMap<String, String>, Refusal> {
+pub(super) async fn names(parts: &mut Parts, api: &RestApi) -> Result<BTreeMap<String, String>, Rejection> {
     let path = Path::from_request_parts(parts, api).await;
-    path.map(|Path(names)| names).map_err(|_| Refusal::NOT_FOUND)
+    path.map(|Path(names)| names).map_err(|_| Rejection::NOT_FOUND)
 }
 
 /// An authorized request about objects of a tenant.
 pub(super) struct OfTenant(pub(super) RestApi);
 
 impl FromRequestParts<RestApi> for OfTenant {
-    type Rejection = Refusal;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Rejection> {
         let names = names(parts, api).await?;
         api.find_tenant(names.get("tenant").map_or("", String::as_str))?;
         api.check(&Authorization::of(&parts.headers))?;
@@ -95,9 +95,9 @@ pub(super) struct OfOne {
 }
 
 impl FromRequestParts<RestApi> for OfOne {
-    type Rejection = Refusal;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Rejection> {
         let mut names = names(parts, api).await?;
         let tenant = names.remove("tenant").unwrap_or_default();
         let id = names.into_values().next().unwrap_or_default();
@@ -110,9 +110,9 @@ impl OfOne {
     pub(super) async fn find<T: Send + 'static>(
         &self,
         what: &str,
-        missing: Refusal,
+        missing: Rejection,
         read: impl FnOnce(&Core, Uuid, At) -> Option<T> + Send + 'static,
-    ) -> Result<(Uuid, T), Refusal> {
+    ) -> Result<(Uuid, T), Rejection> {
         self.api.find_tenant(&self.tenant)?;
         let id = id(&self.id, what)?;
         let found = self.api.known(&self.authorization, missing, move |core, now| read(core, id, now)).await?;

@@ -17,12 +17,13 @@ use super::body::{body, given};
 use super::paging::{Page, bad_request, metadata_filter, millis};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::{Refusal, RestApi, RestResult, respond};
+use super::{Rejection, RestApi, RestResult, respond};
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::{At, Schedule, ScheduledRun};
 use crate::embedded::core::{Core, MetadataFilter};
 
-const NOT_FOUND: Refusal = Refusal::Message(StatusCode::NOT_FOUND, Cow::Borrowed("scheduled workflow run not found"));
+const NOT_FOUND: Rejection =
+    Rejection::Message(StatusCode::NOT_FOUND, Cow::Borrowed("scheduled workflow run not found"));
 const NO_TIME: &str = "ERROR: null value in column \"triggerAt\" of relation \"WorkflowTriggerScheduledRef\" violates not-null constraint (SQLSTATE 23502)";
 
 pub(super) fn routes() -> Router<RestApi> {
@@ -71,11 +72,11 @@ impl Row {
 }
 
 /// The time in a body, if it has one.
-fn time(body: &Value) -> Result<Option<At>, Refusal> {
+fn time(body: &Value) -> Result<Option<At>, Rejection> {
     let Some(text) = given(body, "triggerAt") else { return Ok(None) };
     let text = text.as_str().unwrap_or_default();
     let problem = || {
-        Refusal::message(
+        Rejection::message(
             StatusCode::BAD_REQUEST,
             format!("parsing time \"{text}\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"{text}\" as \"2006\""),
         )
@@ -107,10 +108,10 @@ async fn create(OfTenant(api): OfTenant, Path((_, workflow)): Path<(String, Stri
             Ok(created.map(|schedule| Row::new(core, schedule)))
         })
         .await?;
-    Ok(respond(&created?.ok_or(Refusal::INTERNAL)?.render()))
+    Ok(respond(&created?.ok_or(Rejection::INTERNAL)?.render()))
 }
 
-fn check_priority(priority: Option<i64>) -> Result<(), Refusal> {
+fn check_priority(priority: Option<i64>) -> Result<(), Rejection> {
     let (limit, number) = match priority {
         Some(..1) => ("min", 1),
         Some(4..) => ("max", 3),
@@ -155,7 +156,7 @@ fn matching<'a>(core: &'a Core, workflow: Option<Uuid>, metadata: &MetadataFilte
 }
 
 /// Checks in the server's order: the tenant, the id, the schedule.
-async fn find(request: &OfOne) -> Result<(Uuid, Row), Refusal> {
+async fn find(request: &OfOne) -> Result<(Uuid, Row), Rejection> {
     request
         .find("scheduled workflow run", NOT_FOUND, |core, id, _| {
             core.find_schedule(id).map(|found| Row::new(core, found))
@@ -169,7 +170,7 @@ async fn one(request: OfOne) -> RestResult {
 
 async fn reschedule(request: OfOne, bytes: Bytes) -> RestResult {
     let (schedule, _) = find(&request).await?;
-    let at = time(&body(&bytes)?)?.ok_or(Refusal::INTERNAL)?;
+    let at = time(&body(&bytes)?)?.ok_or(Rejection::INTERNAL)?;
     let moved = request
         .api
         .core
@@ -190,7 +191,7 @@ async fn delete(request: OfOne) -> RestResult {
 async fn start(request: OfOne) -> RestResult {
     let (schedule, _) = find(&request).await?;
     let run = request.api.core.call(move |core, turn| core.start_scheduled(turn, schedule)).await?;
-    Ok(respond(&json!({"externalId": run.ok_or(Refusal::INTERNAL)?.to_string()})))
+    Ok(respond(&json!({"externalId": run.ok_or(Rejection::INTERNAL)?.to_string()})))
 }
 
 async fn bulk_delete(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
@@ -229,7 +230,7 @@ async fn bulk_update(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let mut updates = Vec::new();
     for update in body.get("updates").and_then(Value::as_array).into_iter().flatten() {
         let ids = uuids(&json!([update.get("id")]))?;
-        updates.push((ids.first().copied().unwrap_or_default(), time(update)?.ok_or(Refusal::INTERNAL)?));
+        updates.push((ids.first().copied().unwrap_or_default(), time(update)?.ok_or(Rejection::INTERNAL)?));
     }
     let (moved, missing): (Vec<_>, Vec<_>) = api
         .core
@@ -241,9 +242,9 @@ async fn bulk_update(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     })))
 }
 
-fn uuids(ids: &Value) -> Result<Vec<Uuid>, Refusal> {
+fn uuids(ids: &Value) -> Result<Vec<Uuid>, Rejection> {
     let parse = |id: &Value| {
-        go_uuid(id.as_str().unwrap_or_default()).map_err(|problem| Refusal::message(StatusCode::BAD_REQUEST, problem))
+        go_uuid(id.as_str().unwrap_or_default()).map_err(|problem| Rejection::message(StatusCode::BAD_REQUEST, problem))
     };
     ids.as_array().into_iter().flatten().map(parse).collect()
 }

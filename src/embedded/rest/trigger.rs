@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::body::Typed;
 use super::paging::bad_request;
 use super::request::OfTenant;
-use super::{Refusal, RestResult, json as render, respond};
+use super::{Rejection, RestResult, json as render, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Code, StatusError, Trigger};
 
@@ -24,8 +24,8 @@ pub(super) async fn start(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
     let body = Typed::parse(&bytes, "gen.V1TriggerWorkflowRunRequest")?;
     let (trigger, only_id) = (trigger(&body)?, body.flag("return_only_id")?);
     let started = api.core.call(move |core, turn| (core.trigger(turn, vec![trigger]), turn.now)).await?;
-    let (ids, now) = (started.0.map_err(refusal)?, started.1);
-    let id = ids.first().copied().ok_or(Refusal::INTERNAL)?;
+    let (ids, now) = (started.0.map_err(rejection)?, started.1);
+    let id = ids.first().copied().ok_or(Rejection::INTERNAL)?;
     if only_id {
         return Ok(respond(&id_only(id, now)));
     }
@@ -36,10 +36,10 @@ pub(super) async fn start(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
         }
         api.core.sleep(FIND_INTERVAL).await;
     }
-    Err(Refusal::INTERNAL)
+    Err(Rejection::INTERNAL)
 }
 
-fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
+fn trigger(body: &Typed<'_>) -> Result<Trigger, Rejection> {
     let (workflow, input) = (body.text("workflowName")?.unwrap_or_default(), body.object("input")?);
     let (metadata, priority) = (body.object("additionalMetadata")?, body.number("priority")?);
     if let Some(priority) = priority.filter(|priority| !(1..=3).contains(priority)) {
@@ -55,10 +55,10 @@ fn trigger(body: &Typed<'_>) -> Result<Trigger, Refusal> {
     Ok(Trigger { workflow, input, metadata, priority, parent: None, options: None })
 }
 
-fn refusal(error: StatusError) -> Refusal {
+fn rejection(error: StatusError) -> Rejection {
     match error.code {
         Code::InvalidArgument => bad_request(error.message),
-        _ => Refusal::INTERNAL,
+        _ => Rejection::INTERNAL,
     }
 }
 

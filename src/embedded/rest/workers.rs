@@ -17,7 +17,7 @@ use super::paging::{bad_request, millis};
 use super::query::Query;
 use super::request::OfTenant;
 use super::rows::RowPage;
-use super::{Authorization, Refusal, RestApi, RestResult, id, respond};
+use super::{Authorization, Rejection, RestApi, RestResult, id, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Label, Profile, Worker};
 
@@ -131,7 +131,7 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn parse(query: &Query) -> Result<Self, Refusal> {
+    fn parse(query: &Query) -> Result<Self, Rejection> {
         let label = |text: &str| {
             let pair = text.split_once(':').filter(|(key, value)| !key.is_empty() && !value.is_empty());
             let problem = || bad_request(format!("invalid label filter format: {text}, expected key:value"));
@@ -183,9 +183,9 @@ async fn one(State(api): State<RestApi>, Path(worker): Path<String>, authorizati
         let workflows: Vec<_> = core.workflows_of(worker).map(|(id, name)| (id, name.to_owned())).collect();
         Some((Row::new(id, worker, now), workflows))
     };
-    let (row, workflows) = api.known(&authorization, Refusal::NOT_FOUND, read).await?;
+    let (row, workflows) = api.known(&authorization, Rejection::NOT_FOUND, read).await?;
     if row.profile.actions.is_empty() {
-        return Err(Refusal::INTERNAL);
+        return Err(Rejection::INTERNAL);
     }
     let workflows: Vec<_> =
         workflows.into_iter().map(|(id, name)| json!({"id": id.to_string(), "name": name})).collect();
@@ -201,7 +201,7 @@ async fn pause(
     body: Bytes,
 ) -> RestResult {
     let worker = id(&worker, "worker")?;
-    api.known(&authorization, Refusal::NOT_FOUND, move |core, _| core.worker(worker).map(drop)).await?;
+    api.known(&authorization, Rejection::NOT_FOUND, move |core, _| core.worker(worker).map(drop)).await?;
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let found = api
         .core
@@ -212,5 +212,5 @@ async fn pause(
             Some(Row::new(worker, core.worker(worker)?, turn.now))
         })
         .await?;
-    Ok(respond(&found.ok_or(Refusal::NOT_FOUND)?.summary()))
+    Ok(respond(&found.ok_or(Rejection::NOT_FOUND)?.summary()))
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::body::{body, given};
 use super::query::Query;
 use super::request::{OfTenant, names};
-use super::{Authorization, Refusal, RestApi, RestResult, id, json as render, respond};
+use super::{Authorization, Rejection, RestApi, RestResult, id, json as render, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::format::duration;
 use crate::embedded::core::store::{Pause, PausedRuns};
@@ -34,16 +34,16 @@ pub(super) struct KnownWorkflow {
 }
 
 impl FromRequestParts<RestApi> for KnownWorkflow {
-    type Rejection = Refusal;
+    type Rejection = Rejection;
 
-    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, api: &RestApi) -> Result<Self, Rejection> {
         let names = names(parts, api).await?;
         if let Some(tenant) = names.get("tenant") {
             api.find_tenant(tenant)?;
         }
         let id = id(names.get("workflow").map_or("", String::as_str), "workflow")?;
         let authorization = Authorization::of(&parts.headers);
-        api.known(&authorization, Refusal::NOT_FOUND, move |core, _| core.find_workflow(id).map(drop)).await?;
+        api.known(&authorization, Rejection::NOT_FOUND, move |core, _| core.find_workflow(id).map(drop)).await?;
         Ok(Self { api: api.clone(), id })
     }
 }
@@ -80,17 +80,17 @@ async fn one(State(api): State<RestApi>, Path(workflow): Path<String>, authoriza
         render::extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
         Some(shown)
     };
-    Ok(respond(&api.known(&authorization, Refusal::NOT_FOUND, read).await?))
+    Ok(respond(&api.known(&authorization, Rejection::NOT_FOUND, read).await?))
 }
 
 /// Pauses a workflow, or ends its pause. For an invalid request, the server returns 500.
 async fn update(known: KnownWorkflow, bytes: Bytes) -> RestResult {
-    let request = given(&body(&bytes)?, "pause").ok_or(Refusal::INTERNAL)?;
+    let request = given(&body(&bytes)?, "pause").ok_or(Rejection::INTERNAL)?;
     let text = |name: &str| request.get(name).and_then(Value::as_str).unwrap_or_default();
     let behavior = |name: &str| match text(name) {
         "QUEUE" => Ok(PausedRuns::Queue),
         "DROP" => Ok(PausedRuns::Drop),
-        _ => Err(Refusal::INTERNAL),
+        _ => Err(Rejection::INTERNAL),
     };
     let ttl = interval(text("pausedWorkflowQueueTTL"));
     let behaviors = match text("action") {
@@ -99,7 +99,7 @@ async fn update(known: KnownWorkflow, bytes: Bytes) -> RestResult {
             behavior("pausedWorkflowCronRunQueueBehavior")?,
             behavior("pausedWorkflowScheduledRunQueueBehavior")?,
         )),
-        _ => return Err(Refusal::INTERNAL),
+        _ => return Err(Rejection::INTERNAL),
     };
     let updated = known
         .api
@@ -115,7 +115,7 @@ async fn update(known: KnownWorkflow, bytes: Bytes) -> RestResult {
             core.find_workflow(known.id).map(|view| render::workflow(&view))
         })
         .await?;
-    Ok(respond(&updated.ok_or(Refusal::NOT_FOUND)?))
+    Ok(respond(&updated.ok_or(Rejection::NOT_FOUND)?))
 }
 
 /// A duration of the database, which is five minutes if it is invalid.
@@ -125,6 +125,6 @@ fn interval(text: &str) -> Duration {
 
 async fn delete(known: KnownWorkflow) -> RestResult {
     let deleted = known.api.core.call(move |core, turn| core.delete_workflow(turn, known.id)).await?;
-    deleted.then_some(()).ok_or(Refusal::NOT_FOUND)?;
+    deleted.then_some(()).ok_or(Rejection::NOT_FOUND)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -22,7 +22,7 @@ const MAX_QUEUED_WITH_ENDS: usize = 2 * MAX_QUEUED;
 pub(crate) enum ChunkEvent {
     /// Chunks may be missing here: the stream was lost, or the reader is too slow.
     Interrupted,
-    /// The server refuses the subscription.
+    /// The server rejects the subscription.
     Failed(Error),
     Chunk(Chunk),
     /// An attempt of a task has ended. The chunks of its next attempt are numbered from 0 again.
@@ -123,7 +123,7 @@ impl ChunkQueue {
         self.notify.notify_one();
     }
 
-    /// The server refuses the subscription: no chunks come any longer.
+    /// The server rejects the subscription: no chunks come any longer.
     fn fail(&self, error: Error) {
         lock(&self.queue).push(ChunkEvent::Failed(error));
         self.notify.notify_one();
@@ -184,7 +184,7 @@ impl ChunkReaders {
         self.queues().for_each(|queue| queue.interrupt());
     }
 
-    /// The server refuses the subscription.
+    /// The server rejects the subscription.
     pub(super) fn fail(&mut self, error: &Error) {
         self.losses += 1;
         self.queues().for_each(|queue| queue.fail(error.clone()));
@@ -325,11 +325,11 @@ mod tests {
         (0..MAX_QUEUED).for_each(|_| readers.take(chunk(1, "x")));
         readers.interrupt();
         readers.interrupt();
-        readers.fail(&Error::new(ErrorKind::Unimplemented, "refused"));
+        readers.fail(&Error::new(ErrorKind::Unimplemented, "rejected"));
         for queue in [of_run, of_all] {
             let texts = texts(&queue);
             assert_eq!(texts.len(), MAX_QUEUED + 2);
-            assert_eq!(texts[MAX_QUEUED..], ["interrupted", "refused"]);
+            assert_eq!(texts[MAX_QUEUED..], ["interrupted", "rejected"]);
         }
         assert_eq!(readers.start(), 3);
     }

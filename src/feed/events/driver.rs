@@ -207,7 +207,7 @@ impl EventsDriver {
                 }
                 self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
                 self.group.lock().chunks.fail(&error);
-                self.group.subscribed.send_replace(Subscribed::Refused(error));
+                self.group.subscribed.send_replace(Subscribed::Rejected(error));
                 self.lost();
             }
         }

@@ -54,8 +54,8 @@ pub(super) enum Subscribed {
     No,
     /// Probably, from this time on.
     Since(Instant),
-    /// The server refuses the subscription.
-    Refused(Error),
+    /// The server rejects the subscription.
+    Rejected(Error),
 }
 
 /// The runs with the same subject.

@@ -184,7 +184,7 @@ impl Membership {
     /// Waits until the engine probably sends events. Returns `false` if the stream cannot be opened for a second.
     ///
     /// # Errors
-    /// The server refuses the subscription.
+    /// The server rejects the subscription.
     pub(crate) async fn subscribed(&self) -> Result<bool> {
         let mut subscribed = self.group.subscribed.subscribe();
         let is_known = |subscribed: &Subscribed| !matches!(subscribed, Subscribed::No);
@@ -198,7 +198,7 @@ impl Membership {
                 sleep_until(at).await;
                 Ok(true)
             }
-            Subscribed::Refused(error) => Err(error),
+            Subscribed::Rejected(error) => Err(error),
         }
     }
 

@@ -44,9 +44,9 @@ const EAGER_PROBE_DELAY: Duration = Duration::from_millis(20);
 const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 /// The delay of the first probe of any other run.
 const PROBE_DELAY: Duration = Duration::from_secs(1);
-/// For how long the server may refuse the stream with an error of its own.
-const MAX_REFUSAL: Duration = Duration::from_secs(60);
-/// A server refuses a stream within this time, if it does.
+/// For how long the server may reject the stream with an error of its own.
+const MAX_REJECTION: Duration = Duration::from_secs(60);
+/// A server rejects a stream within this time, if it does.
 const MIN_OPEN: Duration = Duration::from_secs(30);
 /// The number of runs on a stream for which nobody waits any longer, from which on the stream is replaced. The engine asks about them again
 /// and again, a thousand each second, so the results of others are late.
@@ -154,8 +154,8 @@ struct ResultsDriver {
     /// For the next probe, and for the end of an unused stream.
     alarm: Alarm,
     idle_since: Option<Instant>,
-    /// Since when the server has refused each stream with an error of its own.
-    refused_since: Option<Instant>,
+    /// Since when the server has rejected each stream with an error of its own.
+    rejected_since: Option<Instant>,
     /// Whether the last run had ended before the stream was asked about it. Then the next one probably has, too.
     last_had_ended: bool,
 }
@@ -174,7 +174,7 @@ impl ResultsDriver {
             probes: FuturesUnordered::new(),
             alarm: Alarm::default(),
             idle_since: None,
-            refused_since: None,
+            rejected_since: None,
             last_had_ended: false,
         }
     }
@@ -265,7 +265,7 @@ impl ResultsDriver {
     fn close(&mut self) {
         self.stream.close();
         self.ids = None;
-        self.refused_since = None;
+        self.rejected_since = None;
     }
 
     /// Queues as many run ids as there is capacity for.
@@ -283,7 +283,7 @@ impl ResultsDriver {
         match event {
             StreamEvent::NeedsOpen | StreamEvent::Idle => self.open(),
             StreamEvent::Message(RunResults { run, tasks }) => {
-                self.refused_since = None;
+                self.rejected_since = None;
                 self.last_had_ended = false;
                 let answer = tasks.map_or(Answer::Fetch, Answer::Results);
                 for waiter in self.waiting.take(run) {
@@ -309,15 +309,15 @@ impl ResultsDriver {
             }
             return self.close();
         }
-        // A stream that was open before it ended was not refused.
+        // A stream that was open before it ended was not rejected.
         if self.stream.opened_at().elapsed() >= MIN_OPEN {
-            self.refused_since = None;
+            self.rejected_since = None;
         }
-        // An outage has no end. A server that responds, and refuses the stream, does.
+        // An outage has no end. A server that responds, and rejects the stream, does.
         match error.filter(|error| !error.is_transient()) {
-            None => self.refused_since = None,
+            None => self.rejected_since = None,
             Some(error) => {
-                if self.refused_since.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL {
+                if self.rejected_since.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION {
                     self.fail_all(error);
                 }
             }

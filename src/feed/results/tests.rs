@@ -87,7 +87,7 @@ async fn a_lost_stream_is_reopened_and_asked_again() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_continue_after_an_outage() {
-    // The server refuses calls, ends each stream, or does not respond, as with a firewall that drops packets.
+    // The server rejects calls, ends each stream, or does not respond, as with a firewall that drops packets.
     let failures: [fn() -> Scripted; 3] = [
         || Scripted::Status(14),
         || Scripted::Stream(Vec::new(), Some(0)),
@@ -109,17 +109,21 @@ async fn waits_continue_after_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_end_if_the_server_refuses_the_stream_for_a_minute() {
+async fn waits_end_if_the_server_rejects_the_stream_for_a_minute() {
     let (client, _) = server(|_| Scripted::Status(13), |_| Scripted::Status(13));
     let started = Instant::now();
     let error = client.feed().results.wait(run(), true).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Server, "{error}");
-    assert!((MAX_REFUSAL..=MAX_REFUSAL + STREAM.max_backoff).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!(
+        (MAX_REJECTION..=MAX_REJECTION + STREAM.max_backoff).contains(&started.elapsed()),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 /// A server that restarts can end a stream with an error of its own.
 #[tokio::test(start_paused = true)]
-async fn streams_that_end_with_an_error_after_hours_are_not_refused() {
+async fn streams_that_end_with_an_error_after_hours_are_not_rejected() {
     let stream = |count| match count {
         1..=5 => Scripted::after(3600 * SECOND, Scripted::Status(13)),
         _ => Scripted::Stream(vec![(SECOND, result())], None),
@@ -161,7 +165,7 @@ async fn a_stream_that_is_half_open_is_replaced_when_it_is_idle() {
 
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_too_large_is_not_probed_again_soon() {
-    let too_large = |_| Scripted::Refusal(8, "grpc: trying to send message larger than max (5 vs. 4)");
+    let too_large = |_| Scripted::Rejection(8, "grpc: trying to send message larger than max (5 vs. 4)");
     let (client, calls) = server(|_| Scripted::Stream(vec![(200 * SECOND, result())], None), too_large);
     assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
     assert_eq!(calls.count("GetRunDetails"), 1);

@@ -470,7 +470,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_parsed_or_refused(text in r"[ -~\n]{0,40}|\PC{0,20}|[rb'\x22\x5c()\[\].\n/a1 ]{0,20}") {
+        fn any_text_is_parsed_or_rejected(text in r"[ -~\n]{0,40}|\PC{0,20}|[rb'\x22\x5c()\[\].\n/a1 ]{0,20}") {
             if let Err(Problem::Syntax(error)) = parse(&text) {
                 prop_assert!(error.position <= text.chars().count() + 1);
             }

@@ -28,20 +28,20 @@ pub(crate) enum TriggeredMany {
     Some { ids: Vec<RunId>, runs: Vec<NewRun> },
 }
 
-/// `google.rpc.Status`, the text that the details of a refusal come in.
+/// `google.rpc.Status`, the text that the details of a rejection come in.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Refusal {
+struct Rejection {
     #[prost(message, repeated, tag = "3")]
     details: Vec<prost_types::Any>,
 }
 
-/// The detail of a refusal that is of a type, if the refusal has one.
+/// The detail of a rejection that is of a type, if the rejection has one.
 fn detail<T: prost::Message + Default>(error: &Error, name: &str) -> Option<T> {
     if error.kind() != ErrorKind::AlreadyExists {
         return None;
     }
     let status = error.source()?.downcast_ref::<tonic::Status>()?;
-    let details = Refusal::decode(status.details()).ok()?.details;
+    let details = Rejection::decode(status.details()).ok()?.details;
     let found = details.into_iter().find(|any| any.type_url.rsplit('/').next() == Some(name))?;
     T::decode(&*found.value).ok()
 }
@@ -76,27 +76,29 @@ mod tests {
         uuid::Uuid::from_u128(number).into()
     }
 
-    fn refusal(name: &str, detail: &impl prost::Message) -> Error {
+    fn rejection(name: &str, detail: &impl prost::Message) -> Error {
         let detail = Any { type_url: format!("type.googleapis.com/{name}"), value: detail.encode_to_vec() };
-        let details = Refusal { details: vec![Any::default(), detail] }.encode_to_vec();
+        let details = Rejection { details: vec![Any::default(), detail] }.encode_to_vec();
         from_status("Trigger", sent_by_server(Status::with_details(Code::AlreadyExists, "collision", details.into())))
     }
 
     #[test]
-    fn the_details_of_a_refusal_are_read() {
+    fn the_details_of_a_rejection_are_read() {
         let one = IdempotencyCollisionError { existing_run_external_id: id(1).to_string(), ..Default::default() };
         let many = BulkTriggerIdempotencyCollisionError {
             successful_workflow_run_external_ids: vec![id(2).to_string(), id(3).to_string()],
             collisions: vec![one.clone()],
         };
-        let (one, many) =
-            (refusal("v1.IdempotencyCollisionError", &one), refusal("v1.BulkTriggerIdempotencyCollisionError", &many));
+        let (one, many) = (
+            rejection("v1.IdempotencyCollisionError", &one),
+            rejection("v1.BulkTriggerIdempotencyCollisionError", &many),
+        );
         assert_eq!(some_taken(many).unwrap(), [id(2), id(3)]);
         assert_eq!(taken(one).unwrap(), Triggered::Taken(id(1)));
     }
 
     #[test]
-    fn any_other_refusal_stays_one() {
+    fn any_other_rejection_stays_one() {
         for error in [
             from_status("Trigger", sent_by_server(Status::already_exists("exists"))),
             from_status("Trigger", sent_by_server(Status::internal("broken"))),

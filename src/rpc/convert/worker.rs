@@ -33,7 +33,7 @@ impl From<NewWorker> for pb::WorkerRegisterRequest {
             services: vec!["default".into()],
             slot_config: worker.slots.into_iter().collect(),
             labels: worker.labels.into_iter().map(|(key, value)| (key, value.into())).collect(),
-            // The contract has no number for this language, and the server refuses one that it does not know.
+            // The contract has no number for this language, and the server rejects one that it does not know.
             runtime_info: Some(pb::RuntimeInfo {
                 sdk_version: Some(env!("CARGO_PKG_VERSION").into()),
                 language: None,

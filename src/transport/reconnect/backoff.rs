@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind};
 use crate::telemetry::MAX_WARNINGS;
-use crate::transport::REFUSALS_TRANSIENT_FOR;
+use crate::transport::REJECTIONS_TRANSIENT_FOR;
 use crate::transport::retry::delay;
 
 /// The first loss is no warning: usually the server has ended the stream.
@@ -27,22 +27,22 @@ pub(super) struct Backoff {
     /// Those that determine the pause.
     in_succession: u32,
     max: Duration,
-    /// Since when the token has been refused, although other calls may accept it.
-    refused_since: Option<Instant>,
+    /// Since when the token has been rejected, although other calls may accept it.
+    rejected_since: Option<Instant>,
     /// The error of the last message that could not be decoded.
     unreadable: Option<String>,
 }
 
 impl Backoff {
     pub(super) fn new(max: Duration) -> Self {
-        Self { losses: 0, in_succession: 0, max, refused_since: None, unreadable: None }
+        Self { losses: 0, in_succession: 0, max, rejected_since: None, unreadable: None }
     }
 
     /// Resets the backoff after a message. Logs the recovery if a loss was logged.
     pub(super) fn reset(&mut self, stream: &str) {
         let losses = std::mem::take(&mut self.losses);
         self.in_succession = 0;
-        self.refused_since = None;
+        self.rejected_since = None;
         if losses > 1 {
             tracing::info!(stream, losses, "stream recovered");
         }
@@ -56,9 +56,9 @@ impl Backoff {
         }
     }
 
-    /// The stream was closed: what was refused before says nothing about the next one.
+    /// The stream was closed: what was rejected before says nothing about the next one.
     pub(super) fn closed(&mut self) {
-        self.refused_since = None;
+        self.rejected_since = None;
     }
 
     /// Returns the pause before the stream is reopened, or `None` if reopening it cannot succeed.
@@ -67,12 +67,12 @@ impl Backoff {
             return None;
         }
         if error.is_some_and(|error| error.kind() == ErrorKind::Unauthenticated) {
-            let since = *self.refused_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= REFUSALS_TRANSIENT_FOR {
+            let since = *self.rejected_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= REJECTIONS_TRANSIENT_FOR {
                 return None;
             }
         } else {
-            self.refused_since = None;
+            self.rejected_since = None;
         }
         let losses = self.in_succession;
         self.in_succession = losses.saturating_add(1);
@@ -105,7 +105,7 @@ impl Backoff {
     }
 }
 
-/// The refusal of a token that was accepted before is transient.
+/// The rejection of a token that was accepted before is transient.
 fn is_permanent(error: &Error) -> bool {
     use ErrorKind::{Closed, Config, Unauthenticated, Unimplemented};
     matches!(error.kind(), Closed | Config | Unauthenticated | Unimplemented) && !error.is_transient()
@@ -144,15 +144,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_is_refused_slowly_is_refused_for_a_limited_time() {
+    async fn a_token_that_is_rejected_slowly_is_rejected_for_a_limited_time() {
         let mut backoff = Backoff::new(MAX_PAUSE);
-        let refused = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        let rejected = Error::new(ErrorKind::Unauthenticated, "no").transient();
         let (start, each) = (Instant::now(), Duration::from_secs(30));
-        while backoff.lost(Some(&refused), 0.0).is_some() {
+        while backoff.lost(Some(&rejected), 0.0).is_some() {
             tokio::time::advance(each).await;
             backoff.was_idle();
         }
-        assert_eq!(start.elapsed(), REFUSALS_TRANSIENT_FOR);
+        assert_eq!(start.elapsed(), REJECTIONS_TRANSIENT_FOR);
     }
 
     #[test]
@@ -185,14 +185,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_is_refused_for_a_limited_time() {
+    async fn a_token_is_rejected_for_a_limited_time() {
         let mut backoff = Backoff::new(MAX_PAUSE);
-        let refused = Error::new(ErrorKind::Unauthenticated, "no").transient();
-        assert!(backoff.lost(Some(&refused), 0.0).is_some());
-        tokio::time::advance(REFUSALS_TRANSIENT_FOR / 2).await;
-        assert!(backoff.lost(Some(&refused), 0.0).is_some());
-        tokio::time::advance(REFUSALS_TRANSIENT_FOR / 2).await;
-        assert_eq!(backoff.lost(Some(&refused), 0.0), None);
+        let rejected = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        assert!(backoff.lost(Some(&rejected), 0.0).is_some());
+        tokio::time::advance(REJECTIONS_TRANSIENT_FOR / 2).await;
+        assert!(backoff.lost(Some(&rejected), 0.0).is_some());
+        tokio::time::advance(REJECTIONS_TRANSIENT_FOR / 2).await;
+        assert_eq!(backoff.lost(Some(&rejected), 0.0), None);
     }
 
     #[test]
@@ -200,8 +200,8 @@ mod tests {
         for kind in [ErrorKind::Unauthenticated, ErrorKind::Unimplemented, ErrorKind::Closed] {
             assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&Error::new(kind, "no")), 0.0), None);
         }
-        let refused_for_now = Error::new(ErrorKind::Unauthenticated, "no").transient();
-        assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&refused_for_now), 0.0), Some(Duration::ZERO));
+        let rejected_for_now = Error::new(ErrorKind::Unauthenticated, "no").transient();
+        assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&rejected_for_now), 0.0), Some(Duration::ZERO));
         let not_found = Error::new(ErrorKind::NotFound, "no");
         assert_eq!(Backoff::new(MAX_PAUSE).lost(Some(&not_found), 0.0), Some(Duration::ZERO));
     }

@@ -25,7 +25,7 @@ use crate::time::Alarm;
 use backoff::Backoff;
 use overlap::{Overlap, Side};
 
-/// A stream that was requested this long ago was not refused at once.
+/// A stream that was requested this long ago was not rejected at once.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Idle limits are extended by up to this part at random, because the streams of many clients must not be reopened at the same time.
 const IDLE_JITTER: f64 = 0.25;
@@ -503,8 +503,8 @@ mod tests {
         let start = Instant::now() + limit;
         stream.open(async move { Ok(timed(start, &[(10, 1), (1500, 2), (3000, 3)])) });
         assert_eq!(text(&stream.next().await), "idle");
-        let refused = || async { Err(Error::new(ErrorKind::Unavailable, "away").transient()) };
-        stream.open(refused());
+        let rejected = || async { Err(Error::new(ErrorKind::Unavailable, "away").transient()) };
+        stream.open(rejected());
         let mut events = Vec::new();
         while events.len() < 6 {
             let event = stream.next().await;
@@ -512,7 +512,7 @@ mod tests {
                 // Away for a second.
                 if start.elapsed() < SECOND {
                     tokio::time::sleep(SECOND).await;
-                    stream.open(refused());
+                    stream.open(rejected());
                 } else {
                     stream.open(async move { Ok(timed(start, &[(1500, 2), (3000, 3)])) });
                 }

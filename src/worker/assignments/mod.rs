@@ -30,7 +30,7 @@ pub(super) enum Event<A> {
     Cancelled(Key),
     /// The function of an attempt has ended.
     Ended(Key, End),
-    /// The engine has accepted the report of an attempt's end, or has refused it.
+    /// The engine has accepted the report of an attempt's end, or has rejected it.
     Reported(Key, Reported),
     /// An attempt of a task, by its retry count, only waits, and does not occupy its slot any longer.
     Released(TaskId, u32),
@@ -62,7 +62,7 @@ pub(super) enum Reported {
     Completed,
     /// The engine has accepted a failure.
     Failed,
-    Refused,
+    Rejected,
     /// The attempt was cancelled before the report was sent.
     Withdrawn,
 }
@@ -432,7 +432,7 @@ impl<A> Assignments<A> {
         match reported {
             Reported::Completed => self.report.completed += 1,
             Reported::Failed => self.report.failed += 1,
-            Reported::Refused => self.add_unfinished(key, true),
+            Reported::Rejected => self.add_unfinished(key, true),
             Reported::Withdrawn => self.report.cancelled += 1,
         }
         self.set_ended(key);

@@ -41,7 +41,7 @@ use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is not
-/// reopened, because the engine may not notice that the old one was closed, and assign tasks to it. The engine refuses heartbeats if it has
+/// reopened, because the engine may not notice that the old one was closed, and assign tasks to it. The engine rejects heartbeats if it has
 /// lost the stream. In case the stream has lost cancellations, the attempts are checked.
 const STREAM: StreamPolicy = StreamPolicy {
     name: "assignments",
@@ -53,9 +53,9 @@ const STREAM: StreamPolicy = StreamPolicy {
 const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// The timeout of each call of a shutdown.
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// For how long the token or a call may be refused before the worker ends.
-const MAX_REFUSAL: Duration = Duration::from_secs(60);
-/// The engine refuses a stream within this time, if it does.
+/// For how long the token or a call may be rejected before the worker ends.
+const MAX_REJECTION: Duration = Duration::from_secs(60);
+/// The engine rejects a stream within this time, if it does.
 const MIN_OPEN: Duration = Duration::from_secs(10);
 /// How often attempts are checked in succession about which the engine could not be asked.
 const MAX_INCOMPLETE_CHECKS: u32 = 10;
@@ -103,9 +103,9 @@ pub(super) struct WorkerDriver {
     disconnected_at: Option<Instant>,
     /// When the engine last accepted a heartbeat.
     accepted_at: Option<Instant>,
-    /// Since when heartbeats have been refused, and since when the stream has been.
-    heartbeats_refused_at: Option<Instant>,
-    stream_refused_at: Option<Instant>,
+    /// Since when heartbeats have been rejected, and since when the stream has been.
+    heartbeats_rejected_at: Option<Instant>,
+    stream_rejected_at: Option<Instant>,
     /// Whether the engine may have ended attempts without a notification.
     must_check: bool,
     /// Whether the engine may have assigned all attempts to other workers, and was not asked since.
@@ -184,8 +184,8 @@ impl WorkerDriver {
             is_connected: false,
             disconnected_at: None,
             accepted_at: None,
-            heartbeats_refused_at: None,
-            stream_refused_at: None,
+            heartbeats_rejected_at: None,
+            stream_rejected_at: None,
             must_check: !unchecked.is_empty(),
             has_gap: false,
             unchecked,
@@ -282,7 +282,7 @@ impl WorkerDriver {
         match event {
             StreamEvent::Message(action) => {
                 self.is_failed = false;
-                self.stream_refused_at = None;
+                self.stream_rejected_at = None;
                 self.on_action(action);
             }
             StreamEvent::NeedsOpen => {
@@ -297,7 +297,7 @@ impl WorkerDriver {
             }
             StreamEvent::Lost(_) => {
                 self.is_failed = false;
-                self.stream_refused_at = None;
+                self.stream_rejected_at = None;
                 self.on_stream_lost();
             }
             StreamEvent::Failed(error) => {
@@ -308,7 +308,7 @@ impl WorkerDriver {
                     tracing::error!(worker_id = %self.id, %error, "worker stream failed");
                 }
                 self.stream.mark_lost();
-                let is_final = is_refused(&error, &mut self.stream_refused_at);
+                let is_final = is_rejected(&error, &mut self.stream_rejected_at);
                 self.fail(error, is_final);
             }
         }
@@ -420,12 +420,12 @@ impl WorkerDriver {
         match heartbeat {
             Heartbeat::Accepted => {
                 self.is_failed = false;
-                self.heartbeats_refused_at = None;
+                self.heartbeats_rejected_at = None;
                 self.heartbeat_failures.end(self.id);
                 self.check_ownership();
                 self.is_connected = !self.stream.is_lost();
                 if self.is_connected && self.stream.opened_at().elapsed() >= MIN_OPEN {
-                    self.stream_refused_at = None;
+                    self.stream_rejected_at = None;
                 }
                 if self.is_connected
                     && let Some(at) = self.disconnected_at.take()
@@ -438,10 +438,10 @@ impl WorkerDriver {
                 }
             }
             // A heartbeat from before the stream was requested, or from just after that, does not prove that the stream works.
-            Heartbeat::Refused(sent_at)
+            Heartbeat::Rejected(sent_at)
                 if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
             {
-                tracing::debug!(stream = STREAM.name, worker_id = %self.id, "stream lost: the engine refused a heartbeat");
+                tracing::debug!(stream = STREAM.name, worker_id = %self.id, "stream lost: the engine rejected a heartbeat");
                 telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
                 self.on_stream_lost();
                 self.stream.mark_lost();
@@ -453,15 +453,15 @@ impl WorkerDriver {
             }
             // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
             Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
-            Heartbeat::Refused(_) | Heartbeat::UnknownWorker => {}
+            Heartbeat::Rejected(_) | Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
                 self.disconnected();
                 self.heartbeat_failures.add(self.id, &error);
                 // Transient errors are waited out.
                 if error.is_transient() {
-                    self.heartbeats_refused_at = None;
+                    self.heartbeats_rejected_at = None;
                 } else {
-                    let is_final = is_refused(&error, &mut self.heartbeats_refused_at);
+                    let is_final = is_rejected(&error, &mut self.heartbeats_rejected_at);
                     self.fail(error, is_final);
                 }
             }
@@ -491,7 +491,7 @@ impl WorkerDriver {
                 self.stream.reopen_now();
                 self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
             }
-            // The next heartbeat is refused again, which triggers the next try.
+            // The next heartbeat is rejected again, which triggers the next try.
             Err(error) => tracing::error!(worker_id = %self.id, %error, "failed to register the worker again"),
         }
     }
@@ -585,13 +585,13 @@ fn record_load(worker: &Worker, (running, queued, unreported): (usize, usize, us
     telemetry::record(&Measurement::WorkerLoad { worker_name, slots, running, queued, unreported });
 }
 
-/// Whether the worker cannot go on: calls have been refused for too long, or the client is closed.
-fn is_refused(error: &Error, since: &mut Option<Instant>) -> bool {
+/// Whether the worker cannot go on: calls have been rejected for too long, or the client is closed.
+fn is_rejected(error: &Error, since: &mut Option<Instant>) -> bool {
     match error.kind() {
         ErrorKind::Closed => true,
-        // A proxy may refuse a token or a path for a while.
+        // A proxy may reject a token or a path for a while.
         ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
-            since.get_or_insert_with(Instant::now).elapsed() >= MAX_REFUSAL
+            since.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
         }
         _ => false,
     }

@@ -47,7 +47,7 @@ impl WorkerDriver {
                 Resolution::Accepted if report.kind == ReportKind::Failed => Reported::Failed,
                 Resolution::Accepted => Reported::Completed,
                 Resolution::Withdrawn => Reported::Withdrawn,
-                Resolution::Refused(error)
+                Resolution::Rejected(error)
                     if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES =>
                 {
                     let what = if report.kind == ReportKind::Completed { "output" } else { "error" };
@@ -55,9 +55,9 @@ impl WorkerDriver {
                     self.outbox.add(key, report.into_failure(text));
                     continue;
                 }
-                Resolution::Refused(error) => {
+                Resolution::Rejected(error) => {
                     tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the end of an attempt");
-                    Reported::Refused
+                    Reported::Rejected
                 }
             };
             self.step(Event::Reported(key, reported));

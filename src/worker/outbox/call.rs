@@ -19,7 +19,7 @@ pub(in crate::worker) enum CallResult {
     /// The engine does not accept several reports in one call.
     NoBatches,
     /// The engine will never accept these reports.
-    Refused(Error),
+    Rejected(Error),
     /// The engine may accept these reports later.
     InternalError(Error),
 }
@@ -38,10 +38,10 @@ impl CallResult {
         match error.kind() {
             ErrorKind::Unimplemented if is_batch => Self::NoBatches,
             _ if error.is_transient() => Self::Unavailable(error),
-            ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Closed => Self::Refused(error),
-            _ if error.is_not_found() => Self::Refused(error),
+            ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Closed => Self::Rejected(error),
+            _ if error.is_not_found() => Self::Rejected(error),
             ErrorKind::Server => Self::InternalError(error),
-            // They are not about the report: a proxy may refuse a token or a path for a while. If the worker cannot continue, its streams
+            // They are not about the report: a proxy may reject a token or a path for a while. If the worker cannot continue, its streams
             // and heartbeats find out.
             _ => Self::Unavailable(error),
         }

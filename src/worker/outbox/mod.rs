@@ -53,7 +53,7 @@ pub(super) struct Entry {
     pub(super) report: Report,
     /// Its place in the order of all reports.
     number: u64,
-    /// Whether it must not share a call with others, because the engine may refuse the others with it.
+    /// Whether it must not share a call with others, because the engine may reject the others with it.
     is_alone: bool,
     /// Since when the engine has not accepted it.
     failing_since: Option<Instant>,
@@ -92,7 +92,7 @@ pub(super) struct ResolvedReport {
 pub(super) enum Resolution {
     Accepted,
     /// The engine will not accept the report.
-    Refused(Error),
+    Rejected(Error),
     /// The attempt was cancelled before its report was accepted.
     Withdrawn,
 }
@@ -432,12 +432,12 @@ impl Outbox {
                 self.queue_all(entries)
             }
             // It may be only one of them.
-            CallResult::Refused(_) | CallResult::InternalError(_) if entries.len() > 1 => {
+            CallResult::Rejected(_) | CallResult::InternalError(_) if entries.len() > 1 => {
                 self.queue_all(entries.into_iter().map(|entry| Entry { is_alone: true, ..entry }).collect())
             }
-            CallResult::Refused(error) => {
+            CallResult::Rejected(error) => {
                 self.outage = None;
-                let resolve = |entry| self.resolve(entry, Resolution::Refused(error.clone()));
+                let resolve = |entry| self.resolve(entry, Resolution::Rejected(error.clone()));
                 entries.into_iter().filter_map(resolve).collect()
             }
             CallResult::InternalError(error) => {
@@ -473,7 +473,7 @@ impl Outbox {
         let accepts_others = self.accepted_at.is_some_and(|at| at > since);
         let is_start = entry.report.kind == ReportKind::Started;
         if is_start || accepts_others && now + pause > since + MAX_INTERNAL_ERRORS {
-            return self.resolve(entry, Resolution::Refused(error.clone()));
+            return self.resolve(entry, Resolution::Rejected(error.clone()));
         }
         if self.withdrawn.contains(&entry.key) {
             return self.resolve(entry, Resolution::Withdrawn);
@@ -487,14 +487,14 @@ impl Outbox {
 
     fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
         // These errors are not about the report: another process may send it.
-        let is_final = !matches!(&resolution, Resolution::Refused(error) if matches!(error.kind(), ErrorKind::Server | ErrorKind::Closed));
+        let is_final = !matches!(&resolution, Resolution::Rejected(error) if matches!(error.kind(), ErrorKind::Server | ErrorKind::Closed));
         self.forget(&entry, is_final);
         let Entry { key, report, .. } = entry;
         if report.kind != ReportKind::Started {
             self.withdrawn.remove(&key);
             return Some(ResolvedReport { key, report, resolution });
         }
-        if let Resolution::Refused(error) = resolution {
+        if let Resolution::Rejected(error) = resolution {
             tracing::debug!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the start of an attempt");
         }
         if let Some(result) = self.starting.remove(&key).flatten() {

@@ -113,14 +113,14 @@ async fn an_outage_keeps_all_reports_and_sends_one_call_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_is_sent_again_report_by_report() {
+async fn a_rejected_call_is_sent_again_report_by_report() {
     let mut outbox = with(&[(1, Completed), (2, Completed)]);
     let call = outbox.next_call(Instant::now()).unwrap();
-    assert!(answer(&mut outbox, call, CallResult::Refused(error(ErrorKind::Rejected))).is_empty());
+    assert!(answer(&mut outbox, call, CallResult::Rejected(error(ErrorKind::Rejected))).is_empty());
     let (first, second) = (outbox.next_call(Instant::now()).unwrap(), outbox.next_call(Instant::now()).unwrap());
     assert_eq!((shown(&first), shown(&second)), (vec![(1, Completed)], vec![(2, Completed)]));
-    let refused = answer(&mut outbox, first, CallResult::Refused(error(ErrorKind::Rejected)));
-    assert!(refused.len() == 1 && matches!(refused[0].resolution, Resolution::Refused(_)));
+    let rejected = answer(&mut outbox, first, CallResult::Rejected(error(ErrorKind::Rejected)));
+    assert!(rejected.len() == 1 && matches!(rejected[0].resolution, Resolution::Rejected(_)));
     assert!(matches!(accept(&mut outbox, second)[0].resolution, Resolution::Accepted));
 }
 
@@ -144,7 +144,7 @@ async fn internal_errors_delay_one_report_and_end_after_a_while() {
         assert_eq!(shown(&other), [(2, Completed)]);
         accept(&mut outbox, other);
     };
-    assert!(matches!(resolved.resolution, Resolution::Refused(_)) && calls > 50, "{calls}");
+    assert!(matches!(resolved.resolution, Resolution::Rejected(_)) && calls > 50, "{calls}");
     assert!(started.elapsed() <= MAX_INTERNAL_ERRORS && started.elapsed() + 3 * SLOW_CALL * 8 > MAX_INTERNAL_ERRORS);
 }
 
@@ -344,7 +344,7 @@ proptest! {
                             0..4 => CallResult::Accepted,
                             4 => CallResult::Unavailable(error(ErrorKind::Unavailable)),
                             5 => CallResult::InternalError(error(ErrorKind::Server)),
-                            6 => CallResult::Refused(error(ErrorKind::Rejected)),
+                            6 => CallResult::Rejected(error(ErrorKind::Rejected)),
                             _ => CallResult::NoBatches,
                         };
                         resolved = answer(&mut outbox, call, result);

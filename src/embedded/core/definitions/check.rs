@@ -31,8 +31,8 @@ pub(crate) fn check(definition: &Definition) -> Result<(), StatusError> {
     options::check_further(&definition.options)
 }
 
-/// Refuses fields that this version of the engine ignores.
-pub(crate) fn refuse_unknown_fields(definition: &Definition) -> Result<(), StatusError> {
+/// Rejects fields that this version of the engine ignores.
+pub(crate) fn reject_unknown_fields(definition: &Definition) -> Result<(), StatusError> {
     let of_tasks = definition.tasks.iter().chain(&definition.on_failure).flat_map(|task| &task.concurrency);
     let unknown = definition.options.concurrency.iter().chain(of_tasks).find_map(|limit| limit.unknown_field);
     match unknown {
@@ -66,10 +66,10 @@ fn check_action(field: &str, action: &str, problems: &mut Problems) -> Result<()
 fn check_limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
     let mut add = |name: &str, problem: &str| problems.add(&format!("{field}.{name}"), problem);
     if !task.timeout.is_empty() && duration::parse(&task.timeout).is_none() {
-        add("Timeout", duration::REFUSAL);
+        add("Timeout", duration::REJECTION);
     }
     if task.schedule_timeout.as_deref().is_some_and(|text| duration::parse(text).is_none()) {
-        add("ScheduleTimeout", duration::REFUSAL);
+        add("ScheduleTimeout", duration::REJECTION);
     }
     for (kind, units) in &task.slots {
         if kind.is_empty() {
@@ -89,7 +89,7 @@ fn check_limits(field: &str, task: &TaskDefinition, problems: &mut Problems) {
         if let On::Sleep(text) = &condition.on
             && duration::parse(text).is_none()
         {
-            add("SleepDuration", duration::REFUSAL);
+            add("SleepDuration", duration::REJECTION);
         }
     }
     match task.backoff_factor {

@@ -17,21 +17,21 @@ const LIMIT_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id"
 pub(crate) const CONDITION_NAMES: [&str; 2] = ["input", "output"];
 
 impl Filter {
-    /// A filter as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    /// A filter as it was sent. An expression that may be valid CEL, but is not supported here, is rejected.
     pub(crate) fn new(expression: String, scope: String, payload: Value) -> Result<Self, StatusError> {
         Ok(Self { expression: Cel::new(expression, FILTER_NAMES)?, scope, payload })
     }
 }
 
 impl Idempotency {
-    /// An option as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    /// An option as it was sent. An expression that may be valid CEL, but is not supported here, is rejected.
     pub(crate) fn new(expression: String, ttl_ms: i64, method: i32) -> Result<Self, StatusError> {
         Ok(Self { expression: Cel::new(expression, KEY_NAMES)?, ttl_ms, method })
     }
 }
 
 impl Concurrency {
-    /// A limit as it was sent. An expression that may be valid CEL, but is not supported here, is refused.
+    /// A limit as it was sent. An expression that may be valid CEL, but is not supported here, is rejected.
     pub(crate) fn new(
         expression: String,
         max_runs: Option<i32>,
@@ -51,7 +51,7 @@ impl Concurrency {
 }
 
 impl Cel {
-    /// An expression as it was sent, and the names that it may use. One that may be valid CEL, but is not supported here, is refused.
+    /// An expression as it was sent, and the names that it may use. One that may be valid CEL, but is not supported here, is rejected.
     fn new(text: String, names: &[&str]) -> Result<Self, StatusError> {
         let parsed = match Expression::parse(&text, names) {
             Ok(expression) => Some(expression),
@@ -73,7 +73,7 @@ impl BatchOptions {
     /// The key of a definition that has none.
     pub(crate) const DEFAULT_KEY: &str = "'default'";
 
-    /// Options as they were sent. A key that may be valid CEL, but is not supported here, is refused. An invalid one is not: the tasks
+    /// Options as they were sent. A key that may be valid CEL, but is not supported here, is rejected. An invalid one is not: the tasks
     /// fail when they are created.
     pub(crate) fn new(
         max_size: i32,
@@ -106,7 +106,7 @@ impl On {
 }
 
 /// Parses the expression of a condition. An empty one is always true, and an invalid one is always false, as in the real engine.
-/// One that may be valid CEL, but is not supported here, is refused.
+/// One that may be valid CEL, but is not supported here, is rejected.
 fn condition(text: &str) -> Result<Expression, StatusError> {
     if text.is_empty() {
         return Ok(Expression::constant(true));

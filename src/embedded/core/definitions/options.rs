@@ -44,7 +44,7 @@ pub(crate) fn check_concurrency(of: &str, limits: &[Concurrency], problems: &mut
 }
 
 /// The checks of limits with `max_runs_expression`, and of tenant-scoped limits. They are not in the engine that is reproduced, but in later ones.
-/// What these refuse was read from the source of the engine (`pkg/repository/workflow.go`), and not measured.
+/// What these reject was read from the source of the engine (`pkg/repository/workflow.go`), and not measured.
 pub(crate) fn check_dynamic_and_shared_limits(core: &Core, definition: &Definition) -> Result<(), StatusError> {
     let of_workflow = &definition.options.concurrency;
     let mut all = of_workflow.iter().chain(definition.all_tasks().flat_map(|task| &task.concurrency));
@@ -68,7 +68,7 @@ pub(crate) fn check_dynamic_and_shared_limits(core: &Core, definition: &Definiti
     check_order(core, definition)
 }
 
-/// Refuses limits that tasks of other workflows share in another order: two tasks could wait for each other.
+/// Rejects limits that tasks of other workflows share in another order: two tasks could wait for each other.
 fn check_order(core: &Core, definition: &Definition) -> Result<(), StatusError> {
     let own = shared_names(definition);
     let others = core.workflows.oldest_first().filter(|(name, _)| *name != definition.name);
@@ -128,7 +128,7 @@ pub(crate) fn check_batch(of: &str, batch: Option<&BatchOptions>, problems: &mut
     problems.range(&field("BatchGroupMaxRuns"), batch.group_max_runs, 1, 10_000);
 }
 
-/// Refuses static rate limits that do not exist, and two limits of a task with one key: the engine's database does.
+/// Rejects static rate limits that do not exist, and two limits of a task with one key: the engine's database does.
 pub(crate) fn check_known_rate_limits(core: &Core, tasks: &[&TaskDefinition]) -> Result<(), StatusError> {
     let is_known = |limit: &TaskLimit| limit.is_dynamic() || core.rate_limits.get(&limit.key).is_some();
     let is_valid = |task: &&TaskDefinition| {
@@ -138,7 +138,7 @@ pub(crate) fn check_known_rate_limits(core: &Core, tasks: &[&TaskDefinition]) ->
     if tasks.iter().all(is_valid) { Ok(()) } else { Err(StatusError::internal()) }
 }
 
-/// Duplicates, which the engine's validator accepts and its database refuses.
+/// Duplicates, which the engine's validator accepts and its database rejects.
 pub(crate) fn check_further(options: &WorkflowOptions) -> Result<(), StatusError> {
     let has_duplicates = |texts: &[String]| {
         let mut known = HashSet::new();

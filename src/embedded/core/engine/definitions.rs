@@ -19,7 +19,7 @@ impl Core {
     ) -> Result<Arc<Version>, StatusError> {
         check::check(&definition)?;
         if !self.has(Quirk::IgnoredConcurrencyFields) {
-            check::refuse_unknown_fields(&definition)?;
+            check::reject_unknown_fields(&definition)?;
         }
         if let Some(latest) = versions::unchanged(self, &mut definition) {
             return Ok(latest);

@@ -34,7 +34,7 @@ impl Core {
         sessions::heartbeat(self, turn, worker)
     }
 
-    /// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+    /// Records a heartbeat that was due earlier. Returns false if it would have been rejected.
     pub(crate) fn count_heartbeat(&mut self, worker: Uuid, at: At) -> bool {
         sessions::count_heartbeat(self, worker, at)
     }

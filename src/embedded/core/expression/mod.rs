@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn long_expressions_are_refused() {
+    fn long_expressions_are_rejected() {
         let longest = format!("'{}' != ''", "x".repeat(MAX_LENGTH - 8));
         assert!(is_true(&longest));
         assert_eq!(read(&format!("{longest} ")), Err(ParseError::Unsupported));

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_zones_are_refused() {
+    fn unknown_zones_are_rejected() {
         assert!(CronSchedule::of_definition("TZ=Europe/Atlantis 0 9 * * *").is_none());
         assert!(CronSchedule::of_rest("CRON_TZ=Nowhere @daily").is_none());
         assert!(CronSchedule::of_definition("TZ= 0 9 * * *").is_some());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::time::parse_duration;
 
 /// What the engine's validator says about an invalid duration.
-pub(crate) const REFUSAL: &str = "Invalid duration. Durations must be one or more <number><unit> components, where unit is one of: 'ms', 's', 'm', 'h'. For example: '10s', '1h30m', '1.5h'";
+pub(crate) const REJECTION: &str = "Invalid duration. Durations must be one or more <number><unit> components, where unit is one of: 'ms', 's', 'm', 'h'. For example: '10s', '1h30m', '1.5h'";
 
 /// Parses `1h30m`, `1.5s`, `.5s`, `500ms`. There is no unit for days.
 pub(crate) fn parse(text: &str) -> Option<Duration> {
@@ -32,7 +32,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_the_engine_accepts_and_refuses() {
+    fn what_the_engine_accepts_and_rejects() {
         for (text, millis) in [
             ("0s", 0),
             ("60s", 60_000),

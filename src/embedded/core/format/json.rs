@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused_with_gos_message() {
+    fn what_is_not_json_is_rejected_with_gos_message() {
         for (text, problem) in [
             ("{not json", "invalid character 'n' looking for beginning of object key string"),
             ("no", "invalid character 'o' in literal null (expecting 'u')"),

@@ -27,7 +27,7 @@ impl Problems {
         }
     }
 
-    /// The text of a refusal, unless there are no problems. `of` is the name of the request's type.
+    /// The text of a rejection, unless there are no problems. `of` is the name of the request's type.
     pub(crate) fn message(self, of: &str) -> Option<String> {
         if self.0.is_empty() {
             return None;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::embedded::core::store::{Core, ParentLink, RESERVED_METADATA, RunIx, StatusError, Trigger, Turn};
 use crate::embedded::quirks::Quirk;
 
-/// Refuses a trigger whose parent does not exist. The parent of a child is a task; the run of a DAG cannot be one.
+/// Rejects a trigger whose parent does not exist. The parent of a child is a task; the run of a DAG cannot be one.
 pub(crate) fn check_parents(core: &Core, triggers: &[Trigger]) -> Result<(), StatusError> {
     let unknown = |parent: &ParentLink| core.runs.task_key(parent.task).is_none();
     if triggers.iter().filter_map(|trigger| trigger.parent.as_ref()).any(unknown) {

@@ -49,7 +49,7 @@ impl Scope {
         if let Some(problem) = undeclared(&cel.text) {
             return Err(problem);
         }
-        // Only definitions of batches may have invalid expressions: others are refused.
+        // Only definitions of batches may have invalid expressions: others are rejected.
         let Some(expression) = &cel.parsed else { return Err("it is not valid CEL".into()) };
         let names = [("input", &self.input), ("additional_metadata", &self.metadata), ("workflow_run_id", &self.task)];
         expression.step_value(&Names(&names))

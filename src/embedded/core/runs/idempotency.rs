@@ -36,7 +36,7 @@ pub(crate) fn claim(core: &mut Core, turn: &Turn<'_>, id: Uuid, version: &Versio
     Claim::Free
 }
 
-/// Refuses a run whose key cannot be evaluated. The real engine answers with the id of a run that it never creates.
+/// Rejects a run whose key cannot be evaluated. The real engine answers with the id of a run that it never creates.
 pub(crate) fn check(core: &Core, trigger: &Trigger) -> Result<(), StatusError> {
     let Some(workflow) = core.workflows.find(&trigger.workflow) else { return Ok(()) };
     if workflow.latest.options.idempotency.is_some() && key(&workflow.latest, trigger).is_none() {

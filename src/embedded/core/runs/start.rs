@@ -88,7 +88,7 @@ fn check_workflows(core: &Core, triggers: &[Trigger]) -> Result<(), StatusError>
     Err(StatusError::invalid(format!("workflow names not found: {}", unknown.join(", "))))
 }
 
-/// Refuses what the real engine answers with the id of a run that it never creates.
+/// Rejects what the real engine answers with the id of a run that it never creates.
 fn check_new_runs(core: &Core, triggers: &mut [Trigger], known: &[Option<Uuid>]) -> Result<(), StatusError> {
     if core.has(Quirk::NeverCreatedRuns) {
         return Ok(());

@@ -60,4 +60,4 @@ pub(crate) use task::{End, Final, LogLine, QueueOrder, SKIPPED, State, Task, Tas
 pub(crate) use timers::{Replay, Timer, TimerKey};
 pub(crate) use turn::{At, Turn, stored};
 pub(crate) use versions::{Step, Version, Workflow};
-pub(crate) use workers::{HeartbeatRefused, Profile, SlotRequests, Worker};
+pub(crate) use workers::{HeartbeatRejected, Profile, SlotRequests, Worker};

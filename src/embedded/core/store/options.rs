@@ -37,6 +37,6 @@ pub(crate) enum Sticky {
 pub(crate) struct Idempotency {
     pub(crate) expression: Cel,
     pub(crate) ttl_ms: i64,
-    /// The number of the contract's enum. An unknown one is kept, because the refusal comes with the engine's other checks.
+    /// The number of the contract's enum. An unknown one is kept, because the rejection comes with the engine's other checks.
     pub(crate) method: i32,
 }

@@ -1,4 +1,4 @@
-//! Refusals of commands, in the terms of gRPC.
+//! Rejections of commands, in the terms of gRPC.
 
 use uuid::Uuid;
 
@@ -72,7 +72,7 @@ impl StatusError {
 }
 
 impl Problems {
-    /// Refuses the request if there are problems. `of` is the name of the request's type.
+    /// Rejects the request if there are problems. `of` is the name of the request's type.
     pub(crate) fn into_result(self, of: &str) -> Result<(), StatusError> {
         self.message(of).map_or(Ok(()), |text| Err(StatusError::invalid(text)))
     }

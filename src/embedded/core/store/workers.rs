@@ -68,13 +68,13 @@ enum Connection {
     Silent,
     /// It sends heartbeats. A worker that never had a stream can be live, too.
     Live,
-    /// All its streams have ended: its heartbeats are refused until it opens another one.
+    /// All its streams have ended: its heartbeats are rejected until it opens another one.
     Closed,
 }
 
-/// The engine refuses heartbeats of a worker whose streams have all ended.
+/// The engine rejects heartbeats of a worker whose streams have all ended.
 #[derive(Debug)]
-pub(crate) struct HeartbeatRefused;
+pub(crate) struct HeartbeatRejected;
 
 impl Worker {
     pub(crate) fn new(created: At, profile: Profile) -> Self {
@@ -229,16 +229,16 @@ impl Worker {
     }
 
     /// Records a heartbeat. Returns whether a timer for the worker's silence must be set.
-    pub(crate) fn heartbeat(&mut self, now: At) -> Result<bool, HeartbeatRefused> {
+    pub(crate) fn heartbeat(&mut self, now: At) -> Result<bool, HeartbeatRejected> {
         if self.connection == Connection::Closed {
-            return Err(HeartbeatRefused);
+            return Err(HeartbeatRejected);
         }
         self.connection = Connection::Live;
         self.last_heartbeat = Some(now);
         Ok(!std::mem::replace(&mut self.has_silence_timer, true))
     }
 
-    /// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+    /// Records a heartbeat that was due earlier. Returns false if it would have been rejected.
     pub(crate) fn count_heartbeat(&mut self, at: At) -> bool {
         let is_live = self.connection == Connection::Live;
         if is_live {

@@ -48,7 +48,7 @@ pub(crate) fn define(core: &mut Core, turn: &mut Turn<'_>, workflow: Uuid, filte
     }
 }
 
-/// Refuses filters of a definition that are equal to each other, or to a filter that REST created.
+/// Rejects filters of a definition that are equal to each other, or to a filter that REST created.
 pub(crate) fn check(core: &Core, workflow: &str, filters: &[Filter]) -> Result<(), StatusError> {
     let workflow = core.workflows.find(workflow).map(|workflow| workflow.id);
     let of_rest = workflow.into_iter().flat_map(|workflow| core.event_filters.of(workflow));
@@ -83,7 +83,7 @@ pub(crate) fn update<'a>(
     let EventFilter { workflow, content, .. } = core.event_filters.find(id)?;
     let (workflow, content) = match change(Filter::clone(content)) {
         Ok(content) => (*workflow, content),
-        Err(refused) => return Some(Err(refused)),
+        Err(rejected) => return Some(Err(rejected)),
     };
     if core.event_filters.has_same(Some(id), workflow, &content) {
         return Some(Err(StatusError::internal()));

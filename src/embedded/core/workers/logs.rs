@@ -52,7 +52,7 @@ pub(crate) fn put_log(
     }
     problems.into_request_result("CreateLogLineOpts")?;
     if message.contains('\0') {
-        // The database refuses it.
+        // The database rejects it.
         return Err(StatusError::internal());
     }
     let Some(task) = core.runs.task_mut(key) else { return Ok(()) };

@@ -40,7 +40,8 @@ pub(crate) fn refresh_timeout(core: &mut Core, turn: &mut Turn<'_>, task: Uuid, 
 fn increment(text: &str) -> Result<Duration, StatusError> {
     duration::parse(text).ok_or_else(|| {
         let mut problems = Problems::default();
-        problems.add("IncrementTimeoutBy", if text.is_empty() { "on condition 'required'" } else { duration::REFUSAL });
+        problems
+            .add("IncrementTimeoutBy", if text.is_empty() { "on condition 'required'" } else { duration::REJECTION });
         problems.into_request_result("RefreshTimeoutBy").err().unwrap_or_else(StatusError::internal)
     })
 }

@@ -108,7 +108,7 @@ pub(crate) fn chunk(
     Ok(())
 }
 
-/// Why the engine refuses an output, if it does. An empty one is accepted.
+/// Why the engine rejects an output, if it does. An empty one is accepted.
 fn problem_of(output: &str) -> Option<&'static str> {
     if output.is_empty() {
         None

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::embedded::core::runs::{progress, retries};
-use crate::embedded::core::store::{At, Code, Core, HeartbeatRefused, StatusError, StreamId, Timer, Turn, Worker};
+use crate::embedded::core::store::{At, Code, Core, HeartbeatRejected, StatusError, StreamId, Timer, Turn, Worker};
 use crate::embedded::quirks::Quirk;
 
 /// After this long without a heartbeat, the tasks of a worker are reassigned.
@@ -33,7 +33,7 @@ pub(crate) fn close(core: &mut Core, turn: &mut Turn<'_>, stream: StreamId) {
 }
 
 pub(crate) fn heartbeat(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) -> Result<(), StatusError> {
-    let set_timer = find(core, worker)?.heartbeat(turn.now).map_err(|HeartbeatRefused| StatusError {
+    let set_timer = find(core, worker)?.heartbeat(turn.now).map_err(|HeartbeatRejected| StatusError {
         code: Code::FailedPrecondition,
         message: format!("Heartbeat rejected: worker stream is not active: {worker}"),
     })?;
@@ -44,7 +44,7 @@ pub(crate) fn heartbeat(core: &mut Core, turn: &mut Turn<'_>, worker: Uuid) -> R
     Ok(())
 }
 
-/// Records a heartbeat that was due earlier. Returns false if it would have been refused.
+/// Records a heartbeat that was due earlier. Returns false if it would have been rejected.
 pub(crate) fn count_heartbeat(core: &mut Core, worker: Uuid, at: At) -> bool {
     core.workers.get_mut(&worker).is_some_and(|holder| holder.count_heartbeat(at))
 }

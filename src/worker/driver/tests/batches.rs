@@ -93,7 +93,7 @@ async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_without_batches_is_refused() {
+async fn an_engine_without_batches_is_rejected() {
     let version = |call: &str, _| {
         (call == "GetVersion").then(|| Scripted::message(&pb::GetVersionResponse { version: "v0.88.0".into() }))
     };

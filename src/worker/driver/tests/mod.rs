@@ -117,8 +117,8 @@ async fn assignments_after_the_start_of_the_shutdown_are_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_whose_heartbeats_are_not_accepted_does_not_start() {
-    let refused = |call: &str, _| (call == "Heartbeat").then_some(Scripted::Status(9));
-    let (client, calls) = server(Vec::new(), refused);
+    let rejected = |call: &str, _| (call == "Heartbeat").then_some(Scripted::Status(9));
+    let (client, calls) = server(Vec::new(), rejected);
     let started = Instant::now();
     let error = worker(&client).start().await.unwrap_err();
     assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Timeout, READY_TIMEOUT));
@@ -130,9 +130,9 @@ async fn a_worker_whose_heartbeats_are_not_accepted_does_not_start() {
     assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(30)));
 }
 
-/// A proxy may pass on unary calls and refuse streams.
+/// A proxy may pass on unary calls and reject streams.
 #[tokio::test(start_paused = true)]
-async fn a_worker_whose_stream_is_refused_ends_although_its_heartbeats_are_accepted() {
+async fn a_worker_whose_stream_is_rejected_ends_although_its_heartbeats_are_accepted() {
     let (client, _) = server(Vec::new(), |call, count| match (call, count) {
         ("ListenV2", 1) => Some(Scripted::Stream(vec![(100 * SECOND, start(2))], Some(14))),
         ("ListenV2", _) => Some(Scripted::Status(12)),
@@ -141,9 +141,9 @@ async fn a_worker_whose_stream_is_refused_ends_although_its_heartbeats_are_accep
     let running = worker(&client).start().await.unwrap();
     let started = Instant::now();
     let error = running.run_until(std::future::pending::<()>()).await.unwrap_err();
-    let longest = 100 * SECOND + MAX_REFUSAL + STREAM.max_backoff + PAUSED_ASSIGNMENT_DELAY;
+    let longest = 100 * SECOND + MAX_REJECTION + STREAM.max_backoff + PAUSED_ASSIGNMENT_DELAY;
     assert_eq!(error.kind(), ErrorKind::Unimplemented);
-    assert!((100 * SECOND + MAX_REFUSAL..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!((100 * SECOND + MAX_REJECTION..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -333,7 +333,7 @@ fn tasks_of_dags_are_assigned_in_batches() {
 }
 
 #[test]
-fn invalid_options_are_refused() {
+fn invalid_options_are_rejected() {
     let set = |change: fn(&mut BatchOptions)| {
         let mut options = options(1);
         change(&mut options);

@@ -60,8 +60,8 @@ fn the_task_of_a_dag_is_a_parent_and_its_run_is_not() {
     assert_eq!(metadata["hatchet__parent_workflow_run_id"], run.to_string());
     // Nor is a task that has not been created.
     for nobody in [run, b, Uuid::from_u128(7)] {
-        let refusal = bench.start(vec![trigger(None), child(nobody, None, None)]).unwrap_err();
-        assert_eq!((refusal.code, &*refusal.message), (Code::NotFound, "not found"));
+        let rejection = bench.start(vec![trigger(None), child(nobody, None, None)]).unwrap_err();
+        assert_eq!((rejection.code, &*rejection.message), (Code::NotFound, "not found"));
     }
     assert_eq!(bench.core.runs().len(), 2);
 }

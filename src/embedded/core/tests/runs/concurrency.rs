@@ -308,7 +308,7 @@ fn a_replayed_run_waits_again() {
 }
 
 #[test]
-fn unknown_fields_are_refused_or_as_a_quirk_ignored() {
+fn unknown_fields_are_rejected_or_as_a_quirk_ignored() {
     let newer = Concurrency::new("'x'".into(), None, None, Some("max_runs_expression")).unwrap();
     let options = || limited(vec![newer.clone()]);
     let error = Bench::new(Quirks::none()).put_with("w", task(), options()).unwrap_err();
@@ -380,7 +380,7 @@ fn tasks_of_several_workflows_share_a_limit_by_its_name() {
     // The last definition holds for all of them.
     put(&mut bench, "one", vec![shared("api", 2)]).unwrap();
     assert_eq!(bench.statuses(&runs), [Completed, Running, Running, Running]);
-    // Without a name, or in another order than elsewhere, it is refused.
+    // Without a name, or in another order than elsewhere, it is rejected.
     let error = put(&mut bench, "three", vec![shared("", 1)]).unwrap_err().message;
     assert_eq!(error, "a name is required for tenant-scoped concurrency");
     put(&mut bench, "four", vec![shared("api", 2), shared("other", 1)]).unwrap();
@@ -461,7 +461,7 @@ fn a_workflow_with_several_tasks_has_no_dynamic_and_no_shared_limits() {
 }
 
 #[test]
-fn invalid_keys_are_refused() {
+fn invalid_keys_are_rejected() {
     for text in ["input.", "parents.a.x"] {
         let limits = || vec![by(text, LimitStrategy::GroupRoundRobin, 1)];
         let mut bench = Bench::new(Quirks::none());

@@ -145,8 +145,8 @@ fn expressions_of_conditions() {
         assert_eq!(bench.assigned(), ["a"], "{text} is not CEL, accepted and never true");
     }
     for text in ["size(output) > 1", "output.x == 'checksum(' && size(output) > 1"] {
-        let refused = On::event("e".into(), text).unwrap_err();
-        assert_eq!(refused.message, format!("the embedded engine does not implement conditions like `{text}` yet"));
+        let rejected = On::event("e".into(), text).unwrap_err();
+        assert_eq!(rejected.message, format!("the embedded engine does not implement conditions like `{text}` yet"));
     }
 }
 
@@ -262,13 +262,15 @@ fn the_only_task_of_a_workflow_cannot_wait() {
 }
 
 #[test]
-fn impossible_conditions_are_refused() {
+fn impossible_conditions_are_rejected() {
     let mut bench = Bench::new(Quirks::none());
-    let mut refused = |condition| {
+    let mut rejected = |condition| {
         let b = TaskDefinition { conditions: vec![condition], ..named("b", &["a"]) };
         bench.put_all(vec![named("a", &[]), b], None).unwrap_err().message
     };
     let nameless = Condition { data_key: String::new(), ..sleep(Queue, 0, "1s") };
-    assert!(refused(nameless).contains("Tasks[1].TriggerConditions[0].ReadableDataKey': on condition 'required'\n"));
-    assert!(refused(sleep(Queue, 0, "1d")).contains("Tasks[1].TriggerConditions[0].SleepDuration': Invalid duration."));
+    assert!(rejected(nameless).contains("Tasks[1].TriggerConditions[0].ReadableDataKey': on condition 'required'\n"));
+    assert!(
+        rejected(sleep(Queue, 0, "1d")).contains("Tasks[1].TriggerConditions[0].SleepDuration': Invalid duration.")
+    );
 }

@@ -229,7 +229,7 @@ fn a_result_that_is_too_large_is_sent_empty() {
 }
 
 #[test]
-fn impossible_definitions_are_refused() {
+fn impossible_definitions_are_rejected() {
     let mut bench = Bench::new(Quirks::none());
     let unknown = bench.put_all(vec![named("t", &["zz"])], None).unwrap_err();
     assert_eq!(unknown, StatusError::invalid("dag parent not found: parent step 'zz' not found for step 't'"));

@@ -28,7 +28,7 @@ fn bench(quirks: Quirks, method: i32) -> Bench {
 impl Bench {
     fn claim(&mut self, keys: &[&str]) -> Result<Vec<Uuid>, Collisions> {
         let triggers = keys.iter().map(|key| keyed(*key)).collect();
-        self.turn(|core, turn| core.trigger(turn, triggers)).map_err(|refused| match refused.code {
+        self.turn(|core, turn| core.trigger(turn, triggers)).map_err(|rejected| match rejected.code {
             Code::AlreadyExists(found) => *found,
             code => panic!("{code:?}"),
         })
@@ -142,8 +142,8 @@ fn a_known_child_needs_no_key() {
     for key in [json!("a"), json!("parent"), json!(5)] {
         assert_eq!(bench.turn(|core, turn| core.trigger(turn, child(0, key))).unwrap(), child_ids);
     }
-    let refused = bench.turn(|core, turn| core.trigger(turn, child(1, json!("a")))).unwrap_err();
-    assert!(matches!(refused.code, Code::AlreadyExists(found) if found.collisions[0].existing == child_ids[0]));
+    let rejected = bench.turn(|core, turn| core.trigger(turn, child(1, json!("a")))).unwrap_err();
+    assert!(matches!(rejected.code, Code::AlreadyExists(found) if found.collisions[0].existing == child_ids[0]));
 }
 
 #[test]
@@ -166,9 +166,9 @@ fn workflows_share_their_keys() {
     bench.put_with("other", task(), once(TTL)).unwrap();
     let first = bench.claim(&["a"]).unwrap()[0];
     let trigger = Trigger { workflow: "other".into(), ..keyed("a") };
-    let refused = bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap_err();
-    let Code::AlreadyExists(found) = refused.code else { panic!("{refused:?}") };
-    assert_eq!((found.collisions[0].existing, refused.message.as_str()), (first, "idempotency key collision"));
+    let rejected = bench.turn(|core, turn| core.trigger(turn, vec![trigger])).unwrap_err();
+    let Code::AlreadyExists(found) = rejected.code else { panic!("{rejected:?}") };
+    assert_eq!((found.collisions[0].existing, rejected.message.as_str()), (first, "idempotency key collision"));
 }
 
 #[test]
@@ -177,8 +177,8 @@ fn runs_without_a_collision_are_started() {
     let first = bench.claim(&["a"]).unwrap()[0];
     let keys = [json!("b"), json!("a"), json!(5), json!("c"), json!("c")];
     let triggers = keys.into_iter().map(keyed).collect();
-    let refused = bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap_err();
-    let Code::AlreadyExists(found) = refused.code else { panic!("{refused:?}") };
+    let rejected = bench.turn(|core, turn| core.trigger(turn, triggers)).unwrap_err();
+    let Code::AlreadyExists(found) = rejected.code else { panic!("{rejected:?}") };
     let Collisions { successful, collisions } = *found;
     let exist: Vec<_> = successful.iter().map(|id| bench.core.find_run(*id).is_some()).collect();
     assert_eq!(exist, [true, false, true], "a run that is never created is among them");
@@ -188,14 +188,14 @@ fn runs_without_a_collision_are_started() {
 }
 
 #[test]
-fn a_run_whose_key_cannot_be_evaluated_is_never_created_or_is_refused() {
+fn a_run_whose_key_cannot_be_evaluated_is_never_created_or_is_rejected() {
     for key in [json!(null), json!(5), json!("hatchet_internal_x"), json!({})] {
         let mut shown = bench(Quirks::none().with(Quirk::NeverCreatedRuns), TTL);
         let ids = shown.turn(|core, turn| core.trigger(turn, vec![keyed(key.clone())])).unwrap();
         assert!(shown.core.find_run(ids[0]).is_none(), "{key}");
         let mut hidden = bench(Quirks::none(), TTL);
-        let refused = hidden.turn(|core, turn| core.trigger(turn, vec![keyed(key)])).unwrap_err();
-        assert_eq!(refused, StatusError::invalid("the idempotency key of a run of w cannot be evaluated"));
+        let rejected = hidden.turn(|core, turn| core.trigger(turn, vec![keyed(key)])).unwrap_err();
+        assert_eq!(rejected, StatusError::invalid("the idempotency key of a run of w cannot be evaluated"));
     }
     let mut bench = bench(Quirks::none(), TTL);
     assert_eq!([bench.existing("").is_some(), bench.existing("").is_some()], [false, true], "an empty key is one");
@@ -212,8 +212,8 @@ fn expired_keys_are_removed() {
 }
 
 #[test]
-fn what_is_refused() {
-    let refusal = |text: &str, ttl: i64, method: i32| {
+fn what_is_rejected() {
+    let rejection = |text: &str, ttl: i64, method: i32| {
         let rules = WorkflowOptions {
             idempotency: Some(Idempotency::new(text.into(), ttl, method).unwrap()),
             ..WorkflowOptions::default()
@@ -221,15 +221,15 @@ fn what_is_refused() {
         Bench::new(Quirks::none()).put_with("w", task(), rules).unwrap_err().message
     };
     for (found, problem) in [
-        (refusal("", 1, 0), "Expression': on condition 'required'\n"),
-        (refusal("input.", 1, 0), "Expression': Invalid CEL expression\n"),
-        (refusal("input.a", 0, 0), "TTLMs': on condition 'required'\n"),
-        (refusal("input.a", -5, 0), "TTLMs': on condition 'min' [ 1 ]: got invalid type\n"),
-        (refusal("input.a", 1, 7), "Method': on condition 'oneof' [ TTL STATUS ]: got invalid type\n"),
+        (rejection("", 1, 0), "Expression': on condition 'required'\n"),
+        (rejection("input.", 1, 0), "Expression': Invalid CEL expression\n"),
+        (rejection("input.a", 0, 0), "TTLMs': on condition 'required'\n"),
+        (rejection("input.a", -5, 0), "TTLMs': on condition 'min' [ 1 ]: got invalid type\n"),
+        (rejection("input.a", 1, 7), "Method': on condition 'oneof' [ TTL STATUS ]: got invalid type\n"),
     ] {
         let start = "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.Idempotency.";
         assert_eq!(found, format!("{start}{problem}"));
     }
-    let refused = Idempotency::new("string(input.n)".into(), 1, 0).unwrap_err();
-    assert_eq!(refused.message, "the embedded engine does not implement the CEL expression `string(input.n)` yet");
+    let rejected = Idempotency::new("string(input.n)".into(), 1, 0).unwrap_err();
+    assert_eq!(rejected.message, "the embedded engine does not implement the CEL expression `string(input.n)` yet");
 }

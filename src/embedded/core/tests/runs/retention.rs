@@ -134,6 +134,6 @@ fn dags_and_children_are_dropped_with_their_tasks() {
     assert!(!bench.is_kept(dag) && !bench.is_kept(child));
     assert!(tasks.iter().all(|task| bench.core.find_task(*task).is_none()));
     let orphan = Trigger { parent: Some(parent), ..trigger(None) };
-    let refusal = bench.turn(|core, turn| core.trigger(turn, vec![orphan])).unwrap_err();
-    assert_eq!(refusal, StatusError::not_found("not found"));
+    let rejection = bench.turn(|core, turn| core.trigger(turn, vec![orphan])).unwrap_err();
+    assert_eq!(rejection, StatusError::not_found("not found"));
 }

@@ -120,7 +120,7 @@ fn a_cron_of_rest_can_be_paused_and_deleted_and_survives_versions() {
 }
 
 #[test]
-fn what_is_refused() {
+fn what_is_rejected() {
     let mut bench = Bench::new(Quirks::none());
     bench.put(task());
     bench.create(spec("c", "* * * * *")).unwrap();
@@ -133,14 +133,14 @@ fn what_is_refused() {
     ] {
         assert_eq!(bench.create(spec).unwrap_err(), StatusError::invalid(text));
     }
-    let refused = bench.put_with("w", task(), defined(&["* * * * *", "@daily"])).unwrap_err();
+    let rejected = bench.put_with("w", task(), defined(&["* * * * *", "@daily"])).unwrap_err();
     assert_eq!(
-        refused.message,
+        rejected.message,
         "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.CronTriggers[1]': Invalid cron expression\n"
     );
     assert_eq!(bench.put_with("w", task(), defined(&["* * * * *", "* * * * *"])).unwrap_err(), StatusError::internal());
-    let refused = bench.put_with("w", task(), defined(&["TZ=Europe/Atlantis 0 9 * * *"])).unwrap_err();
-    assert!(refused.message.contains("CronTriggers[0]': Invalid cron expression"), "{}", refused.message);
+    let rejected = bench.put_with("w", task(), defined(&["TZ=Europe/Atlantis 0 9 * * *"])).unwrap_err();
+    assert!(rejected.message.contains("CronTriggers[0]': Invalid cron expression"), "{}", rejected.message);
 }
 
 #[test]

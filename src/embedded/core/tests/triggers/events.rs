@@ -142,7 +142,7 @@ fn rest_shows_it_a_moment_later() {
 }
 
 #[test]
-fn the_same_trigger_twice_is_refused() {
+fn the_same_trigger_twice_is_rejected() {
     let mut bench = Bench::new(Quirks::none());
     assert_eq!(bench.put_with("w", task(), listens(&["k", "k"])).unwrap_err(), StatusError::internal());
     assert!(

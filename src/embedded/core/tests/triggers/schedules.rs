@@ -118,8 +118,8 @@ fn it_uses_the_newest_version_but_not_its_priority() {
 }
 
 #[test]
-fn an_unknown_workflow_is_refused() {
+fn an_unknown_workflow_is_rejected() {
     let mut bench = Bench::new(Quirks::none());
-    let refused = bench.turn(|core, turn| core.schedule(turn, &what(), &[])).unwrap_err();
-    assert_eq!(refused, StatusError::not_found("workflow not found"));
+    let rejected = bench.turn(|core, turn| core.schedule(turn, &what(), &[])).unwrap_err();
+    assert_eq!(rejected, StatusError::not_found("workflow not found"));
 }

@@ -83,12 +83,12 @@ fn a_worker_that_reconnects_keeps_its_tasks() {
 }
 
 #[test]
-fn a_heartbeat_after_the_stream_is_refused() {
+fn a_heartbeat_after_the_stream_is_rejected() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, stream) = bench.worker(1);
     bench.turn(|core, turn| core.close_stream(turn, stream));
-    let refused = bench.turn(|core, turn| core.heartbeat(turn, worker)).unwrap_err();
-    assert_eq!(refused.message, format!("Heartbeat rejected: worker stream is not active: {worker}"));
+    let rejected = bench.turn(|core, turn| core.heartbeat(turn, worker)).unwrap_err();
+    assert_eq!(rejected.message, format!("Heartbeat rejected: worker stream is not active: {worker}"));
 }
 
 #[test]

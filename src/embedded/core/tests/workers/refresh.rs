@@ -71,27 +71,27 @@ fn a_task_that_does_not_run_is_not_found() {
 }
 
 #[test]
-fn a_malformed_increment_is_refused_before_the_lookup() {
+fn a_malformed_increment_is_rejected_before_the_lookup() {
     let mut bench = Bench::new(Quirks::none());
     let start = "Invalid request: Validation failed with the following errors:\n0: validation failed on field 'RefreshTimeoutBy.IncrementTimeoutBy': ";
-    let refusal = |text: &str| Err(StatusError::invalid(format!("{start}{text}\n")));
-    assert_eq!(refresh(&mut bench, Uuid::nil(), ""), refusal("on condition 'required'"));
+    let rejection = |text: &str| Err(StatusError::invalid(format!("{start}{text}\n")));
+    assert_eq!(refresh(&mut bench, Uuid::nil(), ""), rejection("on condition 'required'"));
     for by in ["abc", "-1s", "1d", "5"] {
         assert_eq!(
             refresh(&mut bench, Uuid::nil(), by),
-            refusal(crate::embedded::core::format::duration::REFUSAL),
+            rejection(crate::embedded::core::format::duration::REJECTION),
             "{by}"
         );
     }
 }
 
 #[test]
-fn an_end_that_cannot_be_represented_is_refused() {
+fn an_end_that_cannot_be_represented_is_rejected() {
     let mut bench = Bench::new(Quirks::none());
     let (worker, _) = bench.worker(1);
     let id = bench.started(TaskDefinition { timeout: "4s".into(), ..task() });
-    let refused = (0..100).find_map(|_| refresh(&mut bench, id, "2000000h").err()).unwrap();
-    assert_eq!(refused.code, Code::Internal);
+    let rejected = (0..100).find_map(|_| refresh(&mut bench, id, "2000000h").err()).unwrap();
+    assert_eq!(rejected.code, Code::Internal);
     bench.pass_with_heartbeats(worker, seconds(10));
     assert_eq!(bench.rest(id), RestStatus::Running);
 }

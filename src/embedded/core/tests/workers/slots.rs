@@ -65,7 +65,7 @@ fn a_task_that_requests_missing_slots_does_not_hold_up_others() {
 }
 
 #[test]
-fn invalid_requests_are_refused() {
+fn invalid_requests_are_rejected() {
     for (slots, problem) in [
         (requesting(&[("gpu", 0)]), "SlotRequests[gpu]': on condition 'gt' [ 0 ]: got invalid type\n"),
         (requesting(&[("default", -1)]), "SlotRequests[default]': on condition 'gt' [ 0 ]: got invalid type\n"),
