@@ -128,7 +128,7 @@ impl Setup {
             let mut chunks = self.run.chunks();
             reader.spawn(async move {
                 while let Some(item) = chunks.next().await.transpose().unwrap() {
-                    assert!(matches!(item, ChunkItem::Chunk(_)), "{item:?}, {} dropped", chunks.dropped());
+                    assert!(matches!(item, ChunkItem::Chunk(_)), "{item:?}, {} dropped", chunks.dropped_chunks());
                     let _ = sender.send(Instant::now());
                 }
             });

@@ -4,7 +4,7 @@
 //! cargo run --example archive_and_query --features archive
 //! ```
 //!
-//! The clock is virtual: 40 days pass in seconds. The engine drops runs after 30 days, and the archive is a folder of Parquet files.
+//! The clock is virtual: 40 days pass in seconds. The engine drops runs after 30 days, and the archive is a directory of Parquet files.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;
@@ -32,8 +32,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let worker = hatchet.worker("shipping").register(&ship).build()?.start().await?;
 
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", std::process::id()));
-    let archive = Archive::open(&folder.to_string_lossy())?;
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-{}", std::process::id()));
+    let archive = Archive::open(&directory.to_string_lossy())?;
     for day in 0..40 {
         for number in 0..5 {
             hatchet.run(&ship, &Order { number: day * 5 + number }).outcome().await?;
@@ -60,8 +60,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if let Some(id) = last {
         println!("{}", history.details(id).await?);
     }
-    println!("\nThe files are in {}. With DuckDB:\n", folder.display());
-    println!("  select status, count(*) from read_parquet('{}/runs/*/*/*.parquet') group by status", folder.display());
+    println!("\nThe files are in {}. With DuckDB:\n", directory.display());
+    println!(
+        "  select status, count(*) from read_parquet('{}/runs/*/*/*.parquet') group by status",
+        directory.display()
+    );
 
     worker.shutdown().await;
     engine.shutdown().await;

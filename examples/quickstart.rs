@@ -109,7 +109,7 @@ fn name(path: &Path) -> String {
     path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap_or(path).display().to_string()
 }
 
-/// The files on the command line, or the Markdown files in the folder of this project.
+/// The files on the command line, or the Markdown files in the directory of this project.
 fn files() -> std::io::Result<Vec<PathBuf>> {
     let files: Vec<_> = env::args_os().skip(1).map(PathBuf::from).collect();
     if !files.is_empty() {

@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     println!();
     if let Some(status) = chunks.status() {
-        println!("{status}, {} chunks were dropped", chunks.dropped());
+        println!("{status}, {} chunks were dropped", chunks.dropped_chunks());
     }
 
     worker.shutdown().await;

@@ -43,7 +43,7 @@ fn shop() -> Shop {
 
 async fn an_order_is_shipped_after_retries() -> hatchet::Result<()> {
     let shop = shop();
-    let harness = Harness::of(&shop.flow).await?;
+    let harness = Harness::start(&shop.flow).await?;
     let run = harness.run(&shop.flow, &Order { items: 3 }).start().await?;
     run.outcome().await?;
     let details = run.details().await?;

@@ -44,7 +44,7 @@ struct Inner {
 }
 
 impl Client {
-    /// Creates a client from the `HATCHET_CLIENT_*` environment variables. It connects at the first call.
+    /// Creates a client from the `HATCHET_CLIENT_*` environment variables. It connects on the first call.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] with all problems of the variables, or if the caller is not within a Tokio runtime with timers and I/O.
@@ -52,7 +52,7 @@ impl Client {
         Self::new(Config::from_env()?)
     }
 
-    /// Creates a client with this configuration. It connects at the first call.
+    /// Creates a client with this configuration. It connects on the first call.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a certificate cannot be used, or if the caller is not within a Tokio runtime with timers and I/O.

@@ -25,7 +25,7 @@ use crate::transport::Wire;
 /// The entry function of a fuzz target.
 pub type Target = fn(&[u8]);
 
-/// All targets, by the names of the files in `fuzz/fuzz_targets/` and of the folders in `fuzz/corpus/`.
+/// All targets, by the names of the files in `fuzz/fuzz_targets/` and of the directories in `fuzz/corpus/`.
 pub const TARGETS: &[(&str, Target)] = &[
     ("token", token),
     ("pem", pem),

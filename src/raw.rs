@@ -65,7 +65,7 @@ impl Service<Request<Body>> for RawChannel {
 }
 
 impl Client {
-    /// The gRPC connection of this client, for the generated clients. It is not closed by [`close`](Client::close).
+    /// Returns the gRPC connection of this client, for the generated clients. It is not closed by [`close`](Client::close).
     pub fn raw_channel(&self) -> RawChannel {
         RawChannel(self.rpc().wire.clone())
     }

@@ -13,7 +13,7 @@ const TABLE: &str = include_str!("../docs/acceptance.md");
 #[test]
 fn each_row_has_a_test() {
     let mut names = BTreeSet::new();
-    for path in files::in_folder("tests").iter().filter(|path| path.extension().is_some_and(|kind| kind == "rs")) {
+    for path in files::in_directory("tests").iter().filter(|path| path.extension().is_some_and(|kind| kind == "rs")) {
         names.extend(test_names(&fs::read_to_string(path).unwrap()).into_iter().map(str::to_owned));
     }
 

@@ -207,7 +207,7 @@ async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
     assert_eq!(warnings(text), before + 1);
 
     // An age that is longer than the engine's retention. All runs are archived already.
-    let text = "expected an age shorter than the engine's retention period";
+    let text = "the age is not shorter than the retention period of the engine";
     let lost = "the engine soon drops runs that are not old enough to be archived";
     let report = archive.collect(&client, Retention::default()).send().await.unwrap();
     assert_eq!((report.is_retention_too_long, warnings(text)), (true, 1), "{report}");

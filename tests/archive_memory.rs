@@ -20,7 +20,7 @@ const RUNS: usize = 3 * COMMIT_BYTES / OUTPUT_BYTES;
 
 /// The peak of the heap while runs are collected, beyond what was in use before, and the number of commits.
 async fn peak_of_collection(runs: usize) -> (usize, usize) {
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let task = Task::new("work", async |(): (), _: Context| Ok("x".repeat(OUTPUT_BYTES)));
@@ -30,8 +30,8 @@ async fn peak_of_collection(runs: usize) -> (usize, usize) {
     }
     worker.shutdown().await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    // In a folder, so that the files are not in memory.
-    let archive = Archive::open(folder.to_str().unwrap()).unwrap();
+    // In a directory, so that the files are not in memory.
+    let archive = Archive::open(directory.to_str().unwrap()).unwrap();
     ALLOCATOR.reset_peak_usage();
     let before = ALLOCATOR.current_usage();
     let collection = archive.collect(&hatchet, Retention::older_than(Duration::ZERO)).requests_per_second(1_000_000);
@@ -44,7 +44,7 @@ async fn peak_of_collection(runs: usize) -> (usize, usize) {
     let peak = ALLOCATOR.peak_usage() - before;
     assert_eq!(archived, runs as u64);
     engine.shutdown().await;
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
     (peak, commits)
 }
 

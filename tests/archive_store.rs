@@ -1,6 +1,6 @@
 //! The whole life of an archive in one store: collections at the same time, queries, compaction, expiry, sweep.
 //!
-//! By default, the store is a folder. To test another one, name it in `HATCHET_ARCHIVE_TEST_URL`, set its options as for
+//! By default, the store is a directory. To test another one, name it in `HATCHET_ARCHIVE_TEST_URL`, set its options as for
 //! [`Archive::open`](hatchet::archive::Archive::open), and enable its feature:
 //!
 //! ```text
@@ -34,15 +34,15 @@ struct Input {
     n: u32,
 }
 
-/// The URL of an empty archive, and its folder if it is one.
+/// The URL of an empty archive, and its directory if it is one.
 fn url() -> (String, Option<std::path::PathBuf>) {
     let name = uuid::Uuid::new_v4();
     if let Ok(url) = std::env::var(URL_ENV) {
         return (format!("{}/{name}", url.trim_end_matches('/')), None);
     }
-    eprintln!("{URL_ENV} is not set: only a folder is tested, and no other store");
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-{name}"));
-    (folder.to_str().unwrap().to_owned(), Some(folder))
+    eprintln!("{URL_ENV} is not set: only a directory is tested, and no other store");
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-{name}"));
+    (directory.to_str().unwrap().to_owned(), Some(directory))
 }
 
 /// A task that fails for odd numbers.
@@ -85,7 +85,7 @@ fn archived(reports: Vec<Result<CollectReport>>) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_archive_lives_in_a_store() {
-    let (url, folder) = url();
+    let (url, directory) = url();
     // Each of them has a state of its own, as in a process of its own.
     let open = || Archive::open(&url).unwrap();
     // Archived runs expire by the system clock, so the engine starts in 2001.
@@ -156,15 +156,15 @@ async fn an_archive_lives_in_a_store() {
 
     worker.shutdown().await;
     engine.shutdown().await;
-    if let Some(folder) = folder {
-        std::fs::remove_dir_all(folder).unwrap();
+    if let Some(directory) = directory {
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }
 
 /// What was committed stays, the next collection archives the rest, and a sweep deletes what is not committed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn collections_in_a_store_are_stopped_at_any_time() {
-    let (url, folder) = url();
+    let (url, directory) = url();
     let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
     let client = engine.client();
     let tasks = [task(0), task(1)];
@@ -204,7 +204,7 @@ async fn collections_in_a_store_are_stopped_at_any_time() {
 
     worker.shutdown().await;
     engine.shutdown().await;
-    if let Some(folder) = folder {
-        std::fs::remove_dir_all(folder).unwrap();
+    if let Some(directory) = directory {
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -11,13 +11,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestError, TestRunner};
 
-fn folder(name: &str) -> PathBuf {
+fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(name)
 }
 
-/// The names and the contents of the files of a folder, in the order of their names.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+/// The names and the contents of the files of a directory, in the order of their names.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.file_name().unwrap().display().to_string(), fs::read(path).unwrap())).collect()
@@ -30,15 +30,16 @@ fn every_target_has_a_file_and_a_corpus() {
         names.sort();
         names
     };
-    let names = |folder: &Path| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let names =
+        |directory: &Path| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let stems =
         |paths: Vec<PathBuf>| paths.iter().map(|path| path.file_stem().unwrap().display().to_string()).collect();
-    assert_eq!(sorted(stems(names(&folder("fuzz_targets")))), sorted(expected.clone()));
-    assert_eq!(sorted(stems(names(&folder("corpus")))), sorted(expected.clone()));
-    let manifest = fs::read_to_string(folder("Cargo.toml")).unwrap();
+    assert_eq!(sorted(stems(names(&directory("fuzz_targets")))), sorted(expected.clone()));
+    assert_eq!(sorted(stems(names(&directory("corpus")))), sorted(expected.clone()));
+    let manifest = fs::read_to_string(directory("Cargo.toml")).unwrap();
     for name in expected {
         assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name} is not in fuzz/Cargo.toml");
-        let source = fs::read_to_string(folder("fuzz_targets").join(format!("{name}.rs"))).unwrap();
+        let source = fs::read_to_string(directory("fuzz_targets").join(format!("{name}.rs"))).unwrap();
         assert!(source.contains(&format!("hatchet::fuzzing::{name}(bytes)")), "{name}.rs calls another target");
     }
 }
@@ -47,7 +48,7 @@ fn every_target_has_a_file_and_a_corpus() {
 fn every_file_of_the_corpus_passes() {
     let mut failed = Vec::new();
     for (target, run) in TARGETS {
-        let corpus = files(&folder("corpus").join(target));
+        let corpus = files(&directory("corpus").join(target));
         assert!(corpus.len() >= 10, "{target} has {} files", corpus.len());
         for (file, bytes) in corpus {
             if catch_unwind(|| run(&bytes)).is_err() {
@@ -60,7 +61,7 @@ fn every_file_of_the_corpus_passes() {
 
 /// Bytes, and changed files of the corpus: a part of one, followed by other bytes and by a part of another.
 fn generated(target: &str) -> impl Strategy<Value = Vec<u8>> + use<> {
-    let corpus: Vec<_> = files(&folder("corpus").join(target)).into_iter().map(|(_, bytes)| bytes).collect();
+    let corpus: Vec<_> = files(&directory("corpus").join(target)).into_iter().map(|(_, bytes)| bytes).collect();
     let part =
         (prop::sample::select(corpus), any::<prop::sample::Index>(), any::<bool>()).prop_map(|(bytes, at, head)| {
             let (before, after) = bytes.split_at(at.index(bytes.len() + 1));

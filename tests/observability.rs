@@ -626,7 +626,7 @@ async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
 #[test]
 fn each_documented_event_exists() {
     let (table, sources): (Vec<_>, Vec<_>) =
-        files::in_folder("src").into_iter().partition(|path| path.ends_with("telemetry/mod.rs"));
+        files::in_directory("src").into_iter().partition(|path| path.ends_with("telemetry/mod.rs"));
     let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap();
     let text: String = sources.iter().map(read).collect();
     let documentation: String = table.iter().map(read).collect();
@@ -644,7 +644,7 @@ fn each_documented_event_exists() {
 #[test]
 fn o1_each_event_about_an_attempt_has_its_ids() {
     let mut count = 0;
-    for path in files::in_folder("src/worker") {
+    for path in files::in_directory("src/worker") {
         for line in std::fs::read_to_string(&path).unwrap().lines().filter(|line| line.contains("tracing::")) {
             if line.contains("run_id = ") || line.contains("task_id = ") {
                 count += 1;

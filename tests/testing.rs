@@ -37,7 +37,7 @@ fn flaky() -> Task<Order, u32> {
 #[tokio::test(start_paused = true)]
 async fn b5_hours_of_backoff_take_milliseconds() {
     let started = Instant::now();
-    let harness = Harness::of(&flaky()).await.unwrap();
+    let harness = Harness::start(&flaky()).await.unwrap();
     let order = Order { id: "7".into() };
     let cost = cost(async { assert_eq!(harness.run(&flaky(), &order).result().await.unwrap(), 5) }).await;
     // 60 s, and three times an hour.
@@ -156,6 +156,6 @@ async fn b5_an_on_failure_task_gets_the_errors() {
     assert_eq!(record.result.unwrap(), ["pay: no money"]);
     let pay: Task<Order, ()> = Task::new("pay", async |_: Order, _: Context| Err(TaskError::non_retryable("no money")));
     let flow = Workflow::new("order").task(&pay).on_failure(&tidy);
-    let outcome = Harness::of(&flow).await.unwrap().run(&flow, &Order { id: "7".into() }).outcome().await.unwrap();
+    let outcome = Harness::start(&flow).await.unwrap().run(&flow, &Order { id: "7".into() }).outcome().await.unwrap();
     assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
 }

@@ -265,7 +265,7 @@ fn futures_can_be_spawned() {
         spawnable(schedule.reschedule(chrono::DateTime::UNIX_EPOCH).send());
         spawnable(schedule.delete().send());
         spawnable(hatchet.run_many(task, [()]).outcomes());
-        spawnable(Harness::of(task));
+        spawnable(Harness::start(task));
         // These borrow.
         sent(hatchet.close());
         sent(run.outcome());
@@ -529,7 +529,7 @@ fn futures_of_archives_can_be_spawned() {
 
 /// The text of each source file.
 fn sources() -> impl Iterator<Item = String> {
-    files::in_folder("src").into_iter().map(|path| fs::read_to_string(path).unwrap())
+    files::in_directory("src").into_iter().map(|path| fs::read_to_string(path).unwrap())
 }
 
 /// A new type has to be added above.

@@ -18,7 +18,7 @@ pub(crate) fn run(sizes: &[usize]) {
 
 /// Collects runs, and prints how much more memory was in use than before.
 async fn collect(runs: usize) {
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-bench-{}-{runs}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-bench-{}-{runs}", std::process::id()));
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let task = Task::new("work", async |(): (), _: Context| Ok("x".repeat(100)));
@@ -28,7 +28,7 @@ async fn collect(runs: usize) {
         run.unwrap().outcome().await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let archive = Archive::open(folder.to_str().unwrap()).unwrap();
+    let archive = Archive::open(directory.to_str().unwrap()).unwrap();
     ALLOCATOR.reset_peak_usage();
     let before = ALLOCATOR.current_usage();
     let retention = Retention::older_than(Duration::ZERO);
@@ -37,5 +37,5 @@ async fn collect(runs: usize) {
     println!("{runs:>9} {:>22}", ALLOCATOR.peak_usage().saturating_sub(before));
     worker.shutdown().await;
     engine.shutdown().await;
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
 }

@@ -25,17 +25,17 @@ fn task(workflow: usize) -> Task<Input, usize> {
 }
 
 pub(crate) fn run(runs: usize) {
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-bench-{}", std::process::id()));
-    let url = folder.to_str().unwrap().to_owned();
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-bench-{}", std::process::id()));
+    let url = directory.to_str().unwrap().to_owned();
     let virtual_time = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let started = Instant::now();
     let ids = virtual_time.block_on(fill(&url, runs));
-    let size: u64 = total_size(&folder.join("runs"));
+    let size: u64 = total_size(&directory.join("runs"));
     let per_run = size / runs.max(1) as u64;
     println!("{runs} runs archived in {:.1?}: {size} bytes, {per_run} for each run", started.elapsed());
     let real_time = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     real_time.block_on(query(&url, ids));
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 /// Archives the runs day by day. The engine drops them after two days. Returns the oldest and the newest run.
@@ -105,8 +105,8 @@ async fn query(url: &str, (oldest, newest): (RunId, RunId)) {
     }
 }
 
-fn total_size(folder: &std::path::Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+fn total_size(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap().map(Result::unwrap);
     entries
         .map(|entry| if entry.path().is_dir() { total_size(&entry.path()) } else { entry.metadata().unwrap().len() })
         .sum()

@@ -29,7 +29,7 @@ const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
 
 impl Archive {
-    /// Returns a builder for a collection: it copies the runs of the client's namespace that have ended and that the [`Retention`] selects to the archive.
+    /// Returns a builder for a collection: it copies to the archive the runs of the client's namespace that have ended and that the [`Retention`] selects.
     /// The engine's copies are not deleted; the engine drops them after its retention period.
     ///
     /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
@@ -141,9 +141,9 @@ impl CollectBuilder {
 
     /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
     /// [`is_retention_too_long`](CollectReport::is_retention_too_long) follow. It must be positive and at most ten years. By default, it is
-    /// read from the server, which shows what its default was when the tenant was created. The engine drops runs after the current settings
-    /// of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set it if these have changed since, if the server has several
-    /// of them (then the shortest), or if it is an older server that shows none.
+    /// read from the server, which shows what its default was when the tenant was created. The engine drops runs according to the current
+    /// settings of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if they have changed since then, if
+    /// there are several (set the shortest), or if the server is too old to report one.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {

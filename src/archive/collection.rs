@@ -187,7 +187,7 @@ impl Collection {
             tracing::warn!(
                 archive,
                 ?engine_retention,
-                "expected an age shorter than the engine's retention period; runs are dropped before they are archived"
+                "the age is not shorter than the retention period of the engine: runs are dropped before they are archived"
             );
         }
         let risk = engine_retention.and_then(|retention| Risk::new(now, retention, options.interval));

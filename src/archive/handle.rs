@@ -35,13 +35,13 @@ struct Inner {
 }
 
 impl Archive {
-    /// Opens an archive by the path of a folder or the [URL of a store](super#stores). A folder that does not exist is created. Nothing is
+    /// Opens an archive by the path of a directory or the [URL of a store](super#stores). A directory that does not exist is created. Nothing is
     /// read before the first use; a new archive is empty.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if an
     /// option of the store in the environment is invalid or missing.
-    /// [`Storage`](crate::ErrorKind::Storage) if the folder cannot be created or opened.
+    /// [`Storage`](crate::ErrorKind::Storage) if the directory cannot be created or opened.
     pub fn open(url: &str) -> Result<Self> {
         Ok(Self::over(Store::open(url, Vec::new())?))
     }

@@ -16,11 +16,11 @@ use super::store::{Object, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
-/// The folder of the commits.
+/// The directory of the commits.
 pub(super) const COMMITS: &str = "manifest/commits";
-/// The folder of stored states, which save reading the commits before them.
+/// The directory of stored states, which save reading the commits before them.
 pub(super) const STATES: &str = "manifest/states";
-/// The folder of objects that check the store.
+/// The directory of objects that check the store.
 pub(super) const PROBES: &str = "manifest/probes";
 /// The number of commits between two stored states.
 pub(super) const COMMITS_PER_STATE: u64 = 50;
@@ -45,7 +45,7 @@ impl Log {
         Self { store, last, is_checked: AtomicBool::new(false) }
     }
 
-    /// Reads the commits since the last call, and returns the current state. It is an error if there are data files and no commit: the first
+    /// Reads the commits since the last call, and returns the current state. It is an error if there are data files but no commit: the first
     /// commit precedes the first file, so the manifest is lost.
     pub(super) async fn state(&self) -> Result<Arc<State>> {
         let state = self.current().await?;
@@ -57,7 +57,7 @@ impl Log {
         if state.commits > 0 {
             Ok(state)
         } else {
-            Err(self.lost(&format_args!("it has files in `{RUNS}`, and no commit")))
+            Err(self.lost(&format_args!("it has files in `{RUNS}`, but no commit")))
         }
     }
 
@@ -85,8 +85,8 @@ impl Log {
 
     fn lost(&self, problem: &dyn std::fmt::Display) -> Error {
         let text = format!(
-            "the manifest of the archive {} is lost: {problem}; restore the folder `manifest` from a backup, or from the versions of its objects, \
-             or use another folder or URL for a new archive",
+            "the manifest of the archive {} is lost: {problem}; restore the directory `manifest` from a backup, or from the versions of its objects, \
+             or use another directory or URL for a new archive",
             self.store.url()
         );
         Error::new(ErrorKind::Corrupt, text)
@@ -124,7 +124,7 @@ impl Log {
             let expected = commit_path(state.commits + 1);
             if object.path != expected {
                 if state.commits == 0 {
-                    return Err(self.lost(&format_args!("it has the commit {}, and not those before it", object.path)));
+                    return Err(self.lost(&format_args!("it has the commit {}, but not those before it", object.path)));
                 }
                 return Err(corrupt(&expected, &"expected a commit, got none"));
             }
@@ -274,11 +274,10 @@ pub(super) fn rejected(conflict: Conflict) -> Error {
             );
             Error::invalid("archive", found)
         }
-        Conflict::Missing(path) => Error::new(
-            ErrorKind::Storage,
-            format!("expected the file {path} in the archive, got a commit of another process that removed it"),
-        )
-        .transient(),
+        Conflict::Missing(path) => {
+            Error::new(ErrorKind::Storage, format!("the file {path} was removed from the archive by another process"))
+                .transient()
+        }
     }
 }
 

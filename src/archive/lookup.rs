@@ -36,7 +36,7 @@ const MAX_CONCURRENT_SEARCHES: usize = 8;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ArchiveFile {
-    /// The path, relative to the folder or the URL of the archive.
+    /// The path, relative to the directory or the URL of the archive.
     pub path: String,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,

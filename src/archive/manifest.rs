@@ -17,9 +17,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 /// The version of the manifest's format. Newer ones are rejected.
 pub(super) const VERSION: u32 = 1;
 
-/// The folder of the data files.
+/// The directory of the data files.
 pub(super) const RUNS: &str = "runs";
-/// The folder of the manifest.
+/// The directory of the manifest.
 pub(super) const MANIFEST: &str = "manifest";
 
 /// How long a state says when a file was removed. Later, a file that still exists counts as one that was never committed.

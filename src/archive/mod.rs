@@ -1,7 +1,7 @@
 //! An archive of runs that outlives the engine's retention.
 //!
 //! The engine drops runs after its retention period, which is 30 days by default. An [`Archive`] keeps copies of them in Parquet files, in a
-//! local folder or in an object store. This crate can query them, and so can every other tool that reads Parquet.
+//! local directory or in an object store. This crate can query them, and so can every other tool that reads Parquet.
 //!
 //! ```
 //! use std::time::Duration;

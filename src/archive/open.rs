@@ -13,12 +13,12 @@ use url::Url;
 use crate::error::{Error, ErrorKind, Result};
 
 const EXPECTED: &str =
-    "expected the path of a folder, or a URL that begins with file://, memory://, s3://, gs:// or az://";
+    "expected the path of a directory, or a URL that begins with file://, memory://, s3://, gs:// or az://";
 
 /// A kind of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    Folder,
+    Directory,
     Memory,
     S3,
     Gcs,
@@ -31,15 +31,15 @@ pub(super) struct Opened {
     pub(super) objects: Arc<dyn ObjectStore>,
     /// What to do if the store rejects requests, in the text of errors.
     pub(super) hint: Option<&'static str>,
-    /// The local folder of the objects.
-    pub(super) folder: Option<PathBuf>,
+    /// The local directory of the objects.
+    pub(super) directory: Option<PathBuf>,
 }
 
 impl Kind {
     /// The store of a scheme, as the crate `object_store` names it.
     fn of(scheme: &str) -> Option<Self> {
         Some(match scheme {
-            "file" => Self::Folder,
+            "file" => Self::Directory,
             "memory" => Self::Memory,
             "s3" | "s3a" => Self::S3,
             "gs" => Self::Gcs,
@@ -54,7 +54,7 @@ impl Kind {
             Self::S3 => (!cfg!(feature = "archive-s3")).then_some("archive-s3"),
             Self::Gcs => (!cfg!(feature = "archive-gcs")).then_some("archive-gcs"),
             Self::Azure => (!cfg!(feature = "archive-azure")).then_some("archive-azure"),
-            Self::Folder | Self::Memory => None,
+            Self::Directory | Self::Memory => None,
         }
     }
 
@@ -64,7 +64,7 @@ impl Kind {
             Self::S3 => name.starts_with("AWS_"),
             Self::Gcs => name.starts_with("GOOGLE_") || name == "SERVICE_ACCOUNT",
             Self::Azure => name.starts_with("AZURE_") || name == "IDENTITY_ENDPOINT",
-            Self::Folder | Self::Memory => false,
+            Self::Directory | Self::Memory => false,
         }
     }
 
@@ -101,23 +101,22 @@ impl Kind {
                 "check that the container exists, and its options: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY unless the machine has an \
                  identity, and for a store without TLS AZURE_ALLOW_HTTP",
             ),
-            Self::Folder | Self::Memory => None,
+            Self::Directory | Self::Memory => None,
         }
     }
 }
 
-/// Opens a folder, or the store of a URL. The options are added to those of the environment.
+/// Opens a directory, or the store of a URL. The options are added to those of the environment.
 pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> {
     let (kind, parsed) = parse(url)?;
     // The text of an error has the URL.
     if parsed.as_ref().is_some_and(|url| url.password().is_some() || url.query().is_some()) {
         return Err(invalid(
-            "expected a URL without a password and a query, got one: credentials are options of the store",
+            "expected a URL without a password or a query, got one: pass credentials as options of the store",
         ));
     }
     if let Some(feature) = kind.missing_feature() {
-        let problem =
-            format_args!("expected a build with the feature `{feature}` of hatchet-rs, got {url:?} without it");
+        let problem = format_args!("{url:?} needs the feature `{feature}` of hatchet-rs, which is not enabled");
         return Err(invalid(problem));
     }
     let options = options.into_iter().map(|(name, value)| {
@@ -132,16 +131,16 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
     });
     let options = options.collect::<Result<Vec<_>>>()?;
     let path = match (kind, &parsed) {
-        (Kind::Folder, None) => Some(PathBuf::from(url)),
-        (Kind::Folder, Some(parsed)) => {
-            let expected = "expected the absolute path of a folder after file://";
+        (Kind::Directory, None) => Some(PathBuf::from(url)),
+        (Kind::Directory, Some(parsed)) => {
+            let expected = "expected the absolute path of a directory after file://";
             Some(parsed.to_file_path().map_err(|()| invalid(format_args!("{expected}, got {url:?}")))?)
         }
         _ => None,
     };
     if let Some(path) = path {
-        let (objects, path) = folder(&path)?;
-        return Ok(Opened { objects, hint: None, folder: Some(path) });
+        let (objects, path) = directory(&path)?;
+        return Ok(Opened { objects, hint: None, directory: Some(path) });
     }
     let objects: Arc<dyn ObjectStore> = match (kind, parsed) {
         (Kind::Memory, _) => Arc::new(InMemory::new()),
@@ -160,7 +159,7 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
             Arc::new(PrefixStore::new(store, prefix))
         }
     };
-    Ok(Opened { objects, hint: kind.hint(), folder: None })
+    Ok(Opened { objects, hint: kind.hint(), directory: None })
 }
 
 /// The store of a path or a URL, which is parsed.
@@ -169,13 +168,13 @@ fn parse(url: &str) -> Result<(Kind, Option<Url>)> {
     if url.is_empty() {
         return Err(unexpected());
     }
-    let Some((scheme, rest)) = url.split_once(':') else { return Ok((Kind::Folder, None)) };
+    let Some((scheme, rest)) = url.split_once(':') else { return Ok((Kind::Directory, None)) };
     let kind = Kind::of(&scheme.to_ascii_lowercase());
     if !rest.starts_with("//") {
-        // Without the slashes, it would be a folder of this name.
+        // Without the slashes, it would be a directory of this name.
         return match kind {
             Some(_) => Err(invalid(format_args!("expected \"//\" after \"{scheme}:\", got {url:?}"))),
-            None => Ok((Kind::Folder, None)),
+            None => Ok((Kind::Directory, None)),
         };
     }
     let kind = kind.ok_or_else(unexpected)?;
@@ -193,9 +192,9 @@ fn invalid(problem: impl fmt::Display) -> Error {
     Error::invalid("archive URL", problem)
 }
 
-/// Opens a folder, and returns its absolute path: the process may change its working directory.
-fn folder(path: &Path) -> Result<(Arc<dyn ObjectStore>, PathBuf)> {
-    let failed = || Error::new(ErrorKind::Storage, format!("failed to open the archive folder {}", path.display()));
+/// Opens a directory, and returns its absolute path: the process may change its working directory.
+fn directory(path: &Path) -> Result<(Arc<dyn ObjectStore>, PathBuf)> {
+    let failed = || Error::new(ErrorKind::Storage, format!("failed to open the archive directory {}", path.display()));
     std::fs::create_dir_all(path).map_err(|error| failed().with_source(error))?;
     let path = path.canonicalize().map_err(|error| failed().with_source(error))?;
     let store = LocalFileSystem::new_with_prefix(&path).map_err(|error| failed().with_source(error))?;
@@ -221,7 +220,7 @@ mod tests {
             ("https://bucket.example/path", EXPECTED),
             ("s3:/bucket/path", "expected \"//\" after \"s3:\""),
             ("file:relative", "expected \"//\" after \"file:\""),
-            ("file://host/path", "expected the absolute path of a folder after file://"),
+            ("file://host/path", "expected the absolute path of a directory after file://"),
         ] {
             assert_eq!(error(url, &[]), format!("invalid archive URL: {expected}, got {url:?}"));
         }
@@ -238,7 +237,7 @@ mod tests {
         {
             if Kind::of(url.split(':').next().unwrap()).unwrap().missing_feature().is_some() {
                 let expected = format!(
-                    "invalid archive URL: expected a build with the feature `{feature}` of hatchet-rs, got {url:?} without it"
+                    "invalid archive URL: {url:?} needs the feature `{feature}` of hatchet-rs, which is not enabled"
                 );
                 assert_eq!(error(url, &[]), expected);
             }
@@ -279,18 +278,18 @@ mod tests {
     }
 
     #[test]
-    fn the_path_of_a_folder_is_resolved_when_it_is_opened() {
+    fn the_path_of_a_directory_is_resolved_when_it_is_opened() {
         let parent = std::env::temp_dir().canonicalize().unwrap().join(format!("hatchet-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(parent.join("other")).unwrap();
         let opened = open(parent.join("other/../archive").to_str().unwrap(), Vec::new()).unwrap();
-        assert_eq!(opened.folder, Some(parent.join("archive")));
+        assert_eq!(opened.directory, Some(parent.join("archive")));
         std::fs::remove_dir_all(parent).unwrap();
     }
 
     #[test]
-    fn paths_are_folders() {
+    fn paths_are_directories() {
         for path in ["archive", "/tmp/a:b", "./s3", "C:\\archive"] {
-            assert_eq!(parse(path).unwrap(), (Kind::Folder, None), "{path}");
+            assert_eq!(parse(path).unwrap(), (Kind::Directory, None), "{path}");
         }
     }
 }

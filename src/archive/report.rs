@@ -28,7 +28,7 @@ pub struct CollectReport {
     pub unchanged: u64,
     /// The number of runs that were replayed between being listed and being fetched. A later collection archives them.
     pub active: u64,
-    /// The number of runs whose details could not be fetched, also because the server did not respond in time. The errors are logged. A later
+    /// The number of runs whose details could not be fetched, for example because the server did not respond in time. The errors are logged. A later
     /// collection tries again.
     pub fetch_errors: u64,
     /// The number of runs that the engine dropped between being listed and being fetched. They are lost.

@@ -14,11 +14,11 @@ use crate::time::MAX_DURATION;
 const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Which runs are due, by workflow and age: [`collect`](super::Archive::collect) copies the due runs of the engine to the archive, and
-/// [`expire`](super::Archive::expire) removes the due runs of the archive. By default, runs of all workflows are due after 90 days.
+/// [`expire`](super::Archive::expire) removes the due runs of the archive. By default, runs of all workflows are due after 90 days. That suits [`expire`](super::Archive::expire); for [`collect`](super::Archive::collect), pass an age that is shorter than the retention period of the engine, or the engine drops the runs before they are archived.
 ///
 /// The engine drops runs after its retention period, which is 30 days unless its operator has changed it. Runs must be archived before
 /// that, so set an age that is several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is that
-/// period, as far as the server reports it.
+/// period, if the server reports it.
 ///
 /// ```
 /// use std::time::Duration;

@@ -25,8 +25,8 @@ pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
     /// What to do if the store rejects requests, in the text of errors.
     hint: Option<&'static str>,
-    /// The local folder of the objects.
-    folder: Option<Arc<Path>>,
+    /// The local directory of the objects.
+    directory: Option<Arc<Path>>,
     /// The URL, for messages.
     url: Arc<str>,
     bytes_read: Arc<AtomicU64>,
@@ -43,13 +43,13 @@ pub(super) struct Object {
 }
 
 impl Store {
-    /// Opens a folder, or the store of a URL. The options are added to those of the environment.
+    /// Opens a directory, or the store of a URL. The options are added to those of the environment.
     pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Self> {
-        let Opened { objects, hint, folder } = open::open(url, options)?;
+        let Opened { objects, hint, directory } = open::open(url, options)?;
         Ok(Self {
             objects,
             hint,
-            folder: folder.map(Arc::from),
+            directory: directory.map(Arc::from),
             url: url.into(),
             bytes_read: Arc::default(),
             #[cfg(test)]
@@ -127,16 +127,16 @@ impl Store {
         }
     }
 
-    /// Lists the objects in a folder whose paths are greater than `after`, by path.
-    pub(super) async fn list(&self, folder: &str, after: Option<&str>) -> Result<Vec<Object>> {
-        let prefix = key(folder);
+    /// Lists the objects in a directory whose paths are greater than `after`, by path.
+    pub(super) async fn list(&self, directory: &str, after: Option<&str>) -> Result<Vec<Object>> {
+        let prefix = key(directory);
         let objects = match after {
             Some(after) => self.objects.list_with_offset(Some(&prefix), &key(after)),
             None => self.objects.list(Some(&prefix)),
         };
-        let objects = self.run("list", folder, objects.try_collect::<Vec<_>>()).await;
+        let objects = self.run("list", directory, objects.try_collect::<Vec<_>>()).await;
         let mut objects: Vec<_> = objects
-            .map_err(|failure| self.error("list", folder, failure))?
+            .map_err(|failure| self.error("list", directory, failure))?
             .into_iter()
             .map(|object| Object {
                 path: object.location.into(),
@@ -150,12 +150,12 @@ impl Store {
         Ok(objects)
     }
 
-    /// Whether a folder has no objects.
-    pub(super) async fn is_empty(&self, folder: &str) -> Result<bool> {
-        let prefix = key(folder);
+    /// Whether a directory has no objects.
+    pub(super) async fn is_empty(&self, directory: &str) -> Result<bool> {
+        let prefix = key(directory);
         let mut objects = self.objects.list(Some(&prefix));
-        let first = self.run("list", folder, objects.try_next()).await;
-        first.map(|first| first.is_none()).map_err(|failure| self.error("list", folder, failure))
+        let first = self.run("list", directory, objects.try_next()).await;
+        first.map(|first| first.is_none()).map_err(|failure| self.error("list", directory, failure))
     }
 
     /// Deletes an object. It is not an error if there is none.
@@ -166,10 +166,10 @@ impl Store {
         }
     }
 
-    /// The files that killed processes have left in a local folder, and that have not changed since `last`. Other stores have none.
+    /// The files that killed processes have left in a local directory, and that have not changed since `last`. Other stores have none.
     pub(super) async fn unfinished(&self, last: DateTime<Utc>) -> Result<Vec<UnfinishedFile>> {
-        let Some(folder) = self.folder.clone() else { return Ok(Vec::new()) };
-        self.run_blocking("list", "unfinished files", move || unfinished::find(&folder, last.into())).await
+        let Some(directory) = self.directory.clone() else { return Ok(Vec::new()) };
+        self.run_blocking("list", "unfinished files", move || unfinished::find(&directory, last.into())).await
     }
 
     /// Deletes an unfinished file. It is not an error if there is none.
@@ -258,11 +258,11 @@ mod tests {
 
     #[tokio::test]
     async fn objects_are_listed_by_the_paths_that_they_were_created_with() {
-        let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+        let directory = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
         let names = ["greet", "a/b", "é ü", "50%", "..", "a=b", "x~y*z?", "-_."];
         // See tests/archive_store.rs.
         let other = std::env::var("HATCHET_ARCHIVE_TEST_URL").map(|url| format!("{url}/{}", uuid::Uuid::new_v4()));
-        for url in ["memory://", folder.to_str().unwrap()].into_iter().chain(other.as_deref().ok()) {
+        for url in ["memory://", directory.to_str().unwrap()].into_iter().chain(other.as_deref().ok()) {
             let store = Store::open(url, Vec::new()).unwrap();
             let mut paths = Vec::new();
             for name in names {
@@ -283,7 +283,7 @@ mod tests {
             }
             assert_eq!(store.list("runs", None).await.unwrap(), []);
         }
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[tokio::test]

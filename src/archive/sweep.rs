@@ -25,7 +25,7 @@ const BATCH: usize = 100;
 
 impl Archive {
     /// Returns a builder for a sweep, which deletes files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
-    /// written but not committed because of a crash, also those that a killed process has left incomplete in a local folder. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
+    /// written but not committed because of a crash, including those that a killed process left incomplete in a local directory. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
     /// and the commits before these.
     ///
     /// ```no_run
@@ -102,7 +102,7 @@ struct Sweeper {
     archive: Archive,
     /// What is unused since this time or longer is deleted.
     last: DateTime<Utc>,
-    /// What killed processes have left in a local folder.
+    /// What killed processes have left in a local directory.
     unfinished: VecDeque<UnfinishedFile>,
     /// The data files to delete.
     files: VecDeque<Object>,
@@ -233,7 +233,7 @@ impl fmt::Debug for SweptBatches {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweptBatch {
-    /// The number of data files that were deleted, and of incomplete files in a local folder.
+    /// The number of data files that were deleted, and of incomplete files in a local directory.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,
@@ -249,7 +249,7 @@ pub struct SweptBatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The number of data files that were deleted, and of incomplete files in a local folder.
+    /// The number of data files that were deleted, and of incomplete files in a local directory.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,

@@ -1,4 +1,4 @@
-//! What a process that was killed leaves in a local folder: an object is written to a file with another name first, `<name>#<number>`. The
+//! What a process that was killed leaves in a local directory: an object is written to a file with another name first, `<name>#<number>`. The
 //! store does not list these files.
 
 use std::ffi::OsStr;
@@ -18,13 +18,13 @@ pub(super) struct UnfinishedFile {
 
 /// Finds the unfinished files of an archive that have not changed since `last`. It blocks.
 pub(super) fn find(root: &Path, last: SystemTime) -> io::Result<Vec<UnfinishedFile>> {
-    let (mut folders, mut found) = (vec![root.join(RUNS), root.join(MANIFEST)], Vec::new());
-    while let Some(folder) = folders.pop() {
-        let Some(entries) = if_exists(fs::read_dir(&folder))? else { continue };
+    let (mut directories, mut found) = (vec![root.join(RUNS), root.join(MANIFEST)], Vec::new());
+    while let Some(directory) = directories.pop() {
+        let Some(entries) = if_exists(fs::read_dir(&directory))? else { continue };
         for entry in entries {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
+                directories.push(entry.path());
             } else if is_unfinished(&entry.file_name()) {
                 found.extend(unchanged(&entry, last)?);
             }

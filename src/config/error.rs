@@ -52,7 +52,7 @@ impl ConfigError {
         Self { problems }
     }
 
-    /// All problems, in the order of the settings. Never empty.
+    /// Returns all problems, in the order of the settings. Never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems

@@ -67,20 +67,20 @@ impl Entry {
         Self { name, value, source }
     }
 
-    /// The name of the setting: that of its method of the [`ConfigBuilder`](super::ConfigBuilder).
+    /// Returns the name of the setting: that of its method of the [`ConfigBuilder`](super::ConfigBuilder).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The value as a string: `(hidden)` for secrets, `(none)` if there is no value, `(not used)` if the value has no effect
+    /// Returns the value as a string: `(hidden)` for secrets, `(none)` if there is no value, `(not used)` if the value has no effect
     /// because of another setting.
     #[must_use]
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// Where the value comes from.
+    /// Returns where the value comes from.
     #[must_use]
     pub const fn source(&self) -> Source {
         self.source

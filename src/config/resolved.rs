@@ -120,80 +120,80 @@ impl Config {
         ConfigBuilder::from_env().build()
     }
 
-    /// The API token, which is sent as `authorization: Bearer …`.
+    /// Returns the API token, which is sent as `authorization: Bearer …`.
     #[must_use]
     pub fn token(&self) -> &Secret {
         &self.values.token
     }
 
-    /// When the token expires, if it has the `exp` claim. An expired token is a valid configuration, because the engine checks the
+    /// Returns when the token expires, if it has the `exp` claim. An expired token is a valid configuration, because the engine checks the
     /// expiry by its own clock.
     #[must_use]
     pub fn token_expires_at(&self) -> Option<DateTime<Utc>> {
         self.values.token_expires_at
     }
 
-    /// The id of the tenant, usually a UUID.
+    /// Returns the id of the tenant, usually a UUID.
     #[must_use]
     pub fn tenant_id(&self) -> &str {
         &self.values.tenant_id
     }
 
-    /// The engine's gRPC host: a host name or an IP address, IPv6 without brackets.
+    /// Returns the engine's gRPC host: a host name or an IP address, IPv6 without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.values.host
     }
 
-    /// The engine's gRPC port.
+    /// Returns the engine's gRPC port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.values.port
     }
 
-    /// The engine's gRPC address as `host:port`, with IPv6 in brackets.
+    /// Returns the engine's gRPC address as `host:port`, with IPv6 in brackets.
     #[must_use]
     pub fn authority(&self) -> &str {
         &self.values.authority
     }
 
-    /// The base URL of the REST API, without a trailing slash. Paths such as `/api/v1/…` are appended to it.
+    /// Returns the base URL of the REST API, without a trailing slash. Paths such as `/api/v1/…` are appended to it.
     #[must_use]
     pub fn server_url(&self) -> &str {
         &self.values.server_url
     }
 
-    /// The prefix of the names of workflows, events and actions: lower case, with `_` at the end.
+    /// Returns the prefix of the names of workflows, events and actions: lower case, with `_` at the end.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         self.values.namespace.as_deref()
     }
 
-    /// The TLS settings.
+    /// Returns the TLS settings.
     #[must_use]
     pub fn tls(&self) -> &Tls {
         &self.values.tls
     }
 
-    /// The time without received data after which a connection is pinged, even if no call is open.
+    /// Returns the time without received data after which a connection is pinged, even if no call is open.
     #[must_use]
     pub fn keepalive_interval(&self) -> Duration {
         self.values.tuning.keepalive_interval
     }
 
-    /// The time to wait for the response to a ping before the connection is closed.
+    /// Returns the time to wait for the response to a ping before the connection is closed.
     #[must_use]
     pub fn keepalive_timeout(&self) -> Duration {
         self.values.tuning.keepalive_timeout
     }
 
-    /// The timeout for establishing a connection, including name resolution and the TLS handshake.
+    /// Returns the timeout for establishing a connection, including name resolution and the TLS handshake.
     #[must_use]
     pub fn connect_timeout(&self) -> Duration {
         self.values.tuning.connect_timeout
     }
 
-    /// The default timeout of a call with all its retries. Streams have no timeout.
+    /// Returns the default timeout of a call with all its retries. Streams have no timeout.
     #[must_use]
     pub fn rpc_timeout(&self) -> Duration {
         self.values.tuning.rpc_timeout
@@ -209,25 +209,25 @@ impl Config {
         self.values.tuning.watch_request_rate
     }
 
-    /// The maximum size of a sent message in bytes, before compression.
+    /// Returns the maximum size of a sent message in bytes, before compression.
     #[must_use]
     pub fn max_send_message_length(&self) -> usize {
         self.values.tuning.max_send_message_length
     }
 
-    /// The maximum size of a received message in bytes, after decompression.
+    /// Returns the maximum size of a received message in bytes, after decompression.
     #[must_use]
     pub fn max_recv_message_length(&self) -> usize {
         self.values.tuning.max_recv_message_length
     }
 
-    /// The compression of gRPC messages.
+    /// Returns the compression of gRPC messages.
     #[must_use]
     pub fn compression(&self) -> Compression {
         self.values.tuning.compression
     }
 
-    /// All values with their sources, without secrets.
+    /// Returns all values with their sources, without secrets.
     #[must_use]
     pub fn explain(&self) -> Explanation<'_> {
         Explanation::new(&self.values.entries)

@@ -27,7 +27,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The secret itself. Do not log it.
+    /// Returns the secret itself. Do not log it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -33,7 +33,7 @@ pub enum TlsStrategy {
 }
 
 impl TlsStrategy {
-    /// The value of `HATCHET_CLIENT_TLS_STRATEGY`: `none`, `tls` or `mtls`.
+    /// Returns the value of `HATCHET_CLIENT_TLS_STRATEGY`: `none`, `tls` or `mtls`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,7 +88,7 @@ pub enum TlsVersion {
 }
 
 impl TlsVersion {
-    /// The value of `HATCHET_CLIENT_TLS_MIN_VERSION`: `1.2` or `1.3`.
+    /// Returns the value of `HATCHET_CLIENT_TLS_MIN_VERSION`: `1.2` or `1.3`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -159,44 +159,44 @@ impl Tls {
         }
     }
 
-    /// Whether gRPC connections are encrypted, and which side authenticates.
+    /// Returns whether gRPC connections are encrypted, and which side authenticates.
     #[must_use]
     pub const fn strategy(&self) -> TlsStrategy {
         self.strategy
     }
 
-    /// Whether gRPC connections are encrypted: the strategy is not [`TlsStrategy::None`].
+    /// Returns whether gRPC connections are encrypted: the strategy is not [`TlsStrategy::None`].
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.strategy != TlsStrategy::None
     }
 
-    /// The root certificates to trust, in PEM. `None` means the root certificates of the operating system.
+    /// Returns the root certificates to trust, in PEM. `None` means the root certificates of the operating system.
     #[must_use]
     pub fn root_ca_pem(&self) -> Option<&[u8]> {
         self.root_ca.as_deref().map(str::as_bytes)
     }
 
-    /// The client's certificate and key. It is `Some` if the strategy is [`Mtls`](TlsStrategy::Mtls).
+    /// Returns the client's certificate and key. It is `Some` if the strategy is [`Mtls`](TlsStrategy::Mtls).
     #[must_use]
     pub const fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// The name that the certificate of the gRPC server must have: a host name or an IP address (IPv6 without brackets). It is
+    /// Returns the name that the certificate of the gRPC server must have: a host name or an IP address (IPv6 without brackets). It is
     /// `Some` if and only if gRPC is encrypted.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
-    /// The name that the certificate of the REST server must have. It is `Some` if and only if the server URL is `https`.
+    /// Returns the name that the certificate of the REST server must have. It is `Some` if and only if the server URL is `https`.
     #[must_use]
     pub fn rest_server_name(&self) -> Option<&str> {
         self.rest_server_name.as_deref()
     }
 
-    /// The minimum TLS version.
+    /// Returns the minimum TLS version.
     #[must_use]
     pub const fn min_version(&self) -> TlsVersion {
         self.min_version
@@ -232,13 +232,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The certificate and its chain, in PEM.
+    /// Returns the certificate and its chain, in PEM.
     #[must_use]
     pub fn cert_pem(&self) -> &[u8] {
         self.cert.as_bytes()
     }
 
-    /// The private key, in PEM. Do not log it.
+    /// Returns the private key, in PEM. Do not log it.
     #[must_use]
     pub fn key_pem(&self) -> &[u8] {
         self.key.expose().as_bytes()

@@ -34,7 +34,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// The value of `HATCHET_CLIENT_GRPC_COMPRESSION`: `none` or `gzip`.
+    /// Returns the value of `HATCHET_CLIENT_GRPC_COMPRESSION`: `none` or `gzip`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -134,9 +134,9 @@ mod tests {
 
     #[test]
     fn the_list_has_each_route_of_the_source() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/embedded/rest");
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/embedded/rest");
         let mut all = BTreeSet::new();
-        for file in std::fs::read_dir(folder).unwrap() {
+        for file in std::fs::read_dir(directory).unwrap() {
             all.extend(routes(&std::fs::read_to_string(file.unwrap().path()).unwrap()));
         }
         let listed: BTreeSet<_> = REST.iter().map(|call| (*call).to_owned()).collect();

@@ -161,13 +161,13 @@ impl EngineBuilder {
         self
     }
 
-    /// [Listens](Self::listen) at this port for gRPC. 0 means any free port.
+    /// [Listens](Self::listen) on this port for gRPC. 0 means any free port.
     pub fn grpc_port(mut self, port: u16) -> Self {
         self.listen.get_or_insert_default().grpc = port;
         self
     }
 
-    /// [Listens](Self::listen) at this port for REST. 0 means any free port.
+    /// [Listens](Self::listen) on this port for REST. 0 means any free port.
     pub fn rest_port(mut self, port: u16) -> Self {
         self.listen.get_or_insert_default().rest = port;
         self
@@ -379,22 +379,22 @@ impl Engine {
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
-    /// The tenant that all tokens of this engine belong to.
+    /// Returns the tenant that all tokens of this engine belong to.
     pub fn tenant_id(&self) -> TenantId {
         TENANT.into()
     }
 
-    /// The address for gRPC, or `None` if the engine does not listen.
+    /// Returns the address for gRPC, or `None` if the engine does not listen.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.addresses.map(|addresses| addresses.grpc)
     }
 
-    /// The address for REST, or `None` if the engine does not listen.
+    /// Returns the address for REST, or `None` if the engine does not listen.
     pub fn rest_address(&self) -> Option<SocketAddr> {
         self.addresses.map(|addresses| addresses.rest)
     }
 
-    /// The environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a value.
+    /// Returns the environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a value.
     /// Empty if the engine does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some(Addresses { grpc, rest }) = self.addresses else { return Vec::new() };
@@ -407,12 +407,12 @@ impl Engine {
         ]
     }
 
-    /// The injected faults. Initially there are none.
+    /// Returns the injected faults. Initially there are none.
     pub fn faults(&self) -> &Faults {
         self.services.faults()
     }
 
-    /// The time of the engine's clock, which follows Tokio's clock. After `tokio::time::advance`, use this time instead of the
+    /// Returns the time of the engine's clock, which follows Tokio's clock. After `tokio::time::advance`, use this time instead of the
     /// system's for windows and schedules.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
@@ -454,7 +454,7 @@ impl Engine {
         &self.handle
     }
 
-    /// The number of runs in the engine.
+    /// Returns the number of runs in the engine.
     ///
     /// # Panics
     /// If the engine has panicked before.

@@ -237,7 +237,7 @@ impl Quirks {
         Quirk::ALL.iter().copied().filter(move |quirk| self.contains(*quirk))
     }
 
-    /// Whether an engine with this set has the defect.
+    /// Returns whether an engine with this set has the defect.
     pub const fn contains(self, quirk: Quirk) -> bool {
         self.0 & 1 << quirk as u64 != 0
     }

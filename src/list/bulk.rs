@@ -23,7 +23,7 @@ use crate::run::cancel::{self, CancelOptions};
 use crate::run::replay::{self, Replay};
 
 impl RunQuery {
-    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, also from the report. If it
+    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, including from the report. If it
     /// has, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
     ///
     /// ```no_run
@@ -42,7 +42,7 @@ impl RunQuery {
         BulkCancelBuilder { query: self.clone(), options: CancelOptions::default() }
     }
 
-    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from the report,
+    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, including from the report,
     /// and so are cancelled runs unless they are [requested](BulkReplayBuilder::include_cancelled). If it has, they are reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
         BulkReplayBuilder { query: self.clone(), command: Replay::default() }

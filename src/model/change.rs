@@ -10,7 +10,7 @@ use super::name::parse_name;
 use super::{AttemptStatus, Outcome, RunId, RunStatus, TaskId};
 use crate::error::{Error, Result};
 
-/// What a watch returns: a new status of a run, a new status of a task of a DAG run, or a gap.
+/// An item of a watch: a new status of a run, a new status of a task of a DAG run, or a gap.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 ///     match change {
 ///         Change::Run(run) => println!("{} at {:?}", run.state, run.changed_at),
 ///         Change::Task(task) => println!("{}: {}", task.task_name, task.state),
-///         Change::Gap(gap) => println!("not all states are known: {gap}"),
+///         Change::Gap(gap) => println!("not all status changes are known: {gap}"),
 ///         _ => {}
 ///     }
 /// }
@@ -114,7 +114,7 @@ pub struct TaskChange {
 /// let mut changes = run.watch();
 /// while let Some(change) = changes.next().await.transpose()? {
 ///     if let Change::Gap(gap) = change {
-///         println!("{gap}"); // states of attempts 1 to 2 are missing
+///         println!("{gap}"); // status changes of attempts 1 to 2 are missing
 ///     }
 /// }
 /// # Ok(())
@@ -125,11 +125,11 @@ pub struct TaskChange {
 pub struct Gap {
     /// The run whose changes may be missing.
     pub run_id: RunId,
-    /// The name of the task of a DAG run whose states are missing. `None` if they are states of the run.
+    /// The name of the task of a DAG run whose status changes are missing. `None` if they are those of the run.
     pub task_name: Option<String>,
-    /// The first attempt that lacks states.
+    /// The first attempt that lacks status changes.
     pub first_attempt: u32,
-    /// The last attempt that lacks states.
+    /// The last attempt that lacks status changes.
     pub last_attempt: u32,
 }
 
@@ -226,7 +226,7 @@ impl Change {
         self.status() == Some(status)
     }
 
-    /// Returns the number of the attempt, starting at 1. For a gap, it is the last attempt that lacks states.
+    /// Returns the number of the attempt, starting at 1. For a gap, it is the last attempt that lacks status changes.
     pub fn attempt(&self) -> u32 {
         match self {
             Self::Run(change) => change.state.attempt,
@@ -273,8 +273,8 @@ impl fmt::Display for Gap {
             write!(f, "{task}: ")?;
         }
         match (self.first_attempt, self.last_attempt) {
-            (first, last) if first == last => write!(f, "states of attempt {first} are missing"),
-            (first, last) => write!(f, "states of attempts {first} to {last} are missing"),
+            (first, last) if first == last => write!(f, "status changes of attempt {first} are missing"),
+            (first, last) => write!(f, "status changes of attempts {first} to {last} are missing"),
         }
     }
 }
@@ -307,8 +307,8 @@ mod tests {
         for (change, text) in [
             (Change::Run(run), "RUNNING (attempt 2)"),
             (Change::Task(task), "a: RUNNING (attempt 2)"),
-            (gap(None, 1, 1), "states of attempt 1 are missing"),
-            (gap(Some("a"), 1, 3), "a: states of attempts 1 to 3 are missing"),
+            (gap(None, 1, 1), "status changes of attempt 1 are missing"),
+            (gap(Some("a"), 1, 3), "a: status changes of attempts 1 to 3 are missing"),
         ] {
             assert_eq!(change.to_string(), text);
             assert_eq!((change.is_final(), change.run_id()), (false, run_id));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{RunId, TaskId};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a stream of chunks returns: a chunk, or where chunks are missing.
+/// An item of a stream of chunks: a chunk, or where chunks are missing.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -141,7 +141,7 @@ const BYTES_PREFIX: &str = "data:application/octet-stream;by=hatchet-rs;base64,"
 const TEXT_PREFIX: &str = "data:text/plain;charset=utf-8;by=hatchet-rs;base64,";
 
 impl ChunkContent {
-    /// The bytes of the content.
+    /// Returns the bytes of the content.
     ///
     /// ```
     /// use hatchet::model::ChunkContent;
@@ -155,7 +155,7 @@ impl ChunkContent {
         }
     }
 
-    /// The text of the content. `None` if it is bytes.
+    /// Returns the text of the content. `None` if it is bytes.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -232,7 +232,7 @@ mod base64_text {
 }
 
 impl Chunk {
-    /// The text of the chunk. `None` if it is bytes.
+    /// Returns the text of the chunk. `None` if it is bytes.
     ///
     /// ```no_run
     /// # fn example(chunk: hatchet::model::Chunk) {

@@ -183,9 +183,9 @@ impl RateLimit {
             RateLimitKey::Dynamic(expression) => problems.extend(key_problem(expression)),
             RateLimitKey::Static(_) => {}
         }
-        for (name, number) in [("units", self.units), ("a limit", self.limit)] {
+        for (name, number) in [("units", self.units), ("limit", self.limit)] {
             if let Some(number) = number.filter(|&number| number < 1 || i32::try_from(number).is_err()) {
-                problems.push(format!("expected {name} of 1 to {}, got {number}", i32::MAX));
+                problems.push(format!("{name}: expected 1 to {}, got {number}", i32::MAX));
             }
         }
         let expressions = [&self.units_expression, &self.limit_expression];
@@ -254,7 +254,7 @@ mod tests {
             RateLimit::new("").units(0).limit(1).problems(),
             [
                 "rate limit \"\": expected a non-empty key without U+0000, got \"\"",
-                "rate limit \"\": expected units of 1 to 2147483647, got 0",
+                "rate limit \"\": units: expected 1 to 2147483647, got 0",
                 "rate limit \"\": expected a limit that is set with Client::rate_limit, got one for a static key",
             ]
         );
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(
             both.units(1).units_expression("(").problems(),
             [
-                "rate limit \"input.a\": expected a limit of 1 to 2147483647, got 0",
+                "rate limit \"input.a\": limit: expected 1 to 2147483647, got 0",
                 "rate limit \"input.a\": expected a CEL expression, got \"(\": at character 2: expected an operand, got the end",
                 "rate limit \"input.a\": expected a CEL expression over input and additional_metadata, without parents, got \"parents.a.x\"",
                 "rate limit \"input.a\": expected units or units_expression, got both",

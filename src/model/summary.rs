@@ -50,7 +50,7 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// Returns what started the run, as far as the list contains it.
+    /// Returns what started the run, if the list contains it.
     pub fn trigger(&self) -> Trigger {
         trigger::read(&self.engine_metadata, self.parent_task_id)
     }

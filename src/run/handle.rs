@@ -155,7 +155,7 @@ impl<O> RunHandle<O> {
         }
     }
 
-    /// The client that this handle uses.
+    /// Returns the client that this handle uses.
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -16,7 +16,7 @@ use crate::model::{Priority, RunDetails, RunStatus};
 use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
-    /// Returns a builder for a new run of the same workflow with the same input, independent of the status of this run. Its details
+    /// Returns a builder for a new run of the same workflow with the same input, regardless of the status of this run. Its details
     /// [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
     /// [`replay`](Self::replay).
     ///

@@ -54,7 +54,7 @@
 //! | `WARN` | `the collector did not commit its last runs in time; the next collection fetches them again` |
 //! | `WARN` | `failed to compact files of the archive` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
-//! | `WARN` | `expected an age shorter than the engine's retention period; runs are dropped before they are archived` |
+//! | `WARN` | `the age is not shorter than the retention period of the engine: runs are dropped before they are archived` |
 //! | `WARN` | `runs were archived only shortly before the engine would have dropped them` (with the field `at_risk`, their number) |
 //! | `WARN` | `a collection failed, and the engine soon drops runs that it has found` (with the same field) |
 //! | `WARN` | `the engine soon drops runs that are not old enough to be archived` (with the same field) |

@@ -18,7 +18,7 @@ use crate::workflow::Definition;
 /// use hatchet::testing::Harness;
 ///
 /// let greet: Task<(), String> = Task::new("greet", async |(): (), _: Context| Ok("hello".to_owned()));
-/// let harness = Harness::of(&greet).await?;
+/// let harness = Harness::start(&greet).await?;
 ///
 /// // The run completes although the engine loses a response.
 /// harness.engine().faults().inject("SendStepActionEvent", Fault::LoseResponse)?;
@@ -46,7 +46,7 @@ impl Harness {
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the engine and the worker are stopped.
-    pub async fn of(definition: impl Into<Definition>) -> Result<Self> {
+    pub async fn start(definition: impl Into<Definition>) -> Result<Self> {
         Self::builder().register(definition).start().await
     }
 

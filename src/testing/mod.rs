@@ -17,7 +17,7 @@
 //! });
 //! let flaky = flaky.retries(5).backoff(60.0, Duration::from_secs(3600));
 //!
-//! assert_eq!(Harness::of(&flaky).await?.run(&flaky, &()).result().await?, 3);
+//! assert_eq!(Harness::start(&flaky).await?.run(&flaky, &()).result().await?, 3);
 //! # Ok(())
 //! # }
 //! ```

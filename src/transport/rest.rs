@@ -179,7 +179,7 @@ fn lost(name: &str, error: BoxError) -> Error {
     if error.is::<LengthLimitError>() {
         return Error::new(
             ErrorKind::TooLarge,
-            format!("the response of {name} has more than {MAX_RESPONSE_BYTES} bytes"),
+            format!("{name} failed: the response exceeds {MAX_RESPONSE_BYTES} bytes"),
         );
     }
     no_response(name, error)

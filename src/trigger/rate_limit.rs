@@ -177,7 +177,7 @@ pub struct RateLimitQuery {
 }
 
 impl RateLimitQuery {
-    /// Matches only limits whose key contains this string, in the same case. If called several times, the last one applies.
+    /// Matches only limits whose key contains this string; the match is case-sensitive. If called several times, the last one applies.
     pub fn key_contains(mut self, part: impl Into<String>) -> Self {
         self.key_part = Some(part.into());
         self

@@ -18,8 +18,8 @@ use crate::run::{RunBuilder, RunHandle};
 impl<O> RunHandle<O> {
     /// Watches the status changes of the run: all of them, in order, until the end, including those from before the watch started.
     ///
-    /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch. States that the engine does not
-    /// report within 10 seconds are returned as a [gap](Change::Gap).
+    /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch. Status changes that the engine does not
+    /// report within 10 seconds are yielded as a [gap](Change::Gap).
     ///
     /// All watches of a client share one subscription and one list of tasks, and together send at most
     /// [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) requests per second.
@@ -45,7 +45,7 @@ impl<O: 'static> RunBuilder<O> {
     /// For the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle of
     /// [`RunChunks::started`](super::RunChunks::started).
     ///
-    /// If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
+    /// If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///
     /// # Cancel safety
     /// If the stream is dropped after its first poll, the run may have been started. A run that was started continues.
@@ -144,7 +144,7 @@ impl RunWatch {
         Self { changes, shared, filter: Filter::default() }
     }
 
-    /// Returns only changes of this kind, or of several if it is called several times. Errors are always returned.
+    /// Limits the stream to changes of this kind, or of several kinds if it is called several times. Errors are always yielded.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -159,7 +159,7 @@ impl RunWatch {
         self
     }
 
-    /// Returns only the changes and gaps of the task with this name, or of several if it is called several times. The stream still ends
+    /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if it is called several times. The stream still ends
     /// with the run. The task of a single-task run has no changes of its own.
     ///
     /// ```no_run

@@ -22,22 +22,22 @@ use crate::runtime::{self, Needs};
 use crate::sync::lock;
 
 impl<O> RunHandle<O> {
-    /// Returns the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), until the run has ended.
-    /// Chunks of one task are returned in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
+    /// Returns a stream of the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), until the run has ended.
+    /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
     /// Hatchet SDKs.
     ///
-    /// The server does not store chunks, so earlier chunks are missing. Missing chunks are reported as a [gap](ChunkItem::Gap) if later
-    /// chunks of the same attempt arrive. If the subscription is lost and chunks may be missing without that,
-    /// [`Interrupted`](ChunkItem::Interrupted) is returned. If the engine loses the last chunks before the end of an attempt while the client
+    /// The server does not store chunks, so earlier chunks are missing. Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
+    /// chunks of the same attempt arrive. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
+    /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
     /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
-    /// do not arrive, it returns [`Interrupted`](ChunkItem::Interrupted).
+    /// do not arrive, it yields [`Interrupted`](ChunkItem::Interrupted).
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
     /// and chunks that were sent in between are missing. With [`with_children`](RunChunks::with_children), the stream of a run without a
-    /// tag returns [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream returns its
+    /// tag yields [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its
     /// error and ends.
     ///
     /// ```no_run
@@ -68,13 +68,13 @@ impl<O> RunHandle<O> {
 }
 
 impl<O: 'static> RunBuilder<O> {
-    /// Starts the run when the stream is first polled, and returns the chunks that its tasks send; see [`RunHandle::chunks`]. The client
+    /// Starts the run when the stream is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`]. The client
     /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 100 ms.
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
-    /// If the server rejects the subscription, the stream returns its error and ends, and the run is not started. If no subscription can be
-    /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is returned if chunks may be
-    /// missing. If the run cannot be started, the stream returns the error of [`start`](Self::start) and ends.
+    /// If the server rejects the subscription, the stream yields its error and ends, and the run is not started. If no subscription can be
+    /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is yielded if chunks may be
+    /// missing. If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///
     /// # Cancel safety
     /// If the stream is dropped after its first poll, the run may have been started. A run that was started continues.
@@ -233,7 +233,7 @@ impl RunChunks {
     /// was started before, the handle is returned at once.
     ///
     /// # Errors
-    /// If the run cannot be started, the error that the stream returns otherwise; the stream ends. [`Closed`](crate::ErrorKind::Closed) if the
+    /// If the run cannot be started, the error that the stream would yield; the stream ends. [`Closed`](crate::ErrorKind::Closed) if the
     /// stream has already returned it.
     ///
     /// # Cancel safety
@@ -278,7 +278,7 @@ impl RunChunks {
     /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait. Dropped
     /// chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as
     /// [`Interrupted`](ChunkItem::Interrupted) otherwise.
-    pub fn dropped(&self) -> u64 {
+    pub fn dropped_chunks(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }
 

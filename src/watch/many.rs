@@ -23,7 +23,7 @@ impl Client {
     /// Watches the status changes of several runs in one stream. Those of each run are in order, as in [`RunHandle::watch`]. The stream
     /// ends when all runs have ended.
     ///
-    /// If a run cannot be watched, the stream returns the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
+    /// If a run cannot be watched, the stream yields the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.
     ///
     /// The runs share their requests: one list shows which of them have started, with one request for each 1000 tasks that have not ended, and
@@ -78,13 +78,13 @@ pub struct RunsWatch {
 }
 
 impl RunsWatch {
-    /// Returns only changes of this kind, or of several if it is called several times. Errors are always returned.
+    /// Limits the stream to changes of this kind, or of several kinds if it is called several times. Errors are always yielded.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self
     }
 
-    /// Returns only the changes and gaps of tasks with this name, or of several if it is called several times; see [`RunWatch::task`].
+    /// Limits the stream to the changes and gaps of tasks with this name; see [`RunWatch::task`].
     pub fn task(mut self, name: impl Into<String>) -> Self {
         self.filter.tasks.push(name.into());
         self

@@ -141,13 +141,13 @@ impl TagWatch {
         self
     }
 
-    /// Returns only changes of this kind, or of several if it is called several times. Errors are always returned.
+    /// Limits the stream to changes of this kind, or of several kinds if it is called several times. Errors are always yielded.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self
     }
 
-    /// Returns only the changes and gaps of tasks with this name, or of several if it is called several times; see [`RunWatch::task`].
+    /// Limits the stream to the changes and gaps of tasks with this name; see [`RunWatch::task`].
     pub fn task(mut self, name: impl Into<String>) -> Self {
         self.filter.tasks.push(name.into());
         self

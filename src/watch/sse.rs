@@ -119,9 +119,9 @@ impl ChunkSse {
         self
     }
 
-    /// Returns the number of chunks that were dropped because the stream was read too slowly; see [`RunChunks::dropped`].
-    pub fn dropped(&self) -> u64 {
-        self.chunks.dropped()
+    /// Returns the number of chunks that were dropped because the stream was read too slowly; see [`RunChunks::dropped_chunks`].
+    pub fn dropped_chunks(&self) -> u64 {
+        self.chunks.dropped_chunks()
     }
 
     /// Returns the next event or comment, or `None` after the end.

@@ -29,7 +29,7 @@ impl<O> RunHandle<O> {
     /// A wait has no end of its own: it continues when the server is back after an outage. To limit it, use [`tokio::time::timeout`].
     ///
     /// All waits of a client together fetch at most 32 runs at the same time, with at most 1000 requests per second. Waits for the same run
-    /// share a fetch that has not been sent yet, if they know the same of the run.
+    /// share a fetch that has not been sent yet, if they know the same about the run.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome

@@ -43,9 +43,9 @@ impl Context {
 
     /// Writes a line to the task's log, with a level and metadata, which must serialize to a JSON object.
     ///
-    /// The line is put into a queue, and a background task of the worker sends it, again and again if the server cannot be reached. The
+    /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The
     /// lines of a task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is
-    /// truncated, and U+0000 is replaced by U+FFFD, also in the metadata. If 10,000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
+    /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata. If 10,000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
     /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```
@@ -122,7 +122,7 @@ impl Context {
     /// them in order and notice missing ones. A chunk is not stored: subscribers that join later do not receive it. It is sent as it
     /// is, including U+0000.
     ///
-    /// Resolves when the chunk is queued; a background task of the worker sends it, again and again if the server cannot be reached. Waits
+    /// Resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached. Waits
     /// while the queue is full (16 MiB of chunks, or 10,000 messages of all tasks of the worker): a task that is faster than the connection is
     /// slowed down, and one that sends many chunks waits for the end of an outage.
     ///

@@ -289,7 +289,7 @@ mod tests {
             (task().concurrency(limit().max_runs(0)), "concurrency: expected a maximum of 1 to 2147483647 runs, got 0"),
             (
                 task().rate_limit(RateLimit::new("a").units(0)),
-                "rate limit \"a\": expected units of 1 to 2147483647, got 0",
+                "rate limit \"a\": units: expected 1 to 2147483647, got 0",
             ),
             (
                 task().rate_limit(RateLimit::new("a")).rate_limit(RateLimit::new("a").units(2)),

@@ -35,8 +35,8 @@ const AVOIDED: &[(&str, &str)] = &[
     ("gone quiet", "idle"),
 ];
 
-/// The folders whose text is checked: comments, names, and texts of errors and events.
-const FOLDERS: [&str; 6] = ["src", "docs", "examples", "benches", "proto", "tests"];
+/// The directories whose text is checked: comments, names, and texts of errors and events.
+const DIRECTORIES: [&str; 6] = ["src", "docs", "examples", "benches", "proto", "tests"];
 
 /// The public items whose documentation has no word that is not in their names.
 pub(crate) fn docs_that_repeat_names(sources: &Sources) -> Vec<String> {
@@ -59,7 +59,7 @@ pub(crate) fn avoided_words() -> Vec<String> {
         let is_text = path.extension().is_some_and(|kind| ["rs", "md", "proto"].iter().any(|known| kind == *known));
         is_text && !path.ends_with(file!())
     };
-    files.extend(FOLDERS.into_iter().flat_map(files::in_folder).filter(is_checked));
+    files.extend(DIRECTORIES.into_iter().flat_map(files::in_directory).filter(is_checked));
     let mut found = Vec::new();
     for path in files {
         let Ok(text) = fs::read_to_string(&path) else { continue };

@@ -45,7 +45,7 @@ pub(crate) struct Used {
 impl Sources {
     pub(crate) fn read() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-        let files: Vec<_> = files::in_folder("src").iter().map(|path| read(&root, path)).collect();
+        let files: Vec<_> = files::in_directory("src").iter().map(|path| read(&root, path)).collect();
         let mut sources = Self {
             modules: files.iter().map(|source| source.module.clone()).collect(),
             imports: HashMap::new(),
@@ -135,7 +135,7 @@ impl Sources {
 
     /// All paths that a source uses: in `use` declarations, in code, in macros.
     pub(crate) fn used(&self, source: &Source) -> Vec<Used> {
-        // A file `tests.rs` and a folder `tests` are declared with `#[cfg(test)]`.
+        // A file `tests.rs` and a directory `tests` are declared with `#[cfg(test)]`.
         let in_test =
             source.file.ends_with("tests.rs") || source.file.components().any(|part| part.as_os_str() == "tests");
         let mut visitor = Paths { found: Vec::new(), depth: 0, in_test };

@@ -194,8 +194,8 @@ async fn t5_the_request_rate_is_limited(setup: Setup) {
 }
 
 async fn t6_a_collection_that_is_stopped_and_repeated_archives_each_run_once(setup: Setup) {
-    let (task, folder) = (count(&setup), Folder::new());
-    let archive = Archive::open(folder.0.to_str().unwrap()).unwrap();
+    let (task, directory) = (count(&setup), Directory::new());
+    let archive = Archive::open(directory.0.to_str().unwrap()).unwrap();
     let worker = setup.worker(&task).await;
     let runs = ended(&setup, &task, 0..6).await;
     let collect = || -> CollectBuilder { archive.collect(&setup.hatchet, of(&[task.name()])) };
@@ -214,7 +214,7 @@ async fn t6_a_collection_that_is_stopped_and_repeated_archives_each_run_once(set
         if is_complete.await {
             break;
         }
-        let has_file = folder.0.join("runs").exists();
+        let has_file = directory.0.join("runs").exists();
         *(if has_file { &mut stopped_after } else { &mut stopped_before }) += 1;
     }
     assert!(
@@ -253,24 +253,24 @@ async fn t7_all_runs_before_a_date_are_archived_on_demand(setup: Setup) {
     worker.shutdown().await;
 }
 
-/// A folder that is deleted at the end.
-struct Folder(PathBuf);
+/// A directory that is deleted at the end.
+struct Directory(PathBuf);
 
-impl Folder {
+impl Directory {
     fn new() -> Self {
         Self(std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4())))
     }
 }
 
-impl Drop for Folder {
+impl Drop for Directory {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
 async fn b10_other_tools_can_read_the_archive(setup: Setup) {
-    let (task, folder) = (count(&setup), Folder::new());
-    let archive = Archive::open(folder.0.to_str().unwrap()).unwrap();
+    let (task, directory) = (count(&setup), Directory::new());
+    let archive = Archive::open(directory.0.to_str().unwrap()).unwrap();
     let worker = setup.worker(&task).await;
     let runs = ended(&setup, &task, 0..3).await;
     archive.collect(&setup.hatchet, of(&[task.name()])).send().await.unwrap();
@@ -280,7 +280,7 @@ async fn b10_other_tools_can_read_the_archive(setup: Setup) {
     let mut found = BTreeSet::new();
     for file in &files {
         assert_eq!(file.workflow_name, task.name());
-        for row in read_with_parquet(&folder.0.join(&file.path)) {
+        for row in read_with_parquet(&directory.0.join(&file.path)) {
             let value: Value = serde_json::from_str(&row[2]).unwrap();
             assert_eq!(row[3], (value["n"].as_i64().unwrap() % 2).to_string());
             found.insert((row[0].clone(), row[1].clone()));
@@ -292,7 +292,7 @@ async fn b10_other_tools_can_read_the_archive(setup: Setup) {
     }
     assert_eq!(found, expected);
     for (modules, script) in [("duckdb", DUCKDB), ("pandas, pyarrow", PANDAS)] {
-        if let Some(found) = read_with_python(modules, script, &folder.0) {
+        if let Some(found) = read_with_python(modules, script, &directory.0) {
             assert_eq!(found, expected, "{modules}");
         }
     }
@@ -337,14 +337,14 @@ for run in runs.itertuples():
 "#;
 
 /// Runs a script of Python. `None` if one of its modules is not installed, which is a failure with `CI_STRICT=1`, as in `.ci/run`.
-fn read_with_python(modules: &str, script: &str, folder: &Path) -> Option<BTreeSet<(String, String)>> {
+fn read_with_python(modules: &str, script: &str, directory: &Path) -> Option<BTreeSet<(String, String)>> {
     let missing = |problem: &str| {
         eprintln!("skipped: the archive is not read with the Python modules {modules}: {problem}");
         let is_strict = std::env::var("CI_STRICT").is_ok_and(|value| !value.is_empty());
         assert!(!is_strict, "CI_STRICT is set: expected the Python modules {modules}, got {problem}");
     };
     let script = format!("import json, sys\nimport {modules}\n{script}");
-    let Ok(output) = std::process::Command::new("python3").args(["-c", &script]).arg(folder).output() else {
+    let Ok(output) = std::process::Command::new("python3").args(["-c", &script]).arg(directory).output() else {
         missing("python3 is not installed");
         return None;
     };

@@ -270,7 +270,7 @@ async fn each_request_has_its_own_retry_policy() {
 #[test]
 fn each_builder_with_options_is_tested() {
     let mut found = BTreeSet::new();
-    for path in files::in_folder("src") {
+    for path in files::in_directory("src") {
         let mut owner = String::new();
         for line in fs::read_to_string(&path).unwrap().lines() {
             if line.starts_with("impl") {

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::compare::{Compare, Extra};
-use super::recording::{FIRST_RUN, folder, list, load};
+use super::recording::{FIRST_RUN, directory, list, load};
 use super::setup::{Setup, registration};
 use super::wire::query;
 use super::{MAX_SEEDS, SEED};
@@ -149,7 +149,7 @@ fn sent_as(what: &str) -> Option<String> {
         what: String,
         body: Option<Box<serde_json::value::RawValue>>,
     }
-    let text = std::fs::read(folder().join("error-bodies.json")).unwrap();
+    let text = std::fs::read(directory().join("error-bodies.json")).unwrap();
     let rows: Rows = serde_json::from_slice(&text).unwrap();
     let is_it = |row: &Row| what.starts_with("trigger: ") && row.what == what;
     rows.rest.into_iter().find(is_it)?.body.map(|body| body.get().to_owned())

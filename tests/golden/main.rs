@@ -141,7 +141,7 @@ const OTHERS: &[&str] = &["error-bodies", "list-page", "task-metrics"];
 
 #[test]
 fn all_recordings_are_tested() {
-    let mut names: Vec<_> = std::fs::read_dir(recording::folder())
+    let mut names: Vec<_> = std::fs::read_dir(recording::directory())
         .unwrap()
         .filter_map(|file| Some(file.unwrap().file_name().to_str()?.strip_suffix(".json")?.to_owned()))
         .collect();

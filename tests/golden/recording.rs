@@ -12,12 +12,12 @@ pub(crate) const FIRST_RUN: &str = "00000000-0000-4000-8001-000000000001";
 /// The id of the first worker in all recordings.
 pub(crate) const FIRST_WORKER: &str = "00000000-0000-4000-8003-000000000001";
 
-pub(crate) fn folder() -> PathBuf {
+pub(crate) fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/recordings")
 }
 
 pub(crate) fn load(name: &str) -> Value {
-    let path = folder().join(format!("{name}.json"));
+    let path = directory().join(format!("{name}.json"));
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
     serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }

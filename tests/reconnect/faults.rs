@@ -307,7 +307,7 @@ async fn a_run_whose_parent_cannot_be_looked_up_does_not_end_the_stream() {
         panic!("{items:?}")
     };
     assert_eq!((gap.first_index, gap.last_index, one.index, two.index), (0, 0, Some(1), Some(2)));
-    assert_eq!((chunks.dropped(), setup.engine.faults().planned()), (1, 0), "it may be of a child");
+    assert_eq!((chunks.dropped_chunks(), setup.engine.faults().planned()), (1, 0), "it may be of a child");
     setup.worker.shutdown().await;
 }
 
@@ -329,7 +329,7 @@ async fn a_slow_reader_learns_that_the_last_chunks_were_dropped() {
             item => items.push(item),
         }
     }
-    assert_eq!((items, received + chunks.dropped()), (vec![ChunkItem::Interrupted], CHUNKS));
+    assert_eq!((items, received + chunks.dropped_chunks()), (vec![ChunkItem::Interrupted], CHUNKS));
     assert!(received < CHUNKS, "{received}");
     // The same as server-sent events.
     let mut frames = setup.hatchet.run(&talk(), &input).chunks().into_sse();
@@ -341,7 +341,7 @@ async fn a_slow_reader_learns_that_the_last_chunks_were_dropped() {
     let named: Vec<_> = last.iter().filter(|frame| !frame.starts_with("data:") && !frame.starts_with("id:")).collect();
     let expected = ["event: interrupted\ndata: chunks may be missing\n\n", "event: end\ndata: COMPLETED\n\n"];
     assert_eq!(named, expected);
-    assert_eq!(frames.dropped() + last.len() as u64 - 2, CHUNKS);
+    assert_eq!(frames.dropped_chunks() + last.len() as u64 - 2, CHUNKS);
     // Those that are dropped before later ones are a gap.
     let mut chunks = setup.hatchet.run(&talk(), &Input { chunks: 2 * CHUNKS, millis: 1 }).chunks();
     chunks.next().await.unwrap().unwrap();
@@ -354,7 +354,7 @@ async fn a_slow_reader_learns_that_the_last_chunks_were_dropped() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((missing, received + missing), (chunks.dropped(), 2 * CHUNKS));
+    assert_eq!((missing, received + missing), (chunks.dropped_chunks(), 2 * CHUNKS));
     setup.worker.shutdown().await;
 }
 

@@ -4,8 +4,8 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_damaged_file_is_named_and_the_others_are_read() {
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
-    for url in ["memory://", folder.to_str().unwrap()] {
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+    for url in ["memory://", directory.to_str().unwrap()] {
         let mut bench = Bench::new().await;
         bench.store = Store::open(url, Vec::new()).unwrap();
         bench.archive = bench.other();
@@ -58,7 +58,7 @@ async fn a_damaged_file_is_named_and_the_others_are_read() {
         }
         bench.end().await;
     }
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,9 +88,9 @@ async fn the_number_of_calls_is_known() {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for operation in log.operations() {
             let (verb, path) = operation.split_once(' ').unwrap();
-            let folder = path.split('/').take(2).collect::<Vec<_>>().join("/");
-            let folder = if folder.starts_with("runs") { "runs".to_owned() } else { folder };
-            *counts.entry(format!("{verb} {folder}")).or_default() += 1;
+            let directory = path.split('/').take(2).collect::<Vec<_>>().join("/");
+            let directory = if directory.starts_with("runs") { "runs".to_owned() } else { directory };
+            *counts.entry(format!("{verb} {directory}")).or_default() += 1;
         }
         counts.into_iter().map(|(call, count)| format!("{call}: {count}")).collect::<Vec<_>>()
     };
@@ -175,7 +175,7 @@ async fn files_without_a_manifest_are_kept_and_an_error() {
         let error = result.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.to_string().starts_with("the manifest of the archive memory:// is lost: it has files in `runs`"));
-        assert!(error.to_string().contains("restore the folder `manifest`"), "{error}");
+        assert!(error.to_string().contains("restore the directory `manifest`"), "{error}");
     }
     // A process that has read the manifest before does not sweep, either.
     let error = bench.archive.sweep().grace_period(Duration::ZERO).send().await.unwrap_err();
@@ -192,9 +192,9 @@ async fn files_without_a_manifest_are_kept_and_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_killed_process_leaves_in_a_folder_is_swept() {
-    let folder = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
-    for url in [folder.to_str().unwrap().to_owned(), format!("file://{}", folder.display())] {
+async fn what_a_killed_process_leaves_in_a_directory_is_swept() {
+    let directory = std::env::temp_dir().join(format!("hatchet-archive-{}", uuid::Uuid::new_v4()));
+    for url in [directory.to_str().unwrap().to_owned(), format!("file://{}", directory.display())] {
         let mut bench = Bench::new().await;
         bench.store = Store::open(&url, Vec::new()).unwrap();
         bench.archive = bench.other();
@@ -205,9 +205,9 @@ async fn what_a_killed_process_leaves_in_a_folder_is_swept() {
         // These names are not those of the store.
         let others = ["runs/notes#a".to_owned(), "other#1".to_owned()];
         for path in unfinished.iter().chain(&others) {
-            std::fs::write(folder.join(path), "four").unwrap();
+            std::fs::write(directory.join(path), "four").unwrap();
         }
-        let exists = |paths: &[String]| paths.iter().map(|path| folder.join(path).exists()).collect::<Vec<_>>();
+        let exists = |paths: &[String]| paths.iter().map(|path| directory.join(path).exists()).collect::<Vec<_>>();
         // A write may be in progress.
         assert_eq!(bench.archive.sweep().send().await.unwrap(), SweepReport::default());
         assert_eq!(exists(&unfinished), [true, true]);
@@ -217,7 +217,7 @@ async fn what_a_killed_process_leaves_in_a_folder_is_swept() {
         assert_eq!((exists(&unfinished), exists(&others)), (vec![false, false], vec![false, true]));
         assert_eq!(bench.archived().await, bench.live().await);
         bench.end().await;
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }
 

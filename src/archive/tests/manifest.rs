@@ -32,8 +32,8 @@ async fn readers(store: &Store) -> Vec<Archive> {
     readers
 }
 
-async fn count(store: &Store, folder: &str) -> usize {
-    store.list(folder, None).await.unwrap().len()
+async fn count(store: &Store, directory: &str) -> usize {
+    store.list(directory, None).await.unwrap().len()
 }
 
 fn sweep(archive: &Archive) -> SweepBuilder {

@@ -21,8 +21,8 @@ async fn three_days() -> Bench {
 /// Another store with the same objects.
 async fn copy(store: &Store) -> Store {
     let copy = Store::open("memory://", Vec::new()).unwrap();
-    for folder in ["runs", "manifest"] {
-        for object in store.list(folder, None).await.unwrap() {
+    for directory in ["runs", "manifest"] {
+        for object in store.list(directory, None).await.unwrap() {
             copy.put(&object.path, store.read(&object.path).await.unwrap()).await.unwrap();
         }
     }

@@ -5,7 +5,7 @@ use futures_util::TryStreamExt as _;
 use super::*;
 
 /// An archive, and the details of its runs as JSON.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/archive-v1");
+const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/archive-v1");
 const EXPECTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/archive-v1.json");
 
 /// The table in the documentation of the module has each column, in the order of the files.
@@ -27,7 +27,7 @@ async fn all_details(archive: &Archive) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn an_archive_of_the_first_version_is_read() {
-    let archive = Archive::open(FOLDER).unwrap();
+    let archive = Archive::open(DIRECTORY).unwrap();
     let expected: Value = serde_json::from_str(&std::fs::read_to_string(EXPECTED).unwrap()).unwrap();
     assert_eq!(all_details(&archive).await, expected);
     let counts = archive.runs(Window::all()).counts_by_status().await.unwrap();
@@ -58,8 +58,8 @@ async fn write_an_archive() {
     sleep(Duration::from_secs(1)).await;
     cancelled.cancel().reason("not needed").by("ada").send().await.unwrap();
     sleep(Duration::from_secs(60)).await;
-    std::fs::remove_dir_all(FOLDER).ok();
-    let archive = Archive::open(FOLDER).unwrap();
+    std::fs::remove_dir_all(DIRECTORY).ok();
+    let archive = Archive::open(DIRECTORY).unwrap();
     let report = archive.collect(client, all()).logs(10).send().await.unwrap();
     assert_eq!(report.archived, 5, "{report}");
     let json = serde_json::to_string_pretty(&all_details(&archive).await).unwrap();

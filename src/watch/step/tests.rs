@@ -258,7 +258,7 @@ fn later_attempts_wait_for_earlier_ones_whose_events_are_late() {
     let last = at(20, &end);
     assert_eq!(
         last.0,
-        "states of attempt 3 are missing, QUEUED (attempt 4), RUNNING (attempt 4), COMPLETED (attempt 4)!"
+        "status changes of attempt 3 are missing, QUEUED (attempt 4), RUNNING (attempt 4), COMPLETED (attempt 4)!"
     );
     assert_eq!(last.1, Next::End);
 }
@@ -278,7 +278,7 @@ fn an_attempt_of_a_task_of_a_dag_can_be_late_too() {
     assert_eq!(at(1, &fetch(end(), Some(done()))), "b RUNNING (attempt 1), b COMPLETED (attempt 1)");
     assert_eq!(
         at(12, &fetch(end(), Some(done()))),
-        "a: states of attempt 1 are missing, a QUEUED (attempt 2), a RUNNING (attempt 2), a COMPLETED (attempt 2), \
+        "a: status changes of attempt 1 are missing, a QUEUED (attempt 2), a RUNNING (attempt 2), a COMPLETED (attempt 2), \
          COMPLETED (attempt 1)!"
     );
 }

@@ -321,9 +321,9 @@ mod tests {
         journal.append(ends.iter().map(|(key, report)| (*key, report))).unwrap()
     }
 
-    struct Folder(PathBuf);
+    struct Directory(PathBuf);
 
-    impl Folder {
+    impl Directory {
         fn new() -> Self {
             let path = std::env::temp_dir().join(format!("hatchet-outbox-{:016x}", fastrand::u64(..)));
             fs::create_dir(&path).unwrap();
@@ -335,7 +335,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for Directory {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -343,8 +343,8 @@ mod tests {
 
     #[test]
     fn unaccepted_results_survive_a_crash() {
-        let folder = Folder::new();
-        let (mut journal, ends) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, ends) = Journal::open(&directory.file()).unwrap();
         assert!(ends.is_empty());
         let [one, two, three] = [end(1, "{}"), end(2, "broken"), end(3, "\"a\\nb\"")];
         let two = (two.0, two.1.without_retry());
@@ -353,69 +353,69 @@ mod tests {
         // The process is killed in the middle of a line.
         journal.file.write_all(br#"{"number":9,"run":"#).unwrap();
         drop(journal);
-        let (mut journal, ends) = Journal::open(&folder.file()).unwrap();
+        let (mut journal, ends) = Journal::open(&directory.file()).unwrap();
         let found: Vec<_> = ends.iter().map(|(number, key, report)| (*number, *key, format!("{report:?}"))).collect();
         let expected = [(numbers[1], two.0, format!("{:?}", two.1)), (numbers[2], three.0, format!("{:?}", three.1))];
         assert_eq!(found, expected);
         let more = append(&mut journal, &[end(4, "{}")]);
         assert!(more[0] > numbers[2], "numbers are not used twice");
         drop(journal);
-        assert_eq!(Journal::open(&folder.file()).unwrap().1.len(), 3);
+        assert_eq!(Journal::open(&directory.file()).unwrap().1.len(), 3);
     }
 
     #[test]
     fn other_files_are_left_as_they_are() {
-        let folder = Folder::new();
+        let directory = Directory::new();
         for content in ["a = 1\n", "{}\n", "a", &format!("{HEADER}\n{{\n{{\"accepted\":1}}\n")] {
-            fs::write(folder.file(), content).unwrap();
-            assert_eq!(Journal::open(&folder.file()).unwrap_err().kind(), ErrorKind::Config, "{content}");
-            assert_eq!(fs::read_to_string(folder.file()).unwrap(), content);
+            fs::write(directory.file(), content).unwrap();
+            assert_eq!(Journal::open(&directory.file()).unwrap_err().kind(), ErrorKind::Config, "{content}");
+            assert_eq!(fs::read_to_string(directory.file()).unwrap(), content);
         }
         for content in ["", &HEADER[..7], HEADER, &format!("{HEADER}\n{{\"num")] {
-            fs::write(folder.file(), content).unwrap();
-            assert!(Journal::open(&folder.file()).unwrap().1.is_empty(), "{content}");
+            fs::write(directory.file(), content).unwrap();
+            assert!(Journal::open(&directory.file()).unwrap().1.is_empty(), "{content}");
         }
     }
 
     #[test]
     fn the_delay_of_a_retry_is_kept() {
-        let folder = Folder::new();
-        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
         let (key, report) = end(1, "broken");
         append(&mut journal, &[(key, report.with_retry_after(Duration::from_secs(3600)))]);
         drop(journal);
-        let ends = Journal::open(&folder.file()).unwrap().1;
+        let ends = Journal::open(&directory.file()).unwrap().1;
         assert_eq!(ends[0].2.retry_after(), Some(Duration::from_secs(3600)));
     }
 
     #[test]
     fn attempts_of_a_batch_are_still_without_a_retry_count() {
-        let folder = Folder::new();
-        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
         let (key, report) = end(1, "{}");
         let report = report.in_batch("b");
         append(&mut journal, &[(key, report.clone())]);
         drop(journal);
-        let ends = Journal::open(&folder.file()).unwrap().1;
+        let ends = Journal::open(&directory.file()).unwrap().1;
         assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (key, format!("{report:?}")));
     }
 
     #[test]
     fn a_failure_of_a_batch_keeps_its_actual_retry_count() {
-        let folder = Folder::new();
-        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
         let (key, report) = end(1, "broken");
         let report = report.in_batch("b").with_retry_count(7);
         append(&mut journal, &[(key, report.clone())]);
         drop(journal);
-        let ends = Journal::open(&folder.file()).unwrap().1;
+        let ends = Journal::open(&directory.file()).unwrap().1;
         assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (Key { retry_count: 7, ..key }, format!("{report:?}")));
     }
 
     #[test]
     fn what_was_written_in_part_does_not_corrupt_what_follows() {
-        let folder = Folder::new();
-        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
         let one = append(&mut journal, &[end(1, "{}")]);
         // The disk is full.
         journal.file.write_all(br#"{"number":2,"run":"#).unwrap();
@@ -426,15 +426,15 @@ mod tests {
         append(&mut journal, &[end(3, "{}")]);
         journal.remove(&[]).unwrap();
         drop(journal);
-        let ends = Journal::open(&folder.file()).unwrap().1;
+        let ends = Journal::open(&directory.file()).unwrap().1;
         assert_eq!(ends.iter().map(|(_, key, _)| *key).collect::<Vec<_>>(), [end(3, "").0]);
     }
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn a_file_that_cannot_be_repaired_is_not_used_any_longer() {
-        let folder = Folder::new();
-        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
         let good = std::mem::replace(&mut journal.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
         let mut outbox = super::super::Outbox::new(super::super::Limits { reports: 9, bytes: 99 }, true, true);
         let (key, report) = end(1, "{}");
@@ -449,37 +449,37 @@ mod tests {
     fn only_the_owner_can_read_the_files() {
         use std::os::unix::fs::PermissionsExt as _;
 
-        let folder = Folder::new();
-        for path in [folder.file(), with_suffix(&folder.file(), ".new")] {
+        let directory = Directory::new();
+        for path in [directory.file(), with_suffix(&directory.file(), ".new")] {
             fs::write(&path, "").unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
         }
-        drop(Journal::open(&folder.file()).unwrap());
-        for path in [folder.file(), with_suffix(&folder.file(), ".lock")] {
+        drop(Journal::open(&directory.file()).unwrap());
+        for path in [directory.file(), with_suffix(&directory.file(), ".lock")] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
     }
 
     #[test]
     fn two_workers_do_not_share_a_file() {
-        let folder = Folder::new();
-        let _journal = Journal::open(&folder.file()).unwrap();
-        let error = Journal::open(&folder.file()).unwrap_err();
+        let directory = Directory::new();
+        let _journal = Journal::open(&directory.file()).unwrap();
+        let error = Journal::open(&directory.file()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(format!("{error:?}").contains("another worker uses it"), "{error:?}");
     }
 
     #[test]
     fn the_file_does_not_grow_without_bound() {
-        let folder = Folder::new();
-        let (mut journal, _) = Journal::open(&folder.file()).unwrap();
+        let directory = Directory::new();
+        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
         let large = "x".repeat(1 << 20);
         for task in 0..40 {
             let numbers = append(&mut journal, &[end(task, &large)]);
             journal.remove(&numbers).unwrap();
         }
-        assert!(fs::metadata(folder.file()).unwrap().len() < COMPACT_BYTES + (2 << 20));
+        assert!(fs::metadata(directory.file()).unwrap().len() < COMPACT_BYTES + (2 << 20));
         drop(journal);
-        assert!(Journal::open(&folder.file()).unwrap().1.is_empty());
+        assert!(Journal::open(&directory.file()).unwrap().1.is_empty());
     }
 }
