@@ -16,7 +16,8 @@
     reason = "a command-line program, which exits on a failure"
 )]
 
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -41,6 +42,8 @@ const RUNS: usize = 100_000;
 const BATCH: usize = 1000;
 const WAITERS: usize = 100_000;
 const SLOTS: usize = 1000;
+/// The number of runs before the memory of a worker process is measured.
+const WARM_UP: usize = 2000;
 const WATCHES: [usize; 2] = [1000, 10_000];
 /// After this time, each run has been fetched once, and the memory for it has been freed.
 const STABLE_AFTER: Duration = Duration::from_secs(8);
@@ -361,6 +364,51 @@ async fn slots(count: usize) {
     engine.shutdown().await;
 }
 
+/// Has a worker in another process run this many attempts at the same time, and prints what it needs for each.
+async fn resident(count: usize) {
+    let engine = Engine::builder().listen().start().await.unwrap();
+    let mut program = Command::new(std::env::current_exe().unwrap());
+    program.args([&count.to_string(), "part=worker"]).envs(engine.environment());
+    let mut process = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "ready");
+    let client = engine.client();
+    for runs in [WARM_UP, count] {
+        let number = usize::from(runs == count);
+        let inputs = (0..runs).map(|_| Input { customer: "acme".into(), number });
+        drop(client.run_many(&noop(), inputs).start().await.unwrap());
+        let status = if number == 0 { RunStatus::Completed } else { RunStatus::Running };
+        while client.runs(Window::all()).counts_by_status().await.unwrap().get(&status) != Some(runs as u64) {
+            sleep(Duration::from_millis(20)).await;
+        }
+        sleep(STABLE_AFTER).await;
+        writeln!(process.stdin.as_mut().unwrap()).unwrap();
+    }
+    println!("{}", lines.next().unwrap().unwrap());
+    assert!(process.wait().unwrap().success());
+    engine.shutdown().await;
+}
+
+/// The worker of [`resident`]. A line of input says that the attempts have ended, or run.
+async fn worker_process(count: usize) {
+    let task = Task::new("noop", async |input: Input, _: Context| match input.number {
+        0 => Ok(Output { ok: true }),
+        _ => std::future::pending().await,
+    });
+    let client = Client::from_env().unwrap();
+    let slots = u32::try_from(count).unwrap();
+    let starting = client.worker("bench").slots(slots).register(&task).build().unwrap().start();
+    let worker = Box::pin(starting).await.unwrap();
+    println!("ready");
+    let line = || tokio::task::spawn_blocking(|| std::io::stdin().lines().next().unwrap().unwrap());
+    line().await.unwrap();
+    // The pages of the program and the buffers of the connection are in use now.
+    let before = Memory::now();
+    line().await.unwrap();
+    Memory::now().each(before, count).print("a running attempt, in a worker process", Some(8192));
+    drop(worker);
+}
+
 async fn waits(count: usize) {
     let queued = queued_runs(count).await;
     let bare = bare_waiters(count).await;
@@ -389,7 +437,12 @@ fn main() {
     match arguments.last().map(String::as_str) {
         Some("part=queued") => runtime.block_on(queued(runs)),
         Some("part=finished") => runtime.block_on(finished_immediately(runs)),
-        Some("part=slots") => runtime.block_on(slots(if is_bench { SLOTS } else { 10 })),
+        Some("part=slots") => runtime.block_on(async {
+            let count = if is_bench { SLOTS } else { 10 };
+            slots(count).await;
+            resident(count).await;
+        }),
+        Some("part=worker") => runtime.block_on(worker_process(arguments[1].parse().unwrap())),
         Some("part=watches") => runtime.block_on(async {
             for count in WATCHES {
                 let count = if is_bench { count } else { count / 100 };

@@ -211,7 +211,7 @@ async fn rows(hatchet: &Client) -> BTreeMap<u64, RunSummary> {
     rows
 }
 
-/// Waits until no more than so many tasks are left. A task that ends is counted until its thread has released it.
+/// Waits until at most this number of tasks is left. A task that ends is counted until its thread has released it.
 async fn tasks_left(count: usize) {
     let alive = || Handle::current().metrics().num_alive_tasks();
     let limit = Instant::now() + Duration::from_secs(1);

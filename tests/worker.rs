@@ -340,7 +340,7 @@ async fn a_shutdown_can_be_given_another_grace_period() {
 
 /// What the context of an attempt reports: names, ids, attempts, trigger.
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Seen {
+struct Reported {
     task_name: String,
     workflow_name: String,
     workflow_id: Option<WorkflowId>,
@@ -350,7 +350,7 @@ struct Seen {
     trigger: Trigger,
 }
 
-impl Seen {
+impl Reported {
     fn by(context: &Context) -> Self {
         Self {
             task_name: context.task_name().to_owned(),
@@ -368,13 +368,13 @@ impl Seen {
 async fn a_context_describes_its_attempt() {
     let (engine, _) = support::engine_with_quirks().await;
     let hatchet = engine.client_with(Config::builder().namespace("acme_")).unwrap();
-    let step: Task<serde_json::Value, Seen> =
+    let step: Task<serde_json::Value, Reported> =
         Task::new("step", async |_: serde_json::Value, context: Context| match context.attempt() {
             1 => Err(TaskError::new("as planned")),
-            _ => Ok(Seen::by(&context)),
+            _ => Ok(Reported::by(&context)),
         });
     let flow: Workflow<serde_json::Value> = Workflow::new("flow").task(&step.retries(4)).on_event("order:created");
-    let other: Task<serde_json::Value, (Seen, TaskId)> = Task::with_state(
+    let other: Task<serde_json::Value, (Reported, TaskId)> = Task::with_state(
         "other",
         flow.clone(),
         async |flow: Workflow<serde_json::Value>, _: serde_json::Value, context: Context| {
@@ -383,10 +383,10 @@ async fn a_context_describes_its_attempt() {
         },
     );
     let worker = hatchet.worker("worker").register(&flow).register(&other).build().unwrap().start().await.unwrap();
-    let check = async |seen: Seen, trigger: Trigger| {
+    let check = async |seen: Reported, trigger: Trigger| {
         let details = hatchet.run_handle(seen.run_id).details().await.unwrap();
         assert!(details.workflow_id.is_some());
-        let expected = Seen {
+        let expected = Reported {
             task_name: "step".into(),
             workflow_name: "flow".into(),
             workflow_id: details.workflow_id,
@@ -399,7 +399,7 @@ async fn a_context_describes_its_attempt() {
     };
 
     let run = hatchet.run(&flow, &json!({})).start().await.unwrap();
-    let seen: Seen = serde_json::from_value(run.result().await.unwrap()["step"].clone()).unwrap();
+    let seen: Reported = serde_json::from_value(run.result().await.unwrap()["step"].clone()).unwrap();
     assert_eq!(seen.run_id, run.id());
     check(seen, Trigger::Manual).await;
 
@@ -418,7 +418,7 @@ async fn a_context_describes_its_attempt() {
         }
     };
     let output: serde_json::Value = run.result().await.unwrap();
-    let seen: Seen = serde_json::from_value(output["step"].clone()).unwrap();
+    let seen: Reported = serde_json::from_value(output["step"].clone()).unwrap();
     let Trigger::Event(trigger) = &seen.trigger else { panic!("{seen:?}") };
     assert_eq!((trigger.event_id, trigger.key.as_str()), (event.id(), "acme_order:created"));
     let trigger = seen.trigger.clone();

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The grace period of a shutdown. Longer than any test waits.
 const GRACE: Duration = Duration::from_secs(600);
 
-/// Sleeps for so many milliseconds, and returns the id of the process that executes it.
+/// Sleeps for this number of milliseconds, and returns the id of the process that executes it.
 fn nap() -> Task<Millis, u32> {
     Task::new("nap", async |input: Millis, _: Context| {
         sleep(Duration::from_millis(input.millis)).await;

@@ -1,5 +1,5 @@
 //! Code that is measured alone, without a connection: a step of a watch, and the dispatch of a message to the one that waits for it. The
-//! dispatch is measured with different numbers of those who wait: no message may look at all of them.
+//! dispatch is measured with different numbers of waiters: no message may scan all of them.
 
 use hatchet::Client;
 use hatchet::bench::{STEPS, dispatch_events, dispatch_results, steps};

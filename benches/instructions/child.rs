@@ -9,7 +9,7 @@ use crate::work::{Side, Work};
 use crate::{raw, sdk};
 
 /// The number of tasks that start runs at the same time.
-const AT_ONCE: usize = 50;
+const CONCURRENCY: usize = 50;
 
 pub(crate) fn run(work: Work, side: Side, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -52,7 +52,7 @@ pub(crate) fn alone(alone: Alone, waiting: usize, count: usize) {
 
 /// Does operations in several tasks of the runtime.
 async fn spread<F: Future<Output = ()> + Send + 'static>(count: usize, part: impl Fn(usize) -> F) {
-    let tasks: JoinSet<()> = (0..AT_ONCE).map(|_| part(count / AT_ONCE)).collect();
+    let tasks: JoinSet<()> = (0..CONCURRENCY).map(|_| part(count / CONCURRENCY)).collect();
     tasks.join_all().await;
 }
 

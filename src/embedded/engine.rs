@@ -76,7 +76,7 @@ struct Ports {
     rest: u16,
 }
 
-/// A builder for an [`Engine`].
+/// A builder for an [`Engine`]: its defects, its clock, and where it listens; see [`Engine::builder`].
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

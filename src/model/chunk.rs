@@ -203,7 +203,7 @@ impl ChunkContent {
         }
     }
 
-    /// The content that was sent. A text that this crate did not make is returned unchanged.
+    /// The content that was sent. Text that this crate did not create is returned unchanged.
     pub(crate) fn decode(sent: String) -> Self {
         let decode = |prefix: &str| STANDARD.decode(sent.strip_prefix(prefix)?).ok();
         if let Some(bytes) = decode(BYTES_PREFIX) {

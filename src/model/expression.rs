@@ -8,7 +8,7 @@ const PARENTS: &str = "parents";
 /// The methods whose first argument declares a variable.
 const MACROS: [&str; 5] = ["all", "exists", "exists_one", "filter", "map"];
 
-/// The problem of a text that is not a CEL expression.
+/// The problem of a string that is not a CEL expression.
 pub(crate) fn expression_problem(text: &str) -> Option<String> {
     parsed(text).err()
 }
@@ -45,7 +45,7 @@ fn declares_parents(access: &Access) -> bool {
     variable == PARENTS && MACROS.contains(&method.as_str())
 }
 
-/// The syntax tree, or the problem of a text that is not CEL. `None` if the text is too large to be checked.
+/// The syntax tree, or the problem of a string that is not CEL. `None` if the string is too large to be checked.
 fn parsed(text: &str) -> Result<Option<Node>, String> {
     if text.trim().is_empty() {
         return Err(describe("a CEL expression", text));

@@ -39,7 +39,7 @@ pub struct LogLine {
     pub metadata: Value,
 }
 
-/// The level of a log line.
+/// The severity of a log line. The engine has four; a name that this crate does not know is kept.
 ///
 /// ```
 /// use hatchet::model::LogLevel;

@@ -68,7 +68,7 @@ pub(crate) fn has_nul(json: &str) -> bool {
         .any(|(at, _)| json.as_bytes().iter().take(at).rev().take_while(|&&byte| byte == b'\\').count() % 2 == 0)
 }
 
-/// A text that is cut if it has more than this many bytes, and then says so.
+/// A string that is cut, with a note, if it has more than this many bytes.
 pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
     let length = text.len();
     if length <= max_bytes {
@@ -79,7 +79,7 @@ pub(crate) fn cut(mut text: String, max_bytes: usize) -> String {
     format!("{text}… ({length} bytes, cut at {max_bytes})")
 }
 
-/// The start of a text that may be long, for a message.
+/// The start of a string that may be long, for a message.
 pub(crate) fn excerpt(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),

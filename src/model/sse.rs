@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// What a browser dispatches for a text, by the rules of the HTML standard.
+    /// What a browser dispatches for a string, by the rules of the HTML standard.
     fn parse(text: &str) -> Vec<(String, String, String)> {
         let (mut events, mut name, mut data, mut last_id) = (Vec::new(), String::new(), String::new(), String::new());
         let lines = text.replace("\r\n", "\n").replace('\r', "\n");

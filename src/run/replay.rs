@@ -70,7 +70,7 @@ impl Replay {
     }
 }
 
-/// A builder for a replay.
+/// A builder for a replay; see [`RunHandle::replay`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -85,7 +85,7 @@ pub struct ReplayBuilder<O> {
     command: Replay,
 }
 
-/// A replayed run.
+/// A run of which a replay has started a new attempt; see [`ReplayBuilder::send`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -169,7 +169,7 @@ impl<O> ReplayBuilder<O> {
     }
 }
 
-/// A builder for a replay of many runs.
+/// A builder for a replay of many runs; see [`Client::replay_many`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {

@@ -1,4 +1,4 @@
-//! Whether a command that was rejected is sent again. Its caller must look at the runs before.
+//! Whether a command that was rejected is sent again. Its caller must fetch the runs before.
 
 use tokio::time::{Duration, Instant, sleep};
 

@@ -100,7 +100,7 @@ impl Harness {
     }
 }
 
-/// A builder for a [`Harness`].
+/// A builder for a [`Harness`] with several definitions, defects or limits; see [`Harness::builder`].
 ///
 /// ```
 /// # use hatchet::{Context, Task};

@@ -43,7 +43,7 @@ impl ProxyResponse {
             Meaning { kind: ErrorKind::NotFound, .. } => {
                 error.with_kind(ErrorKind::Unimplemented).without_side_effects()
             }
-            meaning => meaning.mark(error),
+            meaning => meaning.apply(error),
         }
     }
 }
@@ -80,8 +80,8 @@ pub(super) struct Meaning {
 }
 
 impl Meaning {
-    /// Marks the error of a call with this status. A retry pushback is already in the error.
-    pub(super) fn mark(&self, error: Error) -> Error {
+    /// Adds the meaning to the error of a call with this status. A retry pushback is already in the error.
+    pub(super) fn apply(&self, error: Error) -> Error {
         let error = error.with_kind(self.kind);
         let error = if self.unsent { error.without_side_effects() } else { error };
         if self.transient && !error.forbids_retries() { error.transient() } else { error }

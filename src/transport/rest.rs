@@ -213,7 +213,7 @@ fn error_response(name: &str, head: &Parts, body: &[u8]) -> Error {
         format!("{name} failed: {description}")
     };
     let error = Error::new(ErrorKind::Server, text).with_status(ServerStatus::Http(head.status.as_u16()));
-    meaning(head.status).mark(error.with_retry_after(retry_after(&head.headers)))
+    meaning(head.status).apply(error.with_retry_after(retry_after(&head.headers)))
 }
 
 /// Whether a response is an error page. The server's own responses are JSON.

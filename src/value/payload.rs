@@ -69,7 +69,7 @@ impl Hash for Payload {
     }
 }
 
-/// The wrapped value in a text, if there is one.
+/// The wrapped value in a string, if there is one.
 pub(crate) fn unwrapped(text: &str) -> Option<&str> {
     // Only text that contains the wrapper's key needs to be parsed.
     let wrapped: Wrapped<'_> = text.contains(WRAPPER).then(|| serde_json::from_str(text).ok())??;

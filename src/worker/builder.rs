@@ -63,7 +63,7 @@ impl Client {
     }
 }
 
-/// A builder for a worker.
+/// A builder for a worker: its slots, definitions, labels and limits; see [`Client::worker`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {

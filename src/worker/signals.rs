@@ -102,7 +102,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// So many signals at this interval.
+    /// This number of signals, at this interval.
     fn signals(count: usize, interval: Duration) -> BoxStream<()> {
         BoxStream::new(stream::iter(0..count).then(move |_| sleep(interval)))
     }

@@ -12,29 +12,29 @@ use serde::forward_to_deserialize_any;
 pub(super) fn never_an_object<T: DeserializeOwned>() -> Option<&'static str> {
     // This is user code. If it panics, it panics again when it deserializes an input, where it fails the task.
     match std::panic::catch_unwind(|| T::deserialize(Probe).err()) {
-        Ok(Some(Finding::Never(what))) => Some(what),
+        Ok(Some(ProbeResult::Never(what))) => Some(what),
         _ => None,
     }
 }
 
-/// The error of the probe.
+/// What the probe found, as the error that ends it.
 #[derive(Debug)]
-enum Finding {
+enum ProbeResult {
     /// The type requests a value of this kind, which is never an object.
     Never(&'static str),
     /// The type may accept an object.
     Maybe,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for ProbeResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the probe has no value")
     }
 }
 
-impl std::error::Error for Finding {}
+impl std::error::Error for ProbeResult {}
 
-impl serde::de::Error for Finding {
+impl serde::de::Error for ProbeResult {
     fn custom<T: fmt::Display>(_: T) -> Self {
         Self::Maybe
     }
@@ -45,14 +45,14 @@ struct Probe;
 
 macro_rules! never {
     ($($method:ident: $what:literal;)*) => {
-        $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Finding> {
-            Err(Finding::Never($what))
+        $(fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeResult> {
+            Err(ProbeResult::Never($what))
         })*
     };
 }
 
 impl<'de> Deserializer<'de> for Probe {
-    type Error = Finding;
+    type Error = ProbeResult;
 
     never! {
         deserialize_bool: "a boolean";
@@ -76,22 +76,22 @@ impl<'de> Deserializer<'de> for Probe {
         deserialize_seq: "a list";
     }
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Finding> {
-        Err(Finding::Maybe)
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeResult> {
+        Err(ProbeResult::Maybe)
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, Finding> {
-        Err(Finding::Never("a list"))
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, ProbeResult> {
+        Err(ProbeResult::Never("a list"))
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, _: V) -> Result<V::Value, Finding> {
-        Err(Finding::Never("a list"))
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, _: V) -> Result<V::Value, ProbeResult> {
+        Err(ProbeResult::Never("a list"))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Finding> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, ProbeResult> {
         // `serde_json` represents raw JSON as a newtype, which can be any value.
         if name.starts_with("$serde_json::") {
-            return Err(Finding::Maybe);
+            return Err(ProbeResult::Maybe);
         }
         visitor.visit_newtype_struct(self)
     }

@@ -164,7 +164,7 @@ pub(crate) async fn until_started(hatchet: &Client, run: hatchet::RunId) {
     }
 }
 
-/// With this number, the rows run only on the embedded engine, in real time, on a runtime with so many threads.
+/// With this number, the rows run only on the embedded engine, in real time, on a runtime with this number of threads.
 const THREADS: &str = "HATCHET_TEST_THREADS";
 
 thread_local! {

@@ -11,7 +11,7 @@ pub(super) enum Token {
     Sign(&'static str),
 }
 
-/// Why a text is not an expression, and where: the number of the character, from 1.
+/// Why a string is not an expression, and where: the number of the character, from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) position: usize,
@@ -44,7 +44,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>, SyntaxError> {
     }
 }
 
-/// The error at a byte of a text.
+/// The error at a byte of the string.
 pub(super) fn error(text: &str, at: usize, expected: &'static str) -> SyntaxError {
     let before = text.get(..at).unwrap_or(text);
     let rest = text.get(at..).unwrap_or_default();
@@ -70,7 +70,7 @@ impl<'a> Lexer<'a> {
         Err(error(self.text, at, expected))
     }
 
-    /// Takes a text if it is next.
+    /// Takes a string if it is next.
     fn takes(&mut self, text: &str) -> bool {
         let is_next = self.rest().starts_with(text);
         self.at += if is_next { text.len() } else { 0 };

@@ -298,7 +298,7 @@ impl Outbox {
     }
 
     /// Sends the results of attempts about which the engine was asked. `answer` returns the retry count of each of those, if the engine has
-    /// named it. All results are looked at, because several can have the same key: that of an attempt of a batch may be a guess.
+    /// named it. All results are checked, because several can have the same key: that of an attempt of a batch may be a guess.
     pub(super) fn set_checked(&mut self, answer: impl Fn(&(Key, Option<Arc<str>>)) -> Option<Option<u32>>) {
         let answer = |(number, entry): (&u64, &Entry)| {
             answer(&(entry.key, entry.report.batch.clone())).map(|retry_count| (*number, retry_count))

@@ -34,7 +34,7 @@ pub(crate) fn apply(core: &mut Core, turn: &Turn<'_>) {
         }
     }
     core.events.drop_before(first_kept_day);
-    // Runs that have not ended are looked at again a day later.
+    // Runs that have not ended are checked again a day later.
     if let Some(oldest) = core.runs.oldest().into_iter().chain(core.events.oldest()).min() {
         expect(core, oldest.max(first_kept_day));
     }

@@ -17,7 +17,7 @@ pub(crate) struct Queues {
 #[derive(Debug, Default)]
 struct Queue {
     tasks: BTreeMap<QueueOrder, TaskKey>,
-    /// Those that have been queued since [`Queues::take_new`]. Without this, each assignment would have to look at the whole queue.
+    /// Those that have been queued since [`Queues::take_new`]. Without this, each assignment would have to scan the whole queue.
     new: BTreeSet<QueueOrder>,
 }
 
