@@ -50,7 +50,7 @@ fn missing(what: &str, needed: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{what} needs {needed}")).without_side_effects()
 }
 
-/// Whether the runtime has I/O enabled. If the system rejects a socket, later calls report that error.
+/// Whether the runtime has I/O enabled. If the system refuses a socket, later calls report that error.
 fn has_sockets() -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| {
         socket.set_nonblocking(true)?;

@@ -274,10 +274,11 @@ pub(super) fn rejected(conflict: Conflict) -> Error {
             );
             Error::invalid("archive", found)
         }
-        Conflict::Missing(path) => {
-            Error::new(ErrorKind::Storage, format!("the file {path} was removed from the archive by another process"))
-                .transient()
-        }
+        Conflict::Missing(path) => Error::new(
+            ErrorKind::Storage,
+            format!("expected the file {path}, which another process removed from the archive"),
+        )
+        .transient(),
     }
 }
 

@@ -143,7 +143,7 @@ impl Connector {
         match ended {
             EarlyEnd::OtherProtocol(actual) => inner.mismatch(inner.api.protocol(), actual).with_source(error).into(),
             EarlyEnd::Rejected(alert) => {
-                let text = format!("{} refused the connection after the TLS handshake: {alert}", inner.address());
+                let text = format!("{} rejected the connection after the TLS handshake: {alert}", inner.address());
                 ConnectError::permanent(text).with_source(error).into()
             }
             EarlyEnd::NoResponse => {

@@ -82,7 +82,7 @@ impl StdError for ConnectError {
     }
 }
 
-/// Whether a retry would fail in the same way, because the TLS handshake failed on one side. With TLS 1.3, a refused client receives
+/// Whether a retry would fail in the same way, because the TLS handshake failed on one side. With TLS 1.3, a rejected client receives
 /// the alert after the handshake.
 pub(super) fn is_permanent(error: &(dyn StdError + 'static)) -> bool {
     causes(error).any(|cause| io_kind(cause) == Some(io::ErrorKind::InvalidData))

@@ -129,7 +129,7 @@ impl DialError {
     }
 }
 
-/// The rank of a failure; the highest one is reported, and the last one among equals. A refusal by the server ranks over a
+/// The rank of a failure; the highest one is reported, and the last one among equals. A rejection by the server ranks over a
 /// timeout, and a timeout over an address family that this machine does not support.
 fn rank(error: &io::Error) -> u8 {
     match error.kind() {

@@ -88,7 +88,7 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Sets the number of default slots, from 1 to 100,000. The default is 100. An attempt occupies one of them, unless its task [requests](crate::Task::slots) more.
+    /// Sets the number of default slots, from 1 to 100,000. The default is 100. An attempt occupies one of them by default, and a batch occupies one; see [`Task::slots`](crate::Task::slots) and [`Task::slot_request`](crate::Task::slot_request).
     pub fn slots(self, slots: u32) -> Self {
         self.slot_type(DEFAULT_SLOT_TYPE, slots)
     }

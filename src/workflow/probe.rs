@@ -84,11 +84,20 @@ impl<'de> Deserializer<'de> for Probe {
         Err(ProbeResult::Never("a list"))
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, _: V) -> Result<V::Value, ProbeResult> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        _: V,
+    ) -> Result<V::Value, ProbeResult> {
         Err(ProbeResult::Never("a list"))
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, ProbeResult> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ProbeResult> {
         // `serde_json` represents raw JSON as a newtype, which can be any value.
         if name.starts_with("$serde_json::") {
             return Err(ProbeResult::Maybe);

@@ -15,7 +15,7 @@ rows! {
     w23_a_batch_has_an_output_or_an_error_for_each_run,
     w23_keys_separate_batches_and_bad_inputs_fail_alone,
     w23_one_run_of_a_batch_is_cancelled_and_the_others_continue,
-    w23_the_code_of_a_batch_fails_all_its_runs,
+    w23_the_function_of_a_batch_fails_all_its_runs,
     w23_the_timeout_of_one_run_ends_the_batch,
 }
 
@@ -136,7 +136,7 @@ async fn w23_one_run_of_a_batch_is_cancelled_and_the_others_continue(setup: Setu
     assert_eq!(report.to_string(), "2 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
 }
 
-async fn w23_the_code_of_a_batch_fails_all_its_runs(setup: Setup) {
+async fn w23_the_function_of_a_batch_fails_all_its_runs(setup: Setup) {
     expect_panics(1);
     let code = async |items: Vec<BatchItem<Number>>| match items.iter().map(|item| item.input.n).max() {
         Some(1) => Err(TaskError::non_retryable("the database is away")),

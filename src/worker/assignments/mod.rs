@@ -94,7 +94,7 @@ pub(super) struct Assignments<A> {
     slots: Slots,
     /// The running attempt of each task.
     running: IdMap<TaskId, Running>,
-    /// The running batches by number, and how many attempts of each need its slot. A batch occupies one of the default kind.
+    /// The running batches by number, and how many attempts of each need its slot. A batch occupies one of the default type.
     batches: IdMap<u64, usize>,
     batch_count: u64,
     /// Attempts that have ended, and whose report the engine has not accepted yet.

@@ -133,7 +133,7 @@ fn a_released_slot_is_free_for_another_attempt() {
 
 /// The engine frees the slots of a cancelled attempt before its function has ended.
 #[test]
-fn slots_of_each_kind_are_occupied_until_the_code_has_ended() {
+fn slots_of_each_type_are_occupied_until_the_function_has_ended() {
     let slots = types(&[(DEFAULT_SLOT_TYPE, 100), ("gpu", 2)]);
     let mut all = Assignments::new(Slots::new(&slots));
     let assigned = |all: &mut Assignments<()>, task, requested: &[(&str, u32)]| {
