@@ -187,7 +187,10 @@ async fn collections_in_a_store_are_stopped_at_any_time() {
             .map(|(archive, limit)| timeout(limit, archive.collect(&client, all()).requests_per_second(10_000).send()));
         for result in join_all(collections).await {
             match result {
-                Ok(report) => complete += usize::from(report.is_ok()),
+                Ok(report) => {
+                    report.unwrap();
+                    complete += 1;
+                }
                 Err(_) => stopped += 1,
             }
         }
@@ -199,8 +202,8 @@ async fn collections_in_a_store_are_stopped_at_any_time() {
     assert_eq!((ids(&archive, Window::all()).await, rows().await), (expected.clone(), expected.len() as u64));
     let swept = archive.sweep().grace_period(Duration::ZERO).send().await.unwrap();
     assert_eq!((ids(&archive, Window::all()).await, rows().await), (expected.clone(), expected.len() as u64));
+    // Where they were stopped depends on the time. `src/archive/crash.rs` stops each step.
     eprintln!("{stopped} collections were stopped, {complete} were not; {swept}");
-    assert!(stopped > 0);
 
     worker.shutdown().await;
     engine.shutdown().await;

@@ -201,6 +201,7 @@ fn futures_can_be_spawned() {
     type Number = u32;
     #[expect(clippy::too_many_arguments, dead_code, reason = "it is not called: it compiles")]
     fn check(
+        mut chunks: RunChunks,
         hatchet: &'static Client,
         run: &'static RunHandle<Number>,
         task: &'static Task<(), Number>,
@@ -269,6 +270,7 @@ fn futures_can_be_spawned() {
         // These borrow.
         sent(hatchet.close());
         sent(run.outcome());
+        sent(chunks.started());
         sent(run.result());
         sent(run.until(RunStatus::Running));
         sent(hatchet.raw_rest(http::Method::GET, "/", None));

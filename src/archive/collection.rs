@@ -47,6 +47,8 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
 const MAX_UNREACHED: usize = 5;
 /// The number of other runs of which the server must return one.
 const PROBES: usize = 3;
+/// The number of new runs among which others are found.
+const LISTED: usize = 100;
 
 /// What is collected, and how.
 #[derive(Debug, Clone)]
@@ -125,7 +127,7 @@ pub(super) struct Collection {
     /// The runs of `queue` and `pending`.
     ids: HashSet<RunId>,
     /// The runs in a row that the server could not return.
-    unreached: Vec<RunId>,
+    unreached: Vec<(RunId, String)>,
     /// `list`, `queue` and `pending` were compared with the archive after this many commits, or more.
     checked: Option<u64>,
     /// Which runs the engine drops soon. `None` if its retention is unknown.
@@ -348,7 +350,7 @@ impl Collection {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             let is_unreached = details.as_ref().is_err_and(is_unreached);
             if is_unreached {
-                self.unreached.push(run.id);
+                self.unreached.push((run.id, run.workflow_name.clone()));
             } else {
                 self.unreached.clear();
             }
@@ -389,12 +391,13 @@ impl Collection {
         Ok(())
     }
 
-    /// Checks whether the server lists runs, and returns one of the newest of those that are not among the unreached.
+    /// Checks whether the server lists runs, and returns one that is not among the unreached.
     async fn check_server(&self) -> Result<()> {
         let (client, gate, unreached) = (&self.client, &self.gate, &self.unreached);
-        let newest = client.runs(Window::all()).through(gate.clone()).newest(PROBES + unreached.len()).await?;
-        let others = newest.into_iter().map(|run| run.id).filter(|id| !unreached.contains(id)).take(PROBES);
+        let newest = client.runs(Window::all()).through(gate.clone()).newest(LISTED).await?;
+        let others = probes(unreached, self.queue.iter().map(|(run, _)| run).chain(&newest));
         let mut fetches: FuturesUnordered<_> = others
+            .into_iter()
             .map(|id| DetailsBuilder::new(client.clone(), id, None).through(gate.clone()).into_future())
             .collect();
         let (mut failures, mut last) = (0, None);
@@ -406,11 +409,8 @@ impl Collection {
             failures += 1;
         }
         let Some(error) = last else { return Ok(()) };
-        let text = format!(
-            "the server lists runs and returns none of them: {} in a row could not be fetched, nor could the {failures} newest others",
-            unreached.len()
-        );
-        Err(Error::new(error.kind(), text).with_source(error).transient())
+        let text = format!("{} runs in a row and {failures} other runs could not be fetched", unreached.len());
+        Err(error.within(&text).transient())
     }
 
     /// Collects until there is enough to commit, until the end, or until the collection is stopped.
@@ -488,6 +488,22 @@ impl SteppedOperation for Collection {
     fn report(&self) -> &CollectReport {
         &self.report
     }
+}
+
+/// The runs that show whether the server returns any: of other workflows than the unreached ones if possible, because the runs of one
+/// workflow can all be too much for the server, and each of another workflow.
+pub(super) fn probes<'a>(unreached: &[(RunId, String)], runs: impl Iterator<Item = &'a RunSummary>) -> Vec<RunId> {
+    let mut workflows: HashSet<&str> = unreached.iter().map(|(_, workflow)| workflow.as_str()).collect();
+    let (mut preferred, mut others) = (Vec::new(), Vec::new());
+    for run in runs.filter(|run| unreached.iter().all(|(id, _)| *id != run.id)) {
+        let kind = if workflows.insert(&run.workflow_name) { &mut preferred } else { &mut others };
+        if kind.len() < PROBES {
+            kind.push(run.id);
+        }
+    }
+    preferred.extend(others);
+    preferred.truncate(PROBES);
+    preferred
 }
 
 /// Whether an error concerns one run, and not the server.

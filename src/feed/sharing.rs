@@ -1,5 +1,6 @@
 //! Requests that several callers share.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Mutex;
 
@@ -7,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
 use crate::error::Result;
-use crate::model::{IdMap, RunId};
+use crate::model::RunId;
 use crate::sync::lock;
 
 type Request<T> = Shared<BoxFuture<'static, Result<T>>>;
@@ -20,13 +21,13 @@ const MIN_SWEEP: usize = 64;
 pub(super) struct Sharing<Q, T: Clone>(Mutex<State<Q, T>>);
 
 struct State<Q, T: Clone> {
-    by_run: IdMap<RunId, Vec<(Q, WeakRequest<T>)>>,
+    by_run: HashMap<RunId, Vec<(Q, WeakRequest<T>)>>,
     sweep_at: usize,
 }
 
 impl<Q, T: Clone> Default for Sharing<Q, T> {
     fn default() -> Self {
-        Self(Mutex::new(State { by_run: IdMap::default(), sweep_at: MIN_SWEEP }))
+        Self(Mutex::new(State { by_run: HashMap::new(), sweep_at: MIN_SWEEP }))
     }
 }
 

@@ -38,11 +38,11 @@ pub(crate) mod trigger;
 mod until;
 mod window;
 
+pub(crate) use crate::value::Update;
 pub use crate::value::{
     AttemptStatus, CancelRequest, Cancellation, Completed, CronId, EventId, Failure, Outcome, Payload, RunId,
     RunStatus, ScheduleId, TaskId, TenantId, Timeout, TimeoutKind, WorkerId, WorkflowId, WorkflowVersionId,
 };
-pub(crate) use crate::value::{IdMap, IdSet, Update};
 pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
 pub(crate) use chunk::ChunkPosition;
 pub use chunk::{Chunk, ChunkContent, ChunkGap, ChunkItem};

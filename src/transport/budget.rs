@@ -29,8 +29,17 @@ impl RetryBudget {
     pub(super) fn deposit(&self) {
         // Usually the budget is full. This avoids the write.
         if self.0.load(Relaxed) < CAPACITY {
-            let _ = self.0.fetch_update(Relaxed, Relaxed, |tenths| Some((tenths + SUCCESS_REFUND).min(CAPACITY)));
+            self.add(SUCCESS_REFUND);
         }
+    }
+
+    /// Deposits the cost of a retry that was not sent.
+    pub(super) fn refund(&self) {
+        self.add(RETRY_COST);
+    }
+
+    fn add(&self, more: u32) {
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |tenths| Some((tenths + more).min(CAPACITY)));
     }
 }
 
@@ -46,6 +55,9 @@ mod tests {
         assert!(!budget.withdraw());
         budget.deposit();
         assert!(budget.withdraw());
+        budget.refund();
+        assert!(budget.withdraw(), "it was not sent");
+        assert!(!budget.withdraw());
         (0..1000).for_each(|_| budget.deposit());
         assert_eq!((0..100).filter(|_| budget.withdraw()).count(), 20);
     }

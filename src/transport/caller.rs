@@ -181,7 +181,6 @@ impl Caller {
                     if !self.closed.is_cancelled() && self.retry.allows(failures) && self.budget.withdraw() =>
                 {
                     tracing::debug!(call = call.name, failures, ?delay, %error, "retrying");
-                    telemetry::record(&Measurement::Retry { call: call.name });
                     has_side_effects |= !error.has_no_side_effects();
                     let pause = async {
                         sleep(delay).await;
@@ -192,8 +191,12 @@ impl Caller {
                     };
                     // Boxed, because few calls are retried.
                     match Box::pin(self.closed.run_until_cancelled(pause)).await {
-                        Some(true) => last = Some(error),
+                        Some(true) => {
+                            telemetry::record(&Measurement::Retry { call: call.name });
+                            last = Some(error);
+                        }
                         Some(false) => {
+                            self.budget.refund();
                             break Err(if has_side_effects { error.with_possible_side_effects() } else { error });
                         }
                         None => {

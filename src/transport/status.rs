@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn calls_that_were_not_sent_have_no_side_effects() {
         let refused: std::io::Error = std::io::ErrorKind::ConnectionRefused.into();
-        let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", rejected)));
+        let status = Status::from_error(Box::new(ConnectError::failed("failed to connect to a:1", refused)));
         let error = from_status("Trigger", status);
         assert!(error.has_no_side_effects() && error.is_transient());
         assert_eq!(error.to_string(), "Trigger: failed to connect to a:1");

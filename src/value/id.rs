@@ -1,15 +1,9 @@
 //! Ids as newtypes, so that the id of a workflow cannot be passed for the id of a run.
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-/// A map by ids. The server creates them at random, so the map needs no protection against chosen keys, which would cost more than the lookup.
-pub(crate) type IdMap<K, V> = HashMap<K, V, FxBuildHasher>;
-pub(crate) type IdSet<K> = HashSet<K, FxBuildHasher>;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {$(

@@ -6,7 +6,6 @@ mod payload;
 mod status;
 
 pub use id::{CronId, EventId, RunId, ScheduleId, TaskId, TenantId, WorkerId, WorkflowId, WorkflowVersionId};
-pub(crate) use id::{IdMap, IdSet};
 pub use outcome::{CancelRequest, Cancellation, Completed, Failure, Outcome, Timeout, TimeoutKind};
 pub use payload::Payload;
 pub(crate) use payload::{WRAPPER, read, unwrapped};

@@ -18,9 +18,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::delivery::Delivery;
+use super::key::KeyMap;
 use crate::client::Client;
 use crate::error::Result;
-use crate::model::{IdMap, TaskId};
+use crate::model::TaskId;
 use crate::telemetry::{self, Measurement};
 use crate::workflow::{MessageOrigin, TaskMessage, TaskOutput};
 
@@ -48,7 +49,7 @@ impl Outputs {
             delivery: Arc::new(Delivery::new(client.rpc().clone())),
             messages,
             calls: FuturesUnordered::new(),
-            waiting: IdMap::default(),
+            waiting: KeyMap::default(),
             count: 0,
             unsent: Arc::clone(&unsent),
             rejected: 0,
@@ -82,7 +83,7 @@ struct Sender {
     messages: mpsc::Receiver<TaskMessage>,
     calls: FuturesUnordered<BoxFuture<'static, (MessageOrigin, Result<()>)>>,
     /// The messages of tasks that have a call in flight.
-    waiting: IdMap<TaskId, VecDeque<TaskMessage>>,
+    waiting: KeyMap<TaskId, VecDeque<TaskMessage>>,
     /// Their number.
     count: usize,
     unsent: Arc<AtomicUsize>,

@@ -14,7 +14,7 @@ use super::slot::{Listing, Notifications, Slot, TaskRow};
 use crate::error::Result;
 use crate::feed::fetcher::Fetcher;
 use crate::feed::tasks::Tasks;
-use crate::model::{IdMap, RunId, RunStatus};
+use crate::model::{RunId, RunStatus};
 use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
@@ -275,7 +275,7 @@ impl EventsDriver {
         // Without events, only its absence shows that a queued run has ended.
         let with_queued = is_periodic || !self.group.subject.has_events();
         let mut state = self.group.lock();
-        let newcomers = if with_queued { std::mem::take(&mut state.newcomers) } else { IdMap::default() };
+        let newcomers = if with_queued { std::mem::take(&mut state.newcomers) } else { HashMap::new() };
         let newcomers = newcomers.into_values().collect();
         let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
         // Without a tag, the list has the tasks of others, too. If it is longer than the number of watches, checking each run is cheaper.

@@ -11,7 +11,7 @@ use super::chunks::ChunkReaders;
 use super::schedule::Demand;
 use super::slot::{Listing, Notifications, Slot};
 use crate::error::Error;
-use crate::model::{IdMap, RunId, WorkflowId};
+use crate::model::{RunId, WorkflowId};
 use crate::sync::lock;
 
 /// The number of runs whose events are kept for watches that start a moment later.
@@ -71,9 +71,9 @@ pub(super) struct Group {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) members: usize,
-    pub(super) by_run: IdMap<RunId, Vec<Arc<Slot>>>,
+    pub(super) by_run: HashMap<RunId, Vec<Arc<Slot>>>,
     /// Those that wait for a list that is fetched from now on.
-    pub(super) newcomers: IdMap<u64, (RunId, Arc<Slot>)>,
+    pub(super) newcomers: HashMap<u64, (RunId, Arc<Slot>)>,
     /// The number of subscriptions so far.
     pub(super) subscriptions: u64,
     /// The number of watches that wait for the start and for the end of their run.
@@ -93,7 +93,7 @@ pub(super) struct State {
 /// The last events of runs that nobody watches yet.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    pub(super) by_run: IdMap<RunId, Notifications>,
+    pub(super) by_run: HashMap<RunId, Notifications>,
     order: VecDeque<RunId>,
 }
 

@@ -3,12 +3,12 @@
 //! The result stream sends nothing for a run that does not exist. So a run that was not observed yet is probed over gRPC, a few times
 //! at growing intervals.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{IdMap, RunId};
+use crate::model::RunId;
 
 /// The intervals between the probes of a run. The driver decides when the first one is due.
 ///
@@ -47,7 +47,7 @@ pub(super) enum Decision {
 /// The waiters by run.
 #[derive(Debug)]
 pub(super) struct Waiting<W> {
-    runs: IdMap<RunId, Entry<W>>,
+    runs: HashMap<RunId, Entry<W>>,
     /// When the runs are probed next.
     probes: BTreeMap<(Instant, u64), RunId>,
     count: u64,
@@ -68,7 +68,7 @@ struct Entry<W> {
 
 impl<W> Default for Waiting<W> {
     fn default() -> Self {
-        Self { runs: IdMap::default(), probes: BTreeMap::new(), count: 0 }
+        Self { runs: HashMap::new(), probes: BTreeMap::new(), count: 0 }
     }
 }
 

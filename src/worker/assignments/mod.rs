@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 pub(super) use slots::{DEFAULT_SLOT_TYPE, SlotRequest, Slots};
 
-use super::key::Key;
+use super::key::{Key, KeyMap, KeySet};
 use super::report::{UnfinishedTask, WorkerReport};
-use crate::model::{IdMap, IdSet, RunId, TaskId};
+use crate::model::{RunId, TaskId};
 
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
 const MAX_EARLY_CANCELLATIONS: usize = 1024;
@@ -93,19 +93,19 @@ pub(super) enum Effect<A> {
 pub(super) struct Assignments<A> {
     slots: Slots,
     /// The running attempt of each task.
-    running: IdMap<TaskId, Running>,
+    running: KeyMap<TaskId, Running>,
     /// The running batches by number, and how many attempts of each need its slot. A batch occupies one of the default type.
-    batches: IdMap<u64, usize>,
+    batches: KeyMap<u64, usize>,
     batch_count: u64,
     /// Attempts that have ended, and whose report the engine has not accepted yet.
-    unreported: IdSet<Key>,
+    unreported: KeySet<Key>,
     /// Attempts that wait for a slot, or for the end of an earlier attempt of the same task. The engine frees a slot as soon as it ends
     /// an attempt, but the function of that attempt may end later.
     waiting: VecDeque<(Unit, SlotRequest, A)>,
     /// The number of attempts that wait.
     queued: usize,
     /// The newest attempt of each task that was assigned. A broken connection can deliver an attempt twice, and an earlier one late.
-    newest: IdMap<TaskId, Newest>,
+    newest: KeyMap<TaskId, Newest>,
     /// The tasks whose newest attempt has ended, with the number of that end, oldest first.
     ended: VecDeque<(TaskId, u64)>,
     ends: u64,
@@ -159,13 +159,13 @@ impl<A> Assignments<A> {
     pub(super) fn new(slots: Slots) -> Self {
         Self {
             slots,
-            running: IdMap::default(),
-            batches: IdMap::default(),
+            running: KeyMap::default(),
+            batches: KeyMap::default(),
             batch_count: 0,
-            unreported: IdSet::default(),
+            unreported: KeySet::default(),
             waiting: VecDeque::new(),
             queued: 0,
-            newest: IdMap::default(),
+            newest: KeyMap::default(),
             ended: VecDeque::new(),
             ends: 0,
             cancelled: VecDeque::new(),

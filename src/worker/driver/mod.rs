@@ -23,14 +23,14 @@ use super::attempt::RetryDelays;
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
-use super::key::Key;
+use super::key::{Key, KeyMap};
 use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{IdMap, TaskId, WorkerId, parse_id};
+use crate::model::{TaskId, WorkerId, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
@@ -78,8 +78,8 @@ pub(super) struct WorkerDriver {
     assignments: Assignments<Assigned>,
     jobs: JoinSet<JobEnds>,
     /// The attempts of each job, and the way to stop each.
-    keys: IdMap<Id, JobKeys>,
-    stops: IdMap<Key, Stop>,
+    keys: KeyMap<Id, JobKeys>,
+    stops: KeyMap<Key, Stop>,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
     journal: Option<Journal>,
@@ -113,7 +113,7 @@ pub(super) struct WorkerDriver {
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
     /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
-    recovered: IdMap<Key, bool>,
+    recovered: KeyMap<Key, bool>,
     /// For attempts that release their slots.
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
@@ -165,8 +165,8 @@ impl WorkerDriver {
             is_failed: false,
             assignments: Assignments::new(Slots::new(worker.slots())),
             jobs: JoinSet::new(),
-            keys: IdMap::default(),
-            stops: IdMap::default(),
+            keys: KeyMap::default(),
+            stops: KeyMap::default(),
             outbox,
             journal,
             saving: None,
@@ -189,7 +189,7 @@ impl WorkerDriver {
             must_check: !unchecked.is_empty(),
             has_gap: false,
             unchecked,
-            recovered: IdMap::default(),
+            recovered: KeyMap::default(),
             release,
             releases,
             checking: None,

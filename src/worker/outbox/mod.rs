@@ -14,9 +14,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
-use super::key::Key;
+use super::key::{Key, KeyMap, KeySet};
 use crate::error::{Error, ErrorKind};
-use crate::model::{IdMap, IdSet};
 use crate::rpc::convert::{Report, ReportKind};
 use crate::telemetry::MAX_WARNINGS;
 use crate::transport::retry_delay;
@@ -123,14 +122,14 @@ pub(super) struct Outbox {
     /// Reports that can be sent, by kind and by their place in the order.
     ready: BTreeMap<ReportKind, Queue>,
     /// The attempts whose start was not accepted yet, and their ends.
-    starting: IdMap<Key, Option<Entry>>,
+    starting: KeyMap<Key, Option<Entry>>,
     /// Reports that are sent again later.
     delayed: BTreeMap<(Instant, u64), Entry>,
-    in_flight: IdMap<u64, InFlight>,
+    in_flight: KeyMap<u64, InFlight>,
     /// Where the result of each attempt is.
-    places: IdMap<Key, Place>,
+    places: KeyMap<Key, Place>,
     /// Cancelled attempts whose reports are in flight or being written.
-    withdrawn: IdSet<Key>,
+    withdrawn: KeySet<Key>,
     /// The number and the size of the results.
     count: usize,
     bytes: usize,
@@ -185,11 +184,11 @@ impl Outbox {
             unchecked: BTreeMap::new(),
             accepted: Vec::new(),
             ready: BTreeMap::new(),
-            starting: IdMap::default(),
+            starting: KeyMap::default(),
             delayed: BTreeMap::new(),
-            in_flight: IdMap::default(),
-            places: IdMap::default(),
-            withdrawn: IdSet::default(),
+            in_flight: KeyMap::default(),
+            places: KeyMap::default(),
+            withdrawn: KeySet::default(),
             count: 0,
             bytes: 0,
             entries: 0,
