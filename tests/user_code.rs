@@ -187,7 +187,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
         .unwrap();
     let first = hatchet.run(&slow, &()).start().await.unwrap().id();
     tokio::time::sleep(SECOND).await;
-    // A worker that cannot be paused stops its heartbeats, and still gets assignments for some seconds.
+    // A worker that cannot be paused stops its heartbeats, and still gets assignments for a few seconds.
     engine.faults().inject_always("PATCH /api/v1/workers/{worker}", Fault::RejectRest(503)).unwrap();
     let late = async {
         // After the timeout of the pause (two seconds) and the grace period, and before the engine detects it.

@@ -217,7 +217,7 @@ impl<'a> Layers<'a> {
         looks_secret(text) || token.is_some_and(|token| text.contains(token))
     }
 
-    /// The value of a variable, if it is not only white space.
+    /// The value of a variable, if it is not only whitespace.
     fn env_var(&self, name: &str) -> Option<OsString> {
         let blank = |value: &OsStr| value.to_str().is_some_and(|text| text.trim().is_empty());
         self.use_env.then(|| self.env.var(name)).flatten().filter(|value| !blank(value))

@@ -43,7 +43,7 @@ impl Claims {
         Ok(Self(claims))
     }
 
-    /// A claim that is a string, without white space at its ends. `None` if it is empty.
+    /// A claim that is a string, without whitespace at its ends. `None` if it is empty.
     pub(super) fn string(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str().map(str::trim).filter(|text| !text.is_empty())
     }

@@ -33,6 +33,16 @@ const AVOIDED: &[(&str, &str)] = &[
     ("see above", "a link"),
     ("of one piece", "consistent"),
     ("gone quiet", "idle"),
+    ("folder", "directory"),
+    ("folders", "directories"),
+    ("behaviour", "behavior"),
+    ("refusal", "rejection"),
+    ("look at", "check"),
+    ("looks at", "checks"),
+    ("looked at", "checked"),
+    ("white space", "whitespace"),
+    ("so many", "this number of"),
+    ("about to be sent", "a builder"),
 ];
 
 /// The directories whose text is checked: comments, names, and texts of errors and events.

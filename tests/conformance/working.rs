@@ -172,7 +172,7 @@ async fn w8_labels_can_change_while_the_worker_runs(setup: Setup) {
     let (one, other) = (register("one").await.unwrap(), register("other").await.unwrap());
     other.set_labels([("model", "large")]).send().await.unwrap();
     assert!(other.set_labels([("", 1)]).send().await.is_err());
-    // The scheduler of the real engine notices labels some seconds later.
+    // The scheduler of the real engine notices labels a few seconds later.
     sleep(8 * SECOND).await;
     for (size, worker) in [("large", &other), ("small", &one)] {
         let run = setup.hatchet.run(&task, &Number { n: 1 });

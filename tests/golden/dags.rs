@@ -1,4 +1,4 @@
-//! Measured behaviour of DAGs, children, cancels and replays that is in no recording.
+//! Measured behavior of DAGs, children, cancels and replays that is in no recording.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Measured behaviour of concurrency limits that is in no recording.
+//! Measured behavior of concurrency limits that is in no recording.
 
 use std::time::Duration;
 

@@ -39,7 +39,7 @@ use serde_json::{Value, json};
 use replay::{Scenario, replay};
 
 const SEED: u64 = 7;
-/// The maximum number of seeds for a recording with random behaviour.
+/// The maximum number of seeds for a recording with random behavior.
 const MAX_SEEDS: usize = 32;
 
 /// The tolerance of times in milliseconds, because the speed of machines differs.

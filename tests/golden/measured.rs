@@ -1,4 +1,4 @@
-//! Measured behaviour of starts, lists, ends and cancels that is in no recording. With all quirks.
+//! Measured behavior of starts, lists, ends and cancels that is in no recording. With all quirks.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Measured behaviour of pauses of workflows, slots of several types and released slots that is in no recording.
+//! Measured behavior of pauses of workflows, slots of several types and released slots that is in no recording.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Measured behaviour of rate limits that is in no recording.
+//! Measured behavior of rate limits that is in no recording.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Measured behaviour of features that only REST has: event filters, triggers, and the deletion of workflows. With all quirks.
+//! Measured behavior of features that only REST has: event filters, triggers, and the deletion of workflows. With all quirks.
 
 use std::time::Duration;
 

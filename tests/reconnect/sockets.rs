@@ -36,7 +36,7 @@ impl Path {
     }
 }
 
-/// Follows a run of some seconds, while the connections are broken or calls fail. Returns the number of connections.
+/// Follows a run of a few seconds, while the connections are broken or calls fail. Returns the number of connections.
 async fn follow_while(input: Input, breaks: impl AsyncFnOnce(&Path)) -> (Received, usize) {
     let path = Path::new().await;
     // The worker is not affected.

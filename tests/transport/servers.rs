@@ -1,4 +1,4 @@
-//! Servers with scripted behaviour, and a client for them.
+//! Servers with scripted behavior, and a client for them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
