@@ -19,7 +19,6 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
-use super::attempt::RetryDelays;
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
@@ -88,7 +87,6 @@ pub(super) struct WorkerDriver {
     /// For the next call of the outbox.
     alarm: Alarm,
     outputs: Outputs,
-    retry_delays: RetryDelays,
     /// For attempts that start children.
     full_slots: FullSlots,
     last_heartbeat: LastHeartbeat,
@@ -173,7 +171,6 @@ impl WorkerDriver {
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
             outputs: Outputs::start(&worker.client),
-            retry_delays: RetryDelays::default(),
             full_slots: FullSlots::default(),
             last_heartbeat,
             stop,

@@ -1,4 +1,5 @@
 mod batches;
+mod version;
 
 use proptest::prelude::*;
 use prost::Message as _;
