@@ -193,6 +193,46 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     worker.shutdown().await;
 }
 
+/// The results of all tasks fail to be reported again and again. UNAVAILABLE is about all reports, INTERNAL about each one of its own.
+#[tokio::test(start_paused = true)]
+async fn an_outage_with_many_running_tasks_does_not_fill_the_log() {
+    for code in [14, 13] {
+        let collected = Collected::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let work: Task<(), ()> = Task::new("work", async |(): (), _: Context| {
+            sleep(10 * SECOND).await;
+            Ok(())
+        });
+        let work = work.timeout(600 * SECOND);
+        let worker = hatchet.worker("worker").slots(50).register(&work).build().unwrap().start().await.unwrap();
+        let runs = hatchet.run_many(&work, [(); 50]).start().await.unwrap();
+        while worker.status().running < 50 {
+            sleep(SECOND / 10).await;
+        }
+        sleep(SECOND).await;
+        for call in ["SendStepActionEvent", "SendBatchActionEvent"] {
+            engine.faults().inject_for(call, Fault::RejectGrpc(code), 60 * SECOND).unwrap();
+        }
+        sleep(30 * SECOND).await;
+        assert_eq!(worker.status().unreported, 50);
+        for run in runs {
+            run.unwrap().result().await.unwrap();
+        }
+        while worker.status().unreported > 0 {
+            sleep(SECOND / 10).await;
+        }
+        sleep(SECOND).await;
+        let text = "failed to report results; will retry";
+        let ids = if code == 13 { &["run_id=", "task_id=", "attempt=1"][..] } else { &[] };
+        let warning = [&["event WARN", text, "worker_id="], ids].concat();
+        assert_eq!((collected.count(&warning), collected.count(&["event WARN"])), (3, 3), "{:#?}", collected.texts());
+        assert_eq!(collected.count(&["event INFO", "results are accepted again", "worker_id=", "after="]), 1);
+        assert_eq!(worker.shutdown().await.completed, 50);
+    }
+}
+
 /// The first loss is a debug message, the next three are warnings, further ones are debug messages, and the recovery is logged once.
 #[tokio::test(start_paused = true)]
 async fn lost_streams_do_not_fill_the_log() {
