@@ -680,19 +680,53 @@ fn each_documented_event_exists() {
     }
 }
 
-/// Events about an attempt of a worker have the ids of its run and task, and its number.
+/// The events of the crate that are about a run, a task or an attempt have its ids, if these are known where it occurs.
 #[test]
-fn o1_each_event_about_an_attempt_has_its_ids() {
-    let mut count = 0;
-    for path in files::in_directory("src/worker") {
-        for line in std::fs::read_to_string(&path).unwrap().lines().filter(|line| line.contains("tracing::")) {
-            if line.contains("run_id = ") || line.contains("task_id = ") {
+fn o1_each_event_about_a_run_or_an_attempt_has_its_ids() {
+    /// Those are about others, or the ids are what cannot be read.
+    const WITHOUT: [&str; 3] =
+        ["stream of run events failed", "stream of run events failed again", "failed to decode a batch"];
+    let (mut count, mut without) = (0, BTreeSet::new());
+    for path in files::in_directory("src") {
+        for event in logged_events(&std::fs::read_to_string(&path).unwrap()) {
+            let Some((fields, message)) = event.trim_end_matches([',', '\n', ' ', '"']).split_once('"') else {
+                continue;
+            };
+            let has_word =
+                |words: &[&str]| message.split(|c: char| !c.is_alphabetic()).any(|word| words.contains(&word));
+            let is_about_attempt = has_word(&["attempt", "task", "assignment"]);
+            if let Some(known) = WITHOUT.iter().find(|known| **known == message) {
+                without.insert(*known);
+            } else if is_about_attempt || has_word(&["run"]) {
                 count += 1;
-                let has_all = ["run_id = %", "task_id = %"].iter().all(|part| line.contains(part));
-                let has_all = has_all && [" attempt,", " attempt ="].iter().any(|field| line.contains(field));
-                assert!(has_all, "{}: {line}", path.display());
+                let has = |name: &str| fields.contains(&format!("{name} = ")) || fields.contains(&format!(" {name},"));
+                let needed = if is_about_attempt { &["run_id", "task_id", "attempt"][..] } else { &["run_id"] };
+                assert!(needed.iter().all(|name| has(name)), "{}: {needed:?} in {event}", path.display());
             }
         }
     }
-    assert!(count > 5, "{count}");
+    assert!(count > 15, "{count}");
+    assert_eq!(without.len(), WITHOUT.len(), "{without:?}");
+}
+
+/// What is between the parentheses of each event of a source file.
+fn logged_events(source: &str) -> Vec<&str> {
+    let levels = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let events = source.split("tracing::").filter_map(|rest| levels.iter().find_map(|level| rest.strip_prefix(level)));
+    events.map(|rest| &rest[..length_of_arguments(rest)]).collect()
+}
+
+/// The number of bytes before the parenthesis that closes the arguments of a macro.
+fn length_of_arguments(source: &str) -> usize {
+    let (mut depth, mut is_text) = (1, false);
+    let closing = source.char_indices().find(|(_, character)| {
+        match character {
+            '"' => is_text = !is_text,
+            '(' if !is_text => depth += 1,
+            ')' if !is_text => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    closing.unwrap().0
 }

@@ -29,7 +29,7 @@ use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{IdMap, TaskId, WorkerId, parse_id};
+use crate::model::{IdMap, TaskId, WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
@@ -248,7 +248,7 @@ impl WorkerDriver {
             }
         };
         if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
-            tracing::error!("failed to write to the outbox file in time");
+            tracing::error!(worker_id = %self.id, "failed to write to the outbox file in time");
         }
         let leave = async {
             // Code that blocks its thread cannot be waited for.
@@ -355,7 +355,8 @@ impl WorkerDriver {
                 return;
             }
             (Err(error), kind) => {
-                tracing::error!(worker_id = %self.id, %error, "failed to decode assignment");
+                let attempt = attempt_number(action.retry_count());
+                tracing::error!(worker_id = %self.id, run_id = action.run(), task_id = action.task(), attempt, %error, "failed to decode assignment");
                 if kind != ActionKind::Start {
                     return;
                 }
@@ -372,7 +373,7 @@ impl WorkerDriver {
         let (action, members) = match action.into_members(task_name) {
             Ok(members) => members,
             Err(error) => {
-                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode assignment");
+                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode a batch");
                 return (0..size).for_each(|_| self.step(Event::AssignedUnreadable));
             }
         };
