@@ -351,8 +351,8 @@ impl WorkerDriver {
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
-                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown kind");
-                return;
+                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown type");
+                Event::AssignedUnknown(key)
             }
             (Err(error), kind) => {
                 let attempt = attempt_number(action.retry_count());
