@@ -12,6 +12,8 @@ use crate::client::Client;
 use crate::error::ErrorKind;
 use crate::rpc::pb;
 use crate::scripted::{Calls, Scripted, client};
+#[cfg(feature = "schemars")]
+use crate::workflow::Workflow;
 use crate::workflow::{Context, Task, TaskError};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -147,6 +149,28 @@ async fn a_worker_whose_stream_is_rejected_ends_although_its_heartbeats_are_acce
     assert!((100 * SECOND + MAX_REJECTION..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
+#[cfg(feature = "schemars")]
+#[tokio::test(start_paused = true)]
+async fn the_schema_of_the_input_is_stored_with_the_definition() {
+    #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Greeting {
+        name: String,
+    }
+    let (client, calls) = server(Vec::new(), |_, _| None);
+    let greet = Task::new("greet", async |input: Greeting, _: Context| Ok(input.name));
+    let flow = Workflow::<Greeting>::new("flow").task(&greet).input_schema();
+    let worker = client.worker("worker").register(&greet.input_schema()).register(&flow).register(&task());
+    worker.build().unwrap().start().await.unwrap().shutdown().await;
+    let schema = |definition: &pb::v1::CreateWorkflowVersionRequest| {
+        let schema: serde_json::Value = serde_json::from_slice(definition.input_json_schema.as_deref()?).unwrap();
+        Some(schema["properties"]["name"]["type"].clone())
+    };
+    let definitions = calls.messages::<pb::v1::CreateWorkflowVersionRequest>("PutWorkflow");
+    let mut schemas: Vec<_> = definitions.iter().map(|one| (one.name.as_str(), schema(one))).collect();
+    schemas.sort_by_key(|(name, _)| *name);
+    assert_eq!(schemas, [("flow", Some("string".into())), ("greet", Some("string".into())), ("task", None)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_the_engine_has_lost_registers_again() {
     // The heartbeat after ten seconds finds that the worker is unknown.
@@ -159,30 +183,6 @@ async fn a_worker_that_the_engine_has_lost_registers_again() {
     running.shutdown().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_report_is_sent_until_it_is_accepted() {
-    // The start and the end of one attempt are reported. The end fails five times.
-    let (client, calls) = server(vec![(SECOND, start(2))], |call, count| {
-        (call == "SendStepActionEvent" && (2..=6).contains(&count)).then_some(Scripted::Status(14))
-    });
-    let running = worker(&client).start().await.unwrap();
-    tokio::time::sleep(60 * SECOND).await;
-    assert_eq!(calls.count("SendStepActionEvent"), 7);
-    assert_eq!(running.shutdown().await.completed, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cancellation_can_arrive_before_its_attempt() {
-    let (client, calls) = server(vec![(SECOND, cancel(2)), (SECOND, start(2)), (SECOND, start(3))], |_, _| None);
-    let running = worker(&client).start().await.unwrap();
-    tokio::time::sleep(2 * SECOND).await;
-    let report = running.shutdown().await;
-    assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{report}");
-    assert_eq!(calls.count("SendStepActionEvent"), 2, "nothing is reported of an attempt that was not started");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_attempt_is_cancelled_during_the_shutdown_although_the_stream_has_failed() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_is_kept_when_the_engine_gives_the_worker_another_id() {
     const OTHER: &str = "00000000-0000-4000-8003-000000000002";
@@ -223,6 +223,30 @@ async fn an_attempt_is_kept_when_the_engine_gives_the_worker_another_id() {
     assert_eq!(reports, expected.map(|(kind, worker)| (kind as i32, worker.to_owned())));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_report_is_sent_until_it_is_accepted() {
+    // The start and the end of one attempt are reported. The end fails five times.
+    let (client, calls) = server(vec![(SECOND, start(2))], |call, count| {
+        (call == "SendStepActionEvent" && (2..=6).contains(&count)).then_some(Scripted::Status(14))
+    });
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(calls.count("SendStepActionEvent"), 7);
+    assert_eq!(running.shutdown().await.completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_can_arrive_before_its_attempt() {
+    let (client, calls) = server(vec![(SECOND, cancel(2)), (SECOND, start(2)), (SECOND, start(3))], |_, _| None);
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    let report = running.shutdown().await;
+    assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{report}");
+    assert_eq!(calls.count("SendStepActionEvent"), 2, "nothing is reported of an attempt that was not started");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_cancelled_during_the_shutdown_although_the_stream_has_failed() {
     // The worker cannot be paused, so there are no heartbeats that would find out about the stream.
     let (client, calls) = server(Vec::new(), |call, count| match (call, count) {
         ("ListenV2", 1) => Some(Scripted::Stream(vec![(SECOND, start(1)), (3 * SECOND, cancel(9))], Some(16))),
