@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault};
-use hatchet::model::LogLevel;
+use hatchet::model::{LogLevel, RateLimitWindow};
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
 use hatchet::worker::{RunningWorker, TaskLogLayer};
-use hatchet::workflow::{BatchItem, BatchOptions};
+use hatchet::workflow::{BatchItem, BatchOptions, RateLimit};
 use hatchet::{Client, Context, Task, TaskError};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status, TraceId, TracerProvider as _};
@@ -191,6 +191,23 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     assert_eq!(count("heartbeats are accepted again"), 1);
     assert_eq!(collected.count(&["event WARN", "message=heartbeat failed"]), 3);
     worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_units_than_a_static_rate_limit_has_are_logged() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    hatchet.rate_limit("api", 2, RateLimitWindow::Minute).send().await.unwrap();
+    let task = |name: &str, units| -> Task<(), ()> {
+        Task::new(name, async |(): (), _: Context| Ok(())).rate_limit(RateLimit::new("api").units(units))
+    };
+    let worker = hatchet.worker("worker").register(&task("fits", 2)).register(&task("large", 3));
+    worker.build().unwrap().start().await.unwrap().shutdown().await;
+    let text = "a rate limit has fewer units than are consumed at once";
+    let fields = ["event WARN", text, "task_name=\"large\"", "key=\"api\"", "units=3", "limit=2"];
+    assert_eq!((collected.count(&fields), collected.count(&[text])), (1, 1), "{:#?}", collected.texts());
 }
 
 /// The results of all tasks fail to be reported again and again. UNAVAILABLE is about all reports, INTERNAL about each one of its own.
