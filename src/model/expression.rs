@@ -160,14 +160,13 @@ mod tests {
             ("[1][0]", [true; 3]),
             ("1 == 1 ? input.a : 'a'", [true; 3]),
         ] {
-            let checks: [(fn(&str) -> Option<String>, &str, bool); 3] = [
-                (key_problem, "a string", is_key),
-                (number_problem, "a number", is_number),
-                (condition_problem, "a boolean", is_condition),
-            ];
-            for (problem, what, is_fine) in checks {
+            for (problem, what, is_fine) in [
+                (key_problem(text), "a string", is_key),
+                (number_problem(text), "a number", is_number),
+                (condition_problem(text), "a boolean", is_condition),
+            ] {
                 let expected = format!("expected a CEL expression that returns {what}, got {text:?}");
-                assert_eq!(problem(text), (!is_fine).then_some(expected));
+                assert_eq!(problem, (!is_fine).then_some(expected));
             }
         }
         assert_eq!((literal_integer("7"), literal_integer("-7"), literal_integer("input.a")), (Some(7), None, None));

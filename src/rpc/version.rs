@@ -105,7 +105,7 @@ mod tests {
         let (engine, known) = (Engine::default(), KnownVersion::default());
         let (first, second) = join(engine.ask(&known, Ok(Some("v1"))), engine.ask(&known, Ok(Some("v2")))).await;
         assert_eq!((first.unwrap().as_deref(), second.unwrap().as_deref()), (Some("v1"), Some("v1")));
-        advance(MAX_VERSION_AGE - Duration::from_millis(1)).await;
+        advance(MAX_VERSION_AGE.saturating_sub(Duration::from_millis(1))).await;
         assert_eq!(engine.ask(&known, Ok(Some("v2"))).await.unwrap().as_deref(), Some("v1"));
         assert_eq!(engine.calls(), 1);
         advance(Duration::from_millis(1)).await;
