@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault};
-use hatchet::model::LogLevel;
+use hatchet::model::{LogLevel, RateLimitWindow};
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
 use hatchet::worker::{RunningWorker, TaskLogLayer};
-use hatchet::workflow::{BatchItem, BatchOptions};
+use hatchet::workflow::{BatchItem, BatchOptions, RateLimit};
 use hatchet::{Client, Context, Task, TaskError};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status, TraceId, TracerProvider as _};
@@ -191,6 +191,63 @@ async fn failed_heartbeats_do_not_fill_the_log() {
     assert_eq!(count("heartbeats are accepted again"), 1);
     assert_eq!(collected.count(&["event WARN", "message=heartbeat failed"]), 3);
     worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_units_than_a_static_rate_limit_has_are_logged() {
+    let collected = Collected::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    hatchet.rate_limit("api", 2, RateLimitWindow::Minute).send().await.unwrap();
+    let task = |name: &str, units| -> Task<(), ()> {
+        Task::new(name, async |(): (), _: Context| Ok(())).rate_limit(RateLimit::new("api").units(units))
+    };
+    let worker = hatchet.worker("worker").register(&task("fits", 2)).register(&task("large", 3));
+    worker.build().unwrap().start().await.unwrap().shutdown().await;
+    let text = "a rate limit has fewer units than are consumed at once";
+    let fields = ["event WARN", text, "task_name=\"large\"", "key=\"api\"", "units=3", "limit=2"];
+    assert_eq!((collected.count(&fields), collected.count(&[text])), (1, 1), "{:#?}", collected.texts());
+}
+
+/// The results of all tasks fail to be reported again and again. UNAVAILABLE is about all reports, INTERNAL about each one of its own.
+#[tokio::test(start_paused = true)]
+async fn an_outage_with_many_running_tasks_does_not_fill_the_log() {
+    for code in [14, 13] {
+        let collected = Collected::default();
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let work: Task<(), ()> = Task::new("work", async |(): (), _: Context| {
+            sleep(10 * SECOND).await;
+            Ok(())
+        });
+        let work = work.timeout(600 * SECOND);
+        let worker = hatchet.worker("worker").slots(50).register(&work).build().unwrap().start().await.unwrap();
+        let runs = hatchet.run_many(&work, [(); 50]).start().await.unwrap();
+        while worker.status().running < 50 {
+            sleep(SECOND / 10).await;
+        }
+        sleep(SECOND).await;
+        for call in ["SendStepActionEvent", "SendBatchActionEvent"] {
+            engine.faults().inject_for(call, Fault::RejectGrpc(code), 60 * SECOND).unwrap();
+        }
+        sleep(30 * SECOND).await;
+        assert_eq!(worker.status().unreported, 50);
+        for run in runs {
+            run.unwrap().result().await.unwrap();
+        }
+        while worker.status().unreported > 0 {
+            sleep(SECOND / 10).await;
+        }
+        sleep(SECOND).await;
+        let text = "failed to report results; will retry";
+        let ids = if code == 13 { &["run_id=", "task_id=", "attempt=1"][..] } else { &[] };
+        let warning = [&["event WARN", text, "worker_id="], ids].concat();
+        assert_eq!((collected.count(&warning), collected.count(&["event WARN"])), (3, 3), "{:#?}", collected.texts());
+        assert_eq!(collected.count(&["event INFO", "results are accepted again", "worker_id=", "after="]), 1);
+        assert_eq!(worker.shutdown().await.completed, 50);
+    }
 }
 
 /// The first loss is a debug message, the next three are warnings, further ones are debug messages, and the recovery is logged once.
@@ -640,19 +697,53 @@ fn each_documented_event_exists() {
     }
 }
 
-/// Events about an attempt of a worker have the ids of its run and task, and its number.
+/// The events of the crate that are about a run, a task or an attempt have its ids, if these are known where it occurs.
 #[test]
-fn o1_each_event_about_an_attempt_has_its_ids() {
-    let mut count = 0;
-    for path in files::in_directory("src/worker") {
-        for line in std::fs::read_to_string(&path).unwrap().lines().filter(|line| line.contains("tracing::")) {
-            if line.contains("run_id = ") || line.contains("task_id = ") {
+fn o1_each_event_about_a_run_or_an_attempt_has_its_ids() {
+    /// Those are about others, or the ids are what cannot be read.
+    const WITHOUT: [&str; 3] =
+        ["stream of run events failed", "stream of run events failed again", "failed to decode a batch"];
+    let (mut count, mut without) = (0, BTreeSet::new());
+    for path in files::in_directory("src") {
+        for event in logged_events(&std::fs::read_to_string(&path).unwrap()) {
+            let Some((fields, message)) = event.trim_end_matches([',', '\n', ' ', '"']).split_once('"') else {
+                continue;
+            };
+            let has_word =
+                |words: &[&str]| message.split(|c: char| !c.is_alphabetic()).any(|word| words.contains(&word));
+            let is_about_attempt = has_word(&["attempt", "task", "assignment"]);
+            if let Some(known) = WITHOUT.iter().find(|known| **known == message) {
+                without.insert(*known);
+            } else if is_about_attempt || has_word(&["run"]) {
                 count += 1;
-                let has_all = ["run_id = %", "task_id = %"].iter().all(|part| line.contains(part));
-                let has_all = has_all && [" attempt,", " attempt ="].iter().any(|field| line.contains(field));
-                assert!(has_all, "{}: {line}", path.display());
+                let has = |name: &str| fields.contains(&format!("{name} = ")) || fields.contains(&format!(" {name},"));
+                let needed = if is_about_attempt { &["run_id", "task_id", "attempt"][..] } else { &["run_id"] };
+                assert!(needed.iter().all(|name| has(name)), "{}: {needed:?} in {event}", path.display());
             }
         }
     }
-    assert!(count > 5, "{count}");
+    assert!(count > 15, "{count}");
+    assert_eq!(without.len(), WITHOUT.len(), "{without:?}");
+}
+
+/// What is between the parentheses of each event of a source file.
+fn logged_events(source: &str) -> Vec<&str> {
+    let levels = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let events = source.split("tracing::").filter_map(|rest| levels.iter().find_map(|level| rest.strip_prefix(level)));
+    events.map(|rest| &rest[..length_of_arguments(rest)]).collect()
+}
+
+/// The number of bytes before the parenthesis that closes the arguments of a macro.
+fn length_of_arguments(source: &str) -> usize {
+    let (mut depth, mut is_text) = (1, false);
+    let closing = source.char_indices().find(|(_, character)| {
+        match character {
+            '"' => is_text = !is_text,
+            '(' if !is_text => depth += 1,
+            ')' if !is_text => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    closing.unwrap().0
 }

@@ -70,6 +70,48 @@ async fn nested_panics_count_as_one_failure() {
     assert_eq!((report.failed, report.cancelled, report.unfinished, report.total()), (1, 1, 0, 2), "{report}");
 }
 
+/// An input or an output that panics when it is dropped.
+#[derive(Serialize, Deserialize)]
+struct Fragile {
+    number: u32,
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            std::panic::panic_any(format!("dropped {}", self.number));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn w15_inputs_and_outputs_that_panic_when_they_are_dropped_fail_the_attempt() {
+    let (_engine, hatchet) = support::engine_with_quirks().await;
+    let input = Task::new("input", async |input: Fragile, _: Context| Ok(input.number));
+    let output = Task::new("output", async |(): (), _: Context| Ok(Fragile { number: 8 }));
+    // The output is dropped when it cannot be stored, too.
+    let late = Task::new("late", async |input: Fragile, context: Context| {
+        context.cancelled().await;
+        Ok(input)
+    });
+    let late = late.timeout(SECOND);
+    let worker = hatchet.worker("worker").register(&input).register(&output).register(&late);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    // By name, so that this test has no such values.
+    let outcome = async |name: &str, input: Value| {
+        let task = hatchet::workflow::WorkflowRef::<Value, Value>::new(name);
+        hatchet.run(&task, &input).outcome().await.unwrap()
+    };
+    for _ in 0..2 {
+        assert_eq!(outcome("input", json!({"number": 7})).await.to_string(), "failed: the task panicked: dropped 7");
+        assert_eq!(outcome("output", json!({})).await.to_string(), "failed: the task panicked: dropped 8");
+    }
+    let timed_out = outcome("late", json!({"number": 9})).await;
+    assert!(matches!(timed_out, Outcome::TimedOut(_)), "{timed_out}");
+    let report = worker.shutdown().await;
+    assert_eq!((report.failed, report.cancelled, report.total()), (4, 1, 5), "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn long_error_texts_are_truncated_and_the_task_is_retried() {
     let (_engine, hatchet) = support::engine_with_quirks().await;

@@ -23,7 +23,7 @@ const UNAVAILABLE: u16 = 14;
 /// More calls than a test makes.
 const PLANNED: usize = 1_000_000;
 /// The calls of a worker and of its attempts, and the stream of the results that the test waits for.
-const CALLS: [&str; 14] = [
+const CALLS: [&str; 17] = [
     "GetRunDetails",
     "GetVersion",
     "Heartbeat",
@@ -33,10 +33,13 @@ const CALLS: [&str; 14] = [
     "PutWorkflow",
     "RefreshTimeout",
     "Register",
+    "ReleaseSlot",
     "SendBatchActionEvent",
     "SendStepActionEvent",
     "SubscribeToWorkflowRuns",
+    "TriggerWorkflow",
     "Unsubscribe",
+    "UpsertWorkerLabels",
     "PATCH /api/v1/workers/{worker}",
 ];
 const STREAMS: [&str; 3] = ["ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
@@ -63,6 +66,28 @@ fn task(executions: &Executions) -> Task<Job, usize> {
             Ok(job.number)
         });
     task.timeout(24 * 3600 * SECOND).schedule_timeout(24 * 3600 * SECOND)
+}
+
+/// The number of the first child.
+const FIRST_CHILD: usize = 100;
+
+/// Starts a child for its job, and waits for it. If the child cannot be started, it fails and is retried: the first child of each attempt
+/// is the same run.
+fn parent(child: &Task<Job, usize>, executions: &Executions) -> Task<Job, usize> {
+    let state = (child.clone(), Arc::clone(executions));
+    let parent = Task::with_state(
+        "parent",
+        state,
+        async |(child, executions): (Task<Job, usize>, Executions), job: Job, context: Context| {
+            executions.lock().unwrap()[job.number] += 1;
+            let number = job.number + FIRST_CHILD;
+            let run = context.run(&child, &Job { number, ..job }).start().await?;
+            // The engine keeps the slot all the same, as a quirk.
+            drop(context.release_slot().send().await);
+            Ok(run.result().await? - FIRST_CHILD)
+        },
+    );
+    parent.retries(50).timeout(24 * 3600 * SECOND).schedule_timeout(24 * 3600 * SECOND)
 }
 
 fn executions(count: usize) -> Executions {
@@ -179,27 +204,48 @@ async fn calls_that_fail_at_random_lose_nothing() {
             for call in CALLS {
                 fail_at_random(&engine, call, percent, &mut rng);
             }
-            let executions = executions(100);
+            let (attempts, executions) = (executions(20), executions(FIRST_CHILD + 20));
             let task = task(&executions);
-            let worker = start(|| hatchet.worker("worker").slots(20).register(&task).build().unwrap()).await;
+            let parent = parent(&task, &attempts);
+            let worker = || hatchet.worker("worker").slots(40).register(&task).register(&parent).build().unwrap();
+            let worker = start(worker).await;
             let millis: Vec<_> = (0..100).map(|_| rng.u64(..3000)).collect();
             let runs = start_jobs(&hatchet, &task, &millis).await;
+            let jobs = (0..20).map(|number| Job { number, millis: 100 });
+            let parents = hatchet.run_many(&parent, jobs).start().await.unwrap();
             // Its stream is lost now and then, too.
-            let results = check_results(&runs);
+            let results = async {
+                check_results(&runs).await;
+                for (number, run) in parents.into_iter().enumerate() {
+                    assert_eq!(run.unwrap().result().await.unwrap(), number);
+                }
+            };
+            let mut labels = 0;
             let lost = async {
                 loop {
                     sleep(7 * SECOND).await;
                     engine.faults().interrupt("ListenV2").unwrap();
                 }
             };
+            let labelled = async {
+                for count in 0_i32.. {
+                    sleep(SECOND).await;
+                    labels += i32::from(worker.set_labels([("count", count)]).send().await.is_ok());
+                }
+            };
             tokio::select! {
                 () = results => {}
                 () = lost => {}
+                () = labelled => {}
             }
             let report = worker.shutdown().await;
             let context = format!("{percent} %, seed {seed}: {report}");
-            assert_eq!(*executions.lock().unwrap(), [1; 100], "{context}");
-            assert_eq!((report.completed, report.total()), (100, 100), "{context}");
+            assert_eq!(*executions.lock().unwrap(), [1; FIRST_CHILD + 20], "{context}");
+            let attempts = u64::from(attempts.lock().unwrap().iter().sum::<u32>());
+            // The next attempt cancels one whose failure was accepted although the call failed.
+            let failed = report.failed + report.cancelled;
+            assert_eq!((report.completed, failed, report.unfinished), (140, attempts - 20, 0), "{context}");
+            assert!(labels > 5, "{context}: {labels}");
             // A line whose response was lost is there twice.
             for (number, run) in runs.iter().enumerate() {
                 let lines: Vec<_> = run.logs().map_ok(|line| line.message).try_collect().await.unwrap();

@@ -8,12 +8,14 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault};
 use hatchet::{Client, Context, RunHandle, Task};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Set in the process that runs the worker, to the path of its outbox file.
@@ -185,4 +187,40 @@ async fn w17_a_process_that_was_frozen_reports_no_attempt_that_it_has_lost() {
     process.signal("-TERM").await;
     assert_eq!(process.line("report: ").await, "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
     assert!(process.end().await.success());
+}
+
+/// The same, while another worker runs the next attempt: the late result of the frozen process is not counted, before or after that one.
+#[tokio::test]
+async fn w17_the_late_result_of_a_frozen_process_is_not_counted_beside_that_of_another_worker() {
+    let mut process = Process::start("replaced").await;
+    let run = process.run(500).await;
+    support::until_running(&run).await;
+    process.signal("-STOP").await;
+    // It takes as long as the test wants.
+    let (started, mut is_started) = mpsc::channel(1);
+    let end = Arc::new(Notify::new());
+    let state = (started, Arc::clone(&end));
+    let other: Task<Millis, u32> =
+        Task::with_state("nap", state, async |(started, end), _: Millis, context: Context| {
+            started.send(context.attempt()).await?;
+            end.notified().await;
+            Ok(std::process::id())
+        });
+    let other = process.hatchet.worker("other").register(&other.timeout(GRACE)).build().unwrap();
+    let other = other.start().await.unwrap();
+    // The engine waits for 30 seconds.
+    assert_eq!(timeout(2 * TIMEOUT, is_started.recv()).await.unwrap(), Some(2));
+    process.signal("-CONT").await;
+    // Its attempt has ended, and a shutdown waits until it is known whose it is.
+    process.signal("-TERM").await;
+    assert_eq!(process.line("report: ").await, "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert!(process.end().await.success());
+    assert_eq!(other.status().running, 1, "it was not disturbed");
+    end.notify_one();
+    assert_eq!(timeout(TIMEOUT, run.result()).await.unwrap().unwrap(), std::process::id());
+    let details = run.details().await.unwrap();
+    let attempts = details.tasks.iter().flat_map(|task| &task.attempts);
+    let completed = attempts.clone().filter(|attempt| attempt.status == hatchet::RunStatus::Completed).count();
+    assert_eq!((details.conflicts.len(), attempts.count(), completed), (0, 2, 1), "{details:?}");
+    assert_eq!(other.shutdown().await.to_string(), "1 completed, 0 failed attempts, 0 cancelled, 0 unfinished");
 }

@@ -66,7 +66,9 @@ async fn pending_waits_end_immediately() {
     assert_eq!(start.elapsed(), Duration::ZERO);
     let panic = watching.await.unwrap_err().into_panic();
     assert_eq!(message(&*panic), "the core is broken");
-    assert_eq!(panic_of(worker.shutdown()).await, "the core is broken");
+    let text = "the background task of the worker panicked: the core is broken";
+    assert_eq!(worker.stopped().await.unwrap_err().to_string(), text);
+    assert_eq!(panic_of(worker.shutdown()).await, text);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!(panic_of(engine.shutdown()).await, "the core is broken");
 }

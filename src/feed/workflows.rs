@@ -159,7 +159,7 @@ impl WorkflowCache {
             biased;
             confirmed = self.confirm_runs(name, full, runs) => confirmed,
             () = over => {
-                tracing::warn!(workflow = name, ?timeout, "cannot confirm in time that a run was started");
+                tracing::warn!(workflow = name, run_id = first_id(runs), runs = runs.len(), ?timeout, "cannot confirm in time that a run was started");
                 Ok(())
             }
         }
@@ -182,7 +182,7 @@ impl WorkflowCache {
             }
             // The server has accepted the trigger. A wait for the run reports whether it exists.
             Confirmation::Unknown(error) => {
-                tracing::warn!(workflow = name, %error, "cannot confirm that a run was started");
+                tracing::warn!(workflow = name, run_id = first_id(runs), runs = runs.len(), %error, "cannot confirm that a run was started");
                 Ok(())
             }
         }
@@ -298,6 +298,11 @@ impl WorkflowCache {
 }
 
 /// As many runs of a call as are needed to see whether the workflow exists.
+/// For the log.
+fn first_id(runs: &[RunId]) -> Option<impl tracing::Value> {
+    runs.first().map(tracing::field::display)
+}
+
 fn first(runs: &[RunId]) -> &[RunId] {
     runs.get(..MAX_RUNS_FETCHED).unwrap_or(runs)
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::engine_version::EngineVersion;
-use super::expression::{input_problem, key_problem};
+use super::expression::{key_problem, number_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
@@ -159,7 +159,7 @@ impl Concurrency {
             problems.push(format!("expected a maximum of 1 to {} runs, got {limit}", i32::MAX));
         }
         if let Some(expression) = &self.max_runs_expression {
-            problems.extend(input_problem(expression));
+            problems.extend(number_problem(expression));
             if self.max_runs.is_some() {
                 problems.push("expected max_runs or max_runs_expression, got both".into());
             }
@@ -220,6 +220,10 @@ mod tests {
                 "concurrency: expected max_runs or max_runs_expression, got both",
                 "concurrency: expected a name for a limit that workflows share, got none",
             ]
+        );
+        assert_eq!(
+            limit("'a'").max_runs_expression("'5'").problems(),
+            ["concurrency: expected a CEL expression that returns a number, got \"'5'\""]
         );
         assert_eq!(
             limit("'a'").name(" ").problems(),

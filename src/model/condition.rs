@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::expression::expression_problem;
+use super::expression::condition_problem;
 use super::task_name::TaskName;
 use crate::time::{MAX_DURATION, format_duration};
 
@@ -79,11 +79,11 @@ impl Alternative {
                     let expected = "expected a non-empty key without U+0000 and `*` (wildcards are not supported)";
                     problems.push(format!("event: {expected}, got {key:?}"));
                 }
-                let problem = expression.as_deref().and_then(expression_problem);
+                let problem = expression.as_deref().and_then(condition_problem);
                 problems.extend(problem.map(|problem| format!("event {key:?}: {problem}")));
             }
             ConditionKind::Parent(task, expression) => {
-                problems.extend(expression_problem(expression).map(|problem| format!("parent {task:?}: {problem}")));
+                problems.extend(condition_problem(expression).map(|problem| format!("parent {task:?}: {problem}")));
             }
             ConditionKind::Sleep(_) => {}
         }
@@ -274,6 +274,14 @@ mod tests {
             (
                 Condition::event("k").named("filter_payload"),
                 "wait_for: name: expected a non-empty string without U+0000, and not \"filter_payload\", got \"filter_payload\"",
+            ),
+            (
+                Condition::parent("a", "'true'"),
+                "wait_for: parent \"a\": expected a CEL expression that returns a boolean, got \"'true'\"",
+            ),
+            (
+                Condition::event("k").matching("1"),
+                "wait_for: event \"k\": expected a CEL expression that returns a boolean, got \"1\"",
             ),
             (
                 Condition::parent("a", "true").or(Condition::sleep(SECOND)),

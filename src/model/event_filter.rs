@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::expression::expression_problem;
+use super::expression::condition_problem;
 use super::payload::encode_input;
 
 /// Decides whether an event starts a run of a definition that listens to its key.
@@ -59,7 +59,7 @@ impl EventFilter {
 
     /// What the engine would reject, or what would never be true.
     pub(crate) fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<_> = expression_problem(&self.expression).into_iter().collect();
+        let mut problems: Vec<_> = condition_problem(&self.expression).into_iter().collect();
         // A filter without a scope would match only events with an empty scope.
         if self.scope.is_empty() || self.scope.contains('\0') {
             problems.push(format!("expected a non-empty scope without U+0000, got {:?}", self.scope));
@@ -86,6 +86,10 @@ mod tests {
                 "filter: expected a non-empty scope without U+0000, got \"\"",
                 "filter: invalid payload: expected a JSON object, got [1]",
             ]
+        );
+        assert_eq!(
+            EventFilter::new("'eu'").scope("eu").problems(),
+            ["filter: expected a CEL expression that returns a boolean, got \"'eu'\""]
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Checks of CEL expressions before they are sent. Only the engine checks names and types: what passes here can still be rejected by it.
 
-use super::cel::{Access, Node, Problem, parse};
+use super::cel::{Access, LiteralType, Node, Problem, parse};
 use super::payload::excerpt;
 
 /// The outputs of a task's parents, which only some expressions can use.
@@ -13,13 +13,35 @@ pub(crate) fn expression_problem(text: &str) -> Option<String> {
     parsed(text).err()
 }
 
-/// The problem of an expression that cannot return a key of runs or tasks. The engine offers no outputs of parents to such expressions,
-/// and fails a task whose key is not a string.
+/// The problem of an expression of a key of runs or tasks: the engine fails a task whose key is not a string.
 pub(crate) fn key_problem(text: &str) -> Option<String> {
-    input_problem(text).or_else(|| {
-        let is_other = parsed(text).ok()??.is_other_literal();
-        is_other.then(|| describe("a CEL expression that returns a string", text))
-    })
+    input_problem(text).or_else(|| literal_problem(text, LiteralType::String))
+}
+
+/// The problem of an expression of a number of runs or units: the engine fails a task for which it is not a number.
+pub(crate) fn number_problem(text: &str) -> Option<String> {
+    input_problem(text).or_else(|| literal_problem(text, LiteralType::Number))
+}
+
+/// The problem of an expression of a condition or a filter, which counts as false unless it returns a boolean.
+pub(crate) fn condition_problem(text: &str) -> Option<String> {
+    expression_problem(text).or_else(|| literal_problem(text, LiteralType::Bool))
+}
+
+/// The value of an expression that is the literal of an integer.
+pub(crate) fn literal_integer(text: &str) -> Option<u64> {
+    parsed(text).ok()??.literal_integer()
+}
+
+/// The problem of an expression that is a literal of another type than the expected one.
+fn literal_problem(text: &str, expected: LiteralType) -> Option<String> {
+    let found = parsed(text).ok()??.literal_type()?;
+    let what = match expected {
+        LiteralType::Bool => "a boolean",
+        LiteralType::Number => "a number",
+        LiteralType::String | LiteralType::Other => "a string",
+    };
+    (found != expected).then(|| describe(&format!("a CEL expression that returns {what}"), text))
 }
 
 /// The problem of an expression over the input of a run, to which the engine offers no outputs of parents.
@@ -115,8 +137,38 @@ mod tests {
                 format!("expected a CEL expression over input and additional_metadata, without parents, got {text:?}")
             );
         }
-        for text in ["1", " 2.5", "true", "-1", "null", "(1)", "b'a'"] {
-            assert!(key_problem(text).unwrap().starts_with("expected a CEL expression that returns a string, got"));
+    }
+
+    #[test]
+    fn literals_of_another_type_are_rejected() {
+        for (text, [is_key, is_number, is_condition]) in [
+            ("'a'", [true, false, false]),
+            ("1", [false, true, false]),
+            (" 2.5", [false, true, false]),
+            ("3u", [false, true, false]),
+            ("-1", [false, true, false]),
+            ("(1)", [false, true, false]),
+            ("true", [false, false, true]),
+            ("null", [false; 3]),
+            ("b'a'", [false; 3]),
+            ("[1]", [false; 3]),
+            ("-'a'", [false; 3]),
+            // What these return is not known.
+            ("input.a", [true; 3]),
+            ("-input.a", [true; 3]),
+            ("!input.a", [true; 3]),
+            ("[1][0]", [true; 3]),
+            ("1 == 1 ? input.a : 'a'", [true; 3]),
+        ] {
+            for (problem, what, is_fine) in [
+                (key_problem(text), "a string", is_key),
+                (number_problem(text), "a number", is_number),
+                (condition_problem(text), "a boolean", is_condition),
+            ] {
+                let expected = format!("expected a CEL expression that returns {what}, got {text:?}");
+                assert_eq!(problem, (!is_fine).then_some(expected));
+            }
         }
+        assert_eq!((literal_integer("7"), literal_integer("-7"), literal_integer("input.a")), (Some(7), None, None));
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::expression::{input_problem, key_problem};
+use super::expression::{key_problem, literal_integer, number_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
@@ -173,6 +173,19 @@ impl RateLimit {
         self.limit_expression.clone().or_else(|| self.limit.map(|limit| limit.to_string()))
     }
 
+    /// The number of units, if the definition says it.
+    fn known_units(&self) -> Option<u64> {
+        match &self.units_expression {
+            Some(expression) => literal_integer(expression),
+            None => Some(self.units.unwrap_or(1).into()),
+        }
+    }
+
+    /// The size of a dynamic limit, if the definition says it.
+    fn known_limit(&self) -> Option<u64> {
+        self.limit_expression.as_deref().map_or(self.limit.filter(|limit| *limit > 0).map(u64::from), literal_integer)
+    }
+
     /// What the engine would reject, or would never run.
     pub(crate) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -189,7 +202,7 @@ impl RateLimit {
             }
         }
         let expressions = [&self.units_expression, &self.limit_expression];
-        problems.extend(expressions.into_iter().flatten().filter_map(|expression| input_problem(expression)));
+        problems.extend(expressions.into_iter().flatten().filter_map(|expression| number_problem(expression)));
         if self.units.is_some() && self.units_expression.is_some() {
             problems.push("expected units or units_expression, got both".into());
         }
@@ -205,6 +218,11 @@ impl RateLimit {
                 problems.push("expected limit or limit_expression for a dynamic key, got none".into());
             }
             _ => {}
+        }
+        if let (Some(units), Some(limit)) = (self.known_units(), self.known_limit())
+            && units > limit
+        {
+            problems.push(format!("expected at most as many units as the limit has, got {units} of {limit}"));
         }
         problems.into_iter().map(|problem| format!("rate limit {:?}: {problem}", self.key.text())).collect()
     }
@@ -247,6 +265,8 @@ mod tests {
             RateLimit::new("openai").units_expression("input.tokens"),
             RateLimit::dynamic("'a:' + input.user", RateLimitWindow::Day).limit(1),
             RateLimit::dynamic("input.user", RateLimitWindow::Day).limit_expression("-1").units(3),
+            RateLimit::dynamic("input.user", RateLimitWindow::Day).limit_expression("3").units(3),
+            RateLimit::dynamic("input.user", RateLimitWindow::Day).limit(3).units_expression("-5"),
         ] {
             assert_eq!(fine.problems(), Vec::<String>::new());
         }
@@ -265,7 +285,25 @@ mod tests {
                 "rate limit \"1\": expected limit or limit_expression for a dynamic key, got none",
             ]
         );
-        let both = RateLimit::dynamic("input.a", RateLimitWindow::Hour).limit(0).limit_expression("parents.a.x");
+        let dynamic = || RateLimit::dynamic("input.a", RateLimitWindow::Hour);
+        for greater in [
+            dynamic().units(3).limit(2),
+            dynamic().units_expression("3").limit(2),
+            dynamic().units(3).limit_expression("2"),
+        ] {
+            assert_eq!(
+                greater.problems(),
+                ["rate limit \"input.a\": expected at most as many units as the limit has, got 3 of 2"]
+            );
+        }
+        assert_eq!(
+            dynamic().units_expression("'1'").limit_expression("true").problems(),
+            [
+                "rate limit \"input.a\": expected a CEL expression that returns a number, got \"'1'\"",
+                "rate limit \"input.a\": expected a CEL expression that returns a number, got \"true\"",
+            ]
+        );
+        let both = dynamic().limit(0).limit_expression("parents.a.x");
         assert_eq!(
             both.units(1).units_expression("(").problems(),
             [

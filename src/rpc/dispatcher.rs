@@ -16,6 +16,7 @@ use super::pb::{
     UpsertWorkerLabelsResponse, WorkerListenRequest, WorkerRegisterRequest, WorkerRegisterResponse,
     WorkerUnsubscribeRequest, WorkerUnsubscribeResponse, WorkflowEvent, WorkflowRunEvent,
 };
+use super::version::KnownVersion;
 use super::{Method, Streams, Unary};
 use crate::error::{ErrorKind, Result};
 use crate::model::{LabelValue, RunId, TaskId, WorkerId, parse_id};
@@ -59,24 +60,32 @@ static RUN_EVENTS: Method<SubscribeToWorkflowEventsRequest, WorkflowEvent> =
 pub(crate) struct Dispatcher {
     unary: Unary,
     streams: Streams,
+    version: KnownVersion,
 }
 
 impl Dispatcher {
     pub(super) fn new(unary: Unary, streams: Streams) -> Self {
-        Self { unary, streams }
+        Self { unary, streams, version: KnownVersion::default() }
     }
 
     pub(super) fn with(&self, change: impl Fn(&Caller) -> Caller) -> Self {
         Self { unary: self.unary.with(change), ..self.clone() }
     }
 
-    /// The version of the engine, as it reports it. `None` for very old engines, which cannot report it.
+    /// The version of the engine, as it reports it. `None` for very old engines, which cannot report it. The engine is asked again after
+    /// five minutes.
     pub(crate) async fn version(&self) -> Result<Option<String>> {
-        match self.unary.call(&GET_VERSION, GetVersionRequest {}).await {
-            Ok(response) => Ok(Some(response.version)),
-            Err(error) if error.kind() == ErrorKind::Unimplemented => Ok(None),
-            Err(error) => Err(error),
-        }
+        let ask = || {
+            let unary = self.unary.clone();
+            async move {
+                match unary.call(&GET_VERSION, GetVersionRequest {}).await {
+                    Ok(response) => Ok(Some(response.version)),
+                    Err(error) if error.kind() == ErrorKind::Unimplemented => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        self.version.get(ask).await
     }
 
     /// Registers a worker, and returns its id.

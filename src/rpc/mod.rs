@@ -14,6 +14,7 @@ mod rest;
 mod streams;
 mod triggers;
 mod unary;
+mod version;
 mod workflows;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ pub(crate) use admin::Admin;
 pub(crate) use dispatcher::Dispatcher;
 pub(crate) use events::{Events, NewLogLine};
 pub(crate) use rest::Rest;
+#[cfg(test)]
+pub(crate) use version::MAX_VERSION_AGE;
 pub(crate) use workflows::Workflows;
 
 use crate::config::{Compression, Config, RequestOptions};

@@ -45,7 +45,8 @@
 //! | `INFO` | `stream recovered` |
 //! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
-//! | `WARN` | `failed to report results; will retry` |
+//! | `WARN` | `failed to report results; will retry` (three times for a worker until all are accepted; after that, `still failing to report results` with the level `DEBUG`) |
+//! | `INFO` | `results are accepted again` (when no report of the worker is failing any longer; with the field `after`: since when one was) |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
 //! | `WARN` | `closed an unresponsive connection; another one responds` |
 //! | `WARN` | `a collection failed; the collector continues` |

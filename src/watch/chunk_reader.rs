@@ -221,7 +221,7 @@ impl Reader {
 
     /// The parent of a run cannot be found. The run may have nothing to do with this stream, which continues.
     fn on_failed_lookup(&mut self, run: RunId, error: &Error) {
-        tracing::debug!(%error, "dropped the chunks of a run whose parent cannot be looked up");
+        tracing::debug!(run_id = %run, %error, "dropped the chunks of a run whose parent cannot be looked up");
         let Some(family) = &mut self.family else { return };
         let found = family.failed(run);
         self.on_found(run, found);

@@ -1,10 +1,8 @@
 //! What an attempt and the attempts of a batch have in common: their context, their end, and their report.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -12,12 +10,10 @@ use super::assignments::End;
 use super::key::Key;
 use super::registered::RegisteredTask;
 use crate::client::Client;
-use crate::error::Result;
 use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
-use crate::sync::lock;
 use crate::telemetry::{self, AttemptResult, Measurement};
 use crate::workflow::{
     AttemptContext, Context, FullSlots, Stop, TaskError, TaskOutput, TaskResult, WorkerLabels,
@@ -36,30 +32,6 @@ pub(super) struct JobEnd {
     pub(super) end: End,
     /// The report of the end, if it must be reported.
     pub(super) report: Option<Report>,
-}
-
-/// Whether the engine supports the delay of a retry that a task chooses. It is asked when the first task does so.
-#[derive(Clone, Default)]
-pub(super) struct RetryDelays(Arc<Mutex<Option<Asked>>>);
-
-type Asked = Shared<BoxFuture<'static, Result<Option<String>>>>;
-
-impl RetryDelays {
-    /// The version of the engine, if it does not support them. Attempts that need it at the same time share one call and its failure. After
-    /// a failure, the next attempt asks again.
-    async fn unsupported_version(&self, client: &Client) -> Result<Option<String>> {
-        let asked = {
-            let mut asked = lock(&self.0);
-            // Dropped if it has failed.
-            asked.take_if(|asked| matches!(asked.peek(), Some(Err(_))));
-            let call = || {
-                let client = client.clone();
-                async move { version_without_retry_delays(&client).await }.boxed().shared()
-            };
-            asked.get_or_insert_with(call).clone()
-        };
-        asked.await
-    }
 }
 
 /// An attempt that is to be run.
@@ -81,7 +53,6 @@ pub(super) struct Environment {
     pub(super) output: TaskOutput,
     /// Receives attempts that release their slots.
     pub(super) released: mpsc::UnboundedSender<(TaskId, u32)>,
-    pub(super) retry_delays: RetryDelays,
     pub(super) full_slots: FullSlots,
 }
 
@@ -140,7 +111,7 @@ impl Environment {
 
     /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
     async fn delayed(&self, failed: Report, delay: Duration) -> Report {
-        match self.retry_delays.unsupported_version(&self.client).await {
+        match version_without_retry_delays(&self.client).await {
             Ok(None) => failed.with_retry_after(delay),
             Err(error) => {
                 let text = format!(

@@ -94,11 +94,16 @@ impl BatchJob {
             batch_id = self.batch.batch(), size = self.attempts.len(), task_name = task.definition.name,
             workflow_name = &*task.workflow.short_name(), worker_id = %self.environment.worker,
         );
-        let code = CatchPanic::new(async {
+        let log_panic = |panic: &str| {
+            let (worker, size) = (self.environment.worker, self.attempts.len());
+            tracing::warn!(worker_id = %worker, batch_id = self.batch.batch(), size, panic, "batch panicked while it was dropped");
+        };
+        let code = async {
             let payloads = self.attempts.iter().map(|attempt| attempt.action.payload());
             let attempts = payloads.zip(contexts.iter().cloned()).collect();
             task.definition.handler.run_batch(attempts, task.has_dependents).await
-        });
+        };
+        let code = CatchPanic::new(code, log_panic);
         let code = async {
             let ended = code.await;
             if let Some(error) = failure(&ended) {

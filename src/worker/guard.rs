@@ -10,20 +10,24 @@ use crate::model::payload::cut;
 /// The maximum size of a panic message in bytes.
 const MAX_MESSAGE_BYTES: usize = 10_000;
 
-/// A future that resolves to an error with the panic message if the inner future panics.
-pub(super) struct CatchPanic<F: Future>(Option<Pin<Box<F>>>);
+/// A future that resolves to an error with the panic message if the inner future panics. `log` gets the message of a panic while the inner
+/// future is dropped after it has ended, or before.
+pub(super) struct CatchPanic<F: Future, L: Fn(&str)> {
+    future: Option<Pin<Box<F>>>,
+    log: L,
+}
 
-impl<F: Future> CatchPanic<F> {
-    pub(super) fn new(future: F) -> Self {
-        Self(Some(Box::pin(future)))
+impl<F: Future, L: Fn(&str)> CatchPanic<F, L> {
+    pub(super) fn new(future: F, log: L) -> Self {
+        Self { future: Some(Box::pin(future)), log }
     }
 }
 
-impl<F: Future> Future for CatchPanic<F> {
+impl<F: Future, L: Fn(&str) + Unpin> Future for CatchPanic<F, L> {
     type Output = Result<F::Output, String>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let Some(future) = &mut self.future else { return Poll::Pending };
         match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(output)) => {
@@ -39,18 +43,17 @@ impl<F: Future> Future for CatchPanic<F> {
     }
 }
 
-impl<F: Future> CatchPanic<F> {
+impl<F: Future, L: Fn(&str)> CatchPanic<F, L> {
     fn drop_future(&mut self) {
-        let future = self.0.take();
+        let future = self.future.take();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
-            // Not evaluated within the macro: if logging is off, the macro would drop the panic payload unguarded.
-            let panic = message(panic);
-            tracing::warn!(panic, "task panicked while it was dropped");
+            // Not evaluated by what logs: if logging is off, a macro would drop the panic payload unguarded.
+            (self.log)(&message(panic));
         }
     }
 }
 
-impl<F: Future> Drop for CatchPanic<F> {
+impl<F: Future, L: Fn(&str)> Drop for CatchPanic<F, L> {
     fn drop(&mut self) {
         self.drop_future();
     }
@@ -77,6 +80,8 @@ pub(super) fn describe(what: &str, panic: Box<dyn Any + Send>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use futures_util::FutureExt as _;
 
     use super::*;
@@ -93,7 +98,7 @@ mod tests {
     }
 
     fn run<T>(future: impl Future<Output = T>) -> Option<Result<T, String>> {
-        CatchPanic::new(future).now_or_never()
+        CatchPanic::new(future, |_| ()).now_or_never()
     }
 
     #[test]
@@ -121,6 +126,9 @@ mod tests {
             let _bomb = bomb;
             std::future::pending::<()>().await;
         };
-        assert_eq!(run(unfinished), None, "it is dropped while it waits");
+        let messages = RefCell::new(Vec::new());
+        let log = |message: &str| messages.borrow_mut().push(message.to_owned());
+        assert_eq!(CatchPanic::new(unfinished, log).now_or_never(), None, "it is dropped while it waits");
+        assert_eq!(messages.into_inner(), ["the task panicked"]);
     }
 }

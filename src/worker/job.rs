@@ -49,19 +49,23 @@ impl Job {
             span
         };
         let (current, chunks) = (context.clone(), context.clone());
-        let code = CatchPanic::new(async {
+        let log_panic = |panic: &str| {
+            tracing::warn!(worker_id = %environment.worker, run_id = %key.run, task_id = %key.task, attempt, panic, "task panicked while it was dropped");
+        };
+        let code = async {
             if let Some(id) = action.workflow().and_then(|id| parse_id(id).ok()) {
                 let is_own = match task.workflow.is_known(id) {
                     Some(is_own) => is_own,
                     // Boxed, because it is large and rarely needed.
-                    None => Box::pin(task.workflow.is_own(&environment.client, id)).await,
+                    None => Box::pin(task.workflow.is_own(&environment.client, id, key)).await,
                 };
                 if !is_own {
                     return Err(TaskError::new(task.workflow.foreign(id)));
                 }
             }
             task.definition.handler.run(action.payload(), context, task.has_dependents).await
-        });
+        };
+        let code = CatchPanic::new(code, log_panic);
         let code = in_context(current, span, async {
             let ended = code.await;
             if let Some(error) = error_of(&ended) {

@@ -8,6 +8,7 @@ use futures_util::future::try_join_all;
 use tokio::time::{sleep, timeout};
 
 use super::assignments::SlotRequest;
+use super::key::Key;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::WorkflowId;
@@ -137,14 +138,14 @@ impl RegisteredWorkflow {
         self.ids.read().unwrap_or_else(PoisonError::into_inner).get(&id).copied()
     }
 
-    /// Whether a task of the workflow with this id belongs to this workflow, by its name over REST. If REST fails, it is assumed to.
-    pub(super) async fn is_own(&self, client: &Client, id: WorkflowId) -> bool {
+    /// Whether the task of an attempt of the workflow with this id belongs to this workflow, by its name over REST. If REST fails, it is assumed to.
+    pub(super) async fn is_own(&self, client: &Client, id: WorkflowId, key: &Key) -> bool {
         let is_own = match client.rpc().rest.workflow(id).await {
             Ok(workflow) => workflow.name == self.name,
             // Its runs outlive a workflow that was deleted.
             Err(error) if error.is_not_found() => true,
             Err(error) => {
-                tracing::warn!(workflow = self.name, %id, %error, "failed to determine whether a task belongs to this workflow");
+                tracing::warn!(workflow = self.name, workflow_id = %id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to determine whether a task belongs to this workflow");
                 return true;
             }
         };

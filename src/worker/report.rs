@@ -28,8 +28,8 @@ pub struct WorkerReport {
     /// The number of attempts that were cancelled, timed out or replaced by another attempt, while they ran or before they started. The
     /// engine ends them before it notifies the worker.
     pub cancelled: u64,
-    /// The number of attempts that did not end within the grace period or before a second signal, that were assigned when the worker no longer accepted any, or
-    /// that ended and whose report was not confirmed. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
+    /// The number of attempts that did not end within the grace period or before a second signal, that were assigned when the worker no
+    /// longer accepted any or in a message that it does not understand, or that ended and whose report was not confirmed. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
     /// The first [1000](Self::MAX_UNFINISHED_TASKS) unfinished attempts.
     pub unfinished_tasks: Vec<UnfinishedTask>,

@@ -1,10 +1,12 @@
 //! The handle of a running worker.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::Stream;
+use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +44,7 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 #[must_use = "dropping it stops the worker"]
 pub struct RunningWorker {
     handle: Arc<Handle>,
-    task: Option<JoinHandle<WorkerReport>>,
+    task: Option<JoinHandle<Result<WorkerReport>>>,
 }
 
 #[derive(Debug)]
@@ -81,15 +83,15 @@ impl RunningWorker {
             force: force.clone(),
             ready,
             commands: inbox,
-            life: publisher,
+            life: publisher.clone(),
             last_heartbeat: last_heartbeat.clone(),
         };
         let driver = WorkerDriver::new(worker, id, journal, handles);
-        let task = Some(tokio::spawn(driver.run()));
+        let task = Some(tokio::spawn(supervise(driver.run(), publisher)));
         let this = Self { handle: Arc::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
         match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
             Ok(Ok(ready)) => ready.map(|()| this),
-            Ok(Err(_)) => Err(Error::closed("the worker")),
+            Ok(Err(_)) => Err(this.stopped().await.err().unwrap_or_else(|| Error::closed("the worker"))),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
                 format!("no heartbeat of worker {id} was accepted within {READY_TIMEOUT:?}"),
@@ -154,7 +156,7 @@ impl RunningWorker {
     /// # Errors
     /// The reason why the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked,
     /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if its
-    /// client was closed.
+    /// client was closed or this crate's own background code panicked. The text of the last one has the message of the panic.
     ///
     /// # Cancel safety
     /// This method is cancel safe.
@@ -163,7 +165,7 @@ impl RunningWorker {
         let has_ended = |life: &Life| life.failure.is_some() || life.status.state == WorkerState::Stopped;
         match life.wait_for(has_ended).await {
             Ok(life) => life.failure.clone().map_or(Ok(()), Err),
-            // The background task has ended without a status: it has panicked, or its runtime was shut down.
+            // The background task has ended without a status: its runtime was shut down.
             Err(_) => Err(Error::closed("the worker")),
         }
     }
@@ -249,12 +251,9 @@ impl RunningWorker {
             ended = self.ended() => ended,
         };
         let report = match ended {
-            Ok(report) => report,
-            Err(error) if error.is_panic() => {
-                let text = describe("the background task of the worker", error.into_panic());
-                tracing::error!(worker_id = %self.id(), error = text, "worker stopped after a panic");
-                return Err(Error::new(ErrorKind::Closed, text));
-            }
+            Ok(Ok(report)) => report,
+            // It has panicked, which is logged.
+            Ok(Err(error)) => return Err(error),
             // Its runtime was shut down.
             Err(_) => return Err(Error::closed("the worker")),
         };
@@ -264,10 +263,10 @@ impl RunningWorker {
     }
 
     /// Waits until the background task has ended.
-    async fn ended(&mut self) -> std::result::Result<WorkerReport, JoinError> {
+    async fn ended(&mut self) -> std::result::Result<Result<WorkerReport>, JoinError> {
         match self.task.as_mut() {
             Some(task) => task.await,
-            None => Ok(WorkerReport::default()),
+            None => Ok(Ok(WorkerReport::default())),
         }
     }
 
@@ -369,13 +368,29 @@ impl RunningWorker {
     pub async fn shutdown(mut self) -> WorkerReport {
         self.handle.stop.cancel();
         match self.ended().await {
-            Ok(report) => report,
+            Ok(Ok(report)) => report,
             // The task is not expected to panic. If it did, the report would be wrong.
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Ok(Err(error)) => std::panic::resume_unwind(Box::new(error.to_string())),
             // Its runtime was shut down.
             Err(_) => WorkerReport::default(),
         }
     }
+}
+
+/// Runs the driver of a worker. If it panics, the worker has failed with the message of the panic.
+async fn supervise(driver: impl Future<Output = WorkerReport>, life: watch::Sender<Life>) -> Result<WorkerReport> {
+    let panic = match AssertUnwindSafe(driver).catch_unwind().await {
+        Ok(report) => return Ok(report),
+        Err(panic) => describe("the background task of the worker", panic),
+    };
+    let error = Error::new(ErrorKind::Closed, panic);
+    tracing::error!(worker_id = %life.borrow().status.worker_id, %error, "worker stopped after a panic");
+    life.send_modify(|life| {
+        life.failure = Some(error.clone());
+        life.status.state = WorkerState::Stopped;
+        (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
+    });
+    Err(error)
 }
 
 impl Drop for RunningWorker {
@@ -391,8 +406,8 @@ mod tests {
     use super::*;
     use crate::scripted::{Scripted, client};
 
-    #[tokio::test(start_paused = true)]
-    async fn a_panic_of_the_background_task_is_an_error() {
+    /// A worker whose background task panics after a second.
+    fn panicking() -> RunningWorker {
         let (client, _) = client(|_, _| Scripted::empty());
         let id = uuid::Uuid::from_u128(1).into();
         let (publisher, life) = watch::channel(Life { status: WorkerStatus::starting(id, 1), failure: None });
@@ -404,13 +419,35 @@ mod tests {
             life,
             last_heartbeat: LastHeartbeat::now(),
         };
-        let task = tokio::spawn(async move {
-            let _publisher = publisher;
+        let driver = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
             std::panic::panic_any("as planned")
-        });
-        let worker = RunningWorker { handle: Arc::new(handle), task: Some(task) };
-        let error = worker.run_until(std::future::pending::<()>()).await.unwrap_err();
-        let expected = "the background task of the worker panicked: as planned";
-        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Closed, expected));
+        };
+        let task = tokio::spawn(supervise(driver, publisher));
+        RunningWorker { handle: Arc::new(handle), task: Some(task) }
+    }
+
+    const PANIC: &str = "the background task of the worker panicked: as planned";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_background_task_is_an_error() {
+        let error = panicking().run_until(std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Closed, PANIC));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_the_end_get_the_message_of_a_panic() {
+        let worker = panicking();
+        let mut statuses = worker.statuses();
+        for _ in 0..2 {
+            // At its end, and after it.
+            let error = worker.stopped().await.unwrap_err();
+            assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Closed, PANIC));
+        }
+        assert_eq!(worker.ready().await.unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(statuses.next().await.unwrap().state, WorkerState::Stopped);
+        assert!(statuses.next().await.is_none());
+        let panic = AssertUnwindSafe(worker.shutdown()).catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref::<String>().unwrap(), PANIC, "there is no report");
     }
 }

@@ -284,7 +284,8 @@ impl Context {
     fn parent(&self) -> Parent {
         if self.0.attempt.full_slots.take_warning() {
             tracing::warn!(
-                worker_id = %self.worker_id(), run_id = %self.run_id(), task_id = %self.task_id(), task_name = self.task_name(),
+                worker_id = %self.worker_id(), run_id = %self.run_id(), task_id = %self.task_id(), attempt = self.attempt(),
+                task_name = self.task_name(),
                 "an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits"
             );
         }

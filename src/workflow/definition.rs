@@ -89,13 +89,13 @@ impl Definition {
         named("workflow", &self.name, self.options.requirements()).into_iter().chain(of_tasks).collect()
     }
 
-    /// The keys of the rate limits that must exist, each with the name of a task.
-    pub(super) fn static_rate_limits(&self) -> Vec<(&str, &str)> {
+    /// The keys of the rate limits that must exist, each with the name of a task, and the units that it consumes if they are known.
+    pub(super) fn static_rate_limits(&self) -> Vec<(&str, &str, Option<i32>)> {
         let mut keys = Vec::new();
         for task in self.all_tasks() {
             for limit in &task.options.rate_limits {
                 if let RateLimitKey::Static(key) = &limit.key {
-                    keys.push((task.name.as_str(), key.as_str()));
+                    keys.push((task.name.as_str(), key.as_str(), limit.fixed_units()));
                 }
             }
         }

@@ -50,17 +50,18 @@ pub(crate) async fn version_without_retry_delays(client: &Client) -> Result<Opti
 
 /// Only REST lists rate limits, and a worker must be able to start without it.
 async fn check_rate_limits(client: &Client, definitions: &[&Definition]) -> Result<()> {
-    let used = definitions.iter().flat_map(|definition| definition.static_rate_limits());
-    let used: BTreeMap<_, _> = used.map(|(task, key)| (key, task)).collect();
+    let consumed = || definitions.iter().flat_map(|definition| definition.static_rate_limits());
+    let used: BTreeMap<_, _> = consumed().map(|(task, key, _)| (key, task)).collect();
     if used.is_empty() {
         return Ok(());
     }
-    let exists = used.keys().map(|key| async move {
+    let found = used.keys().map(|key| async move {
         let rows = client.rpc().rest.rate_limits(&[("search", (*key).to_owned())]).await?;
-        Ok::<_, Error>(rows.into_iter().any(|row| RateLimitDetails::from(row).key == **key))
+        let found = rows.into_iter().map(RateLimitDetails::from).find(|limit| limit.key == **key);
+        Ok::<_, Error>(found.map(|limit| limit.limit))
     });
-    let exists = match timeout(RATE_LIMITS_TIMEOUT, try_join_all(exists)).await {
-        Ok(Ok(exists)) => exists,
+    let found: BTreeMap<_, _> = match timeout(RATE_LIMITS_TIMEOUT, try_join_all(found)).await {
+        Ok(Ok(found)) => used.keys().zip(found).filter_map(|(key, limit)| Some((*key, limit?))).collect(),
         Ok(Err(error)) => {
             tracing::warn!(%error, "failed to check that the rate limits of the tasks exist");
             return Ok(());
@@ -70,7 +71,21 @@ async fn check_rate_limits(client: &Client, definitions: &[&Definition]) -> Resu
             return Ok(());
         }
     };
-    let missing = used.iter().zip(exists).filter(|(_, exists)| !exists).map(|((key, task), _)| {
+    // Not an error: the limit can be changed at any time.
+    for (task_name, key, units) in consumed() {
+        if let (Some(units), Some(&limit)) = (units, found.get(key))
+            && i64::from(units) > limit
+        {
+            tracing::warn!(
+                task_name,
+                key,
+                units,
+                limit,
+                "a rate limit has fewer units than are consumed at once; what needs them does not start"
+            );
+        }
+    }
+    let missing = used.iter().filter(|(key, _)| !found.contains_key(**key)).map(|(key, task)| {
         format!("task {task:?}: rate limit {key:?}: expected a limit that exists, got none; create it with Client::rate_limit")
     });
     let missing: Vec<_> = missing.collect();
@@ -113,6 +128,6 @@ mod tests {
     fn static_rate_limits_are_collected() {
         let window = crate::model::RateLimitWindow::Minute;
         let task = task("ask").rate_limit(RateLimit::new("a")).rate_limit(RateLimit::dynamic("'b'", window).limit(1));
-        assert_eq!(Definition::from(&task).static_rate_limits(), [("ask", "a")]);
+        assert_eq!(Definition::from(&task).static_rate_limits(), [("ask", "a", Some(1))]);
     }
 }

@@ -65,7 +65,8 @@ impl TaskError {
     /// [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
     ///
     /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails and is not retried, with a message that names both
-    /// versions: a retry without the delay could be harmful.
+    /// versions: a retry without the delay could be harmful. A client asks the engine for its version once, and again after five minutes: as
+    /// long, an engine that was upgraded may be taken for the earlier one.
     ///
     /// ```
     /// use std::time::Duration;

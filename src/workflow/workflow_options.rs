@@ -98,6 +98,9 @@ impl<I, O> Workflow<I, O> {
     /// A run counts from the start of its first task to its end. A run that exceeds the limit waits or is cancelled, depending on the
     /// strategy. The first task of a run that was cancelled has the message "Cancelled due to concurrency strategy".
     ///
+    /// If the workflow has several tasks, some engines reject a [tenant-scoped](Concurrency::tenant_scoped) limit or one with
+    /// [`max_runs_expression`](Concurrency::max_runs_expression) when the worker starts. It depends on their version and their settings.
+    ///
     /// ```
     /// use hatchet::workflow::{Concurrency, ConcurrencyStrategy};
     /// use hatchet::{Context, Task, Workflow};

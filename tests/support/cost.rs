@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) async fn cost(virtual_time: impl Future) -> Duration {
     let (real, used) = (std::time::Instant::now(), processor_time());
     virtual_time.await;
-    used.zip(processor_time()).map_or_else(|| real.elapsed(), |(before, after)| after - before)
+    used.zip(processor_time()).map_or_else(|| real.elapsed(), |(before, after)| after.saturating_sub(before))
 }
 
 /// From Linux, in units of 10 ms.

@@ -31,6 +31,16 @@ pub(crate) enum Literal {
     Bytes,
 }
 
+/// The type of an expression that is a literal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LiteralType {
+    Bool,
+    Number,
+    String,
+    /// A type that no option of a definition has.
+    Other,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Access {
     Field(String),
@@ -65,6 +75,30 @@ pub(crate) enum BinaryOperator {
 }
 
 impl Node {
+    /// The type of this expression, if it is a literal.
+    pub(crate) fn literal_type(&self) -> Option<LiteralType> {
+        match self {
+            Self::Literal(Literal::Bool(_)) => Some(LiteralType::Bool),
+            Self::Literal(Literal::Int(_) | Literal::Unsigned | Literal::Double(_)) => Some(LiteralType::Number),
+            Self::Literal(Literal::String(_)) => Some(LiteralType::String),
+            Self::Literal(Literal::Null | Literal::Bytes) | Self::List(_) => Some(LiteralType::Other),
+            // Only of a number.
+            Self::Unary(UnaryOperator::Minus, operand) => operand.literal_type().map(|of| match of {
+                LiteralType::Number => LiteralType::Number,
+                _ => LiteralType::Other,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The value of this expression, if it is the literal of an integer that is not negative.
+    pub(crate) fn literal_integer(&self) -> Option<u64> {
+        match self {
+            Self::Literal(Literal::Int(value)) => Some(*value),
+            _ => None,
+        }
+    }
+
     /// Calls a function for this node and for each node below it.
     pub(crate) fn visit<'a>(&'a self, visitor: &mut impl FnMut(&'a Node)) {
         visitor(self);

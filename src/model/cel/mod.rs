@@ -10,7 +10,7 @@ mod ast;
 mod lexer;
 mod parser;
 
-pub(crate) use ast::{Access, Node};
+pub(crate) use ast::{Access, LiteralType, Node};
 #[cfg(feature = "embedded")]
 pub(crate) use ast::{BinaryOperator, Literal, UnaryOperator};
 #[cfg(test)]

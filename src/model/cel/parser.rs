@@ -1,6 +1,6 @@
 //! A recursive descent parser: a conditional, then the operators by their rank, then values.
 
-use super::ast::{Access, BinaryOperator, Literal, Node, UnaryOperator};
+use super::ast::{Access, BinaryOperator, Node, UnaryOperator};
 use super::lexer::{SyntaxError, Token, error, tokens};
 
 /// The maximum nesting, to limit the use of the stack. The engine's own maximum is higher.
@@ -319,17 +319,6 @@ fn is_field(node: &Node) -> bool {
     match node {
         Node::Member(_, accesses) => matches!(accesses.last(), Some(Access::Field(_) | Access::OptionalField(_))),
         _ => false,
-    }
-}
-
-impl Node {
-    /// Whether this is a literal other than a string.
-    pub(crate) fn is_other_literal(&self) -> bool {
-        match self {
-            Self::Literal(literal) => !matches!(literal, Literal::String(_)),
-            Self::Unary(UnaryOperator::Minus, operand) => operand.is_other_literal(),
-            _ => false,
-        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::model::{RunId, TaskId};
 
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
 const MAX_EARLY_CANCELLATIONS: usize = 1024;
+/// The maximum number of attempts that are kept because a message of unknown type named them.
+const MAX_UNKNOWN: usize = 1024;
 /// The maximum number of tasks without an attempt whose newest attempt is remembered. The engine delivers an attempt again within
 /// seconds, if at all.
 const MAX_ENDED_TASKS: usize = 10_000;
@@ -26,6 +28,8 @@ pub(super) enum Event<A> {
     AssignedBatch(Arc<str>, Vec<(RunId, TaskId)>, A),
     /// The engine has assigned an attempt whose ids cannot be read.
     AssignedUnreadable,
+    /// The engine has sent a message of unknown type about an attempt, which may be an assignment.
+    AssignedUnknown(Key),
     /// The engine has cancelled an attempt.
     Cancelled(Key),
     /// The function of an attempt has ended.
@@ -111,6 +115,8 @@ pub(super) struct Assignments<A> {
     ends: u64,
     /// Cancellations that arrived before the attempts that they cancel, newest last. With two streams for a moment, that happens.
     cancelled: VecDeque<Key>,
+    /// Attempts that were named by a message of unknown type only. Nothing is known to have become of them.
+    unknown: VecDeque<Key>,
     accepting: bool,
     on_hold: bool,
     report: WorkerReport,
@@ -169,6 +175,7 @@ impl<A> Assignments<A> {
             ended: VecDeque::new(),
             ends: 0,
             cancelled: VecDeque::new(),
+            unknown: VecDeque::new(),
             accepting: true,
             on_hold: false,
             report: WorkerReport::default(),
@@ -186,6 +193,7 @@ impl<A> Assignments<A> {
             }
             Event::AssignedBatch(batch, tasks, attempt) => self.assign_batch(&batch, tasks, attempt, &mut effects),
             Event::AssignedUnreadable => self.report.add_unfinished(None),
+            Event::AssignedUnknown(key) => self.assign_unknown(key),
             Event::Cancelled(key) => self.cancel(key, &mut effects),
             Event::Ended(key, end) => self.end(key, end, &mut effects),
             Event::Reported(key, reported) => self.reported(key, reported),
@@ -262,8 +270,29 @@ impl<A> Assignments<A> {
         self.running.is_empty() && self.waiting.is_empty() && self.unreported.is_empty()
     }
 
-    pub(super) fn into_report(self) -> WorkerReport {
+    pub(super) fn into_report(mut self) -> WorkerReport {
+        for key in std::mem::take(&mut self.unknown) {
+            self.add_unfinished(key, false);
+        }
         self.report
+    }
+
+    /// Remembers an attempt that the worker cannot run. The message is no assignment if the worker has the attempt, or gets it later.
+    fn assign_unknown(&mut self, key: Key) {
+        let is_known = self.newest.get(&key.task).is_some_and(|newest| newest.retry_count >= key.retry_count);
+        if is_known || self.unknown.contains(&key) {
+            return;
+        }
+        if self.take_cancellation(key) {
+            self.report.cancelled += 1;
+            return;
+        }
+        if self.unknown.len() >= MAX_UNKNOWN
+            && let Some(oldest) = self.unknown.pop_front()
+        {
+            self.add_unfinished(oldest, false);
+        }
+        self.unknown.push_back(key);
     }
 
     /// Adds the attempts of a batch. Those that the engine has delivered before are ignored.
@@ -293,6 +322,7 @@ impl<A> Assignments<A> {
 
     /// Makes an attempt the newest of its task. Returns whether it is to be started.
     fn admit(&mut self, key: Key, batch: Option<&Arc<str>>, effects: &mut Vec<Effect<A>>) -> bool {
+        self.unknown.retain(|other| *other != key);
         let newest = Newest { retry_count: key.retry_count, end: None, batch: batch.cloned(), named: 0 };
         let earlier = self.newest.insert(key.task, newest);
         // The engine has given up an earlier attempt, which it need not have cancelled.
@@ -304,8 +334,7 @@ impl<A> Assignments<A> {
             let earlier = Key { retry_count: earlier.retry_count, ..key };
             effects.extend(self.unreported.get(&earlier).copied().map(Effect::Withdraw));
         }
-        let was_cancelled = self.cancelled.iter().position(|other| *other == key).map(|at| self.cancelled.remove(at));
-        if was_cancelled.is_some() {
+        if self.take_cancellation(key) {
             self.report.cancelled += 1;
         } else if self.accepting {
             if batch.is_some() && self.take_later_cancellations(key) {
@@ -317,6 +346,12 @@ impl<A> Assignments<A> {
         }
         self.set_ended(key);
         false
+    }
+
+    /// Whether this attempt was cancelled before it was assigned.
+    fn take_cancellation(&mut self, key: Key) -> bool {
+        let at = self.cancelled.iter().position(|other| *other == key);
+        at.and_then(|at| self.cancelled.remove(at)).is_some()
     }
 
     /// Whether an attempt of the same task with a greater retry count was cancelled before it was assigned. It may be this one, of which only
@@ -336,6 +371,9 @@ impl<A> Assignments<A> {
         } else if self.remove_waiting(|other| *other == key) {
             self.report.cancelled += 1;
             self.set_ended(key);
+        } else if let Some(at) = self.unknown.iter().position(|other| *other == key) {
+            self.unknown.remove(at);
+            self.report.cancelled += 1;
         } else if self.newest.get(&key.task).is_none_or(|newest| newest.retry_count < key.retry_count) {
             if self.cancelled.len() >= MAX_EARLY_CANCELLATIONS {
                 self.cancelled.pop_front();

@@ -64,6 +64,36 @@ fn attempts_wait_for_a_slot_in_their_order() {
 }
 
 #[test]
+fn an_attempt_that_only_a_message_of_unknown_type_names_is_unfinished() {
+    let mut all = assignments(1);
+    let unknown = |all: &mut Assignments<()>, task| all.step(Event::AssignedUnknown(key(task, 0)));
+    assert_eq!((unknown(&mut all, 1), unknown(&mut all, 1)), (Vec::new(), Vec::new()));
+    // One that is assigned later, one that the worker has, and two that are cancelled, before or after the message.
+    assert_eq!(unknown(&mut all, 2), []);
+    assert_eq!(assigned(&mut all, 2, 0), [Effect::Start(key(2, 0), ())]);
+    assert_eq!(unknown(&mut all, 2), []);
+    done(&mut all, key(2, 0), Reported::Completed);
+    assert_eq!(unknown(&mut all, 2), []);
+    all.step(Event::Cancelled(key(3, 0)));
+    assert_eq!((unknown(&mut all, 3), unknown(&mut all, 4)), (Vec::new(), Vec::new()));
+    all.step(Event::Cancelled(key(4, 0)));
+    assert!(all.is_idle(), "a shutdown does not wait for them");
+    let report = all.into_report();
+    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 2 cancelled, 1 unfinished");
+    assert_eq!(report.unfinished_tasks[0].task_id, key(1, 0).task);
+}
+
+#[test]
+fn messages_of_unknown_type_do_not_fill_the_memory() {
+    let mut all = assignments(1);
+    for retry_count in 0..MAX_UNKNOWN + 10 {
+        all.step(Event::AssignedUnknown(key(1, u32::try_from(retry_count).unwrap())));
+    }
+    assert_eq!(all.unknown.len(), MAX_UNKNOWN);
+    assert_eq!(all.into_report().unfinished, MAX_UNKNOWN as u64 + 10);
+}
+
+#[test]
 fn an_attempt_that_is_delivered_again_does_not_run_again() {
     let mut all = assignments(2);
     assert_eq!(assigned(&mut all, 1, 0).len(), 1);

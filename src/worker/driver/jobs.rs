@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::task::{Id, JoinError};
 
 use super::super::assignments::{Effect, End, Event};
-use super::super::attempt::{Attempt, Environment, JobEnd, RetryDelays};
+use super::super::attempt::{Attempt, Environment, JobEnd};
 use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
@@ -69,7 +69,6 @@ impl WorkerDriver {
             labels: WorkerLabels::clone(&self.worker.labels),
             cancel_grace: self.worker.cancel_grace,
             output: self.outputs.output(),
-            retry_delays: RetryDelays::clone(&self.retry_delays),
             released: self.release.clone(),
             full_slots: self.full_slots.clone(),
         }

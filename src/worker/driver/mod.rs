@@ -19,7 +19,6 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
-use super::attempt::RetryDelays;
 use super::builder::{Labels, Worker};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
@@ -30,7 +29,7 @@ use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{TaskId, WorkerId, parse_id};
+use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
@@ -88,7 +87,6 @@ pub(super) struct WorkerDriver {
     /// For the next call of the outbox.
     alarm: Alarm,
     outputs: Outputs,
-    retry_delays: RetryDelays,
     /// For attempts that start children.
     full_slots: FullSlots,
     last_heartbeat: LastHeartbeat,
@@ -173,7 +171,6 @@ impl WorkerDriver {
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
             outputs: Outputs::start(&worker.client),
-            retry_delays: RetryDelays::default(),
             full_slots: FullSlots::default(),
             last_heartbeat,
             stop,
@@ -251,7 +248,7 @@ impl WorkerDriver {
             }
         };
         if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
-            tracing::error!("failed to write to the outbox file in time");
+            tracing::error!(worker_id = %self.id, "failed to write to the outbox file in time");
         }
         let leave = async {
             // Code that blocks its thread cannot be waited for.
@@ -354,11 +351,12 @@ impl WorkerDriver {
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
-                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown kind");
-                return;
+                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown type");
+                Event::AssignedUnknown(key)
             }
             (Err(error), kind) => {
-                tracing::error!(worker_id = %self.id, %error, "failed to decode assignment");
+                let attempt = attempt_number(action.retry_count());
+                tracing::error!(worker_id = %self.id, run_id = action.run(), task_id = action.task(), attempt, %error, "failed to decode assignment");
                 if kind != ActionKind::Start {
                     return;
                 }
@@ -375,7 +373,7 @@ impl WorkerDriver {
         let (action, members) = match action.into_members(task_name) {
             Ok(members) => members,
             Err(error) => {
-                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode assignment");
+                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode a batch");
                 return (0..size).for_each(|_| self.step(Event::AssignedUnreadable));
             }
         };

@@ -1,8 +1,28 @@
-//! Sends the reports of a call.
+//! Calls: which reports are sent in one, and what becomes of it.
 
-use super::Call;
+use std::collections::HashSet;
+use std::collections::btree_map::OccupiedEntry;
+
+use chrono::TimeDelta;
+
+use super::{Entry, Queue};
 use crate::error::{Error, ErrorKind};
+use crate::model::WorkerId;
 use crate::rpc::Rpc;
+
+/// The maximum number of reports in one call.
+pub(super) const MAX_BATCH: usize = 200;
+/// The maximum size of the payloads in one call, unless it has a single report.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// The engine stores one time for all reports of a call.
+const MAX_TIME_DIFFERENCE: TimeDelta = TimeDelta::milliseconds(100);
+
+/// Reports to be sent in one call. All have the same kind and the same worker.
+#[derive(Debug)]
+pub(in crate::worker) struct Call {
+    pub(in crate::worker) number: u64,
+    pub(in crate::worker) entries: Vec<Entry>,
+}
 
 /// The result of a call.
 #[derive(Debug)]
@@ -46,4 +66,38 @@ impl CallResult {
             _ => Self::Unavailable(error),
         }
     }
+}
+
+/// Takes the reports of the next call from a queue.
+pub(super) fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
+    let Some((_, first)) = queue.pop_first() else { return Vec::new() };
+    let (worker, at, mut bytes) = (first.report.worker, first.report.at, first.report.size());
+    let is_alone = first.is_alone || !has_batches;
+    if is_alone || queue.is_empty() {
+        return vec![first];
+    }
+    let mut keys = HashSet::from([first.key.task]);
+    let mut entries = vec![first];
+    while entries.len() < MAX_BATCH {
+        let fits = |entry: &Entry| {
+            !entry.is_alone
+                && entry.report.worker == worker
+                && (entry.report.at - at).abs() <= MAX_TIME_DIFFERENCE
+                && bytes + entry.report.size() <= MAX_BATCH_BYTES
+                // The engine keeps one report for each task of a call.
+                && !keys.contains(&entry.key.task)
+        };
+        let Some(entry) = queue.first_entry().filter(|entry| fits(entry.get())).map(OccupiedEntry::remove) else {
+            break;
+        };
+        bytes += entry.report.size();
+        keys.insert(entry.key.task);
+        entries.push(entry);
+    }
+    entries
+}
+
+/// The worker of the reports of a call: all have the same.
+pub(super) fn worker_of(entries: &[Entry]) -> Option<WorkerId> {
+    entries.first().map(|entry| entry.report.worker)
 }

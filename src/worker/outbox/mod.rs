@@ -4,31 +4,26 @@
 //! of an attempt is sent after its start was accepted. What the engine cannot accept now is kept, and sent again.
 
 mod call;
+mod failures;
 mod journal;
 
-use std::collections::btree_map::OccupiedEntry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use tokio::time::Instant;
 
 use super::key::{Key, KeyMap, KeySet};
 use crate::error::{Error, ErrorKind};
+use crate::model::WorkerId;
 use crate::rpc::convert::{Report, ReportKind};
-use crate::telemetry::MAX_WARNINGS;
 use crate::transport::retry_delay;
 
-pub(super) use call::{CallResult, Sent, send};
+use call::collect;
+pub(super) use call::{Call, CallResult, Sent, send};
+use failures::Failures;
 pub(super) use journal::{Journal, Recovered, Saved, save};
 
-/// The maximum number of reports in one call.
-const MAX_BATCH: usize = 200;
-/// The maximum size of the payloads in one call, unless it has a single report.
-const MAX_BATCH_BYTES: usize = 1 << 20;
-/// The engine stores one time for all reports of a call.
-const MAX_TIME_DIFFERENCE: TimeDelta = TimeDelta::milliseconds(100);
 /// The number of calls of one kind that are in flight at the same time, so that a report rarely waits for another.
 const MAX_CALLS: usize = 2;
 /// Calls that take longer than this do not keep others from being sent.
@@ -70,13 +65,6 @@ pub(super) struct Unsaved {
     entries: Vec<Entry>,
     /// The numbers of ends that the engine has accepted.
     accepted: Vec<u64>,
-}
-
-/// Reports to be sent in one call. All have the same kind and the same worker.
-#[derive(Debug)]
-pub(super) struct Call {
-    pub(super) number: u64,
-    pub(super) entries: Vec<Entry>,
 }
 
 /// The result of an attempt that is not in the outbox any longer.
@@ -136,6 +124,8 @@ pub(super) struct Outbox {
     entries: u64,
     calls: u64,
     outage: Option<Outage>,
+    /// For the log.
+    failures: Failures,
     /// When the engine last accepted a report.
     accepted_at: Option<Instant>,
 }
@@ -194,6 +184,7 @@ impl Outbox {
             entries: 0,
             calls: 0,
             outage: None,
+            failures: Failures::default(),
             accepted_at: None,
         }
     }
@@ -413,11 +404,15 @@ impl Outbox {
             CallResult::Accepted => {
                 self.outage = None;
                 self.accepted_at = Some(now);
-                entries.into_iter().filter_map(|entry| self.resolve(entry, Resolution::Accepted)).collect()
+                let worker = call::worker_of(&entries);
+                let resolved =
+                    entries.into_iter().filter_map(|entry| self.resolve(entry, Resolution::Accepted)).collect();
+                self.failures.accepted(now, worker);
+                resolved
             }
             CallResult::Unavailable(error) => {
                 let is_first = self.outage.is_none();
-                self.add_failure(now, since, &error, jitter);
+                self.add_failure(now, since, call::worker_of(&entries), &error, jitter);
                 if is_first {
                     self.hold_back();
                 }
@@ -447,22 +442,30 @@ impl Outbox {
     }
 
     /// Counts a failure. Calls that were in flight together fail together, and count once.
-    fn add_failure(&mut self, now: Instant, since: Instant, error: &Error, jitter: f64) {
+    fn add_failure(&mut self, now: Instant, since: Instant, worker: Option<WorkerId>, error: &Error, jitter: f64) {
         let is_new = self.outage.is_none_or(|outage| since > outage.last_failure);
         let failures = self.outage.map_or(0, |outage| outage.failures).saturating_add(u32::from(is_new));
         let pause = retry_delay(failures, jitter).max(error.pushback().unwrap_or_default());
         self.outage = Some(Outage { failures, last_failure: now, until: now + pause });
         if is_new {
-            log(failures, self.count, error);
+            self.failures.add(now, worker, self.count, error);
         }
     }
 
     /// A report that could not be sent. If others were accepted in the meantime, it is sent alone from now on.
     fn failed(&mut self, now: Instant, entry: Entry) -> Entry {
         self.entries += 1;
-        let since = entry.failing_since.unwrap_or(now);
+        let since = self.failing_since(now, &entry);
         let is_alone = entry.is_alone || self.accepted_at.is_some_and(|at| at > since);
         Entry { number: self.entries, failing_since: Some(since), is_alone, is_checked: false, ..entry }
+    }
+
+    /// Since when a report has been failing that fails now.
+    fn failing_since(&mut self, now: Instant, entry: &Entry) -> Instant {
+        entry.failing_since.unwrap_or_else(|| {
+            self.failures.first_of_report();
+            now
+        })
     }
 
     /// Sends a report again later. It is given up if the engine accepts others, and not this one.
@@ -477,8 +480,8 @@ impl Outbox {
         if self.withdrawn.contains(&entry.key) {
             return self.resolve(entry, Resolution::Withdrawn);
         }
-        log(failures, 1, error);
-        let entry = Entry { failing_since: Some(since), failures, ..entry };
+        self.failures.add_report(now, &entry, error);
+        let entry = Entry { failing_since: Some(self.failing_since(now, &entry)), failures, ..entry };
         self.places.insert(entry.key, Place::Delayed(now + pause, entry.number));
         self.delayed.insert((now + pause, entry.number), entry);
         None
@@ -507,6 +510,9 @@ impl Outbox {
         if entry.report.kind != ReportKind::Started {
             self.count = self.count.saturating_sub(1);
             self.places.remove(&entry.key);
+        }
+        if entry.failing_since.is_some() {
+            self.failures.resolved();
         }
         self.bytes = self.bytes.saturating_sub(entry.report.size());
         self.accepted.extend(entry.saved_as.filter(|_| from_journal));
@@ -538,43 +544,6 @@ impl Outbox {
             self.places.insert(entry.key, Place::Ready(kind, number));
         }
         self.ready.entry(kind).or_default().insert(number, entry);
-    }
-}
-
-/// Takes the reports of the next call from a queue.
-fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
-    let Some((_, first)) = queue.pop_first() else { return Vec::new() };
-    let (worker, at, mut bytes) = (first.report.worker, first.report.at, first.report.size());
-    let is_alone = first.is_alone || !has_batches;
-    if is_alone || queue.is_empty() {
-        return vec![first];
-    }
-    let mut keys = HashSet::from([first.key.task]);
-    let mut entries = vec![first];
-    while entries.len() < MAX_BATCH {
-        let fits = |entry: &Entry| {
-            !entry.is_alone
-                && entry.report.worker == worker
-                && (entry.report.at - at).abs() <= MAX_TIME_DIFFERENCE
-                && bytes + entry.report.size() <= MAX_BATCH_BYTES
-                // The engine keeps one report for each task of a call.
-                && !keys.contains(&entry.key.task)
-        };
-        let Some(entry) = queue.first_entry().filter(|entry| fits(entry.get())).map(OccupiedEntry::remove) else {
-            break;
-        };
-        bytes += entry.report.size();
-        keys.insert(entry.key.task);
-        entries.push(entry);
-    }
-    entries
-}
-
-fn log(failures: u32, reports: usize, error: &Error) {
-    if failures <= MAX_WARNINGS {
-        tracing::warn!(%error, failures, reports, "failed to report results; will retry");
-    } else {
-        tracing::debug!(%error, failures, reports, "still failing to report results");
     }
 }
 

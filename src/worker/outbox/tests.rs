@@ -1,6 +1,10 @@
+use std::collections::HashSet;
+
+use chrono::TimeDelta;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::call::MAX_BATCH;
 use super::*;
 use crate::error::ErrorKind;
 use crate::rpc::convert::Action;

@@ -1,11 +1,12 @@
 //! Attempts of batches.
 
 use super::*;
+use crate::rpc::MAX_VERSION_AGE;
 use crate::rpc::convert::ReportKind;
 use crate::workflow::{BatchItem, BatchOptions};
 
 /// An assignment of a batch with these tasks.
-fn batch(id: &str, tasks: &[u8]) -> Vec<u8> {
+pub(super) fn batch(id: &str, tasks: &[u8]) -> Vec<u8> {
     let item = |task: &u8| {
         let id = format!("00000000-0000-4000-8001-0000000000{task:02x}");
         format!(r#""{id}":{{"workflow_run_id":"{id}","payload":{{"input":{{}}}}}}"#)
@@ -105,14 +106,15 @@ async fn an_engine_without_batches_is_rejected() {
 }
 
 /// The response to `GetVersion` of an engine with batches.
-fn engine_version() -> Scripted {
+pub(super) fn engine_version() -> Scripted {
     Scripted::message(&pb::GetVersionResponse { version: "v0.111.0".into() })
 }
 
 #[tokio::test(start_paused = true)]
 async fn completions_of_a_batch_do_not_wait_for_what_its_failures_need() {
-    // The version is needed for the delays of two retries. It is known at the start, and cannot be read later.
-    let (client, calls) = server(vec![(SECOND, batch("a", &[1, 2, 3]))], |call, count| match call {
+    // The version is needed for the delays of two retries. The one of the start is too old, and it cannot be read again.
+    let late = MAX_VERSION_AGE + SECOND;
+    let (client, calls) = server(vec![(late, batch("a", &[1, 2, 3]))], |call, count| match call {
         "GetVersion" if count == 1 => Some(engine_version()),
         "GetVersion" => Some(Scripted::Hangs),
         _ => None,
@@ -123,16 +125,16 @@ async fn completions_of_a_batch_do_not_wait_for_what_its_failures_need() {
         Ok(vec![Ok(()), later(), later()])
     });
     let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
-    tokio::time::sleep(60 * SECOND).await;
+    tokio::time::sleep(late + 60 * SECOND).await;
     let report = running.shutdown().await;
     assert_eq!(report.to_string(), "1 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
     let since = |call: &str| {
         let times = calls.times(call);
         times.into_iter().map(|at| at - calls.times("ListenV2")[0]).collect::<Vec<_>>()
     };
-    assert_eq!(since("SendStepActionEvent"), [SECOND], "the completion");
+    assert_eq!(since("SendStepActionEvent"), [late], "the completion");
     // The starts, and the failures after the timeout of one call.
-    assert_eq!(since("SendBatchActionEvent"), [SECOND, SECOND + client.rpc_timeout()]);
+    assert_eq!(since("SendBatchActionEvent"), [late, late + client.rpc_timeout()]);
     assert_eq!(calls.count("GetVersion"), 2);
 }
 

@@ -1,4 +1,5 @@
 mod batches;
+mod version;
 
 use proptest::prelude::*;
 use prost::Message as _;
@@ -11,6 +12,8 @@ use crate::client::Client;
 use crate::error::ErrorKind;
 use crate::rpc::pb;
 use crate::scripted::{Calls, Scripted, client};
+#[cfg(feature = "schemars")]
+use crate::workflow::Workflow;
 use crate::workflow::{Context, Task, TaskError};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -146,6 +149,28 @@ async fn a_worker_whose_stream_is_rejected_ends_although_its_heartbeats_are_acce
     assert!((100 * SECOND + MAX_REJECTION..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
+#[cfg(feature = "schemars")]
+#[tokio::test(start_paused = true)]
+async fn the_schema_of_the_input_is_stored_with_the_definition() {
+    #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct Greeting {
+        name: String,
+    }
+    let (client, calls) = server(Vec::new(), |_, _| None);
+    let greet = Task::new("greet", async |input: Greeting, _: Context| Ok(input.name));
+    let flow = Workflow::<Greeting>::new("flow").task(&greet).input_schema();
+    let worker = client.worker("worker").register(&greet.input_schema()).register(&flow).register(&task());
+    worker.build().unwrap().start().await.unwrap().shutdown().await;
+    let schema = |definition: &pb::v1::CreateWorkflowVersionRequest| {
+        let schema: serde_json::Value = serde_json::from_slice(definition.input_json_schema.as_deref()?).unwrap();
+        Some(schema["properties"]["name"]["type"].clone())
+    };
+    let definitions = calls.messages::<pb::v1::CreateWorkflowVersionRequest>("PutWorkflow");
+    let mut schemas: Vec<_> = definitions.iter().map(|one| (one.name.as_str(), schema(one))).collect();
+    schemas.sort_by_key(|(name, _)| *name);
+    assert_eq!(schemas, [("flow", Some("string".into())), ("greet", Some("string".into())), ("task", None)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_the_engine_has_lost_registers_again() {
     // The heartbeat after ten seconds finds that the worker is unknown.
@@ -156,6 +181,46 @@ async fn a_worker_that_the_engine_has_lost_registers_again() {
     assert_eq!((calls.count("Register"), calls.count("ListenV2")), (2, 2));
     assert_eq!(calls.times("Register")[1], calls.times("Heartbeat")[5], "immediately");
     running.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_is_kept_when_the_engine_gives_the_worker_another_id() {
+    const OTHER: &str = "00000000-0000-4000-8003-000000000002";
+    // The heartbeat after ten seconds finds that the worker is unknown, while an attempt runs that takes until the 31st second.
+    let first = vec![(SECOND, start(1))];
+    let second = vec![(SECOND, start(2))];
+    let (client, calls) = server(Vec::new(), move |call, count| match (call, count) {
+        ("Heartbeat", 6) => Some(Scripted::Status(5)),
+        ("Register", 2) => {
+            Some(Scripted::message(&pb::WorkerRegisterResponse { worker_id: OTHER.into(), ..Default::default() }))
+        }
+        ("ListenV2", 1) => Some(Scripted::Stream(first.clone(), None)),
+        ("ListenV2", _) => Some(Scripted::Stream(second.clone(), None)),
+        _ if call.contains("/workflow-runs/") => Some(run_details(call, "RUNNING", 0)),
+        _ => None,
+    });
+    let slow: Task<(), ()> = Task::new("task", async |(): (), _: Context| {
+        tokio::time::sleep(30 * SECOND).await;
+        Ok(())
+    });
+    let running = client.worker("worker").slots(2).register(&slow).build().unwrap().start().await.unwrap();
+    assert_eq!(running.id().to_string(), WORKER);
+    tokio::time::sleep(20 * SECOND).await;
+    let status = running.status();
+    assert_eq!((running.id().to_string().as_str(), status.worker_id.to_string().as_str()), (OTHER, OTHER));
+    assert_eq!((status.state, status.running), (WorkerState::Connected, 2), "the first one goes on");
+    tokio::time::sleep(40 * SECOND).await;
+    let listening = calls.messages::<pb::WorkerListenRequest>("Heartbeat");
+    assert_eq!(listening.last().unwrap().worker_id, OTHER);
+    let report = running.shutdown().await;
+    assert_eq!(report.to_string(), "2 completed, 0 failed attempts, 0 cancelled, 0 unfinished");
+    // Each attempt belongs to the worker to which it was assigned.
+    let reports = calls.messages::<pb::StepActionEvent>("SendStepActionEvent").into_iter();
+    let reports: Vec<_> = reports.map(|report| (report.event_type, report.worker_id)).collect();
+    let [started, completed] =
+        [pb::StepActionEventType::StepEventTypeStarted, pb::StepActionEventType::StepEventTypeCompleted];
+    let expected = [(started, WORKER), (started, OTHER), (completed, WORKER), (completed, OTHER)];
+    assert_eq!(reports, expected.map(|(kind, worker)| (kind as i32, worker.to_owned())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -274,7 +339,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
         (call == "SendStepActionEvent" && status != 0).then_some(Scripted::Status(status))
     });
     let mut driver = driver(&client);
-    let (mut retry_counts, mut assigned) = ([0; 12], 0);
+    let (mut retry_counts, mut assigned, mut unknown) = ([0; 12], 0, 100);
     for step in steps {
         let on = |driver: &mut WorkerDriver, kind, task: u8, retry_count| {
             driver.on_action(action(kind, task, retry_count).into());
@@ -305,11 +370,13 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
             Step::Invalid => {
                 let ids =
                     pb::AssignedAction { workflow_run_id: "x".into(), ..action(pb::ActionType::StartStepRun, 0, 0) };
-                assigned += 1;
+                unknown += 1;
+                assigned += 2;
                 driver.on_action(ids.into());
-                driver.on_action(
-                    pb::AssignedAction { action_type: 77, ..action(pb::ActionType::StartStepRun, 0, 0) }.into(),
-                );
+                // Twice the same, of an action type that this version does not know.
+                let action = pb::AssignedAction { action_type: 77, ..action(pb::ActionType::StartStepRun, unknown, 0) };
+                driver.on_action(action.clone().into());
+                driver.on_action(action.into());
             }
         }
         assert!(driver.jobs.len() <= driver.worker.slot_count(), "never more than the slots");
