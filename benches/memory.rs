@@ -446,7 +446,7 @@ fn main() {
             slots(count).await;
             resident(count).await;
         }),
-        Some("part=worker") => runtime.block_on(worker_process(arguments[1].parse().unwrap())),
+        Some("part=worker") => runtime.block_on(worker_process(arguments.get(1).unwrap().parse().unwrap())),
         Some("part=watches") => runtime.block_on(async {
             for count in WATCHES {
                 let count = if is_bench { count } else { count / 100 };
