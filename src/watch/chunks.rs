@@ -31,8 +31,8 @@ impl<O> RunHandle<O> {
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
-    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
-    /// do not arrive, it yields [`Interrupted`](ChunkItem::Interrupted).
+    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them until none has arrived for
+    /// ten seconds. If some are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted).
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
