@@ -414,7 +414,7 @@ async fn b2_all_chunks_and_all_changes_of_a_run_can_be_read(setup: Setup) {
     let worker = setup.worker(&chat).await;
     let mut chunks = setup.hatchet.run(&chat, &Number { n: 50 }).chunks();
     assert_eq!(chunks.run_id(), None);
-    let run = chunks.started().await.unwrap().typed::<i64>();
+    let run = chunks.started().await.unwrap();
     assert_eq!(chunks.run_id(), Some(run.id()));
     let states = run.watch().map(|change| change.unwrap().to_string()).collect::<Vec<_>>();
     // The run may have ended long before its chunks are read.

@@ -12,7 +12,7 @@ use super::*;
 type Items = Vec<(u128, String)>;
 
 /// Reads a stream. Returns its items, and after how many milliseconds it has ended.
-async fn read(mut chunks: RunChunks) -> (Items, u128) {
+async fn read<O>(mut chunks: RunChunks<O>) -> (Items, u128) {
     let (start, mut items) = (Instant::now(), Vec::new());
     while let Some(item) = chunks.next().await {
         let text = match item.unwrap() {
@@ -44,7 +44,7 @@ async fn late_events_lose_nothing() {
         let setup = Setup::new().await;
         let input = Input { chunks: 3, millis: 1000 };
         let mut of_builder = setup.hatchet.run(&talk(), &input).chunks();
-        let run = of_builder.started().await.unwrap().typed::<u64>();
+        let run = of_builder.started().await.unwrap();
         let delayed = Fault::DelayMessage(delay * SECOND);
         setup.engine.faults().inject_for(STREAMS[1], delayed, 60 * SECOND).unwrap();
         let (received, of_builder) = tokio::join!(follow(&run), read(of_builder));
