@@ -40,7 +40,8 @@ pub(super) struct Continuity {
     losses: VecDeque<Loss>,
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
-    has_forgotten: bool,
+    /// The number of losses that are no longer remembered.
+    forgotten: u64,
 }
 
 /// A loss of the subscription.
@@ -75,7 +76,7 @@ impl Continuity {
             status: None,
             losses: VecDeque::new(),
             is_lost: false,
-            has_forgotten: false,
+            forgotten: 0,
         }
     }
 
@@ -92,7 +93,7 @@ impl Continuity {
         });
         if self.losses.len() > MAX_LOSSES {
             self.losses.pop_front();
-            self.has_forgotten = true;
+            self.forgotten += 1;
         }
     }
 
@@ -153,7 +154,7 @@ impl Continuity {
 
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
     pub(super) fn ended(&self) -> bool {
-        self.has_forgotten || self.losses.iter().any(|loss| self.may_have_lost(loss))
+        self.forgotten > 0 || self.losses.iter().any(|loss| self.may_have_lost(loss))
     }
 
     /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
