@@ -183,6 +183,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     stream::<RunsWatch>();
     stream::<TagWatch>();
     stream::<RunChunks>();
+    stream::<RunChunks<Output>>();
     stream::<ChunkSse>();
     stream::<RunOutcomes>();
     stream::<RunResults<Output>>();

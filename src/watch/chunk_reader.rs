@@ -13,6 +13,7 @@ use super::changes::RunWatch;
 use super::continuity::{Continuity, is_reported};
 use super::family::{Family, Found};
 use super::follower::Watched;
+use super::lateness::{Ending, Lateness};
 use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
@@ -24,9 +25,10 @@ use crate::run::RunHandle;
 use crate::sync::lock;
 use crate::time::at;
 
-/// For how long chunks are expected after the end of the run: the engine may announce the end before the last chunks.
+/// For how long chunks are expected after the end of the run, and after each event of it that follows: the engine may announce the end
+/// before the last chunks.
 const AFTER_END: Duration = Duration::from_secs(1);
-/// The same if the end of an attempt has not been announced yet: all events are late.
+/// The same if an end has not been announced yet: all events are late.
 const AFTER_END_IF_BEHIND: Duration = Duration::from_secs(10);
 
 /// What the reader of chunks shares with its stream.
@@ -52,10 +54,11 @@ pub(super) struct Reader {
     watch: RunWatch,
     reorder: Reorder,
     continuity: Continuity,
+    lateness: Lateness,
     /// Whether the subscription was there before the run.
     from_start: bool,
-    /// The last attempt of each task, and since when it was known while it had not ended.
-    unended: HashMap<TaskId, (u32, Instant)>,
+    /// The last attempt of each task that was known while it had not ended.
+    unended: HashMap<TaskId, Unended>,
     /// Whether tasks have other ids than the run.
     is_dag: bool,
     /// With the chunks of children.
@@ -68,11 +71,20 @@ pub(super) struct Reader {
     reported: u64,
     /// The number of chunks that were dropped because the parent of their run is not known.
     lost_by_family: u64,
-    /// When the last chunk of the run arrived after its end, or the run ended.
+    /// When the last chunk of the run, or the last announcement of an end, arrived after its end, or the run ended.
     ended_at: Option<Instant>,
     /// The runs that were being looked up at the end. Their chunks may be from before it.
     unknown_at_end: HashSet<RunId>,
     has_ended: bool,
+}
+
+/// An attempt that had not ended.
+#[derive(Debug, Clone, Copy)]
+struct Unended {
+    attempt: u32,
+    /// Since when that was known.
+    since: Instant,
+    has_run: bool,
 }
 
 impl Reader {
@@ -92,7 +104,8 @@ impl Reader {
             chunks,
             watch: RunWatch::of(watched),
             reorder,
-            continuity: Continuity::new(with_children),
+            continuity: Continuity::new(run, with_children),
+            lateness: Lateness::new(run),
             from_start,
             unended: HashMap::new(),
             is_dag,
@@ -120,8 +133,7 @@ impl Reader {
                 return None;
             }
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
-            let over =
-                ended_at.map(|at| at + if self.continuity.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
+            let over = ended_at.map(|at| at + if self.lateness.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -146,7 +158,7 @@ impl Reader {
                     self.reorder.release_due(now, &mut self.ready);
                     if over.is_some_and(|over| over <= now) {
                         self.reorder.release_all(&mut self.ready);
-                        if self.continuity.ended() || self.continuity.is_behind() || self.has_dropped_silently() {
+                        if self.continuity.ended() || self.lateness.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }
                         self.has_ended = true;
@@ -160,23 +172,36 @@ impl Reader {
         let now = Instant::now();
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
-            ChunkEvent::AttemptEnded { run, task, at } => {
+            ChunkEvent::AttemptEnded { run, task, attempt, at } => {
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
                     self.reorder.attempt_ended(task, at);
                 }
                 if run == self.run {
-                    self.continuity.announced(task, at);
+                    let ending = Ending::new(attempt, at);
+                    self.continuity.announced(task, ending);
+                    self.lateness.announced(task, ending);
+                    self.more_may_follow(now);
+                }
+                return Ok(());
+            }
+            ChunkEvent::RunEnded { run, is_completed, at } => {
+                if run == self.run {
+                    if is_completed {
+                        self.continuity.run_completed();
+                    }
+                    self.lateness.run_ended(is_completed, at);
+                    self.more_may_follow(now);
                 }
                 return Ok(());
             }
             ChunkEvent::Interrupted => {
-                self.continuity.lost();
+                self.lost();
                 return Ok(());
             }
             ChunkEvent::Failed(error) => return Err(error),
         };
         if chunk.run_id == self.run {
-            self.ended_at = self.ended_at.map(|_| now);
+            self.more_may_follow(now);
         }
         let chunk = match &mut self.family {
             None => Some(chunk),
@@ -195,6 +220,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Something about the run has arrived. If the run has ended, its last chunks may follow.
+    fn more_may_follow(&mut self, now: Instant) {
+        self.ended_at = self.ended_at.map(|_| now);
+    }
+
+    fn lost(&mut self) {
+        self.continuity.lost();
+        self.lateness.lost();
+    }
+
     fn add(&mut self, now: Instant, chunk: Chunk) {
         let place = self.reorder.place(&chunk);
         if self.continuity.chunk(chunk.task_id, place, chunk.sent_at) {
@@ -208,7 +243,7 @@ impl Reader {
     fn count_dropped(&mut self) {
         let lost = self.family.as_ref().map_or(0, Family::dropped);
         if std::mem::replace(&mut self.lost_by_family, lost) < lost {
-            self.continuity.lost();
+            self.lost();
         }
         self.shared.dropped.store(self.chunks.dropped().saturating_add(lost), Relaxed);
     }
@@ -276,13 +311,22 @@ impl Reader {
             _ => return,
         };
         let now = Instant::now();
+        let known = self.unended.get(&task).copied().filter(|known| known.attempt == state.attempt);
         if is_reported(&state.status) {
-            let was_there = |(attempt, since): (u32, Instant)| attempt == state.attempt && now >= since + AFTER_END;
-            let is_expected = self.from_start || self.unended.get(&task).copied().is_some_and(was_there);
+            let has_run = known.is_some_and(|known| known.has_run);
+            // A task that was skipped has completed without having run: it has sent nothing, and the engine does not announce its end.
+            if matches!(change, Change::Task(_)) && state.status == RunStatus::Completed && !has_run {
+                return;
+            }
             self.reorder.attempt_ended(task, at);
-            self.continuity.recorded(task, at, is_expected);
-        } else if self.unended.get(&task).is_none_or(|(attempt, _)| *attempt != state.attempt) {
-            self.unended.insert(task, (state.attempt, now));
+            self.continuity.recorded(task, at);
+            if self.from_start || known.is_some_and(|known| now >= known.since + AFTER_END) {
+                self.lateness.expect(task, state.attempt, at);
+            }
+        } else {
+            let known = known.unwrap_or(Unended { attempt: state.attempt, since: now, has_run: false });
+            let has_run = known.has_run || state.status == RunStatus::Running;
+            self.unended.insert(task, Unended { has_run, ..known });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The chunks that the tasks of a run send.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -31,8 +32,8 @@ impl<O> RunHandle<O> {
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
-    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them for up to ten seconds. If they
-    /// do not arrive, it yields [`Interrupted`](ChunkItem::Interrupted).
+    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them until none has arrived for
+    /// ten seconds. If some are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted).
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
@@ -53,16 +54,15 @@ impl<O> RunHandle<O> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn chunks(&self) -> RunChunks {
-        let (watched, run) = (Watched::of(self), self.clone().typed());
-        let of_stream = run.clone();
+    pub fn chunks(&self) -> RunChunks<O> {
+        let watched = Watched::of(self);
         let chunks = RunChunks::new(async move |with_children| {
             let (membership, created_at) = membership(&watched, with_children).await?;
             let of = (!with_children).then_some(watched.run);
             let chunks = membership.chunks(of);
-            Ok(Opened { chunks, watched: Watched { created_at, ..watched }, run: of_stream, from_start: false })
+            Ok(Opened { chunks, watched: Watched { created_at, ..watched }, started: None, from_start: false })
         });
-        *lock(&chunks.shared.run) = Some(run);
+        *lock(&chunks.shared.run) = Some(self.clone().typed());
         chunks
     }
 }
@@ -92,7 +92,7 @@ impl<O: 'static> RunBuilder<O> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn chunks(self) -> RunChunks {
+    pub fn chunks(self) -> RunChunks<O> {
         let client = self.client().clone();
         let run = self.numbered();
         RunChunks::new(async move |with_children| {
@@ -104,7 +104,7 @@ impl<O: 'static> RunBuilder<O> {
                     chunks.interrupt();
                 }
                 let run = run.start(Some(tag)).await?;
-                return Ok(Opened { chunks, watched: Watched::of(&run), run: run.typed(), from_start: true });
+                return Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true });
             }
             let starting = feed.events.join(feed.tag()).starting();
             let is_subscribed = starting.membership().subscribed().await?;
@@ -113,7 +113,7 @@ impl<O: 'static> RunBuilder<O> {
             if !is_subscribed {
                 chunks.interrupt();
             }
-            Ok(Opened { chunks, watched: Watched::of(&run), run: run.typed(), from_start: true })
+            Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true })
         })
     }
 }
@@ -122,7 +122,8 @@ impl<O: 'static> RunBuilder<O> {
 struct Opened {
     chunks: ChunkSubscription,
     watched: Watched,
-    run: RunHandle,
+    /// The run, if the stream has started it.
+    started: Option<RunHandle>,
     /// Whether the subscription was there before the run.
     from_start: bool,
 }
@@ -159,7 +160,8 @@ fn tag(details: &RunDetails, with_children: bool) -> Option<Tag> {
     }
 }
 
-/// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended.
+/// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended. `O` is the type of the
+/// run's output.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -179,13 +181,14 @@ fn tag(details: &RunDetails, with_children: bool) -> Option<Tag> {
 /// # }
 /// ```
 #[must_use = "nothing is started or fetched before the stream is polled"]
-pub struct RunChunks {
+pub struct RunChunks<O = serde_json::Value> {
     /// `None` when the run has been started, before the first item.
     items: BoxStream<Result<Option<ChunkItem>>>,
     shared: Arc<Shared>,
+    output: PhantomData<fn() -> O>,
 }
 
-impl RunChunks {
+impl<O> RunChunks<O> {
     fn new<F>(open: impl FnOnce(bool) -> F + Send + 'static) -> Self
     where
         F: Future<Output = Result<Opened>> + Send,
@@ -195,7 +198,9 @@ impl RunChunks {
         let start = async move {
             runtime::require("a stream of chunks", Needs::Timers)?;
             let opened = open(of_reader.with_children.load(Relaxed)).await?;
-            *lock(&of_reader.run) = Some(opened.run);
+            if opened.started.is_some() {
+                *lock(&of_reader.run) = opened.started;
+            }
             Ok((Reader::new(opened.chunks, opened.watched, opened.from_start, of_reader), false))
         };
         let items = BoxStream::opened(start, |(mut reader, is_read): (Reader, bool)| async move {
@@ -203,7 +208,12 @@ impl RunChunks {
             let reader = item.is_ok().then_some((reader, true));
             Some((item, reader))
         });
-        Self { items, shared }
+        Self { items, shared, output: PhantomData }
+    }
+
+    /// The same stream, for those whose items do not depend on the output.
+    pub(super) fn untyped(self) -> RunChunks {
+        RunChunks { items: self.items, shared: self.shared, output: PhantomData }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -242,7 +252,7 @@ impl RunChunks {
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, chat: hatchet::Task<(), String>) -> hatchet::Result<()> {
     /// let mut chunks = hatchet.run(&chat, &()).chunks();
-    /// let run = chunks.started().await?.typed::<String>();
+    /// let run = chunks.started().await?;
     /// let mut changes = run.watch();
     /// loop {
     ///     tokio::select! {
@@ -255,13 +265,13 @@ impl RunChunks {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn started(&mut self) -> Result<RunHandle> {
+    pub async fn started(&mut self) -> Result<RunHandle<O>> {
         if self.run_id().is_none() {
             // It comes before the chunks.
             self.items.next().await.transpose()?;
         }
         let run = lock(&self.shared.run).clone();
-        run.ok_or_else(|| Error::closed("the stream of chunks"))
+        run.map(RunHandle::typed).ok_or_else(|| Error::closed("the stream of chunks"))
     }
 
     /// Returns the id of the run. `None` if this stream starts the run and has not started it yet; see [`started`](Self::started).
@@ -297,7 +307,7 @@ impl RunChunks {
     }
 }
 
-impl Stream for RunChunks {
+impl<O> Stream for RunChunks<O> {
     type Item = Result<ChunkItem>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -310,7 +320,7 @@ impl Stream for RunChunks {
     }
 }
 
-impl fmt::Debug for RunChunks {
+impl<O> fmt::Debug for RunChunks<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunChunks")
     }

@@ -4,6 +4,9 @@
 //! The engine also ends a subscription when all runs that it has seen have ended. So a loss alone says nothing: it matters only if an
 //! attempt had not ended before it, and no later chunk shows that none is missing.
 //!
+//! The engine announces no end of an attempt whose result was reported together with others, and that of its run. A single-task run that is
+//! announced as completed has ended. Other ends of runs are also announced while attempts follow.
+//!
 //! With the chunks of children, the tasks are not known: a child can start, send chunks and end while the subscription is lost. Then
 //! each loss matters that the end of the run itself does not precede.
 
@@ -11,22 +14,25 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
+use super::lateness::Ending;
 use super::reorder::Place;
-use crate::model::{RunStatus, TaskId};
+use crate::model::{RunId, RunStatus, TaskId};
 
 /// The number of losses that are remembered. Without the oldest ones, chunks may be missing.
 const MAX_LOSSES: usize = 1000;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Continuity {
+    /// The task of a single-task run. Tasks of DAG runs have other ids.
+    only_task: TaskId,
     /// Whether the chunks of children are read, too. Of their tasks, nothing is kept.
     with_children: bool,
     /// The ends of attempts that were announced, and their number in the order of arrival.
-    announced: HashMap<(TaskId, DateTime<Utc>), usize>,
+    announced: HashMap<(TaskId, Ending), usize>,
+    /// Whether the completion of the run was announced.
+    has_completed: bool,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
-    /// The task of each of these ends during which the subscription was there, so that they are announced.
-    expected: Vec<TaskId>,
     /// The tasks that have sent chunks in an attempt that has not ended.
     sending: HashSet<TaskId>,
     /// The last status of the run.
@@ -34,9 +40,8 @@ pub(super) struct Continuity {
     losses: VecDeque<Loss>,
     /// Whether nothing has arrived since the last loss.
     is_lost: bool,
-    has_forgotten: bool,
-    /// How often the subscription was lost.
-    lost_times: u64,
+    /// The number of losses that are no longer remembered.
+    forgotten: u64,
 }
 
 /// A loss of the subscription.
@@ -44,6 +49,8 @@ pub(super) struct Continuity {
 struct Loss {
     /// The number of ends that were announced before it.
     announced: usize,
+    /// Whether the completion of the run was announced before it.
+    has_completed: bool,
     sending: HashSet<TaskId>,
     /// The tasks of which later chunks have arrived.
     resumed: HashMap<TaskId, Resumed>,
@@ -58,21 +65,35 @@ struct Resumed {
 }
 
 impl Continuity {
-    pub(super) fn new(with_children: bool) -> Self {
-        Self { with_children, ..Self::default() }
+    pub(super) fn new(run: RunId, with_children: bool) -> Self {
+        Self {
+            only_task: run.into(),
+            with_children,
+            announced: HashMap::new(),
+            has_completed: false,
+            recorded: Vec::new(),
+            sending: HashSet::new(),
+            status: None,
+            losses: VecDeque::new(),
+            is_lost: false,
+            forgotten: 0,
+        }
     }
 
     /// The subscription was lost, or chunks were dropped.
     pub(super) fn lost(&mut self) {
-        self.lost_times += 1;
         if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
-        let (announced, sending) = (self.announced.len(), self.sending.clone());
-        self.losses.push_back(Loss { announced, sending, resumed: HashMap::new() });
+        self.losses.push_back(Loss {
+            announced: self.announced.len(),
+            has_completed: self.has_completed,
+            sending: self.sending.clone(),
+            resumed: HashMap::new(),
+        });
         if self.losses.len() > MAX_LOSSES {
             self.losses.pop_front();
-            self.has_forgotten = true;
+            self.forgotten += 1;
         }
     }
 
@@ -104,20 +125,26 @@ impl Continuity {
     }
 
     /// An event has announced the end of an attempt of a task of the run.
-    pub(super) fn announced(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
+    pub(super) fn announced(&mut self, task: TaskId, ending: Option<Ending>) {
         self.is_lost = false;
         self.sending.remove(&task);
-        if let Some(at) = at {
+        if let Some(ending) = ending {
             let number = self.announced.len();
             // One that is announced twice counts once.
-            self.announced.entry((task, at)).or_insert(number);
+            self.announced.entry((task, ending)).or_insert(number);
         }
     }
 
-    /// The history of the run has the end of an attempt, which its worker has reported. `is_expected`: the subscription was there then.
-    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>, is_expected: bool) {
+    /// An event has announced that the run has completed. For a DAG run, that may be too early.
+    pub(super) fn run_completed(&mut self) {
+        self.is_lost = false;
+        self.sending.remove(&self.only_task);
+        self.has_completed = true;
+    }
+
+    /// The history of the run has the end of an attempt, which its worker has reported.
+    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         self.recorded.extend(at.map(|at| (task, at)));
-        self.expected.extend(is_expected.then_some(task));
     }
 
     /// The run has this status. What follows its end is no loss.
@@ -125,25 +152,15 @@ impl Continuity {
         self.status = Some(status.clone());
     }
 
-    /// The run has ended. Returns whether the end of an attempt was not announced, although the subscription was never lost: that event and
-    /// the chunks before it are late.
-    pub(super) fn is_behind(&self) -> bool {
-        if self.lost_times > 0 {
-            return false;
-        }
-        let announced = count_by_task(self.announced.keys().map(|(task, _)| *task));
-        let expected = count_by_task(self.expected.iter().copied());
-        expected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
-    }
-
     /// The run has ended. Returns whether chunks may be missing that no gap reports.
     pub(super) fn ended(&self) -> bool {
-        self.has_forgotten || self.losses.iter().any(|loss| self.may_have_lost(loss))
+        self.forgotten > 0 || self.losses.iter().any(|loss| self.may_have_lost(loss))
     }
 
     /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
     fn may_have_lost(&self, loss: &Loss) -> bool {
         let is_affected = |(task, at): &&(TaskId, DateTime<Utc>)| match loss.resumed.get(task) {
+            _ if loss.has_completed && *task == self.only_task => false,
             // If chunks of its attempt are missing before it, that is a gap.
             Some(Resumed { sent_at: Some(sent_at), .. }) => at < sent_at,
             Some(Resumed { sent_at: None, .. }) => false,
@@ -185,28 +202,36 @@ mod tests {
         DateTime::from_timestamp(second, 0)
     }
 
+    /// A single-task run, whose task is 1.
+    fn run() -> RunId {
+        uuid::Uuid::from_u128(1).into()
+    }
+
     /// What happens to the chunks of a task.
     enum Step {
         Chunk(Place, i64),
         End(i64),
+        /// The run is announced as completed.
+        Completion,
         Loss,
     }
 
-    use Step::{Chunk, End, Loss};
+    use Step::{Chunk, Completion, End, Loss};
 
     /// Whether chunks may be missing, if these ends are in the history.
     fn is_uncertain(steps: &[Step], ends: &[i64]) -> bool {
-        let mut continuity = Continuity::default();
+        let mut continuity = Continuity::new(run(), false);
         let mut is_uncertain = false;
         for step in steps {
             match step {
                 Chunk(place, second) => is_uncertain |= continuity.chunk(task(1), *place, at(*second)),
-                End(second) => continuity.announced(task(1), at(*second)),
+                End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
+                Completion => continuity.run_completed(),
                 Loss => continuity.lost(),
             }
         }
         for second in ends {
-            continuity.recorded(task(1), at(*second), false);
+            continuity.recorded(task(1), at(*second));
         }
         is_uncertain | continuity.ended()
     }
@@ -236,28 +261,29 @@ mod tests {
         assert!(is_uncertain(&[Chunk(NEW, 1), End(2), Loss, Chunk(NEW, 3), Loss], &[2, 5]));
     }
 
+    /// The result was reported together with others, so only the end of the run is announced.
     #[test]
-    fn an_end_that_was_not_announced_is_late() {
-        let is_behind = |is_expected: bool, steps: &[Step], ends: &[i64]| {
-            let mut continuity = Continuity::default();
-            for step in steps {
-                match step {
-                    Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
-                    End(second) => continuity.announced(task(1), at(*second)),
-                    Loss => continuity.lost(),
-                }
-            }
-            for second in ends {
-                continuity.recorded(task(1), at(*second), is_expected);
-            }
-            continuity.is_behind()
-        };
-        assert!(is_behind(true, &[], &[3]));
-        assert!(is_behind(true, &[End(2), Chunk(NEW, 3)], &[2, 4]), "the second attempt");
-        assert!(!is_behind(true, &[End(2), Chunk(NEW, 3), End(4)], &[2, 4]));
-        assert!(!is_behind(true, &[Chunk(NEW, 1)], &[]), "the run was cancelled");
-        assert!(!is_behind(false, &[Chunk(NEW, 1)], &[3]), "the attempt may have ended before the subscription");
-        assert!(!is_behind(true, &[Loss], &[3]), "the event was lost");
+    fn a_loss_after_the_completion_of_a_single_task_run_loses_nothing() {
+        assert!(!is_uncertain(&[Chunk(NEW, 1), Completion, Loss], &[2]));
+        assert!(!is_uncertain(&[Chunk(NEW, 1), End(2), Chunk(NEW, 3), Completion, Loss], &[2, 4]));
+        assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Completion, Loss], &[2]));
+        // The completion of a DAG run can be announced when it starts.
+        let mut continuity = Continuity::new(uuid::Uuid::from_u128(9).into(), false);
+        continuity.run_completed();
+        continuity.lost();
+        continuity.recorded(task(1), at(2));
+        assert!(continuity.ended());
+    }
+
+    #[test]
+    fn attempts_that_end_at_the_same_time_are_different_ones() {
+        let mut continuity = Continuity::new(run(), false);
+        for attempt in 1..=3 {
+            continuity.announced(task(1), Ending::new(Some(attempt), at(2)));
+            continuity.recorded(task(1), at(2));
+        }
+        continuity.lost();
+        assert!(!continuity.ended());
     }
 
     #[test]
@@ -287,17 +313,18 @@ mod tests {
     fn a_child_may_have_sent_chunks_during_a_loss() {
         // The steps, the ends of task 1 in the history, and the final status of the run.
         let is_uncertain = |steps: &[Step], ends: &[i64], status: RunStatus| {
-            let mut continuity = Continuity::new(true);
+            let mut continuity = Continuity::new(run(), true);
             for step in steps {
                 match step {
                     Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
-                    End(second) => continuity.announced(task(1), at(*second)),
+                    End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
+                    Completion => continuity.run_completed(),
                     Loss => continuity.lost(),
                 }
             }
             continuity.chunk(task(2), NEW, at(1));
             for second in ends {
-                continuity.recorded(task(1), at(*second), false);
+                continuity.recorded(task(1), at(*second));
             }
             continuity.run_is(&status);
             assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");
@@ -316,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_chunk_without_a_number_shows_nothing_and_is_reported_once() {
-        let mut continuity = Continuity::default();
+        let mut continuity = Continuity::new(run(), false);
         continuity.lost();
         assert!(continuity.chunk(task(1), Place::Unnumbered, at(1)));
         assert!(!continuity.chunk(task(1), Place::Unnumbered, at(2)));

@@ -6,6 +6,7 @@ mod chunks;
 mod continuity;
 mod family;
 mod follower;
+mod lateness;
 mod lookup;
 mod many;
 mod matching;

@@ -22,7 +22,7 @@ impl Client {
     ///
     /// All runs are waited for at once, on the one stream that all waits of a client share. There is no limit to their number. Runs that must
     /// be fetched, because this client did not start them or because the stream does not determine their outcome, are fetched at most 16 at
-    /// the same time, so that other waits of the client are not delayed.
+    /// the same time, so that another wait of the client is delayed by at most 16 fetches.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {

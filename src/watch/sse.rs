@@ -23,7 +23,7 @@ const MIN_KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// sent with each event, and comes back in a header: servers and proxies often limit a header to 4 KiB.
 const MAX_POSITIONS: usize = 64;
 
-impl RunChunks {
+impl<O> RunChunks<O> {
     /// Returns the chunks as server-sent events, for the body of an HTTP response that a browser reads with `EventSource`.
     ///
     /// ```no_run
@@ -38,7 +38,7 @@ impl RunChunks {
     pub fn into_sse(self) -> ChunkSse {
         let shared = self.shared();
         ChunkSse {
-            chunks: self,
+            chunks: self.untyped(),
             shared,
             encoder: Encoder::default(),
             keep_alive: KEEP_ALIVE,

@@ -379,6 +379,13 @@ async fn b4_thousands_of_runs_are_awaited_at_once(setup: Setup) {
     worker.shutdown().await;
 }
 
+/// All chunks of a run have arrived: their numbers. A loaded real engine may announce the end of the run, and close the stream, before it
+/// announces the end of the attempt.
+fn check_all_chunks(setup: &Setup, texts: &[String], count: usize) {
+    let chunks = texts.strip_suffix(&["interrupted".to_owned()]).filter(|_| setup.engine.is_none()).unwrap_or(texts);
+    assert_eq!(chunks, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
 async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setup) {
     let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
         // The first chunk is sent at once, and the run ends at once after the last one.
@@ -388,12 +395,7 @@ async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setu
         Ok(n)
     });
     let worker = setup.worker(&chat).await;
-    let mut chunks = texts(setup.hatchet.run(&chat, &Number { n: 50 }).chunks()).await;
-    // A loaded real engine may announce the end of the run, and close the stream, before it announces the end of the attempt.
-    if setup.engine.is_none() {
-        chunks.truncate(chunks.len() - usize::from(chunks.ends_with(&["interrupted".to_owned()])));
-    }
-    assert_eq!(chunks, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    check_all_chunks(&setup, &texts(setup.hatchet.run(&chat, &Number { n: 50 }).chunks()).await, 50);
     let (mut watch, mut states) = (setup.hatchet.run(&chat, &ONE).watch(), Vec::new());
     while let Some(change) = watch.next().await {
         states.push(change.unwrap().to_string());
@@ -412,13 +414,13 @@ async fn b2_all_chunks_and_all_changes_of_a_run_can_be_read(setup: Setup) {
     let worker = setup.worker(&chat).await;
     let mut chunks = setup.hatchet.run(&chat, &Number { n: 50 }).chunks();
     assert_eq!(chunks.run_id(), None);
-    let run = chunks.started().await.unwrap().typed::<i64>();
+    let run = chunks.started().await.unwrap();
     assert_eq!(chunks.run_id(), Some(run.id()));
     let states = run.watch().map(|change| change.unwrap().to_string()).collect::<Vec<_>>();
     // The run may have ended long before its chunks are read.
     assert_eq!(run.result().await.unwrap(), 50);
     let (states, chunks) = tokio::join!(states, texts(chunks));
     assert_eq!(states, completed());
-    assert_eq!(chunks, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    check_all_chunks(&setup, &chunks, 50);
     worker.shutdown().await;
 }

@@ -9,21 +9,21 @@ use hatchet::{Client, ErrorKind, RunFilter};
 use super::*;
 
 /// The streams and the calls of those who follow runs.
-const STREAMS: [&str; 2] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents"];
+pub(crate) const STREAMS: [&str; 2] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents"];
 const READS: [&str; 3] = [
     "GET /api/v1/stable/workflow-runs/{run}",
     "GET /api/v1/stable/tasks/{task}/task-events",
     "GET /api/v1/stable/tenants/{tenant}/workflow-runs",
 ];
 
-struct Setup {
-    engine: Engine,
-    hatchet: Client,
-    worker: RunningWorker,
+pub(crate) struct Setup {
+    pub(crate) engine: Engine,
+    pub(crate) hatchet: Client,
+    pub(crate) worker: RunningWorker,
 }
 
 impl Setup {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let engine = Engine::start().await.unwrap();
         let hatchet = engine.client();
         let worker = support::start_worker(&hatchet, &talk()).await;
@@ -178,45 +178,6 @@ async fn lose_again_and_again(close: fn(&Faults, &str) -> hatchet::Result<usize>
     assert_eq!(tagged, completed());
     assert_eq!(received.check_chunks().last(), Some(&39));
     setup.worker.shutdown().await;
-}
-
-/// The streams work, and all events are late: results and lists show the end of the run before the event that announces its start.
-#[tokio::test(start_paused = true)]
-async fn late_events_lose_nothing() {
-    let text = |item: &ChunkItem| match item {
-        ChunkItem::Chunk(chunk) => chunk.to_string(),
-        other => format!("{other:?}"),
-    };
-    let chunks = |at: u64| (0..3).map(|number| (at + number, number.to_string())).collect::<Vec<_>>();
-    for (delay, expected, ended) in [
-        (2, chunks(2), 5),
-        (8, chunks(8), 11),
-        // The end is known after four seconds, and the chunks are waited for for another ten.
-        (40, vec![(14, "Interrupted".to_owned())], 14),
-    ] {
-        let setup = Setup::new().await;
-        let input = Input { chunks: 3, millis: 1000 };
-        let mut chunks = setup.hatchet.run(&talk(), &input).chunks();
-        let run = chunks.started().await.unwrap().typed::<u64>();
-        let delayed = Fault::DelayMessage(delay * SECOND);
-        setup.engine.faults().inject_for(STREAMS[1], delayed, 60 * SECOND).unwrap();
-        let (start, mut arrived) = (Instant::now(), Vec::new());
-        let read = async {
-            while let Some(item) = chunks.next().await {
-                arrived.push((start.elapsed().as_secs(), text(&item.unwrap())));
-            }
-            start.elapsed().as_secs()
-        };
-        let (received, ended_at) = tokio::join!(follow(&run), read);
-        received.check(input);
-        assert!(received.results.iter().all(|(at, _)| at.as_secs() == 3), "{:?}", received.results);
-        assert_eq!(received.watched_for, Duration::from_millis(4300), "the first list after the end of the run");
-        let texts: Vec<_> = expected.iter().map(|(_, text)| text.clone()).collect();
-        assert_eq!((arrived, ended_at), (expected, ended), "delayed by {delay} seconds");
-        // The other stream began after the start of the run.
-        assert_eq!(received.chunks.iter().map(text).collect::<Vec<_>>(), texts);
-        setup.worker.shutdown().await;
-    }
 }
 
 /// The last chunks of a run were sent during an outage, so that no later one shows that they are missing.

@@ -14,6 +14,7 @@
 mod support;
 
 mod faults;
+mod late;
 mod random;
 mod sockets;
 

@@ -136,7 +136,7 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) -> bool {
 }
 
 /// Reads the chunks of a run, and checks those of each task. `is_strict`: no single messages are lost.
-async fn read_chunks(mut chunks: hatchet::stream::RunChunks, plan: Plan, is_strict: bool) {
+async fn read_chunks<O>(mut chunks: hatchet::stream::RunChunks<O>, plan: Plan, is_strict: bool) {
     let (mut of_tasks, mut is_interrupted) = (HashMap::<_, Vec<_>>::new(), false);
     while let Some(item) = chunks.next().await {
         assert!(!is_interrupted, "it is the last item");

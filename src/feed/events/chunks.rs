@@ -29,6 +29,14 @@ pub(crate) enum ChunkEvent {
     AttemptEnded {
         run: RunId,
         task: TaskId,
+        /// Its number, starting at 1.
+        attempt: Option<u32>,
+        at: Option<DateTime<Utc>>,
+    },
+    /// The engine has announced the end of the run, which may be too early, and before the last chunks.
+    RunEnded {
+        run: RunId,
+        is_completed: bool,
         at: Option<DateTime<Utc>>,
     },
 }
@@ -38,7 +46,7 @@ impl ChunkEvent {
     fn run(&self) -> Option<RunId> {
         match self {
             Self::Chunk(chunk) => Some(chunk.run_id),
-            Self::AttemptEnded { run, .. } => Some(*run),
+            Self::AttemptEnded { run, .. } | Self::RunEnded { run, .. } => Some(*run),
             Self::Interrupted | Self::Failed(_) => None,
         }
     }
@@ -50,7 +58,7 @@ impl ChunkEvent {
     fn size(&self) -> usize {
         match self {
             Self::Chunk(chunk) => chunk.content.len(),
-            Self::Interrupted | Self::Failed(_) | Self::AttemptEnded { .. } => 0,
+            Self::Interrupted | Self::Failed(_) | Self::AttemptEnded { .. } | Self::RunEnded { .. } => 0,
         }
     }
 }
@@ -251,12 +259,17 @@ mod tests {
         ChunkEvent::Chunk(Chunk { run_id, task_id, index: None, sent_at: None, content })
     }
 
+    fn end_of(run: RunId) -> ChunkEvent {
+        ChunkEvent::AttemptEnded { run, task: uuid::Uuid::from_u128(1).into(), attempt: None, at: None }
+    }
+
     fn texts(queue: &ChunkQueue) -> Vec<String> {
         let events = std::iter::from_fn(|| lock(&queue.queue).pop());
         events
             .map(|event| match event {
                 ChunkEvent::Chunk(chunk) => chunk.to_string(),
                 ChunkEvent::AttemptEnded { .. } => "ended".to_owned(),
+                ChunkEvent::RunEnded { .. } => "run ended".to_owned(),
                 ChunkEvent::Interrupted => "interrupted".to_owned(),
                 ChunkEvent::Failed(error) => error.to_string(),
             })
@@ -282,7 +295,7 @@ mod tests {
     /// Where chunks were dropped is in the queue, and does not make it longer and longer. The ends of attempts are kept.
     #[test]
     fn a_slow_reader_learns_where_chunks_were_dropped() {
-        let end = || ChunkEvent::AttemptEnded { run: run(1), task: uuid::Uuid::from_u128(1).into(), at: None };
+        let end = || end_of(run(1));
         let queue = ChunkQueue::default();
         for _ in 0..MAX_QUEUED {
             queue.push(chunk(1, "x"));
@@ -304,13 +317,14 @@ mod tests {
         assert_eq!(readers.start(), 0);
         readers.take(chunk(2, "other"));
         readers.take(chunk(1, "early"));
-        readers.take(ChunkEvent::AttemptEnded { run, task: uuid::Uuid::from_u128(1).into(), at: None });
+        readers.take(end_of(run));
+        readers.take(ChunkEvent::RunEnded { run, is_completed: true, at: None });
         let (queue, of_all) = (readers.add(Some(run)), readers.add(None));
         assert_eq!(readers.early.events.len(), 1, "only those of other runs");
         readers.started();
         readers.take(chunk(1, "late"));
         readers.take(chunk(2, "other"));
-        assert_eq!(texts(&queue), ["early", "ended", "late"]);
+        assert_eq!(texts(&queue), ["early", "ended", "run ended", "late"]);
         assert_eq!(texts(&of_all), ["late", "other"]);
         assert!(readers.early.events.is_empty());
         readers.remove(Some(run), &queue);

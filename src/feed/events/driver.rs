@@ -247,8 +247,12 @@ impl EventsDriver {
         let mut state = self.group.lock();
         let created = match kind {
             RunEventKind::Chunk(chunk) => return state.chunks.take(ChunkEvent::Chunk(chunk)),
-            RunEventKind::AttemptEnded(task) => {
-                state.chunks.take(ChunkEvent::AttemptEnded { run, task, at });
+            RunEventKind::AttemptEnded { task, attempt } => {
+                state.chunks.take(ChunkEvent::AttemptEnded { run, task, attempt, at });
+                None
+            }
+            RunEventKind::RunEnded { is_completed } => {
+                state.chunks.take(ChunkEvent::RunEnded { run, is_completed, at });
                 None
             }
             RunEventKind::TaskCreated(task) => Some((task, at)),

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::error::Error;
-use crate::model::{Chunk, ChunkContent, RunId, TaskId, parse_id};
+use crate::model::{Chunk, ChunkContent, RunId, TaskId, attempt_number, parse_id};
 use crate::rpc::pb;
 
 /// An event of a run. What it says about the run is not reliable: it only means that something has changed.
@@ -20,8 +20,14 @@ pub(crate) enum RunEventKind {
     TaskCreated(TaskId),
     /// An attempt of a task has ended, as its worker has reported: its chunks are those up to the time of this event. Other ends, such as
     /// timeouts, reach the worker later.
-    AttemptEnded(TaskId),
-    /// The run has ended, or nothing that this crate knows has changed.
+    AttemptEnded {
+        task: TaskId,
+        /// Its number, starting at 1.
+        attempt: Option<u32>,
+    },
+    /// The run has ended. The engine also sends this after a failed attempt that is retried, and when a DAG run starts.
+    RunEnded { is_completed: bool },
+    /// Nothing that this crate knows has changed.
     Changed,
     /// A chunk of a task's stream.
     Chunk(Chunk),
@@ -33,6 +39,8 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
     fn try_from(event: pb::WorkflowEvent) -> Result<Self, Error> {
         use pb::ResourceEventType as Type;
         let is_task = event.resource_type() == pb::ResourceType::StepRun;
+        let is_run = event.resource_type() == pb::ResourceType::WorkflowRun;
+        let attempt = event.retry_count.and_then(|count| u32::try_from(count).ok()).map(attempt_number);
         let run = parse_id(&event.workflow_run_id)?;
         let at = event.event_timestamp.as_ref();
         let at = at.and_then(|at| DateTime::from_timestamp(at.seconds, u32::try_from(at.nanos).ok()?));
@@ -44,9 +52,10 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
             Type::Started if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)
             }
-            Type::Completed | Type::Failed if is_task => {
-                parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::AttemptEnded)
-            }
+            Type::Completed | Type::Failed if is_task => parse_id(&event.resource_id)
+                .map_or(RunEventKind::Changed, |task| RunEventKind::AttemptEnded { task, attempt }),
+            Type::Completed if is_run => RunEventKind::RunEnded { is_completed: true },
+            Type::Failed | Type::Cancelled if is_run => RunEventKind::RunEnded { is_completed: false },
             _ => RunEventKind::Changed,
         };
         Ok(Self { run, at, kind })
@@ -58,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_events_of_tasks_are_distinguished() {
+    fn events_of_tasks_and_ends_of_runs_are_distinguished() {
         use pb::{ResourceEventType as Type, ResourceType as Resource};
         let id = "00000000-0000-4000-8001-000000000001";
         let kind = |resource: Resource, kind: Type, resource_id: &str| {
@@ -67,6 +76,7 @@ mod tests {
                 resource_type: resource.into(),
                 event_type: kind.into(),
                 resource_id: resource_id.into(),
+                retry_count: Some(1),
                 ..Default::default()
             };
             RunEvent::try_from(event).unwrap().kind
@@ -75,9 +85,12 @@ mod tests {
         assert_eq!(kind(Resource::StepRun, Type::Started, id), created);
         assert_eq!(kind(Resource::StepRun, Type::Started, "no id"), RunEventKind::Changed);
         assert_eq!(kind(Resource::WorkflowRun, Type::Started, id), RunEventKind::Changed);
-        let ended = RunEventKind::AttemptEnded(id.parse().unwrap());
+        let ended = RunEventKind::AttemptEnded { task: id.parse().unwrap(), attempt: Some(2) };
         assert_eq!(kind(Resource::StepRun, Type::Failed, id), ended);
-        assert_eq!(kind(Resource::WorkflowRun, Type::Failed, id), RunEventKind::Changed);
+        assert_eq!(kind(Resource::StepRun, Type::Cancelled, id), RunEventKind::Changed);
+        for (end, is_completed) in [(Type::Completed, true), (Type::Failed, false), (Type::Cancelled, false)] {
+            assert_eq!(kind(Resource::WorkflowRun, end, id), RunEventKind::RunEnded { is_completed });
+        }
         let RunEventKind::Chunk(chunk) = kind(Resource::StepRun, Type::Stream, id) else { panic!() };
         assert_eq!((chunk.run_id.to_string(), chunk.index), (id.to_owned(), None));
         assert!(RunEvent::try_from(pb::WorkflowEvent::default()).is_err());
