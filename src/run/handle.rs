@@ -7,7 +7,6 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::client::Client;
-use crate::feed::Turns;
 use crate::model::{RunId, RunReport};
 use crate::observe::{DetailsBuilder, LogItems};
 
@@ -40,8 +39,6 @@ pub struct RunHandle<O = serde_json::Value> {
     is_dag: bool,
     /// The workflow's name, without the namespace, if this client started the run.
     workflow: Option<Arc<str>>,
-    /// The turns of the waits for several runs, if it is one of them.
-    turns: Option<Turns>,
     output: PhantomData<fn() -> O>,
 }
 
@@ -63,7 +60,6 @@ impl Client {
             from_attempt: 1,
             is_dag: false,
             workflow: None,
-            turns: None,
             output: PhantomData,
         }
     }
@@ -98,7 +94,6 @@ impl<O> RunHandle<O> {
             from_attempt: 1,
             is_dag: false,
             workflow: Some(workflow),
-            turns: None,
             output: PhantomData,
         }
     }
@@ -117,16 +112,6 @@ impl<O> RunHandle<O> {
     /// The workflow's name, without the namespace, if it is known.
     pub(crate) fn workflow(&self) -> Option<&Arc<str>> {
         self.workflow.as_ref()
-    }
-
-    /// The same run, as one of several that share the turns for their fetches.
-    pub(crate) fn with_turns(mut self, turns: &Turns) -> Self {
-        self.turns = Some(turns.clone());
-        self
-    }
-
-    pub(crate) fn turns(&self) -> Option<&Turns> {
-        self.turns.as_ref()
     }
 
     /// Returns the id. Another process can pass it to [`Client::run_handle`].
@@ -150,7 +135,6 @@ impl<O> RunHandle<O> {
             from_attempt: self.from_attempt,
             is_dag: self.is_dag,
             workflow: self.workflow,
-            turns: self.turns,
             output: PhantomData,
         }
     }
@@ -233,7 +217,6 @@ impl<O> Clone for RunHandle<O> {
             from_attempt: self.from_attempt,
             is_dag: self.is_dag,
             workflow: self.workflow.clone(),
-            turns: self.turns.clone(),
             output: PhantomData,
         }
     }

@@ -43,8 +43,8 @@ impl Client {
     {
         let turns = Turns::new();
         let waits = runs.into_iter().map(|run| {
-            let run = run.borrow().clone().with_turns(&turns);
-            async move { (run.id(), run.result().await) }
+            let (run, turns) = (run.borrow().clone(), turns.clone());
+            async move { (run.id(), run.result_with(Some(&turns)).await) }
         });
         RunResults(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
     }
@@ -68,8 +68,8 @@ impl Client {
     {
         let turns = Turns::new();
         let waits = runs.into_iter().map(|run| {
-            let run = run.borrow().clone().with_turns(&turns);
-            async move { (run.id(), run.outcome().await) }
+            let (run, turns) = (run.borrow().clone(), turns.clone());
+            async move { (run.id(), run.outcome_with(Some(&turns)).await) }
         });
         RunOutcomes(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
     }

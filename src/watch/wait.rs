@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::TryFutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
@@ -39,36 +39,46 @@ impl<O> RunHandle<O> {
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
-    pub async fn outcome(&self) -> Result<Outcome> {
-        runtime::require("a wait", Needs::Timers)?;
-        let (client, mut is_new) = (self.client(), self.started_at().is_some());
-        let mut workflow = self.workflow().cloned();
-        if !is_new {
-            // The run may have ended long ago. Then fetching it is faster than the stream.
-            let details = self.fetch(workflow.clone(), None).await?;
-            workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
-            if let Some(outcome) = self.outcome_of(&details) {
-                return Ok(outcome);
+    pub fn outcome(&self) -> impl Future<Output = Result<Outcome>> {
+        self.outcome_with(None)
+    }
+
+    /// The same for one of several runs that share turns for their fetches.
+    ///
+    /// Not an async function, which would have its arguments twice: there can be a hundred thousand waits.
+    pub(super) fn outcome_with(&self, turns: Option<&Turns>) -> impl Future<Output = Result<Outcome>> {
+        let client = self.client();
+        async move {
+            runtime::require("a wait", Needs::Timers)?;
+            let mut is_new = self.started_at().is_some();
+            let mut workflow = self.workflow().cloned();
+            if !is_new {
+                // The run may have ended long ago. Then fetching it is faster than the stream.
+                let details = self.fetch(workflow.clone(), None, turns).await?;
+                workflow = workflow.or_else(|| details.workflow_name.as_deref().map(Into::into));
+                if let Some(outcome) = self.outcome_of(&details) {
+                    return Ok(outcome);
+                }
             }
-        }
-        let mut unconfirmed = 0;
-        loop {
-            let results = match client.feed().results.wait(self.id(), is_new).await? {
-                Answer::Results(results) => Some(results),
-                Answer::Fetch => None,
-            };
-            let of_run = results.as_deref().filter(|_| self.is_of_any_attempt());
-            if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
-                return Ok(outcome);
+            let mut unconfirmed = 0;
+            loop {
+                let results = match client.feed().results.wait(self.id(), is_new).await? {
+                    Answer::Results(results) => Some(results),
+                    Answer::Fetch => None,
+                };
+                let of_run = results.as_deref().filter(|_| self.is_of_any_attempt());
+                if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
+                    return Ok(outcome);
+                }
+                let details = self.fetch(workflow.clone(), results, turns).await?;
+                if let Some(outcome) = self.outcome_of(&details) {
+                    return Ok(outcome);
+                }
+                // The details do not confirm the end, or it was the end of an earlier attempt: wait for the next one.
+                is_new = false;
+                unconfirmed += 1;
+                sleep(retry_delay(unconfirmed, fastrand::f64())).await;
             }
-            let details = self.fetch(workflow.clone(), results).await?;
-            if let Some(outcome) = self.outcome_of(&details) {
-                return Ok(outcome);
-            }
-            // The details do not confirm the end, or it was the end of an earlier attempt: wait for the next one.
-            is_new = false;
-            unconfirmed += 1;
-            sleep(retry_delay(unconfirmed, fastrand::f64())).await;
         }
     }
 
@@ -79,9 +89,10 @@ impl<O> RunHandle<O> {
         &self,
         workflow: Option<Arc<str>>,
         results: Option<Vec<TaskResult>>,
+        turns: Option<&Turns>,
     ) -> BoxFuture<'_, Result<Arc<RunDetails>>> {
         let (client, is_dag) = (self.client(), self.is_dag());
-        let (started_at, turns) = (self.started_at(), self.turns().cloned());
+        let (started_at, turns) = (self.started_at(), turns.cloned());
         let question = Question { run: self.id(), started_at, workflow, results, turns };
         Box::pin(async move {
             let mut outage = Outage::default();
@@ -114,13 +125,18 @@ impl<O: DeserializeOwned> RunHandle<O> {
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
-    pub async fn result(&self) -> Result<O> {
-        match self.outcome().await? {
+    pub fn result(&self) -> impl Future<Output = Result<O>> {
+        self.result_with(None)
+    }
+
+    /// The same for one of several runs that share turns for their fetches.
+    pub(super) fn result_with(&self, turns: Option<&Turns>) -> impl Future<Output = Result<O>> {
+        self.outcome_with(turns).map(|outcome| match outcome? {
             Outcome::Completed(completed) => {
                 completed.output.parse_as(&"the output").map_err(|error| error.of_run(self.id()))
             }
             other => Err(Error::run_failed(self.id(), self.workflow().map(|name| &**name), other)),
-        }
+        })
     }
 }
 
@@ -194,7 +210,7 @@ impl<O> RunManyBuilder<O> {
         let turns = Turns::new();
         let outcomes = runs
             .into_iter()
-            .map(|run| async { run?.with_turns(&turns).outcome().await.map_err(Error::with_possible_side_effects) });
+            .map(|run| async { run?.outcome_with(Some(&turns)).await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(outcomes).await)
     }
 }
@@ -222,7 +238,7 @@ impl<O: DeserializeOwned> RunManyBuilder<O> {
         let turns = Turns::new();
         let results = runs
             .into_iter()
-            .map(|run| async { run?.with_turns(&turns).result().await.map_err(Error::with_possible_side_effects) });
+            .map(|run| async { run?.result_with(Some(&turns)).await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(results).await)
     }
 }
