@@ -28,11 +28,6 @@ pub(crate) fn condition_problem(text: &str) -> Option<String> {
     expression_problem(text).or_else(|| literal_problem(text, LiteralType::Bool))
 }
 
-/// The value of an expression that is the literal of an integer.
-pub(crate) fn literal_integer(text: &str) -> Option<u64> {
-    parsed(text).ok()??.literal_integer()
-}
-
 /// The problem of an expression that is a literal of another type than the expected one.
 fn literal_problem(text: &str, expected: LiteralType) -> Option<String> {
     let found = parsed(text).ok()??.literal_type()?;
@@ -169,6 +164,5 @@ mod tests {
                 assert_eq!(problem, (!is_fine).then_some(expected));
             }
         }
-        assert_eq!((literal_integer("7"), literal_integer("-7"), literal_integer("input.a")), (Some(7), None, None));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, Shared};
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
 use crate::error::Result;
@@ -21,11 +21,12 @@ pub(super) struct KnownVersion(Arc<Mutex<State>>);
 struct State {
     /// The last version that the engine has reported, and until when it counts.
     known: Option<(String, Instant)>,
-    asking: Option<Asking>,
+    /// Only its callers hold the call, so that it ends with the last of them.
+    asking: Option<WeakShared<Asking>>,
 }
 
-/// The version as the engine reports it. `None` if it cannot report it, which may be an error of a proxy.
-type Asking = Shared<BoxFuture<'static, Result<Option<String>>>>;
+/// The version as the engine reports it, and when. `None` if it cannot report it, which may be an error of a proxy.
+type Asking = BoxFuture<'static, (Result<Option<String>>, Instant)>;
 
 impl KnownVersion {
     /// Returns the known version, or asks. Those who ask at the same time share one call and its failure. After a failure, the last known
@@ -41,24 +42,26 @@ impl KnownVersion {
             {
                 return Ok(Some(version.clone()));
             }
-            state.asking.take_if(|asking| asking.peek().is_some());
-            state.asking.get_or_insert_with(|| ask().boxed().shared()).clone()
+            let asked = state.asking.as_ref().and_then(WeakShared::upgrade).filter(|asking| asking.peek().is_none());
+            asked.unwrap_or_else(|| {
+                let asking: Shared<Asking> = ask().map(|asked| (asked, Instant::now())).boxed().shared();
+                state.asking = asking.downgrade();
+                asking
+            })
         };
-        let asked = asking.await;
+        let (asked, at) = asking.await;
         let mut state = lock(&self.0);
-        let until = Instant::now() + MAX_VERSION_AGE;
-        match asked {
-            Ok(version) => {
-                state.known = version.clone().map(|version| (version, until));
-                Ok(version)
+        let until = at + MAX_VERSION_AGE;
+        match (asked, &mut state.known) {
+            (Ok(Some(version)), known) => {
+                *known = Some((version.clone(), until));
+                Ok(Some(version))
             }
-            Err(error) => match &mut state.known {
-                Some(known) => {
-                    known.1 = until;
-                    Ok(Some(known.0.clone()))
-                }
-                None => Err(error),
-            },
+            (Ok(None) | Err(_), Some(known)) => {
+                known.1 = until;
+                Ok(Some(known.0.clone()))
+            }
+            (unknown, None) => unknown,
         }
     }
 }
@@ -122,10 +125,21 @@ mod tests {
         assert_eq!(engine.ask(&known, Ok(Some("v1"))).await.unwrap().as_deref(), Some("v1"));
         assert_eq!(engine.calls(), 3);
         // An old version counts while there is no other, and each failure is waited for once.
-        advance(MAX_VERSION_AGE).await;
-        for _ in 0..2 {
-            assert_eq!(engine.ask(&known, Err(unavailable())).await.unwrap().as_deref(), Some("v1"));
+        for (calls, response) in [(4, Err(unavailable())), (5, Ok(None))] {
+            advance(MAX_VERSION_AGE).await;
+            for _ in 0..2 {
+                assert_eq!(engine.ask(&known, response.clone()).await.unwrap().as_deref(), Some("v1"));
+            }
+            assert_eq!(engine.calls(), calls);
         }
-        assert_eq!(engine.calls(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_nobody_waits_for_any_more_is_not_joined() {
+        let (engine, known) = (Engine::default(), KnownVersion::default());
+        assert!(engine.ask(&known, Ok(Some("v1"))).now_or_never().is_none());
+        advance(2 * MAX_VERSION_AGE).await;
+        assert_eq!(engine.ask(&known, Ok(Some("v2"))).await.unwrap().as_deref(), Some("v2"));
+        assert_eq!(engine.calls(), 2);
     }
 }

@@ -188,6 +188,8 @@ impl Reader {
                 if run == self.run {
                     if is_completed {
                         self.continuity.run_completed();
+                    } else {
+                        self.continuity.run_failed();
                     }
                     self.lateness.run_ended(is_completed, at);
                     self.more_may_follow(now);

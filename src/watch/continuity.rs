@@ -29,8 +29,9 @@ pub(super) struct Continuity {
     with_children: bool,
     /// The ends of attempts that were announced, and their number in the order of arrival.
     announced: HashMap<(TaskId, Ending), usize>,
-    /// Whether the completion of the run was announced.
+    /// Whether the completion of the run was announced, and how often its failure was.
     has_completed: bool,
+    failures: usize,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
     /// The tasks that have sent chunks in an attempt that has not ended.
@@ -49,8 +50,9 @@ pub(super) struct Continuity {
 struct Loss {
     /// The number of ends that were announced before it.
     announced: usize,
-    /// Whether the completion of the run was announced before it.
+    /// Whether the completion of the run was announced before it, and how many failures that did not follow an announced end of an attempt.
     has_completed: bool,
+    unannounced: usize,
     sending: HashSet<TaskId>,
     /// The tasks of which later chunks have arrived.
     resumed: HashMap<TaskId, Resumed>,
@@ -71,6 +73,7 @@ impl Continuity {
             with_children,
             announced: HashMap::new(),
             has_completed: false,
+            failures: 0,
             recorded: Vec::new(),
             sending: HashSet::new(),
             status: None,
@@ -88,6 +91,7 @@ impl Continuity {
         self.losses.push_back(Loss {
             announced: self.announced.len(),
             has_completed: self.has_completed,
+            unannounced: self.unannounced(),
             sending: self.sending.clone(),
             resumed: HashMap::new(),
         });
@@ -142,6 +146,21 @@ impl Continuity {
         self.has_completed = true;
     }
 
+    /// An event has announced that the run has failed. It follows each announced failure of an attempt. If it does not, it is that of an
+    /// attempt whose end the engine does not announce.
+    pub(super) fn run_failed(&mut self) {
+        self.is_lost = false;
+        self.failures += 1;
+        if self.unannounced() > 0 {
+            self.sending.remove(&self.only_task);
+        }
+    }
+
+    fn unannounced(&self) -> usize {
+        let announced = self.announced.keys().filter(|(task, _)| *task == self.only_task).count();
+        self.failures.saturating_sub(announced)
+    }
+
     /// The history of the run has the end of an attempt, which its worker has reported.
     pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
         self.recorded.extend(at.map(|at| (task, at)));
@@ -168,7 +187,8 @@ impl Continuity {
         };
         let affected = count_by_task(self.recorded.iter().filter(is_affected).map(|(task, _)| *task));
         let before = self.announced.iter().filter(|(_, number)| **number < loss.announced);
-        let announced = count_by_task(before.map(|((task, _), _)| *task));
+        let mut announced = count_by_task(before.map(|((task, _), _)| *task));
+        *announced.entry(self.only_task).or_default() += loss.unannounced;
         let is_resumed = |task: &TaskId| loss.resumed.get(task).is_some_and(|resumed| resumed.is_of_same_attempt);
         !loss.sending.iter().all(is_resumed)
             // The end of a run that was cancelled is not announced as that of an attempt.
@@ -213,10 +233,12 @@ mod tests {
         End(i64),
         /// The run is announced as completed.
         Completion,
+        /// The run is announced as failed.
+        RunFailure,
         Loss,
     }
 
-    use Step::{Chunk, Completion, End, Loss};
+    use Step::{Chunk, Completion, End, Loss, RunFailure};
 
     /// Whether chunks may be missing, if these ends are in the history.
     fn is_uncertain(steps: &[Step], ends: &[i64]) -> bool {
@@ -227,6 +249,7 @@ mod tests {
                 Chunk(place, second) => is_uncertain |= continuity.chunk(task(1), *place, at(*second)),
                 End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
                 Completion => continuity.run_completed(),
+                RunFailure => continuity.run_failed(),
                 Loss => continuity.lost(),
             }
         }
@@ -275,6 +298,16 @@ mod tests {
         assert!(continuity.ended());
     }
 
+    /// The failure was reported together with others, so only that of the run is announced.
+    #[test]
+    fn a_loss_after_the_failure_of_a_run_loses_nothing_of_the_attempt_that_failed() {
+        assert!(!is_uncertain(&[Chunk(NEW, 1), RunFailure, Loss], &[2]));
+        assert!(!is_uncertain(&[RunFailure, Loss], &[2]));
+        assert!(!is_uncertain(&[Chunk(NEW, 1), End(2), RunFailure, Chunk(NEW, 3), RunFailure, Loss], &[2, 4]));
+        assert!(is_uncertain(&[Chunk(NEW, 1), RunFailure, Loss], &[2, 4]), "the retry");
+        assert!(is_uncertain(&[Chunk(NEW, 1), End(2), RunFailure, Loss], &[2, 4]), "the retry");
+    }
+
     #[test]
     fn attempts_that_end_at_the_same_time_are_different_ones() {
         let mut continuity = Continuity::new(run(), false);
@@ -319,6 +352,7 @@ mod tests {
                     Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
                     End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
                     Completion => continuity.run_completed(),
+                    RunFailure => continuity.run_failed(),
                     Loss => continuity.lost(),
                 }
             }

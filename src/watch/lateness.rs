@@ -1,8 +1,10 @@
 //! Whether the events of a run are late: the pure core of the wait for them after the end of the run.
 //!
-//! The history of a run can show its end before the events that announce it, and its chunks, have arrived. The end of an attempt for which
-//! there was no event yet shows that. But the engine announces no end of an attempt whose result was reported together with others, that
-//! is of a batch, or that was taken from its worker too often. It announces the end of all their runs, which is later than they are.
+//! The history of a run can show its end before the events that announce it, and its chunks, have arrived. The end of the last attempt of a
+//! task for which there was no event yet shows that. But the engine announces no end of an attempt whose result was reported together with
+//! others, that is of a batch, that timed out, or that was taken from its worker too often. For these, the announced end of the run counts.
+//! It also follows each announced failure of an attempt, and comes too early for DAG runs. If it is not clear what it announces, the events
+//! are not late: a stream that waits in vain, and then reports that chunks may be missing, would be wrong more often.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::model::{RunId, TaskId};
 
 /// By how much the clock of a worker, which has the times of the history, can be ahead of that of the engine, which has those of events.
-const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(1);
+const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(30);
 
 /// Which attempt of a task has ended, as the engine has announced it: its number, or without one the time of the announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,8 +43,9 @@ pub(super) struct Lateness {
     /// The ends during which the subscription was there.
     expected: Vec<Expected>,
     announced: HashSet<(TaskId, Ending)>,
-    /// Whether the completion of the run was announced, and the time of the last end of it that was.
+    /// Whether the completion of the run was announced, how often another end of it was, and the time of the last one.
     has_completed: bool,
+    failures: usize,
     run_ended_at: Option<DateTime<Utc>>,
     /// Whether the subscription was lost, so that nothing is expected.
     is_lost: bool,
@@ -55,6 +58,7 @@ impl Lateness {
             expected: Vec::new(),
             announced: HashSet::new(),
             has_completed: false,
+            failures: 0,
             run_ended_at: None,
             is_lost: false,
         }
@@ -77,30 +81,40 @@ impl Lateness {
     /// An event has announced the end of the run, which may be too early.
     pub(super) fn run_ended(&mut self, is_completed: bool, at: Option<DateTime<Utc>>) {
         self.has_completed |= is_completed;
+        self.failures += usize::from(!is_completed);
         self.run_ended_at = self.run_ended_at.max(at);
     }
 
-    /// The run has ended. Returns whether the end of an attempt has not been announced, although the subscription was never lost: that event
-    /// and the chunks before it are late.
+    /// The run has ended. Returns whether the end of the last attempt of a task has not been announced, although the subscription was never
+    /// lost: that event and the chunks before it are late.
     pub(super) fn is_behind(&self) -> bool {
-        if self.is_lost {
-            return false;
+        let mut last = HashMap::<_, &Expected>::new();
+        for end in &self.expected {
+            let known = last.entry(end.task).or_insert(end);
+            if known.attempt < end.attempt {
+                *known = end;
+            }
         }
-        let mut missing = HashMap::<_, usize>::new();
-        for end in self.expected.iter().filter(|end| !self.is_covered(end)) {
-            *missing.entry(end.task).or_default() += 1;
-        }
-        // Those without a number are only counted, because their times are those of another clock.
-        let without_number =
-            |task| self.announced.iter().filter(|(of, ending)| *of == task && matches!(ending, Ending::At(_))).count();
-        missing.into_iter().any(|(task, count)| without_number(task) < count)
+        !self.is_lost && last.into_values().any(|end| !self.is_covered(end))
     }
 
-    fn is_covered(&self, end: &Expected) -> bool {
-        self.announced.contains(&(end.task, Ending::Attempt(end.attempt)))
-            // The completion of a single-task run is never announced too early.
-            || self.has_completed && end.task == self.only_task
-            || end.at.zip(self.run_ended_at).is_some_and(|(end, run)| end <= run + MAX_CLOCK_SKEW)
+    fn is_covered(&self, last: &Expected) -> bool {
+        let announced = || self.announced.iter().filter(|(of, _)| *of == last.task).map(|(_, ending)| ending);
+        let is_announced = announced().any(|ending| matches!(ending, Ending::Attempt(attempt) if *attempt >= last.attempt))
+            // Those without a number are only counted, because their times are those of another clock.
+            || announced().filter(|ending| matches!(ending, Ending::At(_))).count() >= self.expected_of(last.task);
+        is_announced
+            || if last.task == self.only_task {
+                // The completion of a single-task run is never announced too early. A failure of the run that does not follow that of
+                // an attempt is that of an attempt that is not announced.
+                self.has_completed || self.failures > announced().count()
+            } else {
+                self.run_ended_at.is_some_and(|run| last.at.is_none_or(|at| at <= run + MAX_CLOCK_SKEW))
+            }
+    }
+
+    fn expected_of(&self, task: TaskId) -> usize {
+        self.expected.iter().filter(|end| end.task == task).count()
     }
 }
 
@@ -169,27 +183,39 @@ mod tests {
         assert!(!lateness.is_behind());
     }
 
+    /// However close to it the next attempt ends, and whatever the clock of the worker shows.
     #[test]
-    fn the_end_of_the_run_is_later_than_all_ends_before_it() {
-        for task in [TASK, 2] {
-            let mut lateness = of_task(task, &[2, 9]);
+    fn the_failure_of_a_run_after_that_of_an_attempt_is_not_the_end() {
+        for second in [0, 2, 3, 900] {
+            let mut lateness = expecting(&[2, second]);
+            lateness.announced(id(TASK), Ending::new(Some(1), at(2)));
             lateness.run_ended(false, at(2));
-            assert!(lateness.is_behind(), "the engine also announces it after each failed attempt");
-            lateness.run_ended(false, at(8));
-            assert!(!lateness.is_behind(), "the clock of the worker is ahead");
+            assert!(lateness.is_behind());
+            lateness.run_ended(false, at(3));
+            assert!(!lateness.is_behind(), "the engine did not announce the end of the attempt");
         }
     }
 
     #[test]
+    fn the_failure_of_a_run_is_that_of_an_attempt_that_is_not_announced() {
+        let mut lateness = expecting(&[900]);
+        lateness.run_ended(false, at(2));
+        assert!(!lateness.is_behind());
+        // A timeout that is followed by a retry is not announced at all.
+        let mut lateness = expecting(&[2, 4]);
+        lateness.run_ended(false, at(4));
+        assert!(!lateness.is_behind());
+    }
+
+    #[test]
     fn the_completion_of_a_dag_run_can_be_too_early() {
-        let mut of_dag = of_task(2, &[9]);
+        let mut of_dag = of_task(2, &[60]);
         of_dag.run_ended(true, at(1));
         assert!(of_dag.is_behind());
-        of_dag.run_ended(true, at(9));
+        of_dag.run_ended(true, at(31));
         of_dag.run_ended(true, at(1));
-        assert!(!of_dag.is_behind());
-        // In a single-task run, only the clock of the worker can be that wrong.
-        let mut of_single = expecting(&[9]);
+        assert!(!of_dag.is_behind(), "the clock of the worker is ahead");
+        let mut of_single = expecting(&[60]);
         of_single.run_ended(true, at(1));
         assert!(!of_single.is_behind());
     }

@@ -254,6 +254,11 @@ impl RunningWorker {
             Ok(Ok(report)) => report,
             // It has panicked, which is logged.
             Ok(Err(error)) => return Err(error),
+            // What it drops at its end can panic, too.
+            Err(error) if error.is_panic() => {
+                let panic = describe("the background task of the worker", error.into_panic());
+                return Err(Error::new(ErrorKind::Closed, panic));
+            }
             // Its runtime was shut down.
             Err(_) => return Err(Error::closed("the worker")),
         };
@@ -371,6 +376,7 @@ impl RunningWorker {
             Ok(Ok(report)) => report,
             // The task is not expected to panic. If it did, the report would be wrong.
             Ok(Err(error)) => std::panic::resume_unwind(Box::new(error.to_string())),
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             // Its runtime was shut down.
             Err(_) => WorkerReport::default(),
         }

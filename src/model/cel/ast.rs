@@ -91,14 +91,6 @@ impl Node {
         }
     }
 
-    /// The value of this expression, if it is the literal of an integer that is not negative.
-    pub(crate) fn literal_integer(&self) -> Option<u64> {
-        match self {
-            Self::Literal(Literal::Int(value)) => Some(*value),
-            _ => None,
-        }
-    }
-
     /// Calls a function for this node and for each node below it.
     pub(crate) fn visit<'a>(&'a self, visitor: &mut impl FnMut(&'a Node)) {
         visitor(self);

@@ -272,7 +272,7 @@ impl<A> Assignments<A> {
 
     pub(super) fn into_report(mut self) -> WorkerReport {
         for key in std::mem::take(&mut self.unknown) {
-            self.add_unfinished(key, false);
+            self.end_unknown(key);
         }
         self.report
     }
@@ -283,16 +283,21 @@ impl<A> Assignments<A> {
         if is_known || self.unknown.contains(&key) {
             return;
         }
-        if self.take_cancellation(key) {
-            self.report.cancelled += 1;
-            return;
-        }
         if self.unknown.len() >= MAX_UNKNOWN
             && let Some(oldest) = self.unknown.pop_front()
         {
-            self.add_unfinished(oldest, false);
+            self.end_unknown(oldest);
         }
         self.unknown.push_back(key);
+    }
+
+    /// Counts an attempt that the worker could not run. Its cancellation was kept until now: the attempt could still have been assigned.
+    fn end_unknown(&mut self, key: Key) {
+        if self.take_cancellation(key) {
+            self.report.cancelled += 1;
+        } else {
+            self.add_unfinished(key, false);
+        }
     }
 
     /// Adds the attempts of a batch. Those that the engine has delivered before are ignored.
@@ -371,9 +376,6 @@ impl<A> Assignments<A> {
         } else if self.remove_waiting(|other| *other == key) {
             self.report.cancelled += 1;
             self.set_ended(key);
-        } else if let Some(at) = self.unknown.iter().position(|other| *other == key) {
-            self.unknown.remove(at);
-            self.report.cancelled += 1;
         } else if self.newest.get(&key.task).is_none_or(|newest| newest.retry_count < key.retry_count) {
             if self.cancelled.len() >= MAX_EARLY_CANCELLATIONS {
                 self.cancelled.pop_front();

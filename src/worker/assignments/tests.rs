@@ -77,9 +77,14 @@ fn an_attempt_that_only_a_message_of_unknown_type_names_is_unfinished() {
     all.step(Event::Cancelled(key(3, 0)));
     assert_eq!((unknown(&mut all, 3), unknown(&mut all, 4)), (Vec::new(), Vec::new()));
     all.step(Event::Cancelled(key(4, 0)));
+    // Nor do two that are cancelled and then assigned start.
+    all.step(Event::Cancelled(key(5, 0)));
+    assert_eq!((unknown(&mut all, 5), unknown(&mut all, 6)), (Vec::new(), Vec::new()));
+    all.step(Event::Cancelled(key(6, 0)));
+    assert_eq!((assigned(&mut all, 5, 0), assigned(&mut all, 6, 0)), (Vec::new(), Vec::new()));
     assert!(all.is_idle(), "a shutdown does not wait for them");
     let report = all.into_report();
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 2 cancelled, 1 unfinished");
+    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 4 cancelled, 1 unfinished");
     assert_eq!(report.unfinished_tasks[0].task_id, key(1, 0).task);
 }
 
