@@ -48,6 +48,8 @@ impl<S: Subscriber> Layer<S> for Events {
 impl Events {
     /// Collects the events of this thread, until the guard is dropped.
     fn collect() -> (Self, DefaultGuard) {
+        // Without a subscriber for all threads, events that other tests emit at the same time can be disabled for this thread, too.
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
         let events = Self::default();
         let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(events.clone()));
         (events, guard)

@@ -108,6 +108,8 @@ async fn apply(bench: &Bench, actions: Vec<Action>, size: usize) {
                 let can_be_replayed = |(_, run): &(RunId, RunSummary)| run.status != RunStatus::Cancelled;
                 let live: Vec<_> = bench.live().await.into_iter().filter(can_be_replayed).map(|(id, _)| id).collect();
                 if let Some(id) = live.get(at % live.len().max(1)) {
+                    // A new end at the very time of the last one would be the same version of the run, which real time rules out.
+                    sleep(Duration::from_secs(1)).await;
                     client.run_handle(*id).replay().send().await.unwrap().run.outcome().await.unwrap();
                     sleep(Duration::from_secs(60)).await;
                 }
