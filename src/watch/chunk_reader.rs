@@ -9,11 +9,12 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
+use super::announced::Ending;
 use super::changes::RunWatch;
 use super::continuity::{Continuity, is_reported};
 use super::family::{Family, Found};
 use super::follower::Watched;
-use super::lateness::{Ending, Lateness};
+use super::lateness::Lateness;
 use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
@@ -105,7 +106,7 @@ impl Reader {
             watch: RunWatch::of(watched),
             reorder,
             continuity: Continuity::new(run, with_children),
-            lateness: Lateness::new(run),
+            lateness: Lateness::default(),
             from_start,
             unended: HashMap::new(),
             is_dag,
@@ -133,7 +134,7 @@ impl Reader {
                 return None;
             }
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
-            let over = ended_at.map(|at| at + if self.lateness.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
+            let over = ended_at.map(|at| at + if self.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -158,7 +159,7 @@ impl Reader {
                     self.reorder.release_due(now, &mut self.ready);
                     if over.is_some_and(|over| over <= now) {
                         self.reorder.release_all(&mut self.ready);
-                        if self.continuity.ended() || self.lateness.is_behind() || self.has_dropped_silently() {
+                        if self.continuity.ended() || self.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }
                         self.has_ended = true;
@@ -177,21 +178,14 @@ impl Reader {
                     self.reorder.attempt_ended(task, at);
                 }
                 if run == self.run {
-                    let ending = Ending::new(attempt, at);
-                    self.continuity.announced(task, ending);
-                    self.lateness.announced(task, ending);
+                    self.continuity.announced(task, Ending::new(attempt, at));
                     self.more_may_follow(now);
                 }
                 return Ok(());
             }
             ChunkEvent::RunEnded { run, is_completed, at } => {
                 if run == self.run {
-                    if is_completed {
-                        self.continuity.run_completed();
-                    } else {
-                        self.continuity.run_failed();
-                    }
-                    self.lateness.run_ended(is_completed, at);
+                    self.continuity.run_ended(is_completed, at);
                     self.more_may_follow(now);
                 }
                 return Ok(());
@@ -220,6 +214,10 @@ impl Reader {
         }
         self.count_dropped();
         Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.lateness.is_behind(self.continuity.announcements())
     }
 
     /// Something about the run has arrived. If the run has ended, its last chunks may follow.

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
-use super::lateness::Ending;
+use super::announced::{Announced, Ending};
 use super::reorder::Place;
 use crate::model::{RunId, RunStatus, TaskId};
 
@@ -23,15 +23,9 @@ const MAX_LOSSES: usize = 1000;
 
 #[derive(Debug)]
 pub(super) struct Continuity {
-    /// The task of a single-task run. Tasks of DAG runs have other ids.
-    only_task: TaskId,
+    announced: Announced,
     /// Whether the chunks of children are read, too. Of their tasks, nothing is kept.
     with_children: bool,
-    /// The ends of attempts that were announced, and their number in the order of arrival.
-    announced: HashMap<(TaskId, Ending), usize>,
-    /// Whether the completion of the run was announced, and how often its failure was.
-    has_completed: bool,
-    failures: usize,
     /// The ends of attempts that the history of the run has.
     recorded: Vec<(TaskId, DateTime<Utc>)>,
     /// The tasks that have sent chunks in an attempt that has not ended.
@@ -69,11 +63,8 @@ struct Resumed {
 impl Continuity {
     pub(super) fn new(run: RunId, with_children: bool) -> Self {
         Self {
-            only_task: run.into(),
+            announced: Announced::new(run),
             with_children,
-            announced: HashMap::new(),
-            has_completed: false,
-            failures: 0,
             recorded: Vec::new(),
             sending: HashSet::new(),
             status: None,
@@ -89,9 +80,9 @@ impl Continuity {
             return;
         }
         self.losses.push_back(Loss {
-            announced: self.announced.len(),
-            has_completed: self.has_completed,
-            unannounced: self.unannounced(),
+            announced: self.announced.count(),
+            has_completed: self.announced.has_completed(),
+            unannounced: self.announced.unannounced_failures(),
             sending: self.sending.clone(),
             resumed: HashMap::new(),
         });
@@ -132,33 +123,21 @@ impl Continuity {
     pub(super) fn announced(&mut self, task: TaskId, ending: Option<Ending>) {
         self.is_lost = false;
         self.sending.remove(&task);
-        if let Some(ending) = ending {
-            let number = self.announced.len();
-            // One that is announced twice counts once.
-            self.announced.entry((task, ending)).or_insert(number);
+        self.announced.attempt_ended(task, ending);
+    }
+
+    /// An event has announced the end of the run. For a DAG run, that may be too early.
+    pub(super) fn run_ended(&mut self, is_completed: bool, at: Option<DateTime<Utc>>) {
+        self.is_lost = false;
+        self.announced.run_ended(is_completed, at);
+        if is_completed || self.announced.unannounced_failures() > 0 {
+            self.sending.remove(&self.announced.only_task());
         }
     }
 
-    /// An event has announced that the run has completed. For a DAG run, that may be too early.
-    pub(super) fn run_completed(&mut self) {
-        self.is_lost = false;
-        self.sending.remove(&self.only_task);
-        self.has_completed = true;
-    }
-
-    /// An event has announced that the run has failed. It follows each announced failure of an attempt. If it does not, it is that of an
-    /// attempt whose end the engine does not announce.
-    pub(super) fn run_failed(&mut self) {
-        self.is_lost = false;
-        self.failures += 1;
-        if self.unannounced() > 0 {
-            self.sending.remove(&self.only_task);
-        }
-    }
-
-    fn unannounced(&self) -> usize {
-        let announced = self.announced.keys().filter(|(task, _)| *task == self.only_task).count();
-        self.failures.saturating_sub(announced)
+    /// What was announced.
+    pub(super) fn announcements(&self) -> &Announced {
+        &self.announced
     }
 
     /// The history of the run has the end of an attempt, which its worker has reported.
@@ -178,17 +157,17 @@ impl Continuity {
 
     /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
     fn may_have_lost(&self, loss: &Loss) -> bool {
+        let only_task = self.announced.only_task();
         let is_affected = |(task, at): &&(TaskId, DateTime<Utc>)| match loss.resumed.get(task) {
-            _ if loss.has_completed && *task == self.only_task => false,
+            _ if loss.has_completed && *task == only_task => false,
             // If chunks of its attempt are missing before it, that is a gap.
             Some(Resumed { sent_at: Some(sent_at), .. }) => at < sent_at,
             Some(Resumed { sent_at: None, .. }) => false,
             None => true,
         };
         let affected = count_by_task(self.recorded.iter().filter(is_affected).map(|(task, _)| *task));
-        let before = self.announced.iter().filter(|(_, number)| **number < loss.announced);
-        let mut announced = count_by_task(before.map(|((task, _), _)| *task));
-        *announced.entry(self.only_task).or_default() += loss.unannounced;
+        let mut announced = count_by_task(self.announced.first(loss.announced));
+        *announced.entry(only_task).or_default() += loss.unannounced;
         let is_resumed = |task: &TaskId| loss.resumed.get(task).is_some_and(|resumed| resumed.is_of_same_attempt);
         !loss.sending.iter().all(is_resumed)
             // The end of a run that was cancelled is not announced as that of an attempt.
@@ -248,8 +227,8 @@ mod tests {
             match step {
                 Chunk(place, second) => is_uncertain |= continuity.chunk(task(1), *place, at(*second)),
                 End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
-                Completion => continuity.run_completed(),
-                RunFailure => continuity.run_failed(),
+                Completion => continuity.run_ended(true, None),
+                RunFailure => continuity.run_ended(false, None),
                 Loss => continuity.lost(),
             }
         }
@@ -292,7 +271,7 @@ mod tests {
         assert!(is_uncertain(&[Chunk(NEW, 1), Loss, Completion, Loss], &[2]));
         // The completion of a DAG run can be announced when it starts.
         let mut continuity = Continuity::new(uuid::Uuid::from_u128(9).into(), false);
-        continuity.run_completed();
+        continuity.run_ended(true, None);
         continuity.lost();
         continuity.recorded(task(1), at(2));
         assert!(continuity.ended());
@@ -351,8 +330,8 @@ mod tests {
                 match step {
                     Chunk(place, second) => assert!(!continuity.chunk(task(1), *place, at(*second))),
                     End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
-                    Completion => continuity.run_completed(),
-                    RunFailure => continuity.run_failed(),
+                    Completion => continuity.run_ended(true, None),
+                    RunFailure => continuity.run_ended(false, None),
                     Loss => continuity.lost(),
                 }
             }

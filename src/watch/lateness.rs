@@ -1,32 +1,19 @@
 //! Whether the events of a run are late: the pure core of the wait for them after the end of the run.
 //!
 //! The history of a run can show its end before the events that announce it, and its chunks, have arrived. The end of the last attempt of a
-//! task for which there was no event yet shows that. But the engine announces no end of an attempt whose result was reported together with
-//! others, that is of a batch, that timed out, or that was taken from its worker too often. For these, the announced end of the run counts.
-//! It also follows each announced failure of an attempt, and comes too early for DAG runs. If it is not clear what it announces, the events
-//! are not late: a stream that waits in vain, and then reports that chunks may be missing, would be wrong more often.
+//! task for which there was no event yet shows that. But not all ends are [announced](super::announced). For the others, the announced end of
+//! the run counts. If it is not clear what it announces, the events are not late: a stream that waits in vain, and then reports that chunks
+//! may be missing, would be wrong more often.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::model::{RunId, TaskId};
+use super::announced::{Announced, Ending};
+use crate::model::TaskId;
 
 /// By how much the clock of a worker, which has the times of the history, can be ahead of that of the engine, which has those of events.
 const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(30);
-
-/// Which attempt of a task has ended, as the engine has announced it: its number, or without one the time of the announcement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Ending {
-    Attempt(u32),
-    At(DateTime<Utc>),
-}
-
-impl Ending {
-    pub(super) fn new(attempt: Option<u32>, at: Option<DateTime<Utc>>) -> Option<Self> {
-        attempt.map(Self::Attempt).or(at.map(Self::At))
-    }
-}
 
 /// The end of an attempt that the history of the run has.
 #[derive(Debug)]
@@ -36,34 +23,15 @@ struct Expected {
     at: Option<DateTime<Utc>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// The task of a single-task run. Tasks of DAG runs have other ids.
-    only_task: TaskId,
     /// The ends during which the subscription was there.
     expected: Vec<Expected>,
-    announced: HashSet<(TaskId, Ending)>,
-    /// Whether the completion of the run was announced, how often another end of it was, and the time of the last one.
-    has_completed: bool,
-    failures: usize,
-    run_ended_at: Option<DateTime<Utc>>,
     /// Whether the subscription was lost, so that nothing is expected.
     is_lost: bool,
 }
 
 impl Lateness {
-    pub(super) fn new(run: RunId) -> Self {
-        Self {
-            only_task: run.into(),
-            expected: Vec::new(),
-            announced: HashSet::new(),
-            has_completed: false,
-            failures: 0,
-            run_ended_at: None,
-            is_lost: false,
-        }
-    }
-
     pub(super) fn lost(&mut self) {
         self.is_lost = true;
     }
@@ -73,21 +41,9 @@ impl Lateness {
         self.expected.push(Expected { task, attempt, at });
     }
 
-    /// An event has announced the end of an attempt.
-    pub(super) fn announced(&mut self, task: TaskId, ending: Option<Ending>) {
-        self.announced.extend(ending.map(|ending| (task, ending)));
-    }
-
-    /// An event has announced the end of the run, which may be too early.
-    pub(super) fn run_ended(&mut self, is_completed: bool, at: Option<DateTime<Utc>>) {
-        self.has_completed |= is_completed;
-        self.failures += usize::from(!is_completed);
-        self.run_ended_at = self.run_ended_at.max(at);
-    }
-
     /// The run has ended. Returns whether the end of the last attempt of a task has not been announced, although the subscription was never
     /// lost: that event and the chunks before it are late.
-    pub(super) fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self, announced: &Announced) -> bool {
         let mut last = HashMap::<_, &Expected>::new();
         for end in &self.expected {
             let known = last.entry(end.task).or_insert(end);
@@ -95,21 +51,19 @@ impl Lateness {
                 *known = end;
             }
         }
-        !self.is_lost && last.into_values().any(|end| !self.is_covered(end))
+        !self.is_lost && last.into_values().any(|end| !self.is_covered(end, announced))
     }
 
-    fn is_covered(&self, last: &Expected) -> bool {
-        let announced = || self.announced.iter().filter(|(of, _)| *of == last.task).map(|(_, ending)| ending);
-        let is_announced = announced().any(|ending| matches!(ending, Ending::Attempt(attempt) if *attempt >= last.attempt))
+    fn is_covered(&self, last: &Expected, announced: &Announced) -> bool {
+        let of_task = || announced.of(last.task);
+        let is_announced = of_task().any(|ending| matches!(ending, Ending::Attempt(attempt) if *attempt >= last.attempt))
             // Those without a number are only counted, because their times are those of another clock.
-            || announced().filter(|ending| matches!(ending, Ending::At(_))).count() >= self.expected_of(last.task);
+            || of_task().filter(|ending| matches!(ending, Ending::At(_))).count() >= self.expected_of(last.task);
         is_announced
-            || if last.task == self.only_task {
-                // The completion of a single-task run is never announced too early. A failure of the run that does not follow that of
-                // an attempt is that of an attempt that is not announced.
-                self.has_completed || self.failures > announced().count()
+            || if last.task == announced.only_task() {
+                announced.has_completed() || announced.unannounced_failures() > 0
             } else {
-                self.run_ended_at.is_some_and(|run| last.at.is_none_or(|at| at <= run + MAX_CLOCK_SKEW))
+                announced.run_ended_at().is_some_and(|run| last.at.is_none_or(|at| at <= run + MAX_CLOCK_SKEW))
             }
     }
 
@@ -132,18 +86,42 @@ mod tests {
         DateTime::from_timestamp(second, 0)
     }
 
+    /// The ends in the history, and what was announced.
+    struct Bench {
+        lateness: Lateness,
+        announced: Announced,
+    }
+
+    impl Bench {
+        fn announced(&mut self, task: TaskId, ending: Option<Ending>) {
+            self.announced.attempt_ended(task, ending);
+        }
+
+        fn run_ended(&mut self, is_completed: bool, at: Option<DateTime<Utc>>) {
+            self.announced.run_ended(is_completed, at);
+        }
+
+        fn lost(&mut self) {
+            self.lateness.lost();
+        }
+
+        fn is_behind(&self) -> bool {
+            self.lateness.is_behind(&self.announced)
+        }
+    }
+
     /// Of the only task of a run, whose attempts end in these seconds.
-    fn expecting(ends: &[i64]) -> Lateness {
+    fn expecting(ends: &[i64]) -> Bench {
         of_task(TASK, ends)
     }
 
     /// Of a task of the run.
-    fn of_task(task: u128, ends: &[i64]) -> Lateness {
-        let mut lateness = Lateness::new(id(TASK));
+    fn of_task(task: u128, ends: &[i64]) -> Bench {
+        let mut lateness = Lateness::default();
         for (attempt, second) in (1..).zip(ends) {
             lateness.expect(id(task), attempt, at(*second));
         }
-        lateness
+        Bench { lateness, announced: Announced::new(id(TASK)) }
     }
 
     #[test]

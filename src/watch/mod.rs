@@ -1,5 +1,6 @@
 //! Following runs: waiting for results, and watching status changes.
 
+mod announced;
 mod changes;
 mod chunk_reader;
 mod chunks;

@@ -144,6 +144,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         &[
             "step",
             "reorder",
+            "announced",
             "lateness",
             "continuity",
             "family",
