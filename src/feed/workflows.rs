@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::runtime;
-use crate::sync::lock;
+use crate::sync::{lock, running};
 use crate::transport::Polling;
 
 /// The number of rows in one request. The server matches substrings of names, so there may be several rows.
@@ -196,8 +196,8 @@ impl WorkflowCache {
         runs: &[RunId],
     ) -> Shared<BoxFuture<'static, Confirmation>> {
         let mut confirming = lock(&self.confirming);
-        if let Some(running) = confirming.get(full).and_then(WeakShared::upgrade).filter(|one| one.peek().is_none()) {
-            return running;
+        if let Some(confirmation) = confirming.get(full).and_then(running) {
+            return confirmation;
         }
         let (cache, name, runs) = (Arc::clone(self), name.to_owned(), first(runs).to_vec());
         let task = self.tasks.spawn(async move { cache.exists(&name, &runs).await });

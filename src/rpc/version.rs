@@ -8,7 +8,7 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::sync::lock;
+use crate::sync::{lock, running};
 
 /// How long a version counts. An engine can be upgraded while a client is connected.
 pub(crate) const MAX_VERSION_AGE: Duration = Duration::from_secs(300);
@@ -42,7 +42,7 @@ impl KnownVersion {
             {
                 return Ok(Some(version.clone()));
             }
-            let asked = state.asking.as_ref().and_then(WeakShared::upgrade).filter(|asking| asking.peek().is_none());
+            let asked = state.asking.as_ref().and_then(running);
             asked.unwrap_or_else(|| {
                 let asking: Shared<Asking> = ask().map(|asked| (asked, Instant::now())).boxed().shared();
                 state.asking = asking.downgrade();

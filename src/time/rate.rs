@@ -37,25 +37,20 @@ impl RateLimit {
 
     /// Waits until some requests may be sent, in the order of the callers.
     pub(crate) async fn pass(&self, requests: u32) {
-        let now = Instant::now();
-        let at = {
-            let mut state = lock(&self.0);
-            let (at, last) = state.next(now, requests);
-            state.last = last;
-            at
-        };
-        if at > now {
-            sleep_until(at).await;
-        }
+        self.pass_if(requests, |_| true).await;
     }
 
     /// Waits until a request may be sent. If that is not before the deadline, returns `false` at once, and leaves the request to others.
     pub(crate) async fn pass_before(&self, deadline: Instant) -> bool {
+        self.pass_if(1, |at| at < deadline).await
+    }
+
+    async fn pass_if(&self, requests: u32, is_soon_enough: impl FnOnce(Instant) -> bool) -> bool {
         let now = Instant::now();
         let at = {
             let mut state = lock(&self.0);
-            let (at, last) = state.next(now, 1);
-            if at >= deadline {
+            let (at, last) = state.next(now, requests);
+            if !is_soon_enough(at) {
                 return false;
             }
             state.last = last;
