@@ -122,11 +122,8 @@ pub(super) async fn commit(
     begin(archive, source, now).await?;
     let mut partitions = partitions(rows);
     let mut files = write(archive, &partitions).await?;
-    loop {
+    while !files.is_empty() {
         let state = archive.log().state().await?;
-        if files.is_empty() {
-            return Ok(Written::default());
-        }
         let first = files.iter().map(|file| file.min_created_at).min().unwrap_or_default();
         let overlaps = |file: &&File| files.iter().any(|own| own.overlaps(file));
         let others: Vec<File> = state.files_since(checked).filter(overlaps).cloned().collect();
@@ -148,6 +145,7 @@ pub(super) async fn commit(
             return Ok(Written::of(&files));
         }
     }
+    Ok(Written::default())
 }
 
 /// Writes the first commit of a new archive, which is empty. It precedes the first file, so files without a commit are always those of an
