@@ -81,8 +81,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parent_that_takes_the_last_slot_is_logged_once() {
-    let collected = Collected::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let (collected, _guard) = Collected::start();
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let child: Task<(), ()> = Task::new("child", async |(): (), _: Context| Ok(()));
@@ -173,8 +172,7 @@ async fn o1_calls_and_openings_of_streams_have_spans() {
 
 #[tokio::test(start_paused = true)]
 async fn failed_heartbeats_do_not_fill_the_log() {
-    let collected = Collected::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let (collected, _guard) = Collected::start();
     let engine = Engine::start().await.unwrap();
     let worker = start(&engine.client(), &flaky()).await;
     engine.faults().inject_always("Heartbeat", Fault::RejectGrpc(14)).unwrap();
@@ -195,8 +193,7 @@ async fn failed_heartbeats_do_not_fill_the_log() {
 
 #[tokio::test(start_paused = true)]
 async fn more_units_than_a_static_rate_limit_has_are_logged() {
-    let collected = Collected::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let (collected, _guard) = Collected::start();
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     hatchet.rate_limit("api", 2, RateLimitWindow::Minute).send().await.unwrap();
@@ -214,8 +211,7 @@ async fn more_units_than_a_static_rate_limit_has_are_logged() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_with_many_running_tasks_does_not_fill_the_log() {
     for code in [14, 13] {
-        let collected = Collected::default();
-        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+        let (collected, _guard) = Collected::start();
         let engine = Engine::start().await.unwrap();
         let hatchet = engine.client();
         let work: Task<(), ()> = Task::new("work", async |(): (), _: Context| {
@@ -253,8 +249,7 @@ async fn an_outage_with_many_running_tasks_does_not_fill_the_log() {
 /// The first loss is a debug message, the next three are warnings, further ones are debug messages, and the recovery is logged once.
 #[tokio::test(start_paused = true)]
 async fn lost_streams_do_not_fill_the_log() {
-    let collected = Collected::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let (collected, _guard) = Collected::start();
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let slow: Task<(), u32> = Task::new("slow", async |(): (), context: Context| {
@@ -293,8 +288,7 @@ async fn lost_streams_do_not_fill_the_log() {
 /// The stream of events is rejected for good, and tried again every 30 seconds. Meanwhile, the runs are listed.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_rejected_for_good_does_not_fill_the_log() {
-    let collected = Collected::default();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+    let (collected, _guard) = Collected::start();
     let engine = Engine::start().await.unwrap();
     let worker = start(&engine.client(), &flaky()).await;
     engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RejectGrpc(12)).unwrap();

@@ -386,14 +386,18 @@ fn check_all_chunks(setup: &Setup, texts: &[String], count: usize) {
     assert_eq!(chunks, (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
-async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setup) {
-    let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
-        // The first chunk is sent at once, and the run ends at once after the last one.
+/// A task that sends the first chunk at once, and ends at once after the last one.
+fn chat(setup: &Setup) -> Task<Number, i64> {
+    Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
         for number in 0..n {
             context.put(format!("{number}")).await?;
         }
         Ok(n)
-    });
+    })
+}
+
+async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setup) {
+    let chat = chat(&setup);
     let worker = setup.worker(&chat).await;
     check_all_chunks(&setup, &texts(setup.hatchet.run(&chat, &Number { n: 50 }).chunks()).await, 50);
     let (mut watch, mut states) = (setup.hatchet.run(&chat, &ONE).watch(), Vec::new());
@@ -405,12 +409,7 @@ async fn b2_watches_and_chunks_of_a_run_that_they_start_are_complete(setup: Setu
 }
 
 async fn b2_all_chunks_and_all_changes_of_a_run_can_be_read(setup: Setup) {
-    let chat = Task::new(setup.name("chat"), async |Number { n }: Number, context: Context| {
-        for number in 0..n {
-            context.put(format!("{number}")).await?;
-        }
-        Ok(n)
-    });
+    let chat = chat(&setup);
     let worker = setup.worker(&chat).await;
     let mut chunks = setup.hatchet.run(&chat, &Number { n: 50 }).chunks();
     assert_eq!(chunks.run_id(), None);

@@ -10,9 +10,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
+use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
 /// The spans and events of the crate, one text for each, and what a test adds.
@@ -20,6 +21,13 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) struct Collected(Arc<Mutex<Vec<String>>>);
 
 impl Collected {
+    /// Collects the spans and events of this thread, until the guard is dropped.
+    pub(crate) fn start() -> (Self, DefaultGuard) {
+        let collected = Self::default();
+        let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(collected.clone()));
+        (collected, guard)
+    }
+
     pub(crate) fn add(&self, text: String) {
         self.0.lock().unwrap().push(text);
     }
