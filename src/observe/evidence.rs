@@ -50,3 +50,41 @@ impl Evidence {
         self.rest.iter().filter_map(|run| run.workflow_config.as_ref()).flat_map(|config| &config.tasks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixtures::{evidence, run};
+    use super::*;
+
+    #[test]
+    fn each_api_view_shows_whether_a_run_has_a_single_task() {
+        assert_eq!(Evidence::default().is_single_task(run()), None);
+        let events = evidence("", "", &[("STARTED", "")], &[]);
+        let stream = evidence("", "", &[], &[Ok("{}")]);
+        for evidence in [events, stream, evidence("RUNNING", "", &[], &[]), evidence("", "RUNNING", &[], &[])] {
+            assert_eq!(evidence.is_single_task(run()), Some(true), "{evidence:?}");
+            // The task of another run has another id.
+            let is_other = evidence.events.is_empty();
+            let other = uuid::Uuid::from_u128(7).into();
+            assert_eq!(evidence.is_single_task(other), Some(!is_other), "{evidence:?}");
+        }
+    }
+
+    #[test]
+    fn a_known_name_of_the_workflow_is_kept() {
+        let mut evidence = evidence("", "RUNNING", &[], &[]);
+        let config = json!({"Name": "prod_mail", "Tasks": []});
+        evidence.rest.as_mut().unwrap().workflow_config = serde_json::from_value(config).unwrap();
+        let unprefixed = |name: &str| name.trim_start_matches("prod_").to_owned();
+        evidence.set_workflow(unprefixed);
+        assert_eq!(evidence.workflow.as_deref(), Some("work"));
+        evidence.workflow = None;
+        evidence.set_workflow(unprefixed);
+        assert_eq!(evidence.workflow.as_deref(), Some("mail"));
+        (evidence.workflow, evidence.rest) = (None, None);
+        evidence.set_workflow(unprefixed);
+        assert_eq!(evidence.workflow, None);
+    }
+}

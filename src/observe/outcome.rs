@@ -142,3 +142,102 @@ fn error_text(task: &TaskView<'_>) -> Option<String> {
     let by_rest = || task.rest?.error_message.as_ref().filter(present).cloned();
     streamed.or_else(by_grpc).or_else(by_rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::evidence::Evidence;
+    use super::super::fixtures::{evidence, run};
+    use super::*;
+    use crate::model::TaskId;
+
+    fn text(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Completed(end) => end.output.as_str().to_owned(),
+            Outcome::Failed(end) => format!("{:?} failed: {:?}", end.task_name, end.message),
+            Outcome::TimedOut(end) => format!("{:?} {:?}", end.kind, end.message),
+            Outcome::Cancelled(end) => format!("cancelled: {:?}", end.message),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn ended(evidence: &Evidence, status: &RunStatus) -> String {
+        text(&outcome(&RunView::new(run(), evidence), status))
+    }
+
+    #[test]
+    fn an_output_is_the_one_that_was_sent_if_an_api_view_has_it() {
+        let mut evidence = evidence("COMPLETED", "COMPLETED", &[("FINISHED", "")], &[Ok("1")]);
+        evidence.grpc.as_mut().unwrap().tasks.get_mut("work").unwrap().output = Some(Payload::output("2"));
+        assert_eq!(ended(&evidence, &RunStatus::Completed), "1");
+        evidence.results = None;
+        assert_eq!(ended(&evidence, &RunStatus::Completed), "2");
+        evidence.grpc = None;
+        assert_eq!(ended(&evidence, &RunStatus::Completed), "{}", "REST has only objects");
+    }
+
+    #[test]
+    fn a_task_whose_workflow_has_another_name_is_a_field_of_the_output() {
+        let mut evidence = evidence("", "COMPLETED", &[("FINISHED", "")], &[Ok(r#""done""#)]);
+        evidence.workflow = Some("mail".into());
+        assert_eq!(ended(&evidence, &RunStatus::Completed), r#"{"work":"done"}"#);
+    }
+
+    #[test]
+    fn a_task_without_an_output_is_null_among_several() {
+        let (given, none) = (Payload::output("[1]"), Payload::output(""));
+        assert_eq!(object(&[(r#"a"b"#, &given), ("c", &none)]).as_str(), r#"{"a\"b":[1],"c":null}"#);
+    }
+
+    #[test]
+    fn events_distinguish_a_timeout_and_a_cancellation_from_a_failure() {
+        for (events, expected) in [
+            (&[("FAILED", "no")][..], r#"Some("work") failed: Some("no")"#),
+            (&[("TIMED_OUT", "late")], r#"Execution Some("late")"#),
+            (&[("SCHEDULING_TIMED_OUT", "")], "Schedule None"),
+            (&[("CANCELLED", "stop"), ("SCHEDULING_TIMED_OUT", "")], r#"cancelled: Some("stop")"#),
+        ] {
+            assert_eq!(ended(&evidence("", "FAILED", events, &[]), &RunStatus::Failed), expected, "{events:?}");
+        }
+        let only_streamed = evidence("", "", &[], &[Err("no")]);
+        assert_eq!(ended(&only_streamed, &RunStatus::Failed), r#"Some("work") failed: Some("no")"#);
+    }
+
+    /// A run of the tasks `first` and `second`, with their statuses in REST and the events at which they ended.
+    fn of_two(ends: [(&str, &str, &str); 2]) -> Evidence {
+        let mut evidence = evidence("", "FAILED", &[], &[]);
+        let rest = evidence.rest.as_mut().unwrap();
+        let id = |number: usize| TaskId::from(uuid::Uuid::from_u128(number as u128 + 1));
+        let named = ["first", "second"].into_iter().zip(ends).enumerate();
+        let tasks = named.map(|(at, (name, (status, event, ended_at)))| {
+            let shape = json!({"taskExternalId": id(at), "taskName": name});
+            let task = json!({"taskExternalId": id(at), "status": status});
+            let event = json!({
+                "taskId": id(at), "eventType": event, "timestamp": ended_at, "retryCount": 0, "message": "", "errorMessage": name,
+            });
+            (shape, task, event)
+        });
+        let (mut shapes, mut rows, mut events) = (Vec::new(), Vec::new(), Vec::new());
+        for (shape, task, event) in tasks {
+            shapes.push(shape);
+            rows.push(task);
+            events.push(event);
+        }
+        rest.shape = serde_json::from_value(shapes.into()).unwrap();
+        rest.tasks = serde_json::from_value(rows.into()).unwrap();
+        rest.task_events = serde_json::from_value(events.into()).unwrap();
+        evidence
+    }
+
+    #[test]
+    fn a_run_failed_because_of_the_task_that_failed_first() {
+        let (earlier, later) = ("2026-11-23T14:00:01Z", "2026-11-23T14:00:02Z");
+        let both = of_two([("FAILED", "FAILED", later), ("FAILED", "FAILED", earlier)]);
+        assert_eq!(ended(&both, &RunStatus::Failed), r#"Some("second") failed: Some("second")"#);
+        let one = of_two([("CANCELLED", "CANCELLED", earlier), ("FAILED", "FAILED", later)]);
+        assert_eq!(ended(&one, &RunStatus::Failed), r#"Some("second") failed: Some("second")"#);
+        let none = of_two([("COMPLETED", "FINISHED", earlier), ("CANCELLED", "CANCELLED", later)]);
+        assert_eq!(ended(&none, &RunStatus::Failed), r#"cancelled: Some("second")"#);
+    }
+}
