@@ -21,7 +21,7 @@ use super::{Method, Streams, Unary};
 use crate::error::{ErrorKind, Result};
 use crate::model::{LabelValue, RunId, TaskId, WorkerId, parse_id};
 use crate::time::{format_duration, from_proto, to_proto};
-use crate::transport::{Call, Caller, Messages};
+use crate::transport::{Call, Caller, Messages, Sent};
 
 /// The deadline of a heartbeat. It is short, because the next one is due soon.
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(2);
@@ -145,7 +145,7 @@ impl Dispatcher {
 
     /// Opens the stream of a worker's assignments.
     pub(crate) async fn listen(&self, worker: WorkerId) -> Result<Messages<Action>> {
-        self.streams.open(&LISTEN, WorkerListenRequest { worker_id: worker.into() }).await
+        self.streams.open(&LISTEN, WorkerListenRequest { worker_id: worker.into() }, Sent::default()).await
     }
 
     /// Opens the stream of the results of runs. Their ids are sent as `runs` yields them.
@@ -158,18 +158,18 @@ impl Dispatcher {
     }
 
     /// Subscribes to the events of all runs with a tag.
-    pub(crate) async fn tagged_events(&self, (key, value): (String, String)) -> Result<Messages<RunEvent>> {
+    pub(crate) async fn tagged_events(&self, (key, value): (String, String), sent: Sent) -> Result<Messages<RunEvent>> {
         let request = SubscribeToWorkflowEventsRequest {
             workflow_run_id: None,
             additional_meta_key: Some(key),
             additional_meta_value: Some(value),
         };
-        self.streams.open(&RUN_EVENTS, request).await
+        self.streams.open(&RUN_EVENTS, request, sent).await
     }
 
     /// Subscribes to the events of one run.
-    pub(crate) async fn run_events(&self, run: RunId) -> Result<Messages<RunEvent>> {
+    pub(crate) async fn run_events(&self, run: RunId, sent: Sent) -> Result<Messages<RunEvent>> {
         let request = SubscribeToWorkflowEventsRequest { workflow_run_id: Some(run.into()), ..Default::default() };
-        self.streams.open(&RUN_EVENTS, request).await
+        self.streams.open(&RUN_EVENTS, request, sent).await
     }
 }

@@ -37,12 +37,13 @@ impl Streams {
         &self,
         method: &'static Method<Q, A>,
         request: Q,
+        sent: Sent,
     ) -> Result<Messages<T>>
     where
         A: Message + Default + TryInto<T, Error: Display> + 'static,
     {
         let frame = method.encode(self.limits, &request)?.bytes;
-        let response = self.wire.clone().send(method.path(), frame, self.limits.gzip, Sent::default());
+        let response = self.wire.clone().send(method.path(), frame, self.limits.gzip, sent);
         self.opened(method, response).await
     }
 

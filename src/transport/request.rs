@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
+use futures_util::task::AtomicWaker;
 use http::header::{CONTENT_TYPE, TE};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, Version};
@@ -30,20 +31,45 @@ const GZIP_OR_NONE: HeaderValue = HeaderValue::from_static("gzip,identity");
 
 /// Whether a request was sent. It is set when the first byte of the body is read, which happens only on an established connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sent(Arc<AtomicBool>);
+pub(crate) struct Sent(Arc<SentState>);
+
+#[derive(Debug, Default)]
+struct SentState {
+    is_sent: AtomicBool,
+    waker: AtomicWaker,
+}
 
 impl Sent {
     /// For requests that do not set it: they may have been sent.
     pub(crate) fn unknown() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
+        let sent = Self::default();
+        sent.set();
+        sent
     }
 
     pub(super) fn set(&self) {
-        self.0.store(true, Relaxed);
+        self.0.is_sent.store(true, Relaxed);
+        self.0.waker.wake();
     }
 
     pub(super) fn get(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.is_sent.load(Relaxed)
+    }
+
+    /// Calls a function once when the request has been sent, while the call is being polled.
+    pub(crate) async fn notify<T>(self, call: impl Future<Output = T>, sent: impl FnOnce()) -> T {
+        let (mut call, mut sent) = (pin!(call), Some(sent));
+        poll_fn(|cx| {
+            self.0.waker.register(cx.waker());
+            let polled = call.as_mut().poll(cx);
+            if self.get()
+                && let Some(sent) = sent.take()
+            {
+                sent();
+            }
+            polled
+        })
+        .await
     }
 }
 

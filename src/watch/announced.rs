@@ -22,12 +22,21 @@ impl Ending {
     }
 }
 
+/// The announced ends of the attempts of a task.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TaskEnds {
+    pub(super) last_attempt: Option<u32>,
+    pub(super) without_number: usize,
+    count: usize,
+}
+
 #[derive(Debug)]
 pub(super) struct Announced {
     /// The task of a single-task run. Tasks of DAG runs have other ids.
     only_task: TaskId,
     /// The ends of attempts, and their number in the order of arrival.
     attempts: HashMap<(TaskId, Ending), usize>,
+    by_task: HashMap<TaskId, TaskEnds>,
     has_completed: bool,
     /// How often another end of the run than its completion was announced.
     failures: usize,
@@ -36,14 +45,28 @@ pub(super) struct Announced {
 
 impl Announced {
     pub(super) fn new(run: RunId) -> Self {
-        Self { only_task: run.into(), attempts: HashMap::new(), has_completed: false, failures: 0, run_ended_at: None }
+        Self {
+            only_task: run.into(),
+            attempts: HashMap::new(),
+            by_task: HashMap::new(),
+            has_completed: false,
+            failures: 0,
+            run_ended_at: None,
+        }
     }
 
     /// The end of an attempt. One that is announced twice counts once.
     pub(super) fn attempt_ended(&mut self, task: TaskId, ending: Option<Ending>) {
-        if let Some(ending) = ending {
-            let number = self.attempts.len();
-            self.attempts.entry((task, ending)).or_insert(number);
+        let Some(ending) = ending else { return };
+        let number = self.attempts.len();
+        if *self.attempts.entry((task, ending)).or_insert(number) < number {
+            return;
+        }
+        let ends = self.by_task.entry(task).or_default();
+        ends.count += 1;
+        match ending {
+            Ending::Attempt(attempt) => ends.last_attempt = ends.last_attempt.max(Some(attempt)),
+            Ending::At(_) => ends.without_number += 1,
         }
     }
 
@@ -79,13 +102,13 @@ impl Announced {
     }
 
     /// The announced ends of the attempts of a task.
-    pub(super) fn of(&self, task: TaskId) -> impl Iterator<Item = &Ending> {
-        self.attempts.keys().filter(move |(of, _)| *of == task).map(|(_, ending)| ending)
+    pub(super) fn of(&self, task: TaskId) -> TaskEnds {
+        self.by_task.get(&task).copied().unwrap_or_default()
     }
 
     /// The number of failures of a single-task run that do not follow the announced end of an attempt. They are those of attempts whose ends
     /// the engine does not announce.
     pub(super) fn unannounced_failures(&self) -> usize {
-        self.failures.saturating_sub(self.of(self.only_task).count())
+        self.failures.saturating_sub(self.of(self.only_task).count)
     }
 }

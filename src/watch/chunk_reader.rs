@@ -5,16 +5,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::announced::Ending;
 use super::changes::RunWatch;
-use super::continuity::{Continuity, is_reported};
+use super::continuity::{Continuity, SETTLED_AFTER, is_reported};
 use super::family::{Family, Found};
 use super::follower::Watched;
-use super::lateness::Lateness;
+use super::lateness::{Lateness, MAX_CLOCK_SKEW};
 use super::lookup::{Lookup, lookup};
 use super::reorder::Reorder;
 use crate::client::Client;
@@ -30,7 +31,9 @@ use crate::time::at;
 /// before the last chunks.
 const AFTER_END: Duration = Duration::from_secs(1);
 /// The same if an end has not been announced yet: all events are late.
-const AFTER_END_IF_BEHIND: Duration = Duration::from_secs(10);
+const AFTER_END_IF_BEHIND: Duration = SETTLED_AFTER;
+/// What arrives later than this after the end is waited for only if it was sent before the end.
+const LONG_AFTER_END: Duration = Duration::from_secs(30);
 
 /// What the reader of chunks shares with its stream.
 #[derive(Debug, Default)]
@@ -45,6 +48,14 @@ pub(super) struct Shared {
     pub(super) run: Mutex<Option<RunHandle>>,
     /// The last status of the run.
     pub(super) status: Mutex<Option<RunStatus>>,
+}
+
+/// What is known of a stream when it begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    /// Whether the subscription was there before the run.
+    pub(super) from_start: bool,
+    pub(super) with_children: bool,
 }
 
 pub(super) struct Reader {
@@ -74,6 +85,9 @@ pub(super) struct Reader {
     lost_by_family: u64,
     /// When the last chunk of the run, or the last announcement of an end, arrived after its end, or the run ended.
     ended_at: Option<Instant>,
+    /// When the run ended, by the clock of the client and in the history of the run.
+    first_ended_at: Option<Instant>,
+    finished_at: Option<DateTime<Utc>>,
     /// The runs that were being looked up at the end. Their chunks may be from before it.
     unknown_at_end: HashSet<RunId>,
     has_ended: bool,
@@ -89,12 +103,11 @@ struct Unended {
 }
 
 impl Reader {
-    /// `from_start`: the subscription was there before the run.
-    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, from_start: bool, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(chunks: ChunkSubscription, watched: Watched, options: Options, shared: Arc<Shared>) -> Self {
+        let Options { from_start, with_children } = options;
         let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
-        let with_children = shared.with_children.load(Relaxed);
         let mut reorder = Reorder::default();
         for position in lock(&shared.resumed).drain(..) {
             reorder.resume(position);
@@ -119,6 +132,8 @@ impl Reader {
             reported: 0,
             lost_by_family: 0,
             ended_at: None,
+            first_ended_at: None,
+            finished_at: None,
             unknown_at_end: HashSet::new(),
             has_ended: false,
         }
@@ -126,6 +141,8 @@ impl Reader {
 
     pub(super) async fn next(&mut self) -> Option<Result<ChunkItem>> {
         loop {
+            // Chunks can always be waiting, so this is not left to the timer.
+            self.reorder.release_due(Instant::now(), &mut self.ready);
             if let Some(item) = self.ready.pop_front() {
                 self.in_gaps += missing(&item);
                 return Some(Ok(item));
@@ -138,26 +155,26 @@ impl Reader {
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
-                event = self.chunks.next() => if let Err(error) = self.take(event) {
-                    return Some(Err(error));
-                },
+                // Before the chunks, which can always be waiting.
                 Some(found) = self.lookups.next() => match found {
                     (run, Ok(Some(parent))) => self.on_parent(run, parent),
                     (run, Ok(None)) => self.on_unknown(run),
                     (run, Err(error)) => self.on_failed_lookup(run, &error),
+                },
+                event = self.chunks.next() => if let Err(error) = self.take(event) {
+                    return Some(Err(error));
                 },
                 change = self.watch.next(), if self.ended_at.is_none() => match change {
                     Some(Ok(change)) => self.on_change(&change),
                     Some(Err(error)) => return Some(Err(error)),
                     None => {
                         self.ended_at = Some(Instant::now());
+                        self.first_ended_at = self.ended_at;
                         self.unknown_at_end = self.family.as_ref().map(Family::unknown).unwrap_or_default();
                     }
                 },
                 () = at(due) => {
-                    let now = Instant::now();
-                    self.reorder.release_due(now, &mut self.ready);
-                    if over.is_some_and(|over| over <= now) {
+                    if over.is_some_and(|over| over <= Instant::now()) {
                         self.reorder.release_all(&mut self.ready);
                         if self.continuity.ended() || self.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
@@ -175,18 +192,18 @@ impl Reader {
             ChunkEvent::Chunk(chunk) => chunk,
             ChunkEvent::AttemptEnded { run, task, attempt, at } => {
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
-                    self.reorder.attempt_ended(task, at);
+                    self.reorder.attempt_ended(task, attempt, at);
                 }
                 if run == self.run {
                     self.continuity.announced(task, Ending::new(attempt, at));
-                    self.more_may_follow(now);
+                    self.more_may_follow(now, at);
                 }
                 return Ok(());
             }
             ChunkEvent::RunEnded { run, is_completed, at } => {
                 if run == self.run {
                     self.continuity.run_ended(is_completed, at);
-                    self.more_may_follow(now);
+                    self.more_may_follow(now, at);
                 }
                 return Ok(());
             }
@@ -197,7 +214,7 @@ impl Reader {
             ChunkEvent::Failed(error) => return Err(error),
         };
         if chunk.run_id == self.run {
-            self.more_may_follow(now);
+            self.more_may_follow(now, chunk.sent_at);
         }
         let chunk = match &mut self.family {
             None => Some(chunk),
@@ -220,13 +237,18 @@ impl Reader {
         self.lateness.is_behind(self.continuity.announcements())
     }
 
-    /// Something about the run has arrived. If the run has ended, its last chunks may follow.
-    fn more_may_follow(&mut self, now: Instant) {
-        self.ended_at = self.ended_at.map(|_| now);
+    /// Something about the run has arrived. If the run has ended, its last chunks may follow. A task that was cancelled can go on sending
+    /// chunks: they do not keep the stream from ending.
+    fn more_may_follow(&mut self, now: Instant, sent_at: Option<DateTime<Utc>>) {
+        let Some(ended) = self.first_ended_at else { return };
+        let is_from_before = || sent_at.zip(self.finished_at).is_some_and(|(sent, end)| sent <= end + MAX_CLOCK_SKEW);
+        if now < ended + LONG_AFTER_END || is_from_before() {
+            self.ended_at = Some(now);
+        }
     }
 
     fn lost(&mut self) {
-        self.continuity.lost();
+        self.continuity.lost(Instant::now());
         self.lateness.lost();
     }
 
@@ -297,6 +319,7 @@ impl Reader {
         let (task, state, at) = match change {
             Change::Run(change) => {
                 *lock(&self.shared.status) = Some(change.state.status.clone());
+                self.finished_at = change.changed_at.filter(|_| change.state.status.is_final());
                 self.continuity.run_is(&change.state.status);
                 if self.is_dag {
                     return;
@@ -318,8 +341,8 @@ impl Reader {
             if matches!(change, Change::Task(_)) && state.status == RunStatus::Completed && !has_run {
                 return;
             }
-            self.reorder.attempt_ended(task, at);
-            self.continuity.recorded(task, at);
+            self.reorder.attempt_ended(task, Some(state.attempt), at);
+            self.continuity.recorded(task, at, now);
             if self.from_start || known.is_some_and(|known| now >= known.since + AFTER_END) {
                 self.lateness.expect(task, state.attempt, at);
             }

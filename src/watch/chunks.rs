@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 
-use chrono::{DateTime, Utc};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
-use super::chunk_reader::{Reader, Shared};
+use super::chunk_group::membership;
+use super::chunk_reader::{Options, Reader, Shared};
 use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::error::{Error, Result};
-use crate::feed::{CLIENT_KEY, ChunkSubscription, FAMILY_PREFIX, Membership, Tag};
-use crate::model::{ChunkItem, RunDetails, RunId, RunStatus};
-use crate::observe::RunFetch;
+use crate::feed::ChunkSubscription;
+use crate::model::{ChunkItem, RunId, RunStatus};
 use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
 use crate::sync::lock;
@@ -60,7 +59,8 @@ impl<O> RunHandle<O> {
             let (membership, created_at) = membership(&watched, with_children).await?;
             let of = (!with_children).then_some(watched.run);
             let chunks = membership.chunks(of);
-            Ok(Opened { chunks, watched: Watched { created_at, ..watched }, started: None, from_start: false })
+            let watched = Watched { created_at, ..watched };
+            Ok(Opened { chunks, watched, started: None, from_start: false })
         });
         *lock(&chunks.shared.run) = Some(self.clone().typed());
         chunks
@@ -107,12 +107,11 @@ impl<O: 'static> RunBuilder<O> {
                 return Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true });
             }
             let starting = feed.events.join(feed.tag()).starting();
-            let is_subscribed = starting.membership().subscribed().await?;
+            if !starting.membership().subscribed().await? {
+                starting.interrupt();
+            }
             let run = run.start(None).await?;
             let chunks = starting.started(run.id());
-            if !is_subscribed {
-                chunks.interrupt();
-            }
             Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true })
         })
     }
@@ -126,38 +125,6 @@ struct Opened {
     started: Option<RunHandle>,
     /// Whether the subscription was there before the run.
     from_start: bool,
-}
-
-/// Joins the group of a tag that the run has, or that of the run. Also returns when the run was created, if it was fetched.
-async fn membership(watched: &Watched, with_children: bool) -> Result<(Membership, Option<DateTime<Utc>>)> {
-    let client = &watched.client;
-    if watched.started_at.is_some() && !with_children {
-        return Ok((client.feed().events.join(client.feed().tag()), None));
-    }
-    let details = RunFetch::new(watched.run).fetch(client).await?;
-    let membership = match tag(&details, with_children) {
-        Some(tag) => client.feed().events.join(&tag),
-        None if with_children => {
-            let run = details.id;
-            let problem = format!("expected a run with a tag, which its children have too, got run {run} without one");
-            return Err(Error::invalid("run", problem));
-        }
-        None => client.feed().events.join_run(watched.run),
-    };
-    Ok((membership, details.created_at))
-}
-
-/// The tag that fits best: that of the client, which its children have only if this client starts them, or one that they inherit.
-fn tag(details: &RunDetails, with_children: bool) -> Option<Tag> {
-    let of_client = details.engine_metadata.iter().filter(|(key, _)| *key == CLIENT_KEY);
-    let of_family = details.engine_metadata.iter().filter(|(key, _)| key.starts_with(FAMILY_PREFIX));
-    let of_user = details.metadata.iter();
-    let tag = |(key, value): (&String, &serde_json::Value)| Some((key.clone(), value.as_str()?.to_owned()));
-    if with_children {
-        of_family.chain(of_user).chain(of_client).find_map(tag)
-    } else {
-        of_client.chain(of_user).find_map(tag)
-    }
 }
 
 /// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended. `O` is the type of the
@@ -197,11 +164,14 @@ impl<O> RunChunks<O> {
         let of_reader = Arc::clone(&shared);
         let start = async move {
             runtime::require("a stream of chunks", Needs::Timers)?;
-            let opened = open(of_reader.with_children.load(Relaxed)).await?;
-            if opened.started.is_some() {
-                *lock(&of_reader.run) = opened.started;
+            let with_children = of_reader.with_children.load(Relaxed);
+            let opened = open(with_children).await?;
+            if let Some(started) = &opened.started {
+                *lock(&of_reader.run) = Some(started.clone());
             }
-            Ok((Reader::new(opened.chunks, opened.watched, opened.from_start, of_reader), false))
+            let Opened { chunks, watched, from_start, .. } = opened;
+            let options = Options { from_start, with_children };
+            Ok((Reader::new(chunks, watched, options, of_reader), false))
         };
         let items = BoxStream::opened(start, |(mut reader, is_read): (Reader, bool)| async move {
             let item = if is_read { reader.next().await?.map(Some) } else { Ok(None) };

@@ -11,8 +11,10 @@
 //! each loss matters that the end of the run itself does not precede.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::announced::{Announced, Ending};
 use super::reorder::Place;
@@ -20,6 +22,8 @@ use crate::model::{RunId, RunStatus, TaskId};
 
 /// The number of losses that are remembered. Without the oldest ones, chunks may be missing.
 const MAX_LOSSES: usize = 1000;
+/// All events of an attempt have arrived if its end has been in the history for this long.
+pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Continuity {
@@ -27,7 +31,7 @@ pub(super) struct Continuity {
     /// Whether the chunks of children are read, too. Of their tasks, nothing is kept.
     with_children: bool,
     /// The ends of attempts that the history of the run has.
-    recorded: Vec<(TaskId, DateTime<Utc>)>,
+    recorded: Vec<Recorded>,
     /// The tasks that have sent chunks in an attempt that has not ended.
     sending: HashSet<TaskId>,
     /// The last status of the run.
@@ -39,9 +43,19 @@ pub(super) struct Continuity {
     forgotten: u64,
 }
 
+/// The end of an attempt in the history of the run.
+#[derive(Debug, Clone, Copy)]
+struct Recorded {
+    task: TaskId,
+    at: DateTime<Utc>,
+    /// Since when it has been known.
+    since: Instant,
+}
+
 /// A loss of the subscription.
 #[derive(Debug)]
 struct Loss {
+    since: Instant,
     /// The number of ends that were announced before it.
     announced: usize,
     /// Whether the completion of the run was announced before it, and how many failures that did not follow an announced end of an attempt.
@@ -75,11 +89,12 @@ impl Continuity {
     }
 
     /// The subscription was lost, or chunks were dropped.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self, now: Instant) {
         if std::mem::replace(&mut self.is_lost, true) {
             return;
         }
         self.losses.push_back(Loss {
+            since: now,
             announced: self.announced.count(),
             has_completed: self.announced.has_completed(),
             unannounced: self.announced.unannounced_failures(),
@@ -141,8 +156,8 @@ impl Continuity {
     }
 
     /// The history of the run has the end of an attempt, which its worker has reported.
-    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
-        self.recorded.extend(at.map(|at| (task, at)));
+    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>, now: Instant) {
+        self.recorded.extend(at.map(|at| Recorded { task, at, since: now }));
     }
 
     /// The run has this status. What follows its end is no loss.
@@ -158,21 +173,25 @@ impl Continuity {
     /// The ends in the history have the time of the worker, and announced ends that of the engine. So they are only counted.
     fn may_have_lost(&self, loss: &Loss) -> bool {
         let only_task = self.announced.only_task();
-        let is_affected = |(task, at): &&(TaskId, DateTime<Utc>)| match loss.resumed.get(task) {
-            _ if loss.has_completed && *task == only_task => false,
+        let is_affected = |end: &&Recorded| match loss.resumed.get(&end.task) {
+            _ if loss.has_completed && end.task == only_task => false,
             // If chunks of its attempt are missing before it, that is a gap.
-            Some(Resumed { sent_at: Some(sent_at), .. }) => at < sent_at,
+            Some(Resumed { sent_at: Some(sent_at), .. }) => end.at < *sent_at,
             Some(Resumed { sent_at: None, .. }) => false,
             None => true,
         };
-        let affected = count_by_task(self.recorded.iter().filter(is_affected).map(|(task, _)| *task));
+        let affected = || self.recorded.iter().filter(is_affected);
+        let was_over = affected().filter(|end| end.since + SETTLED_AFTER <= loss.since);
+        let was_over = count_by_task(was_over.map(|end| end.task));
+        let affected = count_by_task(affected().map(|end| end.task));
         let mut announced = count_by_task(self.announced.first(loss.announced));
         *announced.entry(only_task).or_default() += loss.unannounced;
+        let over_before = |task: &TaskId| *announced.get(task).unwrap_or(&0).max(was_over.get(task).unwrap_or(&0));
         let is_resumed = |task: &TaskId| loss.resumed.get(task).is_some_and(|resumed| resumed.is_of_same_attempt);
         !loss.sending.iter().all(is_resumed)
             // The end of a run that was cancelled is not announced as that of an attempt.
             || self.with_children && !self.status.as_ref().is_some_and(is_reported)
-            || affected.iter().any(|(task, count)| announced.get(task).unwrap_or(&0) < count)
+            || affected.iter().any(|(task, count)| over_before(task) < *count)
     }
 }
 
@@ -229,11 +248,11 @@ mod tests {
                 End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
                 Completion => continuity.run_ended(true, None),
                 RunFailure => continuity.run_ended(false, None),
-                Loss => continuity.lost(),
+                Loss => continuity.lost(Instant::now()),
             }
         }
         for second in ends {
-            continuity.recorded(task(1), at(*second));
+            continuity.recorded(task(1), at(*second), Instant::now());
         }
         is_uncertain | continuity.ended()
     }
@@ -272,8 +291,8 @@ mod tests {
         // The completion of a DAG run can be announced when it starts.
         let mut continuity = Continuity::new(uuid::Uuid::from_u128(9).into(), false);
         continuity.run_ended(true, None);
-        continuity.lost();
-        continuity.recorded(task(1), at(2));
+        continuity.lost(Instant::now());
+        continuity.recorded(task(1), at(2), Instant::now());
         assert!(continuity.ended());
     }
 
@@ -292,10 +311,27 @@ mod tests {
         let mut continuity = Continuity::new(run(), false);
         for attempt in 1..=3 {
             continuity.announced(task(1), Ending::new(Some(attempt), at(2)));
-            continuity.recorded(task(1), at(2));
+            continuity.recorded(task(1), at(2), Instant::now());
         }
-        continuity.lost();
+        continuity.lost(Instant::now());
         assert!(!continuity.ended());
+    }
+
+    /// The stream began after the first attempt had ended.
+    #[test]
+    fn a_loss_long_after_an_attempt_has_lost_nothing_of_it() {
+        let is_uncertain = |later: Duration, second_ends: bool| {
+            let (mut continuity, start) = (Continuity::new(run(), false), Instant::now());
+            continuity.recorded(task(1), at(1), start);
+            continuity.lost(start + later);
+            if second_ends {
+                continuity.recorded(task(1), at(100), start + later);
+            }
+            continuity.ended()
+        };
+        assert!(!is_uncertain(SETTLED_AFTER, false));
+        assert!(is_uncertain(SETTLED_AFTER / 2, false), "its last events may have been on their way");
+        assert!(is_uncertain(SETTLED_AFTER, true), "the second attempt may have sent chunks");
     }
 
     #[test]
@@ -332,12 +368,12 @@ mod tests {
                     End(second) => continuity.announced(task(1), Ending::new(None, at(*second))),
                     Completion => continuity.run_ended(true, None),
                     RunFailure => continuity.run_ended(false, None),
-                    Loss => continuity.lost(),
+                    Loss => continuity.lost(Instant::now()),
                 }
             }
             continuity.chunk(task(2), NEW, at(1));
             for second in ends {
-                continuity.recorded(task(1), at(*second));
+                continuity.recorded(task(1), at(*second), Instant::now());
             }
             continuity.run_is(&status);
             assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");
@@ -357,7 +393,7 @@ mod tests {
     #[test]
     fn a_chunk_without_a_number_shows_nothing_and_is_reported_once() {
         let mut continuity = Continuity::new(run(), false);
-        continuity.lost();
+        continuity.lost(Instant::now());
         assert!(continuity.chunk(task(1), Place::Unnumbered, at(1)));
         assert!(!continuity.chunk(task(1), Place::Unnumbered, at(2)));
         assert!(!continuity.ended());

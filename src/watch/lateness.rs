@@ -9,24 +9,23 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::announced::{Announced, Ending};
+use super::announced::Announced;
 use crate::model::TaskId;
 
 /// By how much the clock of a worker, which has the times of the history, can be ahead of that of the engine, which has those of events.
-const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(30);
+pub(super) const MAX_CLOCK_SKEW: TimeDelta = TimeDelta::seconds(30);
 
 /// The end of an attempt that the history of the run has.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Expected {
-    task: TaskId,
     attempt: u32,
     at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// The ends during which the subscription was there.
-    expected: Vec<Expected>,
+    /// The ends during which the subscription was there: the last one of each task, and their number.
+    expected: HashMap<TaskId, (Expected, usize)>,
     /// Whether the subscription was lost, so that nothing is expected.
     is_lost: bool,
 }
@@ -38,42 +37,37 @@ impl Lateness {
 
     /// The history of the run has the end of an attempt during which the subscription was there.
     pub(super) fn expect(&mut self, task: TaskId, attempt: u32, at: Option<DateTime<Utc>>) {
-        self.expected.push(Expected { task, attempt, at });
+        let end = Expected { attempt, at };
+        let (last, count) = self.expected.entry(task).or_insert((end, 0));
+        *count += 1;
+        if last.attempt < attempt {
+            *last = end;
+        }
     }
 
     /// The run has ended. Returns whether the end of the last attempt of a task has not been announced, although the subscription was never
     /// lost: that event and the chunks before it are late.
     pub(super) fn is_behind(&self, announced: &Announced) -> bool {
-        let mut last = HashMap::<_, &Expected>::new();
-        for end in &self.expected {
-            let known = last.entry(end.task).or_insert(end);
-            if known.attempt < end.attempt {
-                *known = end;
-            }
+        !self.is_lost && self.expected.iter().any(|(task, end)| !is_covered(*task, *end, announced))
+    }
+}
+
+/// Whether the last of a number of ends of a task was announced.
+fn is_covered(task: TaskId, (last, count): (Expected, usize), announced: &Announced) -> bool {
+    let of_task = announced.of(task);
+    // Those without a number are only counted, because their times are those of another clock.
+    of_task.last_attempt.is_some_and(|attempt| attempt >= last.attempt)
+        || of_task.without_number >= count
+        || if task == announced.only_task() {
+            announced.has_completed() || announced.unannounced_failures() > 0
+        } else {
+            announced.run_ended_at().is_some_and(|run| last.at.is_none_or(|at| at <= run + MAX_CLOCK_SKEW))
         }
-        !self.is_lost && last.into_values().any(|end| !self.is_covered(end, announced))
-    }
-
-    fn is_covered(&self, last: &Expected, announced: &Announced) -> bool {
-        let of_task = || announced.of(last.task);
-        let is_announced = of_task().any(|ending| matches!(ending, Ending::Attempt(attempt) if *attempt >= last.attempt))
-            // Those without a number are only counted, because their times are those of another clock.
-            || of_task().filter(|ending| matches!(ending, Ending::At(_))).count() >= self.expected_of(last.task);
-        is_announced
-            || if last.task == announced.only_task() {
-                announced.has_completed() || announced.unannounced_failures() > 0
-            } else {
-                announced.run_ended_at().is_some_and(|run| last.at.is_none_or(|at| at <= run + MAX_CLOCK_SKEW))
-            }
-    }
-
-    fn expected_of(&self, task: TaskId) -> usize {
-        self.expected.iter().filter(|end| end.task == task).count()
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::announced::Ending;
     use super::*;
 
     const TASK: u128 = 1;

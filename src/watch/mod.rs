@@ -2,6 +2,7 @@
 
 mod announced;
 mod changes;
+mod chunk_group;
 mod chunk_reader;
 mod chunks;
 mod continuity;

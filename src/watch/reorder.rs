@@ -16,8 +16,8 @@ use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, RunId, TaskId};
 const MAX_HOLD: Duration = Duration::from_secs(3);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
 const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
-/// The number and the bytes of chunks that wait, for each task.
-const MAX_HELD: usize = 4096;
+/// The number and the bytes of chunks that wait, of all tasks together.
+const MAX_HELD: usize = 8192;
 const MAX_HELD_BYTES: usize = 16 << 20;
 /// The number of tasks that are remembered when there are twice as many: those that have sent a chunk last. With the chunks of children, a
 /// run can have any number of them.
@@ -40,9 +40,20 @@ pub(super) struct Reorder {
     tasks: HashMap<TaskId, Lane>,
     /// When the held chunks of each task are released.
     due: BTreeSet<(Instant, TaskId)>,
+    /// The number and the bytes of all held chunks.
+    held: Held,
+    /// At which number of tasks idle ones are forgotten next.
+    forget_at: usize,
     /// The number of chunks that were taken, and of those that were ignored.
     taken: u64,
     outdated: u64,
+}
+
+/// A number of chunks, and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Held {
+    count: usize,
+    bytes: usize,
 }
 
 /// The chunks of one task.
@@ -59,6 +70,12 @@ struct Lane {
     ended_at: Option<DateTime<Utc>>,
     /// When the attempt before has ended: an end is announced, and is in the history of the run.
     last_ended_at: Option<DateTime<Utc>>,
+    /// The number of attempts that have sent chunks. That of the current one is at least this.
+    attempts: u32,
+    /// The number of the last attempt before the current one whose end is known.
+    last_ended: Option<u32>,
+    /// The number of the attempt that has ended.
+    ended: Option<u32>,
     held: BTreeMap<i64, Chunk>,
     bytes: usize,
     due: Option<Instant>,
@@ -72,26 +89,35 @@ impl Reorder {
             self.outdated += 1;
             return;
         }
-        self.forget_idle();
         let lane = self.tasks.entry(task).or_default();
         self.taken += 1;
         lane.used = self.taken;
+        let before = lane.size();
         if place == Place::NewAttempt {
             lane.begin_attempt(ready);
         }
         lane.add(index, chunk, ready);
+        let after = lane.size();
+        self.held.replace(before, after);
         self.schedule(task, now);
+        while self.held.count > MAX_HELD || self.held.bytes > MAX_HELD_BYTES {
+            let Some((_, longest)) = self.due.first().copied() else { break };
+            self.release(longest, now, ready);
+        }
+        self.forget_idle();
     }
 
     /// If there are very many tasks, those are forgotten that have sent nothing for the longest time: they have probably ended.
     fn forget_idle(&mut self) {
-        if self.tasks.len() < 2 * MAX_TASKS {
+        if self.tasks.len() < self.forget_at.max(2 * MAX_TASKS) {
             return;
         }
         let mut used: Vec<_> = self.tasks.values().map(|lane| lane.used).collect();
         used.sort_unstable();
         let first = used.get(used.len().saturating_sub(MAX_TASKS)).copied().unwrap_or_default();
         self.tasks.retain(|_, lane| lane.used >= first || !lane.held.is_empty());
+        // Those that wait for chunks are kept.
+        self.forget_at = self.tasks.len() + MAX_TASKS / 2;
     }
 
     /// The number of chunks that were ignored because they had been returned or given up.
@@ -110,19 +136,25 @@ impl Reorder {
         }
     }
 
-    /// An attempt of a task has ended.
-    pub(super) fn attempt_ended(&mut self, task: TaskId, at: Option<DateTime<Utc>>) {
+    /// An attempt of a task has ended. Its end is announced, and is in the history of the run, in which it has the time of another clock.
+    pub(super) fn attempt_ended(&mut self, task: TaskId, attempt: Option<u32>, at: Option<DateTime<Utc>>) {
         let (Some(lane), Some(at)) = (self.tasks.get_mut(&task), at) else { return };
+        if attempt.is_some_and(|attempt| attempt < lane.attempts || lane.last_ended.is_some_and(|last| attempt <= last))
+        {
+            return;
+        }
         // Otherwise, it was an earlier attempt than that of the last chunks, which may have begun at the same time.
         let is_new = lane.last_ended_at.is_none_or(|last| at > last + SAME_END);
         if is_new && lane.first_sent_at.is_some_and(|first| first < at) {
             lane.ended_at = Some(at);
+            lane.ended = lane.ended.max(attempt);
         }
     }
 
     /// The reader has received a chunk of a task, and those before it, in another stream.
     pub(super) fn resume(&mut self, ChunkPosition { task, index, sent_at }: ChunkPosition) {
         let lane = self.tasks.entry(task).or_default();
+        lane.attempts = 1;
         (lane.next, lane.first_sent_at, lane.last_sent_at) = (index.saturating_add(1), sent_at, sent_at);
     }
 
@@ -149,7 +181,10 @@ impl Reorder {
 
     fn release(&mut self, task: TaskId, now: Instant, ready: &mut impl Extend<ChunkItem>) {
         if let Some(lane) = self.tasks.get_mut(&task) {
+            let before = lane.size();
             lane.release(ready, true);
+            let after = lane.size();
+            self.held.replace(before, after);
         }
         self.schedule(task, now);
     }
@@ -166,7 +201,19 @@ impl Reorder {
     }
 }
 
+impl Held {
+    fn replace(&mut self, before: Self, after: Self) {
+        self.count = self.count.saturating_sub(before.count).saturating_add(after.count);
+        self.bytes = self.bytes.saturating_sub(before.bytes).saturating_add(after.bytes);
+    }
+}
+
 impl Lane {
+    /// What waits for earlier chunks.
+    fn size(&self) -> Held {
+        Held { count: self.held.len(), bytes: self.bytes }
+    }
+
     /// Whether a chunk is of the next attempt. Its number begins at 0 again, and may be that of a chunk which has not arrived.
     fn is_of_next_attempt(&self, index: i64, sent_at: Option<DateTime<Utc>>) -> bool {
         let is_after = |last: Option<DateTime<Utc>>| sent_at.zip(last).is_some_and(|(sent, last)| sent > last);
@@ -193,6 +240,8 @@ impl Lane {
     fn begin_attempt(&mut self, ready: &mut impl Extend<ChunkItem>) {
         self.release(ready, true);
         self.last_ended_at = self.ended_at.take().or(self.last_ended_at);
+        self.last_ended = self.ended.take().or(self.last_ended);
+        self.attempts = self.attempts.saturating_add(1).max(self.last_ended.map_or(0, |last| last.saturating_add(1)));
         (self.next, self.first_sent_at, self.zero_sent_at, self.last_sent_at) = (0, None, None, None);
     }
 
@@ -206,9 +255,6 @@ impl Lane {
             self.bytes = self.bytes.saturating_sub(twice.content.len());
         }
         self.release(ready, false);
-        if self.held.len() > MAX_HELD || self.bytes > MAX_HELD_BYTES {
-            self.release(ready, true);
-        }
     }
 
     /// Releases the chunks that are next, or all of them with gaps.
@@ -303,7 +349,8 @@ mod tests {
 
     /// The end of an attempt, a second after its last chunk.
     fn end(reorder: &mut Reorder, attempt: i64, last: i64) {
-        reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), DateTime::from_timestamp(attempt * 1000 + last + 1, 0));
+        let (task, number) = (uuid::Uuid::from_u128(1).into(), u32::try_from(attempt).ok());
+        reorder.attempt_ended(task, number, DateTime::from_timestamp(attempt * 1000 + last + 1, 0));
     }
 
     fn received(events: &[(i64, i64)], ends: &[(usize, i64, i64)]) -> Vec<String> {
@@ -381,6 +428,47 @@ mod tests {
         let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
         take(&mut reorder, Instant::now(), Chunk { index: None, ..chunk(1, 5) }, &mut ready);
         assert_eq!(texts(&ready), ["1.5"]);
+    }
+
+    /// The end of the first attempt is announced with the time of the engine, and is in the history with that of a worker whose clock is ahead.
+    #[test]
+    fn an_end_that_is_known_with_two_times_is_that_of_one_attempt() {
+        let (task, now) = (uuid::Uuid::from_u128(1).into(), Instant::now());
+        let at = |millis| DateTime::from_timestamp_millis(millis);
+        let received = |chunks: &[(i64, i64)], ends: &[(usize, u32, i64)]| {
+            let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
+            for (number, (index, sent_at)) in chunks.iter().enumerate() {
+                for (_, attempt, ended_at) in ends.iter().filter(|(before, ..)| *before == number) {
+                    reorder.attempt_ended(task, Some(*attempt), at(*ended_at));
+                }
+                let content = ChunkContent::Text(format!("{sent_at}.{index}"));
+                take(&mut reorder, now, Chunk { sent_at: at(*sent_at), content, ..chunk(1, *index) }, &mut ready);
+            }
+            assert_eq!(reorder.due(), None, "no chunk waits");
+            texts(&ready)
+        };
+        let chunks = [(0, 100), (0, 1050), (1, 1150), (2, 1200), (3, 1350)];
+        let expected = ["100.0", "1050.0", "1150.1", "1200.2", "1350.3"];
+        assert_eq!(received(&chunks, &[(1, 1, 1000), (3, 1, 1300)]), expected);
+        // The history is faster than the event, which does not come.
+        assert_eq!(received(&chunks, &[(3, 1, 1300)]), expected);
+    }
+
+    /// However many tasks send chunks out of order.
+    #[test]
+    fn the_number_of_held_chunks_of_all_tasks_is_limited() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        let of_task =
+            |number: usize, index| Chunk { task_id: uuid::Uuid::from_u128(number as u128).into(), ..chunk(1, index) };
+        for number in 0..3 * MAX_TASKS {
+            take(&mut reorder, now, of_task(number, 7), &mut ready);
+            assert!(reorder.held.count <= MAX_HELD);
+        }
+        // A gap, and the chunk after it.
+        assert_eq!(ready.len(), 2 * (3 * MAX_TASKS - MAX_HELD));
+        let before = ready.len();
+        take(&mut reorder, now, of_task(3 * MAX_TASKS - 1, 8), &mut ready);
+        assert!(texts(&ready[before..]).iter().all(|text| text != "1.8"), "it still waits for those before it");
     }
 
     #[test]

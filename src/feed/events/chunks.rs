@@ -7,13 +7,15 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
+use super::early::Early;
+pub(super) use super::early::EarlyMark;
 use crate::error::Error;
 use crate::model::{Chunk, RunId, TaskId};
 use crate::sync::lock;
 
 /// The number and the bytes of chunks that wait for a slow reader. More are dropped and counted: the stream is shared with others.
-const MAX_QUEUED: usize = 8192;
-const MAX_QUEUED_BYTES: usize = 16 << 20;
+pub(super) const MAX_QUEUED: usize = 8192;
+pub(super) const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// The number of events up to which the ends of attempts are kept, which say that no chunk follows.
 const MAX_QUEUED_WITH_ENDS: usize = 2 * MAX_QUEUED;
 
@@ -51,11 +53,11 @@ impl ChunkEvent {
         }
     }
 
-    fn is_chunk(&self) -> bool {
+    pub(super) fn is_chunk(&self) -> bool {
         matches!(self, Self::Chunk(_))
     }
 
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         match self {
             Self::Chunk(chunk) => chunk.content.len(),
             Self::Interrupted | Self::Failed(_) | Self::AttemptEnded { .. } | Self::RunEnded { .. } => 0,
@@ -68,6 +70,7 @@ impl ChunkEvent {
 struct Queue {
     events: VecDeque<ChunkEvent>,
     bytes: usize,
+    has_failed: bool,
 }
 
 impl Queue {
@@ -83,7 +86,7 @@ impl Queue {
 
     /// Chunks may be missing before those that come now. This is never dropped, and remembered once.
     fn interrupt(&mut self) {
-        if !matches!(self.events.back(), Some(ChunkEvent::Interrupted)) {
+        if !self.has_failed && !matches!(self.events.back(), Some(ChunkEvent::Interrupted)) {
             self.push(ChunkEvent::Interrupted);
         }
     }
@@ -92,15 +95,6 @@ impl Queue {
         let event = self.events.pop_front()?;
         self.bytes = self.bytes.saturating_sub(event.size());
         Some(event)
-    }
-
-    /// Removes the events of a run.
-    fn take_run(&mut self, run: RunId) -> impl Iterator<Item = ChunkEvent> + use<> {
-        let (of_run, others): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.events).into_iter().partition(|event| event.run() == Some(run));
-        self.events = others;
-        self.bytes = self.bytes.saturating_sub(of_run.iter().map(ChunkEvent::size).sum());
-        of_run.into_iter()
     }
 }
 
@@ -132,8 +126,14 @@ impl ChunkQueue {
     }
 
     /// The server rejects the subscription: no chunks come any longer.
-    fn fail(&self, error: Error) {
-        lock(&self.queue).push(ChunkEvent::Failed(error));
+    pub(super) fn fail(&self, error: Error) {
+        let mut queue = lock(&self.queue);
+        // The reader ends with the first one.
+        if !queue.has_failed {
+            queue.has_failed = true;
+            queue.push(ChunkEvent::Failed(error));
+        }
+        drop(queue);
         self.notify.notify_one();
     }
 
@@ -158,14 +158,7 @@ pub(super) struct ChunkReaders {
     by_run: HashMap<RunId, Vec<Arc<ChunkQueue>>>,
     /// Those that want the chunks of all runs.
     of_all: Vec<Arc<ChunkQueue>>,
-    /// The number of readers whose run is being started, so that its id is not known yet.
-    starting: usize,
-    /// How often the stream was lost.
-    pub(super) losses: u64,
-    /// The last events of runs without readers, while there are such.
-    early: Queue,
-    /// Whether some of them were dropped.
-    lost_early: bool,
+    early: Early,
 }
 
 impl ChunkReaders {
@@ -175,26 +168,24 @@ impl ChunkReaders {
         self.of_all.iter().for_each(|queue| queue.push(event.clone()));
         match self.by_run.get(&run) {
             Some(queues) => queues.iter().for_each(|queue| queue.push(event.clone())),
-            None if self.starting > 0 => {
-                // The runs that are being started now have sent the newest chunks.
-                while !self.early.fits(&event) && self.early.pop().is_some() {
-                    self.lost_early = true;
-                }
-                self.early.push(event);
-            }
-            None => {}
+            None => self.early.push(run, event),
         }
     }
 
-    /// The stream was lost.
+    /// The stream was lost, or it delivers nothing now.
     pub(super) fn interrupt(&mut self) {
-        self.losses += 1;
+        self.early.interrupt();
         self.queues().for_each(|queue| queue.interrupt());
+    }
+
+    /// The runs that are being started may lose the chunks that they send from now on.
+    pub(super) fn interrupt_starting(&mut self) {
+        self.early.interrupt();
     }
 
     /// The server rejects the subscription.
     pub(super) fn fail(&mut self, error: &Error) {
-        self.losses += 1;
+        self.early.interrupt();
         self.queues().for_each(|queue| queue.fail(error.clone()));
     }
 
@@ -205,15 +196,22 @@ impl ChunkReaders {
     /// Adds a reader of a run, or of all runs.
     pub(super) fn add(&mut self, run: Option<RunId>) -> Arc<ChunkQueue> {
         let queue = Arc::new(ChunkQueue::default());
-        let Some(run) = run else {
-            self.of_all.push(Arc::clone(&queue));
-            return queue;
-        };
-        if self.lost_early {
-            queue.interrupt();
+        match run {
+            Some(run) => self.by_run.entry(run).or_default().push(Arc::clone(&queue)),
+            None => self.of_all.push(Arc::clone(&queue)),
         }
-        self.early.take_run(run).for_each(|event| queue.push(event));
-        self.by_run.entry(run).or_default().push(Arc::clone(&queue));
+        queue
+    }
+
+    /// Adds a reader of a run that was started after [`start`](Self::start) had returned this. It receives what has arrived since.
+    pub(super) fn add_started(&mut self, run: RunId, since: EarlyMark) -> Arc<ChunkQueue> {
+        let queue = self.add(Some(run));
+        for event in self.early.take(run, since) {
+            match event {
+                ChunkEvent::Interrupted => queue.interrupt(),
+                event => queue.push(event),
+            }
+        }
         queue
     }
 
@@ -227,19 +225,14 @@ impl ChunkReaders {
         }
     }
 
-    /// A run is being started. Returns how often the stream was lost before.
-    pub(super) fn start(&mut self) -> u64 {
-        self.starting += 1;
-        self.losses
+    /// A run is being started: from now on, the events of runs without readers are kept.
+    pub(super) fn start(&mut self) -> EarlyMark {
+        self.early.start()
     }
 
     /// A run was started, or could not be started.
-    pub(super) fn started(&mut self) {
-        self.starting = self.starting.saturating_sub(1);
-        if self.starting == 0 {
-            self.early = Queue::default();
-            self.lost_early = false;
-        }
+    pub(super) fn started(&mut self, since: EarlyMark) {
+        self.early.end(since);
     }
 }
 
@@ -314,19 +307,20 @@ mod tests {
     fn chunks_are_kept_while_a_run_is_being_started() {
         let (mut readers, run) = (ChunkReaders::default(), uuid::Uuid::from_u128(1).into());
         readers.take(chunk(1, "before"));
-        assert_eq!(readers.start(), 0);
+        let since = readers.start();
         readers.take(chunk(2, "other"));
         readers.take(chunk(1, "early"));
+        readers.interrupt();
         readers.take(end_of(run));
         readers.take(ChunkEvent::RunEnded { run, is_completed: true, at: None });
-        let (queue, of_all) = (readers.add(Some(run)), readers.add(None));
-        assert_eq!(readers.early.events.len(), 1, "only those of other runs");
-        readers.started();
+        let (queue, of_all) = (readers.add_started(run, since), readers.add(None));
+        assert_eq!(readers.early.len(), 1, "only those of other runs");
+        readers.started(since);
         readers.take(chunk(1, "late"));
         readers.take(chunk(2, "other"));
-        assert_eq!(texts(&queue), ["early", "ended", "run ended", "late"]);
+        assert_eq!(texts(&queue), ["early", "interrupted", "ended", "run ended", "late"]);
         assert_eq!(texts(&of_all), ["late", "other"]);
-        assert!(readers.early.events.is_empty());
+        assert_eq!(readers.early.len(), 0);
         readers.remove(Some(run), &queue);
         readers.remove(None, &of_all);
         assert!(readers.by_run.is_empty() && readers.of_all.is_empty());
@@ -345,19 +339,11 @@ mod tests {
             assert_eq!(texts.len(), MAX_QUEUED + 2);
             assert_eq!(texts[MAX_QUEUED..], ["interrupted", "rejected"]);
         }
-        assert_eq!(readers.start(), 3);
-    }
-
-    #[test]
-    fn the_newest_chunks_are_kept_while_runs_are_being_started() {
-        let mut readers = ChunkReaders { starting: 1, ..ChunkReaders::default() };
-        for _ in 0..MAX_QUEUED {
-            readers.take(chunk(2, "other"));
-        }
-        readers.take(chunk(1, "early"));
-        // The first ones were dropped, which may have been of this run.
-        assert_eq!(texts(&readers.add(Some(run(1)))), ["interrupted", "early"]);
-        readers.take(chunk(3, &"x".repeat(MAX_QUEUED_BYTES)));
-        assert_eq!((readers.early.events.len(), readers.early.bytes), (1, MAX_QUEUED_BYTES));
+        readers.fail(&Error::new(ErrorKind::Unimplemented, "rejected again"));
+        readers.interrupt();
+        assert!(
+            readers.queues().all(|queue| lock(&queue.queue).events.is_empty()),
+            "a reader ends with the first error"
+        );
     }
 }

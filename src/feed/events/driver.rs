@@ -11,7 +11,7 @@ use super::chunks::ChunkEvent;
 use super::group::{Group, State, Subject, Subscribed};
 use super::schedule::Schedule;
 use super::slot::{Listing, Notifications, Slot, TaskRow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::fetcher::Fetcher;
 use crate::feed::tasks::Tasks;
 use crate::model::{RunId, RunStatus};
@@ -20,7 +20,7 @@ use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::MAX_WARNINGS;
 use crate::time::{Clock, at};
-use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
+use crate::transport::{ReconnectingStream, Sent, StreamEvent, StreamPolicy, Twins};
 
 /// An idle stream is reopened, and its runs are listed: it may have lost events. Chunks that are lost cannot be read in another way, so the
 /// limit is short.
@@ -32,7 +32,11 @@ pub(super) const STREAM: StreamPolicy = StreamPolicy {
 };
 /// The pause before a failed stream is reopened.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
-/// How long after the request the engine probably sends events. It does not confirm a subscription.
+/// For how long the server may reject the stream with errors that are usually transient.
+const MAX_REJECTION: Duration = Duration::from_secs(60);
+/// A stream that ends after this time was not rejected.
+const MIN_OPEN: Duration = Duration::from_secs(10);
+/// How long after the request was sent the engine probably sends events. It does not confirm a subscription.
 const SUBSCRIBE_DELAY: Duration = Duration::from_millis(100);
 /// How long the stream stays open when nobody watches.
 pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
@@ -88,6 +92,8 @@ pub(super) struct EventsDriver {
     /// When the stream is reopened after it has failed, and how often it has failed since the last message.
     reopen_at: Option<Instant>,
     failures: u32,
+    /// Since when the server has rejected the stream.
+    rejected_since: Option<Instant>,
     schedule: Schedule,
     fetching: Option<Fetching>,
     /// The tasks in the last list, by run: those that are running, or all that have not ended if there are no events.
@@ -110,6 +116,7 @@ impl EventsDriver {
             has_gap: false,
             reopen_at: None,
             failures: 0,
+            rejected_since: None,
             schedule: Schedule::new(Instant::now()),
             fetching: None,
             listed: HashMap::new(),
@@ -181,6 +188,7 @@ impl EventsDriver {
             }
             StreamEvent::Message(event) => {
                 self.failures = 0;
+                self.rejected_since = None;
                 // A message of the stream that is replaced does not show that the new one has begun.
                 if !self.stream.is_overlapping() && std::mem::take(&mut self.has_gap) {
                     self.group.subscribed.send_replace(Subscribed::Since(Instant::now()));
@@ -192,9 +200,19 @@ impl EventsDriver {
                 }
                 self.on_event(event);
             }
-            StreamEvent::Lost(_) => {
-                self.group.subscribed.send_replace(Subscribed::No);
+            StreamEvent::Gap => {
                 self.group.lock().chunks.interrupt();
+                self.lost();
+            }
+            StreamEvent::Lost(error) => {
+                match self.rejection(error) {
+                    // Streams of chunks end with it. Meanwhile, watches continue with lists.
+                    Some(error) => self.reject(error),
+                    None => {
+                        self.group.subscribed.send_replace(Subscribed::Lost);
+                        self.group.lock().chunks.interrupt();
+                    }
+                }
                 self.lost();
             }
             // Meanwhile, lists continue without events.
@@ -206,24 +224,44 @@ impl EventsDriver {
                     tracing::debug!(%error, failures = self.failures, "stream of run events failed again");
                 }
                 self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
-                self.group.lock().chunks.fail(&error);
-                self.group.subscribed.send_replace(Subscribed::Rejected(error));
+                self.reject(error);
                 self.lost();
             }
         }
     }
 
+    /// Streams of chunks, which need the subscription, end.
+    fn reject(&self, error: Error) {
+        self.group.subscribed.send_replace(Subscribed::Rejected(error.clone()));
+        self.group.lock().chunks.fail(&error);
+    }
+
+    /// The error of a stream that was lost, if the server has rejected it for long. An outage has no end.
+    fn rejection(&mut self, error: Option<Error>) -> Option<Error> {
+        let is_open = self.stream.opened_at().elapsed() >= MIN_OPEN;
+        let Some(error) = error.filter(|error| !error.is_transient() && !is_open) else {
+            self.rejected_since = None;
+            return None;
+        };
+        let since = self.rejected_since.get_or_insert_with(Instant::now);
+        (since.elapsed() >= MAX_REJECTION).then_some(error)
+    }
+
     fn open(&mut self) {
         self.has_gap = true;
         let (rpc, subject) = (self.inner.rpc.clone(), self.group.subject.clone());
+        let (group, sent) = (Arc::clone(&self.group), Sent::default());
+        // A connection may have to be established before.
+        let is_sent = move || {
+            group.subscribed.send_replace(Subscribed::Since(Instant::now() + SUBSCRIBE_DELAY));
+        };
         self.stream.open(async move {
             match subject {
-                Subject::Tag(tag) => rpc.dispatcher.tagged_events(tag).await,
-                Subject::Run(run) => rpc.dispatcher.run_events(run).await,
+                Subject::Tag(tag) => sent.clone().notify(rpc.dispatcher.tagged_events(tag, sent), is_sent).await,
+                Subject::Run(run) => sent.clone().notify(rpc.dispatcher.run_events(run, sent), is_sent).await,
                 Subject::Workflow(_) => std::future::pending().await,
             }
         });
-        self.group.subscribed.send_replace(Subscribed::Since(Instant::now() + SUBSCRIBE_DELAY));
     }
 
     /// Events may have been lost. Who subscribes later has notifications of its run from its start, or needs a list anyway.

@@ -51,7 +51,10 @@ impl Subject {
 /// Whether the engine sends events.
 #[derive(Debug, Clone)]
 pub(super) enum Subscribed {
+    /// Nothing was sent yet.
     No,
+    /// The stream was lost, and not reopened yet.
+    Lost,
     /// Probably, from this time on.
     Since(Instant),
     /// The server rejects the subscription.

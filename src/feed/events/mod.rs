@@ -11,6 +11,7 @@
 mod bench;
 mod chunks;
 mod driver;
+mod early;
 mod group;
 mod schedule;
 mod slot;
@@ -20,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
 use super::fetcher::Fetcher;
 use super::tasks::Tasks;
@@ -28,9 +29,9 @@ use crate::error::Result;
 use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::sync::lock;
-use crate::time::Clock;
+use crate::time::{self, Clock};
 pub(crate) use chunks::ChunkEvent;
-use chunks::ChunkQueue;
+use chunks::{ChunkQueue, EarlyMark};
 use driver::Inner;
 use group::{Arrivals, Group, Subject, Subscribed};
 pub(crate) use group::{Arrived, Tag, Wanted};
@@ -88,8 +89,7 @@ pub(crate) struct ChunkSubscription {
 #[derive(Debug)]
 pub(crate) struct Starting {
     membership: Membership,
-    /// The number of times that the stream had been lost before.
-    losses: u64,
+    since: EarlyMark,
 }
 
 impl RunEvents {
@@ -178,7 +178,7 @@ impl Membership {
     /// Subscribes to the chunks of a run, or of all runs of the group.
     pub(crate) fn chunks(self, run: Option<RunId>) -> ChunkSubscription {
         let queue = self.group.lock().chunks.add(run);
-        ChunkSubscription { membership: self, run, queue }
+        ChunkSubscription { membership: self, run, queue }.checked()
     }
 
     /// Waits until the engine probably sends events. Returns `false` if the stream cannot be opened for a second.
@@ -186,19 +186,25 @@ impl Membership {
     /// # Errors
     /// The server rejects the subscription.
     pub(crate) async fn subscribed(&self) -> Result<bool> {
+        timeout(MAX_SUBSCRIBE_DELAY, self.until_subscribed()).await.unwrap_or(Ok(false))
+    }
+
+    async fn until_subscribed(&self) -> Result<bool> {
         let mut subscribed = self.group.subscribed.subscribe();
-        let is_known = |subscribed: &Subscribed| !matches!(subscribed, Subscribed::No);
-        let found = match timeout(MAX_SUBSCRIBE_DELAY, subscribed.wait_for(is_known)).await {
-            Ok(Ok(found)) => found.clone(),
-            Ok(Err(_)) | Err(_) => Subscribed::No,
-        };
-        match found {
-            Subscribed::No => Ok(false),
-            Subscribed::Since(at) => {
-                sleep_until(at).await;
-                Ok(true)
+        loop {
+            let found = subscribed.borrow_and_update().clone();
+            let at = match found {
+                Subscribed::Rejected(error) => return Err(error),
+                Subscribed::Since(at) => Some(at),
+                Subscribed::No | Subscribed::Lost => None,
+            };
+            tokio::select! {
+                biased;
+                changed = subscribed.changed() => if changed.is_err() {
+                    return Ok(false);
+                },
+                () = time::at(at) => return Ok(true),
             }
-            Subscribed::Rejected(error) => Err(error),
         }
     }
 
@@ -207,10 +213,10 @@ impl Membership {
         !matches!(self.group.subject, Subject::Run(_))
     }
 
-    /// Keeps the chunks of a run that is being started.
+    /// Keeps the chunks of a run that will be started.
     pub(crate) fn starting(self) -> Starting {
-        let losses = self.group.lock().chunks.start();
-        Starting { membership: self, losses }
+        let since = self.group.lock().chunks.start();
+        Starting { membership: self, since }
     }
 }
 
@@ -219,23 +225,36 @@ impl Starting {
         &self.membership
     }
 
+    /// There is no stream now: the chunks that are sent from now on may be lost.
+    pub(crate) fn interrupt(&self) {
+        self.membership.group.lock().chunks.interrupt_starting();
+    }
+
     /// The run was started: subscribes to its chunks.
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
-        let chunks = self.membership.clone().chunks(Some(run));
-        if self.membership.group.lock().chunks.losses > self.losses {
-            chunks.interrupt();
-        }
-        chunks
+        let queue = self.membership.group.lock().chunks.add_started(run, self.since);
+        let membership = self.membership.clone();
+        ChunkSubscription { membership, run: Some(run), queue }.checked()
     }
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        self.membership.group.lock().chunks.started();
+        self.membership.group.lock().chunks.started(self.since);
     }
 }
 
 impl ChunkSubscription {
+    /// Reports what was reported before to others: that the stream is lost, or cannot be opened.
+    fn checked(self) -> Self {
+        match &*self.membership.group.subscribed.borrow() {
+            Subscribed::Lost => self.queue.interrupt(),
+            Subscribed::Rejected(error) => self.queue.fail(error.clone()),
+            Subscribed::No | Subscribed::Since(_) => {}
+        }
+        self
+    }
+
     /// Waits for the next chunk. Cancel safe.
     pub(crate) async fn next(&self) -> ChunkEvent {
         self.queue.next().await

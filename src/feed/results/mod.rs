@@ -282,6 +282,8 @@ impl ResultsDriver {
     fn on_stream(&mut self, event: StreamEvent<RunResults>) {
         match event {
             StreamEvent::NeedsOpen | StreamEvent::Idle => self.open(),
+            // Its ids were sent again.
+            StreamEvent::Gap => {}
             StreamEvent::Message(RunResults { run, tasks }) => {
                 self.rejected_since = None;
                 self.last_had_ended = false;

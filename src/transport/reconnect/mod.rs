@@ -6,7 +6,8 @@
 //! **Idle streams.** The engine is silent while nothing happens, so silence does not prove a loss. But a proxy can keep a connection
 //! open, answer its HTTP/2 pings, and have lost the stream behind it. So each stream has an idle limit: after that time without a message,
 //! its owner gets [`StreamEvent::Idle`]. The owner opens another stream, or finds out in another way whether it has missed something. The
-//! idle stream is read until the new one has certainly begun. Whether a message that both deliver is returned once is the owner's choice.
+//! idle stream is read until the new one has certainly begun. Whether a message that both deliver is returned once is the owner's choice. If
+//! so, a message that only the new one delivers shows that the idle stream was lost.
 
 mod backoff;
 mod overlap;
@@ -29,6 +30,8 @@ use overlap::{Overlap, Side};
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// Idle limits are extended by up to this part at random, because the streams of many clients must not be reopened at the same time.
 const IDLE_JITTER: f64 = 0.25;
+/// For how long the first message of a new stream waits for the idle stream to deliver anything. If it does not, it was lost.
+const TWIN_DELAY: Duration = Duration::from_millis(500);
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<Messages<T>>> + Send>>;
 
@@ -69,6 +72,8 @@ pub(crate) struct ReconnectingStream<T> {
     /// The idle stream that was replaced, while it is still read.
     replaced: Option<Source<T>>,
     overlap: Overlap<T>,
+    /// A message of the new stream that waits for the idle one, and until when.
+    first: Option<(T, Instant)>,
     backoff: Backoff,
     /// When it was last opened.
     opened_at: Instant,
@@ -98,6 +103,8 @@ pub(crate) enum StreamEvent<T> {
     /// The owner must call [`ReconnectingStream::open`].
     NeedsOpen,
     Message(T),
+    /// The idle stream that was replaced had been lost: messages are missing before the next one.
+    Gap,
     /// There was no message for the idle limit. The owner opens another stream, which replaces this one without a gap, or finds out in
     /// another way whether it has missed something. This event is repeated after each further limit without a message.
     Idle,
@@ -131,6 +138,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
             state: State::Closed,
             replaced: None,
             overlap: Overlap::default(),
+            first: None,
             backoff: Backoff::new(policy.max_backoff),
             opened_at: now,
             idle_limit: policy.idle_limit,
@@ -168,7 +176,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     }
 
     fn drop_replaced(&mut self) {
-        self.replaced = None;
+        (self.replaced, self.first) = (None, None);
         self.overlap = Overlap::default();
     }
 
@@ -201,11 +209,16 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     /// Waits for the next event. While the stream is closed, there is none. Cancel safe.
     pub(crate) async fn next(&mut self) -> StreamEvent<T> {
         loop {
+            if let Some(event) = self.resolve_first() {
+                return event;
+            }
             let overlap_end = self.overlap.end().filter(|_| self.replaced.is_some());
             let (source, due) = match &mut self.state {
                 State::Closed => return pending().await,
                 State::Requested(source) => {
-                    (Some(source), overlap_end.map_or(self.idle_at, |end| end.min(self.idle_at)))
+                    let first = self.first.as_ref().map(|(_, until)| *until);
+                    let due = [overlap_end, first].into_iter().flatten().fold(self.idle_at, Instant::min);
+                    (Some(source).filter(|_| first.is_none()), due)
                 }
                 State::Lost(until) => (None, *until),
             };
@@ -214,6 +227,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 // What it has received came first.
                 received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
                     Ok(Some(message)) => {
+                        self.overlap.replaced_is_alive();
                         if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
@@ -225,9 +239,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                         let now = Instant::now();
                         self.backoff.reset(self.policy.name);
                         self.idle_at = now + self.idle_limit;
-                        if self.is_new(now, Side::New, &message) {
-                            return StreamEvent::Message(message);
-                        }
+                        self.first = Some((message, now + TWIN_DELAY));
                     }
                     Ok(None) => return self.lost(None),
                     Err(error) => return self.lost(Some(error)),
@@ -239,6 +251,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                     let now = Instant::now();
                     if overlap_end.is_some_and(|end| end <= now) {
                         self.replaced = None;
+                        self.overlap.replaced_has_ended();
                     }
                     if self.idle_at <= now {
                         self.idle_at = now + self.idle_limit;
@@ -248,6 +261,22 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 }
             }
         }
+    }
+
+    /// Decides about a message of the new stream. `None` if there is none, or if it waits for the idle stream.
+    fn resolve_first(&mut self) -> Option<StreamEvent<T>> {
+        let (message, until) = self.first.take()?;
+        let now = Instant::now();
+        if self.policy.twins == Twins::Dropped && self.overlap.is_doubtful() {
+            if self.replaced.is_some() && now < until {
+                self.first = Some((message, until));
+                return None;
+            }
+            self.drop_replaced();
+            self.first = Some((message, now));
+            return Some(StreamEvent::Gap);
+        }
+        self.is_new(now, Side::New, &message).then_some(StreamEvent::Message(message))
     }
 
     fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
@@ -312,6 +341,7 @@ mod tests {
         match event {
             StreamEvent::NeedsOpen => "needs open".into(),
             StreamEvent::Message(number) => number.to_string(),
+            StreamEvent::Gap => "gap".into(),
             StreamEvent::Idle => "idle".into(),
             StreamEvent::Lost(None) => "ended".into(),
             StreamEvent::Lost(Some(error)) => format!("lost: {error}"),

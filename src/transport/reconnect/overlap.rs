@@ -23,11 +23,13 @@ pub(super) struct Overlap<T> {
     /// When the replaced stream is not needed any longer.
     end: Option<Instant>,
     unmatched: VecDeque<(Side, T)>,
+    /// Whether the replaced stream has delivered nothing yet, so that it may have been lost.
+    is_doubtful: bool,
 }
 
 impl<T> Default for Overlap<T> {
     fn default() -> Self {
-        Self { end: None, unmatched: VecDeque::new() }
+        Self { end: None, unmatched: VecDeque::new(), is_doubtful: false }
     }
 }
 
@@ -35,6 +37,22 @@ impl<T: Clone + PartialEq> Overlap<T> {
     /// A stream was requested while another one is read.
     pub(super) fn begin(&mut self, now: Instant) {
         self.end = Some(now + OVERLAP);
+        self.is_doubtful = true;
+    }
+
+    /// The replaced stream has delivered a message.
+    pub(super) fn replaced_is_alive(&mut self) {
+        self.is_doubtful = false;
+    }
+
+    /// The replaced stream is not read any longer, and the new one has delivered nothing that it has missed.
+    pub(super) fn replaced_has_ended(&mut self) {
+        self.is_doubtful = false;
+    }
+
+    /// Whether a message of the new stream would show that the replaced one was lost.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
     }
 
     pub(super) fn end(&self) -> Option<Instant> {

@@ -287,6 +287,7 @@ impl WorkerDriver {
                 self.stream.open(async move { rpc.dispatcher.listen(id).await });
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
+            StreamEvent::Gap => self.request_check(),
             StreamEvent::Idle => {
                 if self.assignments.held().next().is_some() {
                     self.request_check();
