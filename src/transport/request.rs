@@ -141,3 +141,31 @@ impl HttpBody for OneFrame {
         self.frame.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// The body is read by the task of the connection, and the response comes later.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_notifies_once_when_its_request_is_sent() {
+        const MILLI: Duration = Duration::from_millis(1);
+        let (sent, start, notified) = (Sent::default(), Instant::now(), Cell::new(Vec::new()));
+        let of_connection = sent.clone();
+        let connection = tokio::spawn(async move {
+            sleep(200 * MILLI).await;
+            of_connection.set();
+            of_connection.set();
+        });
+        let call = sleep(1000 * MILLI);
+        let notify = || notified.set([notified.take(), vec![start.elapsed()]].concat());
+        sent.notify(call, notify).await;
+        assert_eq!((notified.take(), start.elapsed()), (vec![200 * MILLI], 1000 * MILLI));
+        connection.await.unwrap();
+    }
+}

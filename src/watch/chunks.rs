@@ -32,7 +32,9 @@ impl<O> RunHandle<O> {
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
     /// If the events of the run are so late that its end becomes known in another way, the stream waits for them until none has arrived for
-    /// ten seconds. If some are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted).
+    /// ten seconds. If some are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted). The engine can announce the end of a
+    /// DAG run too early; then the stream does not wait for events of tasks that end up to 30 seconds later. Chunks that a cancelled task
+    /// sends more than 30 seconds after the end of its run do not delay the end of the stream.
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
@@ -193,7 +195,8 @@ impl<O> RunChunks<O> {
     /// Also returns the chunks of the run's children and of their children, until the run itself has ended. Their order relative to each
     /// other is that of their arrival. Calling this method after the first poll has no effect.
     ///
-    /// Each run that sends chunks costs a request, which finds its parent; it needs the REST API. If the stream starts the run, it gives the
+    /// Each run that sends chunks costs a request, which finds its parent; it needs the REST API. All such streams of a client receive the
+    /// chunks of all runs that were started for them, so use it for a few streams at a time. If the stream starts the run, it gives the
     /// run a tag that its children inherit. For a run that was started before, it subscribes by the first of the run's own tags, which its
     /// children inherit, too; if it has none, the children must be started through the same [`Client`](crate::Client) as the run.
     ///
@@ -255,8 +258,9 @@ impl<O> RunChunks<O> {
         lock(&self.shared.status).clone()
     }
 
-    /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait. Dropped
-    /// chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as
+    /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait to be
+    /// read. As many more can wait for missing earlier chunks, and, with [`with_children`](Self::with_children), for the parent of their run
+    /// to be known. Dropped chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as
     /// [`Interrupted`](ChunkItem::Interrupted) otherwise.
     pub fn dropped_chunks(&self) -> u64 {
         self.shared.dropped.load(Relaxed)

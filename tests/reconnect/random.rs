@@ -16,6 +16,7 @@ use super::*;
 const CASES: u64 = 10;
 const RUNS: usize = 12;
 const DAG_RUNS: usize = 3;
+const STARTED_RUNS: usize = 6;
 const STREAMS: [&str; 2] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents"];
 /// The calls of those who follow runs.
 const GRPC: [&str; 3] = ["SubscribeToWorkflowRuns", "SubscribeToWorkflowEvents", "GetRunDetails"];
@@ -95,10 +96,10 @@ fn check_states(expected: &[(u32, RunStatus)], changes: &[Change]) {
     assert!(rest.is_empty(), "{rest:?} are missing in {changes:?}");
 }
 
-/// The chunks of a task: those of each attempt in order and once, or in a gap. From the first item on, what is missing without a gap is said at
-/// the end. Returns whether something is.
+/// The chunks of a task: those of each attempt in order and once, or in a gap. What is missing without a gap is said at the end: from the first
+/// item on, or of the whole run if the stream has started it. Returns whether something is.
 #[must_use]
-fn check_chunks(plan: Plan, items: &[ChunkItem]) -> bool {
+fn check_chunks(plan: Plan, items: &[ChunkItem], from_start: bool) -> bool {
     let count = i64::try_from(plan.chunks).unwrap();
     let (mut attempt, mut next, mut is_missing, mut has_begun) = (0, count, false, false);
     for item in items {
@@ -111,7 +112,7 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) -> bool {
                 assert!(of_attempt >= attempt, "{items:?}");
                 if of_attempt > attempt && !has_begun {
                     // If nothing says that the attempt before has ended, a chunk seems to be one of it.
-                    is_missing |= next < count || index > 0;
+                    is_missing |= next < count || index > 0 || from_start && attempt == 0 && of_attempt > 1;
                     assert!(attempt > 0 || index == 0, "{items:?}");
                     next = index;
                 }
@@ -132,11 +133,11 @@ fn check_chunks(plan: Plan, items: &[ChunkItem]) -> bool {
         }
         assert!(next <= count, "{items:?}");
     }
-    is_missing || !items.is_empty() && (next < count || attempt < plan.attempts())
+    is_missing || (!items.is_empty() || from_start && count > 0) && (next < count || attempt < plan.attempts())
 }
 
 /// Reads the chunks of a run, and checks those of each task. `is_strict`: no single messages are lost.
-async fn read_chunks<O>(mut chunks: hatchet::stream::RunChunks<O>, plan: Plan, is_strict: bool) {
+async fn read_chunks<O>(mut chunks: hatchet::stream::RunChunks<O>, plan: Plan, from_start: bool, is_strict: bool) {
     let (mut of_tasks, mut is_interrupted) = (HashMap::<_, Vec<_>>::new(), false);
     while let Some(item) = chunks.next().await {
         assert!(!is_interrupted, "it is the last item");
@@ -148,8 +149,12 @@ async fn read_chunks<O>(mut chunks: hatchet::stream::RunChunks<O>, plan: Plan, i
         }
     }
     assert!(of_tasks.len() <= TASKS.len(), "{of_tasks:?}");
+    if from_start && of_tasks.is_empty() {
+        assert!(!check_chunks(plan, &[], true) || is_interrupted || !is_strict, "{plan:?}: nothing was received");
+    }
     for items in of_tasks.values() {
-        assert!(!check_chunks(plan, items) || is_interrupted || !is_strict, "{plan:?}: {items:?}");
+        let is_missing = check_chunks(plan, items, from_start);
+        assert!(!is_missing || is_interrupted || !is_strict, "{plan:?}: {items:?}");
     }
 }
 
@@ -215,7 +220,7 @@ async fn follow_dag(run: &RunHandle<Value>, plan: Plan, is_strict: bool) {
             check_states(&plan.states(), &of_tasks[TASKS[1]]);
         }
     };
-    tokio::join!(outcome, watch, read_chunks(run.chunks(), plan, is_strict));
+    tokio::join!(outcome, watch, read_chunks(run.chunks(), plan, false, is_strict));
 }
 
 /// Injects faults at random times.
@@ -329,8 +334,20 @@ async fn case(seed: u64) {
     });
     let chunks = runs.iter().enumerate().map(|(number, run)| {
         let chunks = if number % 4 == 0 { run.chunks().with_children() } else { run.chunks() };
-        read_chunks(chunks, by_run[&run.id()], !loses_messages)
+        read_chunks(chunks, by_run[&run.id()], false, !loses_messages)
     });
+    // Streams that start their runs, while others do.
+    let (client, task) = (&hatchet, &task);
+    let of_starts = (0..STARTED_RUNS).map(|number| {
+        let (plan, delay) = (Plan::new(&mut rng), Duration::from_millis(rng.u64(0..3000)));
+        async move {
+            sleep(delay).await;
+            let chunks = client.run(task, &plan).chunks();
+            let chunks = if number % 4 == 0 { chunks.with_children() } else { chunks };
+            read_chunks(chunks, plan, true, !loses_messages).await;
+        }
+    });
+    let of_starts: Vec<_> = of_starts.collect();
     let tagged = async {
         let mut watch = hatchet.watch_matching("tag", "a").since(engine.now() - chrono::TimeDelta::hours(1));
         let (mut changes, mut ended): (HashMap<RunId, Vec<Change>>, _) = (HashMap::new(), 0);
@@ -348,7 +365,7 @@ async fn case(seed: u64) {
     let all = async {
         let watches = async { tokio::join!(join_all(watches), watch_many(&hatchet, &runs, &by_run), tagged) };
         let results = read_results(&hatchet, &runs, &by_run);
-        tokio::join!(join_all(waits), results, watches, join_all(chunks), join_all(dags))
+        tokio::join!(join_all(waits), results, watches, join_all(chunks), join_all(of_starts), join_all(dags))
     };
     // If the stream has lost a result, the run is probed after five minutes.
     let disturbed = tokio::time::timeout(1000 * SECOND, all);

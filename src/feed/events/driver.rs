@@ -33,7 +33,7 @@ pub(super) const STREAM: StreamPolicy = StreamPolicy {
 /// The pause before a failed stream is reopened.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// For how long the server may reject the stream with errors that are usually transient.
-const MAX_REJECTION: Duration = Duration::from_secs(60);
+pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
 /// A stream that ends after this time was not rejected.
 const MIN_OPEN: Duration = Duration::from_secs(10);
 /// How long after the request was sent the engine probably sends events. It does not confirm a subscription.

@@ -212,7 +212,9 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
             if let Some(event) = self.resolve_first() {
                 return event;
             }
-            let overlap_end = self.overlap.end().filter(|_| self.replaced.is_some());
+            // If nothing arrives, the idle stream is read until one of them delivers something.
+            let is_over = self.replaced.is_none() || self.policy.twins == Twins::Dropped && self.overlap.is_doubtful();
+            let overlap_end = self.overlap.end().filter(|_| !is_over);
             let (source, due) = match &mut self.state {
                 State::Closed => return pending().await,
                 State::Requested(source) => {
@@ -227,7 +229,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 // What it has received came first.
                 received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
                     Ok(Some(message)) => {
-                        self.overlap.replaced_is_alive();
+                        self.overlap.replaced_is_alive(Instant::now());
                         if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
@@ -251,7 +253,6 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                     let now = Instant::now();
                     if overlap_end.is_some_and(|end| end <= now) {
                         self.replaced = None;
-                        self.overlap.replaced_has_ended();
                     }
                     if self.idle_at <= now {
                         self.idle_at = now + self.idle_limit;
@@ -287,6 +288,9 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         // An idle stream that a proxy ends has had no message.
         if self.opened_at.elapsed() >= STABLE_AFTER {
             self.backoff.was_idle();
+        }
+        if self.replaced.is_none() {
+            self.overlap = Overlap::default();
         }
         match (self.backoff.lost(error.as_ref(), fastrand::f64()), error) {
             (None, Some(error)) => {
@@ -512,11 +516,25 @@ mod tests {
         // The new one begins only after a while, and is behind. What comes after the overlap is only on the new one.
         let events = replaced(&[(10, 1), (500, 2), (4999, 3), (5001, 4)], &[(600, 2), (5100, 3), (5101, 4)]).await;
         assert_eq!(events, expected(&[(10, 1), (500, 2), (4999, 3), (5101, 4)]));
-        // The idle one was half-open, or is behind.
-        let events = replaced(&[], &[(10, 1), (2000, 2)]).await;
-        assert_eq!(events, expected(&[(10, 1), (2000, 2)]));
-        let events = replaced(&[(900, 1)], &[(10, 1), (20, 1)]).await;
-        assert_eq!(events, expected(&[(10, 1), (20, 1)]));
+        // The idle one is behind.
+        let events = replaced(&[(400, 1)], &[(10, 1), (20, 1)]).await;
+        assert_eq!(events, expected(&[(400, 1), (400, 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_that_was_lost_is_a_gap() {
+        let gap =
+            |events: &[(u128, &str)]| -> Vec<_> { events.iter().map(|(at, text)| (*at, (*text).to_owned())).collect() };
+        let events = replaced(&[], &[(10, 1), (20, 2), (2000, 3)]).await;
+        assert_eq!(events, gap(&[(510, "gap"), (510, "1"), (510, "2"), (2000, "3")]));
+        // What it delivers then is not read any longer.
+        let events = replaced(&[(600, 1), (700, 2)], &[(10, 1), (2000, 2)]).await;
+        assert_eq!(events, gap(&[(510, "gap"), (510, "1"), (2000, "2")]));
+        // However late that shows.
+        let events = replaced(&[(59_000, 1)], &[(30_000, 1), (40_000, 2)]).await;
+        assert_eq!(events, gap(&[(30_500, "gap"), (30_500, "1"), (40_000, "2")]));
+        let events = replaced(&[(30_100, 1)], &[(30_000, 1), (34_000, 2)]).await;
+        assert_eq!(events, gap(&[(30_100, "1"), (34_000, "2")]), "it is alive");
     }
 
     #[tokio::test(start_paused = true)]

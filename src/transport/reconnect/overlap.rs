@@ -40,14 +40,11 @@ impl<T: Clone + PartialEq> Overlap<T> {
         self.is_doubtful = true;
     }
 
-    /// The replaced stream has delivered a message.
-    pub(super) fn replaced_is_alive(&mut self) {
-        self.is_doubtful = false;
-    }
-
-    /// The replaced stream is not read any longer, and the new one has delivered nothing that it has missed.
-    pub(super) fn replaced_has_ended(&mut self) {
-        self.is_doubtful = false;
+    /// The replaced stream has delivered a message. The other one may be behind.
+    pub(super) fn replaced_is_alive(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_doubtful) {
+            self.end = self.end.map(|end| end.max(now + OVERLAP));
+        }
     }
 
     /// Whether a message of the new stream would show that the replaced one was lost.

@@ -1,0 +1,211 @@
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::driver::{IDLE_STREAM_TTL, MAX_REJECTION, STREAM};
+use super::*;
+use crate::error::ErrorKind;
+use crate::rpc::pb::WorkflowEvent;
+use crate::scripted::{Scripted, client};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn run(number: u128) -> RunId {
+    uuid::Uuid::from_u128(number).into()
+}
+
+fn is_list(name: &str) -> bool {
+    name.starts_with("GET ") && name.ends_with("/workflow-runs")
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_subscribers_get_a_list_after_a_gap() {
+    let [watched, other] = [1, 2].map(run);
+    let event = WorkflowEvent { workflow_run_id: other.to_string(), ..Default::default() }.encode_to_vec();
+    let (client, _) = client(move |name, count| match (name, count) {
+        (name, _) if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        (_, 1) => Scripted::Stream(vec![(SECOND, event.clone()), (2 * SECOND, event.clone())], Some(0)),
+        (_, 2) => Scripted::Stream(vec![(3 * SECOND, event.clone())], None),
+        _ => Scripted::Hangs,
+    });
+    let events = &client.feed().events;
+    let subscription = events.join(client.feed().tag()).subscribe(watched, client.clock().now());
+    let started = Instant::now();
+    let mut notified = Vec::new();
+    while let Ok(notifications) = tokio::time::timeout(9 * SECOND, subscription.next(Wanted::End)).await {
+        assert_eq!(notifications.listing, Some(Listing::Rows { rows: Vec::new(), with_queued: true }));
+        notified.push(started.elapsed().as_secs_f32());
+    }
+    // 150 ms after the first message of each stream, and after the loss of the first one.
+    assert_eq!(notified, [1.15, 2.15, 5.15]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_list_is_reported_to_all() {
+    let (client, _) = client(|name, _| match name {
+        name if is_list(name) => Scripted::Rest(403, String::new()),
+        _ => Scripted::Hangs,
+    });
+    let subscribe =
+        |number| client.feed().events.join(client.feed().tag()).subscribe(run(number), client.clock().now());
+    let (one, two) = (subscribe(1), subscribe(2));
+    let (one, two) = tokio::join!(one.next(Wanted::List), two.next(Wanted::Start));
+    assert_eq!((one.listing, two.listing), (Some(Listing::Failed), Some(Listing::Failed)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_kept_for_a_watch_that_starts_later() {
+    let created = WorkflowEvent {
+        workflow_run_id: run(1).to_string(),
+        resource_id: run(1).to_string(),
+        resource_type: 1,
+        event_type: 1,
+        ..Default::default()
+    };
+    let (client, _) = client(move |_, _| Scripted::Stream(vec![(SECOND, created.encode_to_vec())], None));
+    let membership = client.feed().events.join(client.feed().tag());
+    tokio::time::sleep(2 * SECOND).await;
+    let subscription = membership.clone().subscribe(run(1), client.clock().now());
+    assert_eq!(subscription.take().created, Some((run(1).into(), None)));
+    assert!(subscription.take().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_without_members_is_removed_after_a_while() {
+    let (client, calls) = client(|_, _| Scripted::Stream(Vec::new(), None));
+    let (events, tag) = (&client.feed().events, client.feed().tag());
+    drop(events.join(tag).subscribe(run(1), client.clock().now()));
+    tokio::time::sleep(IDLE_STREAM_TTL.saturating_sub(SECOND)).await;
+    let membership = events.join(tag);
+    tokio::time::sleep(2 * IDLE_STREAM_TTL).await;
+    assert_eq!((lock(&events.0.groups).len(), calls.count("SubscribeToWorkflowEvents")), (1, 1));
+    drop(membership);
+    tokio::time::sleep(IDLE_STREAM_TTL + SECOND).await;
+    assert!(lock(&events.0.groups).is_empty());
+    drop(events.join(tag));
+    tokio::task::yield_now().await;
+    assert_eq!(calls.count("SubscribeToWorkflowEvents"), 2);
+}
+
+/// A chunk of run 1.
+fn chunk(text: &str) -> Vec<u8> {
+    let id = run(1).to_string();
+    let event = WorkflowEvent {
+        workflow_run_id: id.clone(),
+        resource_id: id,
+        resource_type: 1,
+        event_type: 6,
+        event_payload: text.into(),
+        ..Default::default()
+    };
+    event.encode_to_vec()
+}
+
+/// The chunks have no numbers, so that nothing but the stream shows that one is received twice.
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_is_replaced_and_loses_or_doubles_nothing() {
+    fastrand::seed(7);
+    let limit = STREAM.with_jitter(fastrand::f64());
+    // The idle stream is still read. The other one begins with the second message.
+    let at = |shift: Duration, numbers: &[u64]| -> Vec<_> {
+        numbers.iter().map(|at| (shift + Duration::from_millis(*at), chunk(&at.to_string()))).collect()
+    };
+    let (idle, other) = (at(limit, &[50, 500, 900, 1100]), at(Duration::ZERO, &[500, 900, 1100]));
+    let (client, calls) = client(move |name, count| match name {
+        name if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        _ => Scripted::Stream(if count == 1 { idle.clone() } else { other.clone() }, None),
+    });
+    fastrand::seed(7);
+    let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+    let (start, mut received) = (Instant::now() + limit, Vec::new());
+    while received.len() < 4 {
+        let ChunkEvent::Chunk(chunk) = chunks.next().await else { panic!("a chunk is expected") };
+        received.push((start.elapsed().as_millis(), chunk.to_string()));
+    }
+    assert_eq!(received, [50, 500, 900, 1100].map(|at| (at, at.to_string())));
+    assert_eq!(calls.times("SubscribeToWorkflowEvents")[1], start);
+    assert!(tokio::time::timeout(SECOND, chunks.next()).await.is_err(), "each is received once");
+}
+
+/// Each attempt to open the stream is answered with a status after a while.
+fn rejecting(status: i32, after: Duration) -> crate::client::Client {
+    let reject = move |name: &str, _| match name {
+        name if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        _ => Scripted::after(after, Scripted::Status(status)),
+    };
+    client(reject).0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_rejected_at_once_was_never_subscribed() {
+    let client = rejecting(12, Duration::from_millis(20));
+    let membership = client.feed().events.join(client.feed().tag());
+    let started = Instant::now();
+    let error = membership.subscribed().await.unwrap_err();
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(20)));
+    // Who joins later gets the error, too.
+    let ChunkEvent::Failed(error) = membership.chunks(Some(run(1))).next().await else {
+        panic!("an error is expected")
+    };
+    assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(20)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_are_missing_from_a_stream_that_is_lost_when_the_reader_joins() {
+    let client = rejecting(14, Duration::ZERO);
+    let membership = client.feed().events.join(client.feed().tag());
+    let started = Instant::now();
+    assert!(!membership.subscribed().await.unwrap());
+    assert_eq!(started.elapsed(), MAX_SUBSCRIBE_DELAY);
+    assert!(matches!(membership.clone().chunks(Some(run(1))).next().await, ChunkEvent::Interrupted));
+    let starting = membership.starting();
+    starting.interrupt();
+    assert!(matches!(starting.started(run(2)).next().await, ChunkEvent::Interrupted));
+    assert_eq!(started.elapsed(), MAX_SUBSCRIBE_DELAY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_the_server_rejects_for_a_minute_is_an_error() {
+    let client = rejecting(13, Duration::ZERO);
+    let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+    let started = Instant::now();
+    assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
+    let ChunkEvent::Failed(error) = (loop {
+        match chunks.next().await {
+            ChunkEvent::Interrupted => {}
+            event => break event,
+        }
+    }) else {
+        panic!("an error is expected")
+    };
+    assert_eq!(error.kind(), ErrorKind::Server);
+    let elapsed = started.elapsed();
+    assert!(elapsed >= MAX_REJECTION && elapsed <= MAX_REJECTION + STREAM.max_backoff, "{elapsed:?}");
+}
+
+/// A proxy has lost the stream, and keeps the connection.
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_that_was_lost_is_a_gap_before_the_next_chunk() {
+    let (client, calls) = client(move |name, count| match (name, count) {
+        (name, _) if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        (_, 1) => Scripted::Stream(vec![(SECOND, chunk("before"))], None),
+        _ => Scripted::Stream(vec![(SECOND, chunk("after")), (2 * SECOND, chunk("last"))], None),
+    });
+    let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+    let mut received = Vec::new();
+    for _ in 0..4 {
+        received.push(match chunks.next().await {
+            ChunkEvent::Chunk(chunk) => (chunk.to_string(), Instant::now()),
+            ChunkEvent::Interrupted => ("interrupted".to_owned(), Instant::now()),
+            other => panic!("{other:?}"),
+        });
+    }
+    let reopened = calls.times("SubscribeToWorkflowEvents")[1];
+    let texts: Vec<_> =
+        received.iter().map(|(text, at)| (text.as_str(), at.saturating_duration_since(reopened))).collect();
+    // The first one has waited for the other stream.
+    let half = Duration::from_millis(500);
+    assert_eq!(texts[0].0, "before");
+    assert_eq!(texts[1..], [("interrupted", SECOND + half), ("after", SECOND + half), ("last", 2 * SECOND)]);
+}
