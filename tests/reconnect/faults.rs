@@ -392,3 +392,29 @@ async fn a_result_that_is_too_large_costs_each_wait_one_fetch() {
     engine.faults().clear();
     worker.shutdown().await;
 }
+
+/// The first run of a workflow is confirmed by a request, which is slow here. The subscription is lost meanwhile, and a chunk with it. The end
+/// of the attempt is announced on the next subscription, before the id of the run is known.
+#[tokio::test(start_paused = true)]
+async fn a_loss_while_the_run_is_being_started_is_reported() {
+    let setup = Setup::new().await;
+    let (engine, hatchet) = (&setup.engine, setup.engine.client());
+    engine.faults().inject("GetRunDetails", Fault::Delay(5 * SECOND)).unwrap();
+    let mut chunks = hatchet.run(&talk(), &Input { chunks: 2, millis: 1000 }).chunks();
+    let loss = async {
+        sleep(SECOND / 2).await;
+        engine.faults().inject("SubscribeToWorkflowEvents", Fault::Delay(SECOND * 6 / 5)).unwrap();
+        engine.faults().interrupt("SubscribeToWorkflowEvents").unwrap();
+    };
+    let read = async {
+        let mut items = Vec::new();
+        while let Some(item) = chunks.next().await {
+            items.push(item.unwrap());
+        }
+        items
+    };
+    let (items, ()) = tokio::join!(read, loss);
+    let [ChunkItem::Chunk(first), ChunkItem::Interrupted] = &items[..] else { panic!("{items:?}") };
+    assert_eq!((first.index, engine.faults().planned()), (Some(0), 0));
+    setup.worker.shutdown().await;
+}

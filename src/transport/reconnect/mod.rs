@@ -229,7 +229,9 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 // What it has received came first.
                 received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
                     Ok(Some(message)) => {
-                        self.overlap.replaced_is_alive(Instant::now());
+                        if self.policy.twins == Twins::Dropped {
+                            self.overlap.replaced_is_alive(Instant::now());
+                        }
                         if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
@@ -514,7 +516,7 @@ mod tests {
         let expected =
             |events: &[(u128, u32)]| -> Vec<_> { events.iter().map(|(at, n)| (*at, n.to_string())).collect() };
         // The new one begins only after a while, and is behind. What comes after the overlap is only on the new one.
-        let events = replaced(&[(10, 1), (500, 2), (4999, 3), (5001, 4)], &[(600, 2), (5100, 3), (5101, 4)]).await;
+        let events = replaced(&[(10, 1), (500, 2), (4999, 3), (5011, 4)], &[(600, 2), (5100, 3), (5101, 4)]).await;
         assert_eq!(events, expected(&[(10, 1), (500, 2), (4999, 3), (5101, 4)]));
         // The idle one is behind.
         let events = replaced(&[(400, 1)], &[(10, 1), (20, 1)]).await;
