@@ -10,7 +10,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use hyper::body::Frame;
 use prost::Message;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -34,6 +34,8 @@ pub(crate) enum Scripted {
     Status(i32),
     /// The messages of a stream, each at a time after its start. The stream stays open after the last one, unless there is a status.
     Stream(Vec<(Duration, Vec<u8>)>, Option<i32>),
+    /// The messages of a stream that ends as soon as the client has ended its own.
+    StreamOfBoth(Vec<(Duration, Vec<u8>)>),
     /// One message for each message that the client has sent within a time. The stream stays open.
     Echo(Duration, fn(Bytes) -> Vec<u8>),
     /// The status and the body of a REST call.
@@ -153,6 +155,14 @@ async fn respond(mut response: Scripted, request: Request<Body>) -> Response<Bod
             response.body(Body::empty()).unwrap()
         }
         Scripted::Stream(messages, end) => streamed(messages, end, request),
+        Scripted::StreamOfBoth(messages) => {
+            let body = request.into_body();
+            let ended = async move { drop(body.collect().await) };
+            streamed(messages, None, Request::new(Body::empty())).map(|frames| {
+                let frames = BodyStream::new(frames).take_until(Box::pin(ended));
+                Body::new(StreamBody::new(frames.chain(stream::once(async { Ok(trailers(0)) }))))
+            })
+        }
         Scripted::Echo(within, echo) => {
             let mut body = request.into_body();
             let mut received = BytesMut::new();
@@ -186,6 +196,10 @@ async fn respond(mut response: Scripted, request: Request<Body>) -> Response<Bod
 
 type Frames = Pin<Box<dyn futures_core::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>;
 
+fn trailers(code: i32) -> Frame<Bytes> {
+    Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.into())]))
+}
+
 fn streamed(messages: Vec<(Duration, Vec<u8>)>, end: Option<i32>, request: Request<Body>) -> Response<Body> {
     let started = Instant::now();
     let frames = stream::iter(messages).then(move |(at, message)| async move {
@@ -199,7 +213,7 @@ fn streamed(messages: Vec<(Duration, Vec<u8>)>, end: Option<i32>, request: Reque
     let last = stream::once(async move {
         let _request = request;
         let Some(code) = end else { return std::future::pending().await };
-        Ok(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.into())])))
+        Ok(trailers(code))
     });
     let body: Frames = Box::pin(frames.chain(last));
     Response::builder().header(CONTENT_TYPE, "application/grpc").body(Body::new(StreamBody::new(body))).unwrap()

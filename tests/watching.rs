@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use hatchet::embedded::{Engine, Fault, Quirks};
 use hatchet::raw::pb::v1::TriggerWorkflowRequest;
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
+use hatchet::stream::TagWatch;
 use hatchet::worker::RunningWorker;
 use hatchet::{Client, Config, Context, ErrorKind, RunHandle, RunStatus, Task, TaskError};
 use tokio::time::{Instant, sleep};
@@ -282,6 +284,96 @@ async fn the_error_of_one_run_names_it_and_ends_only_its_changes() {
             assert_eq!(of_run.count(), if *run == failed { 0 } else { 3 }, "{items:?}");
         }
     }
+    worker.shutdown().await;
+}
+
+/// Neither those that a list shows nor those that events announce.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_tag_names_each_run_that_it_does_not_follow() {
+    let setup = Setup::new(200).await;
+    setup.worker(1).await.shutdown().await;
+    let mut runs = foreign_runs(&setup, 4).await;
+    let mut watch = setup.hatchet.watch_matching("tenant", "acme").max_runs(3);
+    let mut followed = HashSet::new();
+    let mut rejected = HashSet::new();
+    for count in [4, 6] {
+        while followed.len() + rejected.len() < count {
+            match watch.next().await.unwrap() {
+                Ok(change) => {
+                    assert!(change.is(&RunStatus::Queued));
+                    assert!(followed.insert(change.run_id()));
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+                    assert!(error.to_string().contains("follows 3 runs"), "{error}");
+                    assert!(rejected.insert(error.run_id().unwrap()));
+                }
+            }
+        }
+        assert_eq!((followed.len(), watch.followed_runs()), (3, 3));
+        if count == 4 {
+            runs.extend(foreign_runs(&setup, 2).await);
+        }
+    }
+    assert_eq!(followed.union(&rejected).copied().collect::<HashSet<_>>(), runs.iter().map(RunHandle::id).collect());
+    // The others are followed to their end. Then there is space for more.
+    let worker = setup.worker(10).await;
+    let next = async |watch: &mut TagWatch| watch.next().await.unwrap().unwrap();
+    for _ in 0..6 {
+        assert!(followed.contains(&next(&mut watch).await.run_id()));
+    }
+    let later = foreign_runs(&setup, 1).await.remove(0).id();
+    for _ in 0..3 {
+        assert_eq!(next(&mut watch).await.run_id(), later);
+    }
+    assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err(), "nothing else is returned");
+    assert_eq!(watch.followed_runs(), 0);
+    worker.shutdown().await;
+}
+
+/// Runs that are looked up count, too: events do not say whether they are in the namespace.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_tag_limits_its_lookups() {
+    let setup = Setup::new(200).await;
+    let own = setup.engine.client_with(Config::builder().namespace("own")).unwrap();
+    let worker = own.worker("worker").slots(10).register(&setup.short).build().unwrap().start().await.unwrap();
+    let mut watch = own.watch_matching("tenant", "acme").max_runs(2);
+    assert!(tokio::time::timeout(SECOND, watch.next()).await.is_err());
+    setup.engine.faults().inject_for(CALLS[3], Fault::Delay(SECOND), 2 * SECOND).unwrap();
+    for _ in 0..3 {
+        own.run(&setup.short, &()).metadata("tenant", "acme").start().await.unwrap();
+    }
+    let items: Vec<_> = (&mut watch).take(7).collect().await;
+    let errors: Vec<_> = items.iter().filter_map(|item| item.as_ref().err()).collect();
+    let [error] = errors[..] else { panic!("expected one error, got {items:?}") };
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    assert!(!items.iter().flatten().any(|change| Some(change.run_id()) == error.run_id()));
+    worker.shutdown().await;
+}
+
+/// The list of earlier runs is read as fast as they are fetched: with 200 requests per second, 15 seconds for 1000 runs.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_tag_reads_a_long_list_slowly() {
+    const COUNT: usize = 2500;
+    let setup = Setup::new(1000).await;
+    let since = setup.engine.now() - chrono::TimeDelta::hours(1);
+    let worker = setup.worker(2500).await;
+    let runs = setup.hatchet.run_many(&setup.short, vec![(); COUNT]).metadata("tenant", "acme").start().await.unwrap();
+    sleep(60 * SECOND).await;
+    let other = setup.engine.client_with(Config::builder().watch_request_rate(200)).unwrap();
+    // The list does not count for the maximum.
+    let mut watch = other.watch_matching("tenant", "acme").since(since).max_runs(10);
+    let (mut most, start, mut changes) = (0, Instant::now(), HashMap::new());
+    for _ in 0..3 * COUNT {
+        let change = watch.next().await.unwrap().unwrap();
+        *changes.entry(change.run_id()).or_insert(0) += 1;
+        most = most.max(watch.followed_runs());
+    }
+    assert_eq!(changes, runs.iter().map(|run| (run.as_ref().unwrap().id(), 3)).collect());
+    assert!((900..=1020).contains(&most), "{most}");
+    let elapsed = start.elapsed();
+    assert!((35 * SECOND..40 * SECOND).contains(&elapsed), "{elapsed:?}");
+    assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err(), "each is returned once");
     worker.shutdown().await;
 }
 

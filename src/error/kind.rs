@@ -21,7 +21,8 @@ pub enum ErrorKind {
     Config,
     /// The request is invalid, and was not sent. The message names the field and the limit.
     InvalidInput,
-    /// A message or a payload exceeds a size limit of the client or the server.
+    /// A message or a payload exceeds a size limit of the client or the server, or a stream has too many runs
+    /// ([`TagWatch::max_runs`](crate::stream::TagWatch::max_runs)).
     TooLarge,
     /// A value cannot be serialized.
     Encode,

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -69,8 +70,15 @@ impl State {
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     shared: Arc<State>,
-    question: Option<Arc<Question>>,
+    joinable: Option<Arc<Joinable>>,
     turns: Option<Turns>,
+}
+
+/// A fetch that others with the same question can join until its first round of requests.
+#[derive(Debug)]
+struct Joinable {
+    question: Question,
+    has_passed: AtomicBool,
 }
 
 /// Requests that have passed a gate.
@@ -84,7 +92,7 @@ impl Gate {
     /// A gate of its own, for this many concurrent requests and this many per second.
     #[cfg(feature = "archive")]
     pub(crate) fn new(concurrent: usize, per_second: u32) -> Self {
-        Self { shared: Arc::new(State::new(concurrent, per_second)), question: None, turns: None }
+        Self { shared: Arc::new(State::new(concurrent, per_second)), joinable: None, turns: None }
     }
 
     /// The limit of the rate, for requests that are sent again.
@@ -105,8 +113,10 @@ impl Gate {
         };
         let concurrent = Arc::clone(&self.shared.concurrent).acquire_owned().await.ok();
         self.shared.rate.pass(requests).await;
-        // Who joined later would not get what changes from now on.
-        if let Some(question) = &self.question {
+        // Who joined later would not get what changes from now on. In a later round, it is another fetch that waits with the question.
+        if let Some(Joinable { question, has_passed }) = self.joinable.as_deref()
+            && !has_passed.swap(true, Relaxed)
+        {
             self.shared.waiting.remove(question.run, question);
         }
         Permit { _concurrent: concurrent, _turn: turn }
@@ -144,7 +154,7 @@ impl Fetcher {
 
     /// The gate for requests that belong to no single run.
     pub(crate) fn gate(&self) -> Gate {
-        Gate { shared: Arc::clone(&self.shared), question: None, turns: None }
+        Gate { shared: Arc::clone(&self.shared), joinable: None, turns: None }
     }
 
     /// Runs a fetch as a task. It is aborted when its future is dropped. Cancel safe.
@@ -170,7 +180,8 @@ impl Fetcher {
     ) -> Result<Arc<RunDetails>> {
         let fetch_as_task = |question: &Question| {
             let turns = question.turns.clone();
-            let gate = Gate { question: Some(Arc::new(question.clone())), turns, ..self.gate() };
+            let joinable = Joinable { question: question.clone(), has_passed: AtomicBool::new(false) };
+            let gate = Gate { joinable: Some(Arc::new(joinable)), turns, ..self.gate() };
             let fetch = fetch(question.clone(), gate);
             let fetcher = self.clone();
             async move { fetcher.spawn(fetch).await.map(Arc::new) }
@@ -199,7 +210,7 @@ impl Fetcher {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use futures_util::FutureExt as _;
@@ -279,6 +290,34 @@ mod tests {
         // A caller that comes during the fetch needs its own: the state may have changed.
         tokio::join!(fetch(Duration::ZERO), fetch(Duration::ZERO), fetch(5 * MILLI));
         assert_eq!(count.load(Relaxed), 2);
+        assert_eq!(fetcher.shared.waiting.len(), 0, "nothing is left");
+    }
+
+    /// A fetch has several rounds of requests. When one passes the gate again, another one may wait with the same question.
+    #[tokio::test(start_paused = true)]
+    async fn later_rounds_of_a_fetch_do_not_stop_the_sharing_of_others() {
+        let (fetcher, count) = (fetcher(100), Arc::new(AtomicUsize::new(0)));
+        let start = Instant::now();
+        let fetch = |begins: Duration| {
+            let (fetcher, count) = (fetcher.clone(), Arc::clone(&count));
+            async move {
+                sleep(begins).await;
+                let fetch = fetcher.details(question(1), move |_, gate| async move {
+                    count.fetch_add(1, Relaxed);
+                    // Each round takes all requests of a second.
+                    for _ in 0..2 {
+                        drop(gate.pass(100).await);
+                    }
+                    Err(Error::closed("it"))
+                });
+                fetch.await.unwrap_err();
+                start.elapsed()
+            }
+        };
+        // The first fetch passes at 0 and 1 s. The second one begins between, and passes at 2 and 3 s. The last caller joins it.
+        let ended = tokio::join!(fetch(Duration::ZERO), fetch(500 * MILLI), fetch(1500 * MILLI));
+        assert_eq!(count.load(Relaxed), 2);
+        assert_eq!(ended, (1000 * MILLI, 3000 * MILLI, 3000 * MILLI));
         assert_eq!(fetcher.shared.waiting.len(), 0, "nothing is left");
     }
 

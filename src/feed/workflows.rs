@@ -297,12 +297,12 @@ impl WorkflowCache {
     }
 }
 
-/// As many runs of a call as are needed to see whether the workflow exists.
 /// For the log.
 fn first_id(runs: &[RunId]) -> Option<impl tracing::Value> {
     runs.first().map(tracing::field::display)
 }
 
+/// As many runs of a call as are needed to see whether the workflow exists.
 fn first(runs: &[RunId]) -> &[RunId] {
     runs.get(..MAX_RUNS_FETCHED).unwrap_or(runs)
 }

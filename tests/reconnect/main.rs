@@ -17,6 +17,7 @@ mod faults;
 mod late;
 mod random;
 mod sockets;
+mod tagged;
 
 use std::time::Duration;
 

@@ -381,13 +381,18 @@ async fn case(seed: u64) {
 
 #[test]
 fn everyone_is_answered_once_with_the_truth() {
+    for_each_seed(CASES, case);
+}
+
+/// Runs some cases, each on virtual time of its own, and prints the seed of one that fails.
+pub(crate) fn for_each_seed<F: Future<Output = ()>>(cases: u64, case: impl Fn(u64) -> F) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let cases = number("HATCHET_TEST_CASES").unwrap_or(CASES);
+    let cases = number("HATCHET_TEST_CASES").unwrap_or(cases);
     let seeds = number("HATCHET_TEST_SEED").map_or(0..cases, |seed| seed..seed + 1);
     for seed in seeds {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        let result = std::panic::catch_unwind(|| runtime.block_on(case(seed)));
-        if let Err(panic) = result {
+        let one = std::panic::AssertUnwindSafe(|| runtime.block_on(case(seed)));
+        if let Err(panic) = std::panic::catch_unwind(one) {
             eprintln!("HATCHET_TEST_SEED={seed}");
             std::panic::resume_unwind(panic);
         }

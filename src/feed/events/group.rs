@@ -97,16 +97,24 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     pub(super) by_run: HashMap<RunId, Notifications>,
-    order: VecDeque<RunId>,
+    /// The runs in the order in which they were added, and the number of the last addition of each. A watch may have taken their events.
+    order: VecDeque<(u64, RunId)>,
+    last: HashMap<RunId, u64>,
+    count: u64,
 }
 
 impl Recent {
     pub(super) fn update(&mut self, run: RunId, change: impl FnOnce(&mut Notifications)) {
         if !self.by_run.contains_key(&run) {
-            self.order.push_back(run);
+            self.count += 1;
+            self.order.push_back((self.count, run));
+            self.last.insert(run, self.count);
             if self.order.len() > MAX_RECENT
-                && let Some(oldest) = self.order.pop_front()
+                && let Some((number, oldest)) = self.order.pop_front()
+                // Otherwise, it was added again since.
+                && self.last.get(&oldest) == Some(&number)
             {
+                self.last.remove(&oldest);
                 self.by_run.remove(&oldest);
             }
         }
@@ -128,15 +136,18 @@ pub(crate) struct Arrived {
     pub(crate) runs: HashMap<RunId, Option<DateTime<Utc>>>,
     /// Whether events may have been lost, so that the runs must be listed.
     pub(crate) has_gap: bool,
+    /// When the last event was received.
+    pub(crate) last_at: Option<Instant>,
 }
 
 impl Arrivals {
     pub(super) fn add(&self, run: RunId, at: Option<DateTime<Utc>>) {
         let mut state = lock(&self.state);
         state.runs.entry(run).or_insert(at);
+        state.last_at = Some(Instant::now());
         if state.runs.len() > MAX_ARRIVED {
             // A list finds them, too.
-            *state = Arrived { runs: HashMap::new(), has_gap: true };
+            *state = Arrived { has_gap: true, ..Arrived::default() };
         }
         drop(state);
         self.notify.notify_one();
@@ -215,6 +226,22 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_events_of_the_newest_runs_are_kept() {
+        let (mut recent, run) = (Recent::default(), |number: usize| RunId::from(uuid::Uuid::from_u128(number as u128)));
+        let event = |recent: &mut Recent, number| recent.update(run(number), |kept| kept.has_changed = true);
+        (0..MAX_RECENT - 1).for_each(|number| event(&mut recent, number));
+        // A watch takes the events of the oldest run, and then there are others.
+        assert!(recent.by_run.remove(&run(0)).is_some());
+        event(&mut recent, 0);
+        (MAX_RECENT..2 * MAX_RECENT - 1).for_each(|number| event(&mut recent, number));
+        assert!(recent.by_run.contains_key(&run(0)), "it is not the oldest any longer");
+        assert_eq!(recent.by_run.len(), MAX_RECENT);
+        event(&mut recent, 2 * MAX_RECENT);
+        assert!(!recent.by_run.contains_key(&run(0)) && recent.by_run.len() == MAX_RECENT);
+        assert!(recent.order.len() <= MAX_RECENT && recent.last.len() <= MAX_RECENT, "nothing else is kept");
+    }
 
     #[test]
     fn a_watch_that_is_not_polled_lists_instead_of_growing() {

@@ -146,9 +146,11 @@ struct ResultsDriver {
     /// Sends run ids on the stream. They are sent while the stream is opening, because the server accepts it only with the first
     /// message.
     ids: Option<mpsc::Sender<RunId>>,
+    /// Keeps the client's side of the stream that was replaced open while it is still read: the server ends a stream as soon as one side has.
+    replaced_ids: Option<mpsc::Sender<RunId>>,
     /// Ids for which the queue of the stream had no space yet.
     unsent_ids: VecDeque<RunId>,
-    /// The number of runs on the stream that nobody waits for any longer, and whose results have not arrived.
+    /// How often, since the stream was opened, the last waiter of a run has left it.
     abandoned: usize,
     probes: FuturesUnordered<Probe>,
     /// For the next probe, and for the end of an unused stream.
@@ -169,6 +171,7 @@ impl ResultsDriver {
             waiting: Waiting::default(),
             stream: ReconnectingStream::new(STREAM),
             ids: None,
+            replaced_ids: None,
             unsent_ids: VecDeque::new(),
             abandoned: 0,
             probes: FuturesUnordered::new(),
@@ -182,6 +185,9 @@ impl ResultsDriver {
     async fn run(mut self) {
         loop {
             self.send_ids();
+            if !self.stream.is_overlapping() {
+                self.replaced_ids = None;
+            }
             let probe = self.waiting.next_probe().filter(|_| self.probes.len() < MAX_CONCURRENT_PROBES);
             let idle = self.idle_since.filter(|_| !self.stream.is_closed()).map(|since| since + IDLE_STREAM_TTL);
             let due = [probe, idle].into_iter().flatten().min();
@@ -224,7 +230,7 @@ impl ResultsDriver {
                 }
             }
             Command::Leave(run) => {
-                if self.waiting.remove(run, oneshot::Sender::is_closed) {
+                if self.waiting.leave(run, oneshot::Sender::is_closed) {
                     self.abandoned();
                 }
                 self.check_idle();
@@ -232,10 +238,15 @@ impl ResultsDriver {
         }
     }
 
-    /// The stream has a run that nobody waits for any longer. With many of them, it is replaced.
+    /// The stream has a run that nobody waits for any longer. With many of them, it is replaced, or closed if nobody waits for any run.
     fn abandoned(&mut self) {
         self.abandoned += 1;
-        if self.abandoned >= MAX_ABANDONED.max(self.waiting.len()) && !self.waiting.is_empty() && self.ids.is_some() {
+        if self.abandoned < MAX_ABANDONED.max(self.waiting.len()) || self.ids.is_none() {
+            return;
+        }
+        if self.waiting.is_empty() {
+            self.close();
+        } else {
             self.open();
         }
     }
@@ -258,13 +269,15 @@ impl ResultsDriver {
         let rpc = self.rpc.clone();
         self.unsent_ids = self.waiting.runs();
         self.abandoned = 0;
-        self.ids = Some(sender);
+        // A stream that was lost has no ids.
+        self.replaced_ids = self.ids.replace(sender).or(self.replaced_ids.take());
         self.stream.open(async move { rpc.dispatcher.run_results(ids).await });
     }
 
     fn close(&mut self) {
         self.stream.close();
         self.ids = None;
+        self.replaced_ids = None;
         self.rejected_since = None;
     }
 

@@ -163,6 +163,31 @@ async fn a_stream_that_is_half_open_is_replaced_when_it_is_idle() {
     assert_eq!(started.elapsed(), opened[1] + SECOND);
 }
 
+/// The idle limit of the stream that is opened next.
+fn next_limit() -> Duration {
+    fastrand::seed(7);
+    let limit = STREAM.with_jitter(fastrand::f64());
+    fastrand::seed(7);
+    limit
+}
+
+/// The engine ends a stream as soon as the client has ended its side.
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_is_read_for_a_moment_after_it_was_replaced() {
+    let limit = next_limit();
+    let stream = move |count| match count {
+        // The new stream does not report runs that have ended before it was asked about them.
+        1 => Scripted::StreamOfBoth(vec![(limit + SECOND, result())]),
+        _ => Scripted::Stream(Vec::new(), None),
+    };
+    let (client, calls) = server(stream, running);
+    assert_eq!(next_limit(), limit);
+    let started = Instant::now();
+    assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
+    assert_eq!(calls.times("SubscribeToWorkflowRuns"), [started, started + limit]);
+    assert_eq!(started.elapsed(), limit + SECOND);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_too_large_is_not_probed_again_soon() {
     let too_large = |_| Scripted::Rejection(8, "grpc: trying to send message larger than max (5 vs. 4)");
@@ -237,6 +262,23 @@ async fn a_stream_with_many_abandoned_runs_is_replaced() {
         opened.push(calls.count("SubscribeToWorkflowRuns"));
     }
     assert_eq!(opened, [1, 2, 2, 3]);
+}
+
+/// One after the other, so that nobody waits when a wait is dropped.
+#[tokio::test(start_paused = true)]
+async fn a_stream_with_many_abandoned_runs_is_closed_if_nobody_waits() {
+    let (client, calls) = server(|_| Scripted::Stream(Vec::new(), None), running);
+    let results = &client.feed().results;
+    let mut opened = Vec::new();
+    for number in 1..=2 * MAX_ABANDONED + 1 {
+        let wait = results.wait(RunId::from(uuid::Uuid::from_u128(number as u128)), false);
+        assert!(tokio::time::timeout(EAGER_PROBE_DELAY / 2, wait).await.is_err());
+        opened.push(calls.count("SubscribeToWorkflowRuns"));
+    }
+    assert_eq!(
+        [MAX_ABANDONED - 1, MAX_ABANDONED, 2 * MAX_ABANDONED - 1, 2 * MAX_ABANDONED].map(|at| opened[at]),
+        [1, 2, 2, 3]
+    );
 }
 
 #[tokio::test(start_paused = true)]
