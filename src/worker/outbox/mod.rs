@@ -488,12 +488,17 @@ impl Outbox {
     }
 
     fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
+        let is_withdrawn = entry.report.kind != ReportKind::Started && self.withdrawn.remove(&entry.key);
+        // The engine has ended a cancelled attempt: whatever was wrong with its report, nothing may replace it.
+        let resolution = match resolution {
+            Resolution::Rejected(_) if is_withdrawn => Resolution::Withdrawn,
+            resolution => resolution,
+        };
         // These errors are not about the report: another process may send it.
         let is_final = !matches!(&resolution, Resolution::Rejected(error) if matches!(error.kind(), ErrorKind::Server | ErrorKind::Closed));
         self.forget(&entry, is_final);
         let Entry { key, report, .. } = entry;
         if report.kind != ReportKind::Started {
-            self.withdrawn.remove(&key);
             return Some(ResolvedReport { key, report, resolution });
         }
         if let Resolution::Rejected(error) = resolution {
