@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use tokio::task::yield_now;
 
+use super::super::connection::MAX_REJECTION;
 use super::super::running::READY_TIMEOUT;
 use super::shutdown::{PAUSED_ASSIGNMENT_DELAY, UNPAUSED_ASSIGNMENT_DELAY};
 use super::*;
