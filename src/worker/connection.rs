@@ -9,8 +9,9 @@ use super::outbox::Doubt;
 use super::ownership::MAX_HEARTBEAT_GAP;
 use crate::error::{Error, ErrorKind};
 
-/// How long the engine may take to notice a stream.
+/// How long the engine may take to notice a stream: at first, and after several streams that it has not noticed in time.
 const MIN_NOTICE_DELAY: Duration = Duration::from_millis(500);
+const MAX_NOTICE_DELAY: Duration = Duration::from_secs(8);
 /// For how long the token or a call may be rejected before the worker ends.
 pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
 /// The engine rejects a stream within this time, if it does.
@@ -63,6 +64,8 @@ pub(super) struct Connection {
     disconnected_at: Option<Instant>,
     /// When the engine last accepted a heartbeat.
     accepted_at: Option<Instant>,
+    /// How many streams in succession were given up because the engine rejected a heartbeat.
+    unnoticed_streams: u32,
     /// Since when heartbeats have been rejected, and since when the stream has been.
     heartbeats_rejected_at: Option<Instant>,
     stream_rejected_at: Option<Instant>,
@@ -120,6 +123,7 @@ impl Connection {
     pub(super) fn heartbeat_accepted(&mut self, now: Now, stream: StreamState) -> Accepted {
         self.is_failing = false;
         self.heartbeats_rejected_at = None;
+        self.unnoticed_streams = 0;
         self.has_gap |= self.is_gap(now);
         self.accepted_at = Some(now.instant);
         self.must_check |= self.has_gap;
@@ -138,11 +142,18 @@ impl Connection {
     /// The engine has rejected a heartbeat because it has seen the stream close. Returns whether the stream must be reopened: a heartbeat
     /// from before the stream was requested, or from just after that, proves nothing.
     pub(super) fn heartbeat_rejected(&mut self, now: Instant, sent_at: Instant, stream: StreamState) -> bool {
-        let is_lost = sent_at >= stream.opened_at + MIN_NOTICE_DELAY && !stream.is_lost;
+        let is_lost = sent_at >= stream.opened_at + self.notice_delay() && !stream.is_lost;
         if is_lost {
+            self.unnoticed_streams = self.unnoticed_streams.saturating_add(1);
             self.lost(now);
         }
         is_lost
+    }
+
+    /// How long the engine may take to notice the current stream. An engine that needs longer would never get a stream that is not dropped.
+    fn notice_delay(&self) -> Duration {
+        let factor = 2_u32.saturating_pow(self.unnoticed_streams);
+        MIN_NOTICE_DELAY.saturating_mul(factor).min(MAX_NOTICE_DELAY)
     }
 
     pub(super) fn heartbeat_failed(&mut self, now: Instant, error: &Error) -> Severity {
@@ -208,5 +219,161 @@ fn severity(now: Instant, error: &Error, since: &mut Option<Instant>) -> Severit
             Severity::Final
         }
         _ => Severity::Permanent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MILLI: Duration = Duration::from_millis(1);
+
+    /// Times of a test, counted from its start.
+    struct Times {
+        instant: Instant,
+        time: DateTime<Utc>,
+    }
+
+    impl Times {
+        fn new() -> Self {
+            Self { instant: Instant::now(), time: DateTime::default() }
+        }
+
+        fn at(&self, after: Duration) -> Now {
+            Now { instant: self.instant + after, time: self.time + after }
+        }
+
+        /// A stream that was opened at this time.
+        fn stream(&self, opened: Duration) -> StreamState {
+            StreamState { is_lost: false, opened_at: self.instant + opened }
+        }
+    }
+
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "as planned")
+    }
+
+    #[test]
+    fn a_worker_is_connected_while_its_stream_is_open_and_its_heartbeats_are_accepted() {
+        let times = Times::new();
+        let (stream, mut connection) = (times.stream(Duration::ZERO), Connection::new(false));
+        let lost = StreamState { is_lost: true, ..stream };
+        let accept = |connection: &mut Connection, second: u32, stream| {
+            let now = times.at(second * SECOND);
+            connection.heartbeat_accepted(now, stream).reconnected_after
+        };
+        // One that has not started is not connected again.
+        connection.disconnected(times.instant);
+        assert_eq!((accept(&mut connection, 1, stream), connection.is_connected()), (None, true));
+        connection.stream_lost(times.at(2 * SECOND).instant);
+        assert!(!connection.is_connected());
+        connection.disconnected(times.at(3 * SECOND).instant);
+        assert_eq!((accept(&mut connection, 4, lost), connection.is_connected()), (None, false));
+        assert_eq!((accept(&mut connection, 7, stream), connection.is_connected()), (Some(5 * SECOND), true));
+        assert_eq!(accept(&mut connection, 8, stream), None, "once");
+    }
+
+    #[test]
+    fn each_stream_that_is_given_up_gives_the_next_one_twice_the_time() {
+        let (times, mut connection) = (Times::new(), Connection::new(false));
+        let stream = times.stream(Duration::ZERO);
+        let gives_up = |connection: &mut Connection, millis: u32| {
+            let sent_at = times.at(millis * MILLI).instant;
+            connection.heartbeat_rejected(sent_at, sent_at, stream)
+        };
+        for millis in [500, 1000, 2000, 4000, 8000, 8000, 8000] {
+            assert!(!gives_up(&mut connection, millis - 1), "{millis}");
+            assert!(gives_up(&mut connection, millis), "{millis}");
+        }
+        connection.heartbeat_accepted(times.at(9 * SECOND), stream);
+        assert!(gives_up(&mut connection, 500) && !gives_up(&mut connection, 500));
+        let sent_at = times.at(60 * SECOND).instant;
+        assert!(!connection.heartbeat_rejected(sent_at, sent_at, StreamState { is_lost: true, ..stream }));
+    }
+
+    #[test]
+    fn a_worker_cannot_go_on_if_it_is_rejected_for_a_minute() {
+        use ErrorKind::{Closed, Rejected, Unauthenticated, Unimplemented};
+        let times = Times::new();
+        let at = |second: u32| times.at(second * SECOND).instant;
+        let mut connection = Connection::new(false);
+        for (second, kind, expected) in [
+            (0, Unauthenticated, Severity::Permanent),
+            (59, Unimplemented, Severity::Permanent),
+            (60, Rejected, Severity::Permanent),
+            (60, Unauthenticated, Severity::Final),
+            (60, Closed, Severity::Final),
+        ] {
+            assert_eq!(connection.heartbeat_failed(at(second), &error(kind)), expected, "{second} s, {kind}");
+        }
+        let transient = error(ErrorKind::Unavailable).transient();
+        assert_eq!(connection.heartbeat_failed(at(61), &transient), Severity::Transient);
+        assert_eq!(connection.heartbeat_failed(at(62), &error(Unauthenticated)), Severity::Permanent, "from the start");
+
+        // Accepted heartbeats prove a stream only after some seconds. What it delivers proves it at once.
+        let failed = |connection: &mut Connection, second| connection.stream_failed(at(second), &error(Unimplemented));
+        assert_eq!(failed(&mut connection, 0), (Severity::Permanent, true));
+        assert_eq!(failed(&mut connection, 50), (Severity::Permanent, false));
+        connection.heartbeat_accepted(times.at(59 * SECOND), times.stream(50 * SECOND));
+        assert_eq!(failed(&mut connection, 60), (Severity::Final, true));
+        connection.heartbeat_accepted(times.at(70 * SECOND), times.stream(60 * SECOND));
+        assert_eq!(failed(&mut connection, 71), (Severity::Permanent, true));
+        connection.received();
+        assert_eq!(failed(&mut connection, 131), (Severity::Permanent, true));
+        connection.stream_lost(at(132));
+        assert_eq!(failed(&mut connection, 191), (Severity::Permanent, true));
+    }
+
+    #[test]
+    fn a_check_ends_the_doubt() {
+        let (times, mut connection) = (Times::new(), Connection::new(false));
+        let (now, stream) = (times.at(SECOND), times.stream(Duration::ZERO));
+        assert_eq!(connection.doubt(now, false), Doubt::Some, "it is not connected");
+        connection.heartbeat_accepted(now, stream);
+        assert_eq!((connection.doubt(now, false), connection.doubt(now, true)), (Doubt::None, Doubt::Some));
+        connection.request_check();
+        assert_eq!(connection.doubt(now, false), Doubt::Some);
+        connection.check_started(true);
+        assert!(!connection.check_ended(false) && connection.doubt(now, false) == Doubt::None);
+        // One that is incomplete is repeated some times.
+        for _ in 0..MAX_INCOMPLETE_CHECKS {
+            connection.check_started(true);
+            assert!(connection.check_ended(true) && connection.must_check());
+        }
+        connection.check_started(true);
+        assert!(!connection.check_ended(true) && !connection.must_check());
+        // Another cancellation may have been lost during a check.
+        connection.check_started(true);
+        connection.stream_lost(now.instant);
+        assert!(!connection.check_ended(false) && connection.must_check());
+    }
+
+    #[test]
+    fn all_attempts_are_in_doubt_after_a_gap_by_either_clock() {
+        let times = Times::new();
+        let gap = MAX_HEARTBEAT_GAP + SECOND;
+        let start = times.at(Duration::ZERO);
+        for (instant, time, expected) in [
+            (MAX_HEARTBEAT_GAP, MAX_HEARTBEAT_GAP, Doubt::None),
+            (gap, gap, Doubt::All),
+            // The clock was set back.
+            (gap, Duration::ZERO, Doubt::All),
+        ] {
+            let now = Now { instant: times.at(instant).instant, time: times.at(time).time };
+            for has_attempts in [true, false] {
+                let mut connection = Connection::new(false);
+                connection.heartbeat_accepted(start, times.stream(Duration::ZERO));
+                assert_eq!(connection.doubt(now, false), expected, "{instant:?} {time:?}");
+                // The next heartbeat does not end the doubt, but the check that follows does.
+                let accepted = connection.heartbeat_accepted(now, times.stream(Duration::ZERO));
+                assert_eq!((accepted.must_check, connection.doubt(now, false)), (expected == Doubt::All, expected));
+                connection.check_started(has_attempts);
+                let during = if has_attempts { expected.max(Doubt::Some) } else { Doubt::Some };
+                assert_eq!(connection.doubt(now, true), during);
+                connection.check_ended(false);
+                assert_eq!(connection.doubt(now, false), Doubt::None);
+            }
+        }
     }
 }

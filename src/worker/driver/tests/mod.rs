@@ -507,6 +507,38 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
     assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
 }
 
+/// A server whose first stream ends after five seconds. It takes some time to open the others, and rejects heartbeats meanwhile.
+fn slow_server(opening: Duration) -> (Client, Calls) {
+    let opened_at = std::sync::Mutex::new(Instant::now());
+    server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(vec![(5 * SECOND, cancel(9))], Some(14))),
+        "ListenV2" => {
+            *lock(&opened_at) = Instant::now() + opening;
+            Some(Scripted::after(opening, Scripted::Stream(Vec::new(), None)))
+        }
+        "Heartbeat" if *lock(&opened_at) > Instant::now() => Some(Scripted::Status(9)),
+        _ => None,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_reconnects_to_an_engine_that_takes_seconds_to_open_its_stream() {
+    // How long the engine takes, the number of streams, and when a heartbeat is accepted after the last one was opened.
+    for (opening, streams, accepted) in [(600, 2, 680), (1000, 3, 2680), (2000, 3, 2680), (5000, 6, 6680)] {
+        let (client, calls) = slow_server(Duration::from_millis(opening));
+        let running = worker(&client).start().await.unwrap();
+        let mut statuses = running.statuses();
+        for expected in [WorkerState::Connected, WorkerState::Disconnected, WorkerState::Connected] {
+            let is_expected = async { while statuses.next().await.unwrap().state != expected {} };
+            timeout(30 * SECOND, is_expected).await.unwrap();
+        }
+        assert_eq!(calls.count("ListenV2"), streams, "{opening} ms");
+        let opened_at = *calls.times("ListenV2").last().unwrap();
+        assert_eq!(opened_at.elapsed(), Duration::from_millis(accepted), "{opening} ms");
+        running.shutdown().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
     // The cancellation was lost, and the engine accepts all heartbeats.
