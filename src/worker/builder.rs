@@ -161,7 +161,8 @@ impl WorkerBuilder {
     }
 
     /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, the maximum 10 years.
-    /// The next attempt of the same task starts only after that: a worker never runs two attempts of one task at the same time.
+    /// The next attempt of the same task starts only after that, and after the function of a [blocking](crate::Task::blocking) task has
+    /// returned: a worker never runs two attempts of one task at the same time.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
