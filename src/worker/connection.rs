@@ -120,7 +120,9 @@ impl Connection {
         self.must_check = true;
     }
 
-    pub(super) fn heartbeat_accepted(&mut self, now: Now, stream: StreamState) -> Accepted {
+    /// The engine has accepted a heartbeat. A check is made only when it has had time to notice the stream: before, it could end an attempt
+    /// after the answer, without a stream for the notification.
+    pub(super) fn heartbeat_accepted(&mut self, now: Now, sent_at: Instant, stream: StreamState) -> Accepted {
         self.is_failing = false;
         self.heartbeats_rejected_at = None;
         self.unnoticed_streams = 0;
@@ -135,7 +137,7 @@ impl Connection {
         let disconnected_at = self.disconnected_at.take_if(|_| self.is_connected);
         Accepted {
             reconnected_after: disconnected_at.map(|at| now.instant.duration_since(at)),
-            must_check: self.must_check && !stream.is_lost,
+            must_check: self.must_check && !stream.is_lost && sent_at >= stream.opened_at + MIN_NOTICE_DELAY,
         }
     }
 
@@ -261,7 +263,7 @@ mod tests {
         let lost = StreamState { is_lost: true, ..stream };
         let accept = |connection: &mut Connection, second: u32, stream| {
             let now = times.at(second * SECOND);
-            connection.heartbeat_accepted(now, stream).reconnected_after
+            connection.heartbeat_accepted(now, now.instant, stream).reconnected_after
         };
         // One that has not started is not connected again.
         connection.disconnected(times.instant);
@@ -286,7 +288,7 @@ mod tests {
             assert!(!gives_up(&mut connection, millis - 1), "{millis}");
             assert!(gives_up(&mut connection, millis), "{millis}");
         }
-        connection.heartbeat_accepted(times.at(9 * SECOND), stream);
+        connection.heartbeat_accepted(times.at(9 * SECOND), times.instant, stream);
         assert!(gives_up(&mut connection, 500) && !gives_up(&mut connection, 500));
         let sent_at = times.at(60 * SECOND).instant;
         assert!(!connection.heartbeat_rejected(sent_at, sent_at, StreamState { is_lost: true, ..stream }));
@@ -315,9 +317,9 @@ mod tests {
         let failed = |connection: &mut Connection, second| connection.stream_failed(at(second), &error(Unimplemented));
         assert_eq!(failed(&mut connection, 0), (Severity::Permanent, true));
         assert_eq!(failed(&mut connection, 50), (Severity::Permanent, false));
-        connection.heartbeat_accepted(times.at(59 * SECOND), times.stream(50 * SECOND));
+        connection.heartbeat_accepted(times.at(59 * SECOND), at(59), times.stream(50 * SECOND));
         assert_eq!(failed(&mut connection, 60), (Severity::Final, true));
-        connection.heartbeat_accepted(times.at(70 * SECOND), times.stream(60 * SECOND));
+        connection.heartbeat_accepted(times.at(70 * SECOND), at(70), times.stream(60 * SECOND));
         assert_eq!(failed(&mut connection, 71), (Severity::Permanent, true));
         connection.received();
         assert_eq!(failed(&mut connection, 131), (Severity::Permanent, true));
@@ -326,11 +328,29 @@ mod tests {
     }
 
     #[test]
+    fn attempts_are_checked_when_the_engine_has_had_time_to_notice_the_stream() {
+        let times = Times::new();
+        let stream = times.stream(Duration::ZERO);
+        for (must_check, sent, is_lost, expected) in [
+            (true, 499, false, false),
+            (true, 500, false, true),
+            (true, 500, true, false),
+            (false, 500, false, false),
+        ] {
+            let mut connection = Connection::new(must_check);
+            let sent_at = times.at(sent * MILLI).instant;
+            let stream = StreamState { is_lost, ..stream };
+            let accepted = connection.heartbeat_accepted(times.at(SECOND), sent_at, stream);
+            assert_eq!(accepted.must_check, expected, "{must_check}, {sent} ms, {is_lost}");
+        }
+    }
+
+    #[test]
     fn a_check_ends_the_doubt() {
         let (times, mut connection) = (Times::new(), Connection::new(false));
         let (now, stream) = (times.at(SECOND), times.stream(Duration::ZERO));
         assert_eq!(connection.doubt(now, false), Doubt::Some, "it is not connected");
-        connection.heartbeat_accepted(now, stream);
+        connection.heartbeat_accepted(now, now.instant, stream);
         assert_eq!((connection.doubt(now, false), connection.doubt(now, true)), (Doubt::None, Doubt::Some));
         connection.request_check();
         assert_eq!(connection.doubt(now, false), Doubt::Some);
@@ -363,10 +383,10 @@ mod tests {
             let now = Now { instant: times.at(instant).instant, time: times.at(time).time };
             for has_attempts in [true, false] {
                 let mut connection = Connection::new(false);
-                connection.heartbeat_accepted(start, times.stream(Duration::ZERO));
+                connection.heartbeat_accepted(start, start.instant, times.stream(Duration::ZERO));
                 assert_eq!(connection.doubt(now, false), expected, "{instant:?} {time:?}");
                 // The next heartbeat does not end the doubt, but the check that follows does.
-                let accepted = connection.heartbeat_accepted(now, times.stream(Duration::ZERO));
+                let accepted = connection.heartbeat_accepted(now, now.instant, times.stream(Duration::ZERO));
                 assert_eq!((accepted.must_check, connection.doubt(now, false)), (expected == Doubt::All, expected));
                 connection.check_started(has_attempts);
                 let during = if has_attempts { expected.max(Doubt::Some) } else { Doubt::Some };

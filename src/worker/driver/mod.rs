@@ -370,8 +370,8 @@ impl WorkerDriver {
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
         let (now, stream) = (self.now(), self.stream_state());
         match heartbeat {
-            Heartbeat::Accepted => {
-                let accepted = self.connection.heartbeat_accepted(now, stream);
+            Heartbeat::Accepted(sent_at) => {
+                let accepted = self.connection.heartbeat_accepted(now, sent_at, stream);
                 self.heartbeat_failures.end(self.id);
                 if accepted.must_check {
                     self.start_check();

@@ -500,8 +500,8 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
         timeout(60 * SECOND, is_expected).await.unwrap();
     }
     assert_eq!(calls.count("ListenV2"), 2);
-    // With the first heartbeat of the new stream, and after the time that the function has to end.
-    assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(30) + SECOND);
+    // With the first heartbeat that the engine gets when it has had time to notice the new stream, and after the time that the function has.
+    assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(680) + SECOND);
     let report = running.shutdown().await;
     assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
     assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
@@ -537,6 +537,35 @@ async fn a_worker_reconnects_to_an_engine_that_takes_seconds_to_open_its_stream(
         assert_eq!(opened_at.elapsed(), Duration::from_millis(accepted), "{opening} ms");
         running.shutdown().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_before_the_engine_has_noticed_the_new_stream_is_found_out() {
+    // The engine accepts the first heartbeat although the first stream has ended, because it has not noticed that. It cancels the attempt
+    // 100 ms after the second stream was requested, and does not have that one yet.
+    let first = vec![(SECOND, start(1))];
+    let requested_at = std::sync::Mutex::new(Instant::now());
+    let (client, calls) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), Some(14))),
+        "ListenV2" => {
+            *lock(&requested_at) = Instant::now();
+            Some(Scripted::after(Duration::from_millis(300), Scripted::Stream(Vec::new(), None)))
+        }
+        call if call.contains("/workflow-runs/") => {
+            let is_cancelled = lock(&requested_at).elapsed() >= Duration::from_millis(100);
+            Some(run_details(call, if is_cancelled { "CANCELLED" } else { "RUNNING" }, 0))
+        }
+        _ => None,
+    });
+    let running = worker(&client).start().await.unwrap();
+    let mut statuses = running.statuses();
+    for expected in [1, 0] {
+        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
+        timeout(60 * SECOND, is_expected).await.unwrap();
+    }
+    // With the first heartbeat that the engine gets when it has had time to notice the stream, and after the time that the function has to end.
+    assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(680) + SECOND);
+    assert_eq!(running.shutdown().await.cancelled, 1);
 }
 
 #[tokio::test(start_paused = true)]
