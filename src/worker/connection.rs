@@ -63,7 +63,7 @@ pub(super) struct Connection {
     /// Since when a worker that has started is not connected.
     disconnected_at: Option<Instant>,
     /// When the engine last accepted a heartbeat.
-    accepted_at: Option<Instant>,
+    accepted_at: Option<Now>,
     /// How many streams in succession were given up because the engine rejected a heartbeat.
     unnoticed_streams: u32,
     /// Since when heartbeats have been rejected, and since when the stream has been.
@@ -127,7 +127,7 @@ impl Connection {
         self.heartbeats_rejected_at = None;
         self.unnoticed_streams = 0;
         self.has_gap |= self.is_gap(now);
-        self.accepted_at = Some(now.instant);
+        self.accepted_at = Some(now);
         self.must_check |= self.has_gap;
         self.is_connected = !stream.is_lost;
         if self.is_connected && now.instant.duration_since(stream.opened_at) >= MIN_OPEN {
@@ -179,9 +179,13 @@ impl Connection {
         }
     }
 
-    /// Whether the engine has accepted no heartbeat for so long that it assigns the attempts to other workers.
+    /// Whether the engine has accepted no heartbeat for so long that it assigns the attempts to other workers. Tokio's clock may stop while
+    /// the machine is suspended, and the other one may be set: that costs a check at most.
     fn is_gap(&self, now: Now) -> bool {
-        self.accepted_at.is_some_and(|at| now.instant.duration_since(at) > MAX_HEARTBEAT_GAP)
+        self.accepted_at.is_some_and(|at| {
+            let by_clock = (now.time - at.time).to_std().unwrap_or_default();
+            now.instant.duration_since(at.instant).max(by_clock) > MAX_HEARTBEAT_GAP
+        })
     }
 
     /// Whether the attempts are checked after the next heartbeat.
@@ -331,12 +335,9 @@ mod tests {
     fn attempts_are_checked_when_the_engine_has_had_time_to_notice_the_stream() {
         let times = Times::new();
         let stream = times.stream(Duration::ZERO);
-        for (must_check, sent, is_lost, expected) in [
-            (true, 499, false, false),
-            (true, 500, false, true),
-            (true, 500, true, false),
-            (false, 500, false, false),
-        ] {
+        for (must_check, sent, is_lost, expected) in
+            [(true, 499, false, false), (true, 500, false, true), (true, 500, true, false), (false, 500, false, false)]
+        {
             let mut connection = Connection::new(must_check);
             let sent_at = times.at(sent * MILLI).instant;
             let stream = StreamState { is_lost, ..stream };
@@ -379,6 +380,8 @@ mod tests {
             (gap, gap, Doubt::All),
             // The clock was set back.
             (gap, Duration::ZERO, Doubt::All),
+            // The machine was suspended.
+            (SECOND, gap, Doubt::All),
         ] {
             let now = Now { instant: times.at(instant).instant, time: times.at(time).time };
             for has_attempts in [true, false] {
