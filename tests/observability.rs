@@ -15,6 +15,7 @@ use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::{LogLevel, RateLimitWindow};
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
+use hatchet::testing::call;
 use hatchet::worker::{RunningWorker, TaskLogLayer};
 use hatchet::workflow::{BatchItem, BatchOptions, RateLimit};
 use hatchet::{Client, Context, Task, TaskError};
@@ -328,6 +329,24 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     assert_eq!(texts, expected);
     assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
     assert_eq!(found[2].metadata["order"], 8, "recorded later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn o2_events_of_a_function_that_a_test_calls_become_its_log_lines() {
+    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let task: Task<(), ()> = Task::new("logs", async |(): (), context: Context| {
+        tracing::info!(number = 7, "first");
+        context.log("second");
+        sleep(SECOND).await;
+        tracing::warn!("third");
+        Ok(())
+    });
+    tracing::info!("outside of a task");
+    let log = call(&task, &()).run().await.unwrap().log;
+    let lines: Vec<_> = log.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
+    assert_eq!(lines, [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third")]);
+    assert_eq!(log[0].metadata["number"], 7);
 }
 
 /// The layer must not set a level for the whole process.

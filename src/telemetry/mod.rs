@@ -106,7 +106,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "metrics")]
 pub use facade::MetricsRecorder;
 pub use prometheus::PrometheusRecorder;
-pub(crate) use spans::{call_span, record_result, stream_span};
+pub(crate) use spans::{attempt_span, call_span, record_result, stream_span};
 pub(crate) use trace::{EVENT_TRACEPARENT, TRACEPARENT, continue_trace, current_traceparent, mark_failed};
 
 /// The target of the spans.

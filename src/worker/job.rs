@@ -40,10 +40,13 @@ impl Job {
         let (workflow, attempt) = (task.workflow.short_name(), key.attempt());
         // Made where the context is known, for layers that need it.
         let span = || {
-            let span = tracing::info_span!(
-                target: telemetry::TARGET, telemetry::ATTEMPT_SPAN,
-                run_id = %key.run, task_id = %key.task, task_name = action.task_name(),
-                workflow_name = &*workflow, attempt, worker_id = %environment.worker,
+            let span = telemetry::attempt_span(
+                &key.run,
+                &key.task,
+                action.task_name(),
+                &workflow,
+                attempt,
+                &environment.worker,
             );
             telemetry::continue_trace(&span, action.metadata());
             span
