@@ -246,6 +246,36 @@ fn a_shutdown_ends_although_the_thread_of_a_cancelled_attempt_is_busy() {
     assert!(elapsed > SECOND && elapsed < 6 * SECOND, "{elapsed:?}");
 }
 
+/// Results are written to the file of the outbox, and reported, although each thread for blocking code is busy.
+#[test]
+fn results_do_not_wait_for_blocking_attempts() {
+    let path = std::env::temp_dir().join(format!("hatchet-outbox-blocked-{}", std::process::id()));
+    let (server, block) = (Server::start(), Block::new(MAX_BLOCKED));
+    let (config, code) = (server.config(), block.clone());
+    let runtime = threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    let report = runtime.block_on(async {
+        let hatchet = Client::new(config).unwrap();
+        let blocking: Task<(), ()> = Task::blocking("blocking", move |(): (), _: Context| {
+            code.block_thread();
+            Ok(())
+        });
+        let short: Task<(), u32> = Task::new("short", async |(): (), context: Context| Ok(context.attempt()));
+        let worker = hatchet.worker("worker").outbox_file(&path).register(&blocking).register(&short);
+        let worker = worker.build().unwrap().start().await.unwrap();
+        hatchet.run(&blocking, &()).start().await.unwrap();
+        block.until_blocked(1);
+        let result = hatchet.run(&short, &()).result();
+        assert_eq!(tokio::time::timeout(10 * SECOND, result).await.unwrap().unwrap(), 1);
+        assert!(!block.is_over.swap(true, SeqCst), "the thread is still blocked");
+        worker.shutdown().await
+    });
+    for suffix in ["", ".lock", ".new"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    assert_eq!((report.completed, report.total()), (2, 2), "{report}");
+    server.stop();
+}
+
 /// What `docs/operations.md` says about a runtime whose threads are all blocked. The engine closes the stream of assignments after 50
 /// seconds, because its pings are not answered, and accepts no heartbeats after that. The last one was up to twelve seconds earlier.
 #[test]

@@ -24,7 +24,7 @@ use super::connection::{Connection, Now, Severity, StreamState};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::key::{Key, KeyMap};
-use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
+use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
@@ -72,7 +72,7 @@ pub(super) struct WorkerDriver {
     stops: KeyMap<Key, Stop>,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
-    journal: Option<Journal>,
+    journal: Option<JournalWriter>,
     saving: Option<Saving>,
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// For the next call of the outbox.
@@ -211,9 +211,16 @@ impl WorkerDriver {
             if let Some(saving) = self.saving.take() {
                 self.on_saved(saving.await);
             }
+            let mut journal = self.journal.take();
             // What was accepted since must not be reported again by the next process.
-            if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
-                outbox::save(journal, unsaved).await;
+            if journal.is_some()
+                && let Some(unsaved) = self.outbox.take_unsaved()
+            {
+                let saved = or_pending(journal.take().map(|journal| journal.save(unsaved))).await;
+                journal = saved.and_then(|saved| saved.journal);
+            }
+            if let Some(journal) = journal {
+                journal.close().await;
             }
         };
         if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {

@@ -6,6 +6,7 @@
 mod call;
 mod failures;
 mod journal;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::transport::retry_delay;
 use call::collect;
 pub(super) use call::{Call, CallResult, Sent, send};
 use failures::Failures;
-pub(super) use journal::{Journal, Recovered, Saved, save};
+pub(super) use writer::{JournalWriter, Recovered, Saved};
 
 /// The number of calls of one kind that are in flight at the same time, so that a report rarely waits for another.
 const MAX_CALLS: usize = 2;
@@ -231,7 +232,7 @@ impl Outbox {
     }
 
     /// Sends the results that are in the journal now, or that could not be written to it.
-    pub(super) fn saved(&mut self, saved: Saved) -> (Option<Journal>, Vec<ResolvedReport>) {
+    pub(super) fn saved(&mut self, saved: Saved) -> (Option<JournalWriter>, Vec<ResolvedReport>) {
         let Saved { journal, entries, numbers } = saved;
         let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
         let entries = entries.into_iter().zip(numbers).map(|(entry, saved_as)| Entry { saved_as, ..entry });
