@@ -180,6 +180,102 @@ fn a_worker_whose_tasks_never_yield_can_be_ended() {
     assert!(report.unfinished_tasks.iter().all(|task| !task.is_finished), "{report:?}");
 }
 
+/// The engine frees the slot of an attempt that it has ended, and starts the next one. The thread of the first one is still busy.
+#[test]
+fn a_cancelled_blocking_attempt_keeps_its_slot_until_its_thread_is_free() {
+    for times_out in [true, false] {
+        let (block, executions) = (Block::new(MAX_BLOCKED), Arc::new(AtomicUsize::new(0)));
+        let report = threads(2).enable_all().build().unwrap().block_on(async {
+            let engine = Engine::start().await.unwrap();
+            let hatchet = engine.client();
+            let (code, count) = (block.clone(), Arc::clone(&executions));
+            let task: Task<(), u32> = Task::blocking("task", move |(): (), context: Context| {
+                if count.fetch_add(1, SeqCst) == 0 {
+                    code.block_thread();
+                }
+                Ok(context.attempt())
+            });
+            let task = task.timeout(if times_out { 3 * SECOND } else { 600 * SECOND }).retries(3);
+            let worker = hatchet.worker("worker").slots(1).cancel_grace_period(SECOND / 10).register(&task);
+            let worker = worker.build().unwrap().start().await.unwrap();
+            let first = hatchet.run(&task, &()).start().await.unwrap();
+            block.until_blocked(1);
+            // The next attempt is one of the same task, or one of another run.
+            let next = if times_out {
+                first
+            } else {
+                first.cancel().send().await.unwrap();
+                hatchet.run(&task, &()).start().await.unwrap()
+            };
+            let mut statuses = worker.statuses();
+            while statuses.next().await.unwrap().queued == 0 {}
+            tokio::time::sleep(SECOND).await;
+            let status = worker.status();
+            assert_eq!((status.running, status.queued, executions.load(SeqCst)), (1, 1, 1), "{times_out}");
+            block.is_over.store(true, SeqCst);
+            assert_eq!(next.result().await.unwrap(), if times_out { 2 } else { 1 });
+            worker.shutdown().await
+        });
+        assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{times_out}: {report}");
+    }
+}
+
+/// A shutdown does not wait for a thread of which nobody needs the result.
+#[test]
+fn a_shutdown_ends_although_the_thread_of_a_cancelled_attempt_is_busy() {
+    let (runtime, block) = (threads(2).enable_all().build().unwrap(), Block::new(MAX_BLOCKED));
+    let (report, elapsed) = runtime.block_on(async {
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let code = block.clone();
+        let task: Task<(), ()> = Task::blocking("task", move |(): (), _: Context| {
+            code.block_thread();
+            Ok(())
+        });
+        let worker = hatchet.worker("worker").shutdown_grace_period(SECOND / 2).register(&task);
+        let worker = worker.cancel_grace_period(SECOND / 10).build().unwrap().start().await.unwrap();
+        let run = hatchet.run(&task, &()).start().await.unwrap();
+        block.until_blocked(1);
+        run.cancel().send().await.unwrap();
+        let start = Instant::now();
+        (worker.shutdown().await, start.elapsed())
+    });
+    assert!(!block.is_over.swap(true, SeqCst), "the code has not ended");
+    assert_eq!((report.cancelled, report.total()), (1, 1), "{report}");
+    // The engine may assign attempts for 1.75 seconds.
+    assert!(elapsed > SECOND && elapsed < 6 * SECOND, "{elapsed:?}");
+}
+
+/// Results are written to the file of the outbox, and reported, although each thread for blocking code is busy.
+#[test]
+fn results_do_not_wait_for_blocking_attempts() {
+    let path = std::env::temp_dir().join(format!("hatchet-outbox-blocked-{}", std::process::id()));
+    let (server, block) = (Server::start(), Block::new(MAX_BLOCKED));
+    let (config, code) = (server.config(), block.clone());
+    let runtime = threads(2).max_blocking_threads(1).enable_all().build().unwrap();
+    let report = runtime.block_on(async {
+        let hatchet = Client::new(config).unwrap();
+        let blocking: Task<(), ()> = Task::blocking("blocking", move |(): (), _: Context| {
+            code.block_thread();
+            Ok(())
+        });
+        let short: Task<(), u32> = Task::new("short", async |(): (), context: Context| Ok(context.attempt()));
+        let worker = hatchet.worker("worker").outbox_file(&path).register(&blocking).register(&short);
+        let worker = worker.build().unwrap().start().await.unwrap();
+        hatchet.run(&blocking, &()).start().await.unwrap();
+        block.until_blocked(1);
+        let result = hatchet.run(&short, &()).result();
+        assert_eq!(tokio::time::timeout(10 * SECOND, result).await.unwrap().unwrap(), 1);
+        assert!(!block.is_over.swap(true, SeqCst), "the thread is still blocked");
+        worker.shutdown().await
+    });
+    for suffix in ["", ".lock", ".new"] {
+        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+    }
+    assert_eq!((report.completed, report.total()), (2, 2), "{report}");
+    server.stop();
+}
+
 /// What `docs/operations.md` says about a runtime whose threads are all blocked. The engine closes the stream of assignments after 50
 /// seconds, because its pings are not answered, and accepts no heartbeats after that. The last one was up to twelve seconds earlier.
 #[test]

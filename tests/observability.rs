@@ -15,6 +15,7 @@ use futures_util::TryStreamExt as _;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::{LogLevel, RateLimitWindow};
 use hatchet::telemetry::{self, AttemptResult, Measurement, PrometheusRecorder, Recorder, set_recorder};
+use hatchet::testing::call;
 use hatchet::worker::{RunningWorker, TaskLogLayer};
 use hatchet::workflow::{BatchItem, BatchOptions, RateLimit};
 use hatchet::{Client, Context, Task, TaskError};
@@ -328,6 +329,24 @@ async fn o2_events_of_a_task_become_its_log_lines() {
     assert_eq!(texts, expected);
     assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
     assert_eq!(found[2].metadata["order"], 8, "recorded later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn o2_events_of_a_function_that_a_test_calls_become_its_log_lines() {
+    let subscriber = tracing_subscriber::registry().with(TaskLogLayer::new());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let task: Task<(), ()> = Task::new("logs", async |(): (), context: Context| {
+        tracing::info!(number = 7, "first");
+        context.log("second");
+        sleep(SECOND).await;
+        tracing::warn!("third");
+        Ok(())
+    });
+    tracing::info!("outside of a task");
+    let log = call(&task, &()).run().await.unwrap().log;
+    let lines: Vec<_> = log.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
+    assert_eq!(lines, [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third")]);
+    assert_eq!(log[0].metadata["number"], 7);
 }
 
 /// The layer must not set a level for the whole process.
@@ -675,20 +694,28 @@ async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
 
 /// The texts in the documentation of `telemetry` are those of the code.
 #[test]
-fn each_documented_event_exists() {
-    let (table, sources): (Vec<_>, Vec<_>) =
-        files::in_directory("src").into_iter().partition(|path| path.ends_with("telemetry/mod.rs"));
-    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap();
-    let text: String = sources.iter().map(read).collect();
-    let documentation: String = table.iter().map(read).collect();
-    let levels = ["ERROR", "WARN", "INFO", "DEBUG"].map(|level| format!("//! | `{level}` | `"));
-    let rows =
-        documentation.lines().filter_map(|line| levels.iter().find_map(|level| line.strip_prefix(level.as_str())));
-    let messages: Vec<_> = rows.map(|row| row.split('`').next().unwrap()).collect();
-    assert!(messages.len() > 10, "{messages:?}");
-    for message in messages {
-        assert!(text.contains(&format!("\"{message}\"")), "no event has the text {message:?}");
+fn each_event_is_documented_and_each_documented_event_exists() {
+    let documentation = std::fs::read_to_string("src/telemetry/mod.rs").unwrap();
+    let rows = documentation.lines().filter_map(|line| line.strip_prefix("//! | `")?.split_once("` | `"));
+    let levels = ["ERROR", "WARN", "INFO", "DEBUG"];
+    let rows = rows.filter(|(level, _)| levels.contains(level));
+    let documented: BTreeSet<_> =
+        rows.map(|(level, row)| (level.to_owned(), row.split('`').next().unwrap().to_owned())).collect();
+    let mut logged = BTreeSet::new();
+    for path in files::in_directory("src") {
+        let source = std::fs::read_to_string(&path).unwrap();
+        for (level, event) in logged_events(&source) {
+            let message =
+                event.trim_end_matches([',', '\n', ' ']).strip_suffix('"').and_then(|event| event.rsplit_once('"'));
+            let (_, message) = message.unwrap_or_else(|| panic!("{}: no message in {event}", path.display()));
+            logged.insert((level.to_uppercase(), message.to_owned()));
+        }
     }
+    let unknown: Vec<_> = documented.difference(&logged).collect();
+    assert!(unknown.is_empty() && documented.len() > 60, "documented, and never logged: {unknown:#?}");
+    // Only some events for debugging are documented.
+    let missing: Vec<_> = logged.difference(&documented).filter(|(level, _)| levels[..3].contains(&&**level)).collect();
+    assert!(missing.is_empty(), "logged, and not documented: {missing:#?}");
 }
 
 /// The events of the crate that are about a run, a task or an attempt have its ids, if these are known where it occurs.
@@ -699,7 +726,7 @@ fn o1_each_event_about_a_run_or_an_attempt_has_its_ids() {
         ["stream of run events failed", "stream of run events failed again", "failed to decode a batch"];
     let (mut count, mut without) = (0, BTreeSet::new());
     for path in files::in_directory("src") {
-        for event in logged_events(&std::fs::read_to_string(&path).unwrap()) {
+        for (_, event) in logged_events(&std::fs::read_to_string(&path).unwrap()) {
             let Some((fields, message)) = event.trim_end_matches([',', '\n', ' ', '"']).split_once('"') else {
                 continue;
             };
@@ -720,11 +747,15 @@ fn o1_each_event_about_a_run_or_an_attempt_has_its_ids() {
     assert_eq!(without.len(), WITHOUT.len(), "{without:?}");
 }
 
-/// What is between the parentheses of each event of a source file.
-fn logged_events(source: &str) -> Vec<&str> {
-    let levels = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
-    let events = source.split("tracing::").filter_map(|rest| levels.iter().find_map(|level| rest.strip_prefix(level)));
-    events.map(|rest| &rest[..length_of_arguments(rest)]).collect()
+/// The level of each event of a source file, and what is between its parentheses.
+fn logged_events(source: &str) -> Vec<(&'static str, &str)> {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    // What tests log is not documented.
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let events = source.split("tracing::").filter_map(|rest| {
+        levels.iter().find_map(|level| Some((*level, rest.strip_prefix(level)?.strip_prefix("!(")?)))
+    });
+    events.map(|(level, rest)| (level, &rest[..length_of_arguments(rest)])).collect()
 }
 
 /// The number of bytes before the parenthesis that closes the arguments of a macro.

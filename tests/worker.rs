@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::embedded::{Engine, Quirk, Quirks};
+use hatchet::embedded::{Engine, Fault, Quirk, Quirks};
 use hatchet::model::{TaskId, Trigger, WorkflowId};
 use hatchet::raw::pb::WorkerUnsubscribeRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
@@ -461,6 +461,36 @@ async fn an_attempt_can_cancel_its_own_run() {
     let outcome = hatchet.run(&task, &()).outcome().await.unwrap();
     assert!(matches!(outcome, Outcome::Cancelled(_)), "{outcome:?}");
     assert_eq!(worker.shutdown().await.cancelled, 1);
+}
+
+/// Each message on the stream arrives twice: the assignments, and the cancellation of the first attempt, whose retry follows.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_assigned_twice_runs_once() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let executions = Arc::new(AtomicU32::new(0));
+    let task: Task<(), u32> =
+        Task::with_state("task", Arc::clone(&executions), async |count: Arc<AtomicU32>, (): (), context: Context| {
+            count.fetch_add(1, SeqCst);
+            if context.attempt() == 1 {
+                context.cancelled().await;
+            }
+            sleep(SECOND).await;
+            Ok(context.attempt())
+        })
+        .timeout(5 * SECOND)
+        .retries(1);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    // The first attempt is assigned and times out, and the second one is assigned.
+    engine.faults().inject_times("ListenV2", Fault::DuplicateMessage, 3).unwrap();
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    assert_eq!(run.result().await.unwrap(), 2);
+    assert_eq!((engine.faults().planned(), executions.load(SeqCst)), (0, 2));
+    // What is delivered again after the end has no effect, either.
+    sleep(60 * SECOND).await;
+    let details = run.details().await.unwrap();
+    assert_eq!((details.status, details.conflicts.len()), (RunStatus::Completed, 0), "{:?}", details.tasks);
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.cancelled, report.total()), (1, 1, 2), "{report}");
 }
 
 /// With the quirk, the engine accepts the request and keeps the slot, as engines up to v0.104.7 do.

@@ -269,6 +269,8 @@ async fn a_slow_engine_loses_nothing() {
         let worker = hatchet.worker("worker").slots(10).register(&task).build().unwrap().start().await.unwrap();
         let started = Instant::now();
         let runs = start_jobs(&hatchet, &task, &[1000; 50]).await;
+        // The engine also takes that long to open the worker's stream again, and rejects its heartbeats meanwhile.
+        assert!(engine.faults().interrupt("ListenV2").unwrap() > 0);
         for (number, run) in runs.iter().enumerate() {
             assert_eq!(run.result().await.unwrap(), number);
         }

@@ -118,6 +118,36 @@ async fn w22_finished_work_outlives_an_outage() {
     assert_eq!((report.completed, report.total()), (20, 20));
 }
 
+/// The database of the engine is away, so that it rejects valid tokens. Heartbeats are accepted, and the stream stays open.
+#[tokio::test(start_paused = true)]
+async fn results_outlive_reports_whose_token_is_rejected() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let runs =
+        hatchet.run_many(&task, (0..20).map(|number| Seconds { seconds: 1 + number % 5 })).start().await.unwrap();
+    sleep(SECOND / 2).await;
+    for call in REPORTS {
+        engine.faults().inject_always(call, Fault::RejectGrpc(16)).unwrap();
+    }
+    sleep(12 * SECOND).await;
+    let status = worker.status();
+    assert_eq!((status.state, status.unreported, status.running), (WorkerState::Connected, 20, 0));
+    engine.faults().clear();
+    let back = Instant::now();
+    for (number, run) in runs.into_iter().enumerate() {
+        let run = run.unwrap();
+        assert_eq!(run.result().await.unwrap(), 1 + number as u64 % 5);
+        let details = run.details().await.unwrap();
+        assert_eq!((details.retry_count(), details.conflicts.len()), (0, 0), "{:?}", details.tasks);
+    }
+    assert!(back.elapsed() < 15 * SECOND, "{:?}", back.elapsed());
+    assert_eq!(attempts.load(SeqCst), 20, "nothing ran twice");
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total()), (20, 20), "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
     let (engine, hatchet) = support::engine_with_quirks().await;

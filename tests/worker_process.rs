@@ -15,6 +15,8 @@ use hatchet::embedded::{Engine, Fault};
 use hatchet::{Client, Context, RunHandle, Task};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -54,6 +56,47 @@ async fn worker() {
     println!("report: {}", worker.run_until_signal().await.unwrap());
 }
 
+/// Set in the process whose worker blocks its only thread.
+const BLOCKED_ENV: &str = "HATCHET_TEST_BLOCKED_WORKER";
+
+/// The function of `docs/operations.md`, with lines for the test, and without the time in which a worker can end.
+fn exit_after_second_signal() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt()).unwrap(), signal(SignalKind::terminate()).unwrap())
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            for number in 1..=2 {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                println!("signal: {number}");
+            }
+            std::process::exit(130);
+        });
+    });
+}
+
+/// A worker whose runtime has one thread, which a task blocks. Does nothing in the test process.
+#[tokio::test]
+async fn blocked_worker() {
+    if std::env::var_os(BLOCKED_ENV).is_none() {
+        return;
+    }
+    exit_after_second_signal();
+    let block: Task<Millis, u32> = Task::new("nap", async |input: Millis, _: Context| {
+        println!("state: blocked");
+        std::thread::sleep(Duration::from_millis(input.millis));
+        Ok(std::process::id())
+    });
+    let worker = Client::from_env().unwrap().worker("worker").register(&block).build().unwrap().start().await.unwrap();
+    println!("state: connected");
+    println!("report: {}", worker.run_until_signal().await.unwrap());
+}
+
 /// A worker in a process of its own, its engine, and the file of its outbox.
 struct Process {
     engine: Engine,
@@ -65,12 +108,17 @@ struct Process {
 
 impl Process {
     async fn start(name: &str) -> Self {
+        Self::start_test(name, "worker", WORKER_ENV).await
+    }
+
+    /// Starts this binary with one test only.
+    async fn start_test(name: &str, test: &str, env: &str) -> Self {
         let outbox = std::env::temp_dir().join(format!("hatchet-{name}-{}", std::process::id()));
         let engine = Engine::builder().grpc_port(0).rest_port(0).start().await.unwrap();
         let mut worker = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "worker", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .envs(engine.environment())
-            .env(WORKER_ENV, &outbox)
+            .env(env, &outbox)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -131,6 +179,19 @@ async fn w19_a_worker_drains_on_the_first_signal_and_stops_on_the_second() {
         assert!(process.end().await.success());
         assert!(signalled.elapsed() < TIMEOUT, "{:?}", signalled.elapsed());
     }
+}
+
+/// What `docs/operations.md` says about signals while all threads of a runtime are blocked.
+#[tokio::test]
+async fn a_process_whose_threads_are_blocked_is_ended_by_a_thread_of_its_own() {
+    let mut process = Process::start_test("blocked", "blocked_worker", BLOCKED_ENV).await;
+    process.run(120_000).await;
+    process.line("state: blocked").await;
+    for number in ["1", "2"] {
+        process.signal("-TERM").await;
+        assert_eq!(process.line("signal: ").await, number);
+    }
+    assert_eq!(process.end().await.code(), Some(130));
 }
 
 /// Waits until a file contains a text.

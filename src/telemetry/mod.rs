@@ -30,39 +30,120 @@
 //! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` name what an event is about,
 //! as far as it is known where the event occurs: the worker names itself in the events of its life and of its heartbeats, and the run and
 //! the attempt in those of attempts. The events of calls and streams have the fields `call` and `stream` instead. An event about an archive
-//! has the field `archive`, its URL. The most important events:
+//! has the field `archive`, its URL. These are all events with the level `INFO` or above, and some with the level `DEBUG`.
+//!
+//! The life of a worker:
 //!
 //! | level | message |
 //! |---|---|
 //! | `INFO` | `worker is ready` |
 //! | `INFO` | `worker reconnected` (with the field `after`: how long it was not connected) |
-//! | `INFO` | `attempt failed` |
+//! | `INFO` | `received a signal, shutting down; a second signal stops the worker immediately` |
+//! | `WARN` | `received a second signal, stopping immediately` |
 //! | `INFO` | `worker is shutting down` |
-//! | `INFO` | `the collection has ended` |
+//! | `WARN` | `failed to pause the worker; stopped its heartbeats so that it gets no more assignments` |
+//! | `INFO` | `worker stopped` |
+//! | `ERROR` | `worker failed; shutting down` |
+//! | `ERROR` | `worker stopped after a fatal error` |
+//! | `ERROR` | `worker stopped after a panic` |
+//! | `ERROR` | `health server thread panicked` |
+//! | `WARN` | `failed to check for workflows whose names differ only in case` |
+//! | `WARN` | `failed to check that the rate limits of the tasks exist` |
+//! | `WARN` | `a rate limit has fewer units than are consumed at once; what needs them does not start` |
+//! | `WARN` | `the engine's version cannot be parsed, so it is assumed to have all options` |
+//!
+//! The connection of a worker, and other streams:
+//!
+//! | level | message |
+//! |---|---|
 //! | `WARN` | `heartbeat failed` (three times in succession; after that, `heartbeat failed again` with the level `DEBUG`) |
 //! | `INFO` | `heartbeats are accepted again` |
-//! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
-//! | `INFO` | `stream recovered` |
-//! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
-//! | `WARN` | `attempt was ended or reassigned by the engine` |
-//! | `WARN` | `failed to report results; will retry` (three times for a worker until all are accepted; after that, `still failing to report results` with the level `DEBUG`) |
-//! | `INFO` | `results are accepted again` (when no report of the worker is failing any longer; with the field `after`: since when one was) |
 //! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
 //! | `WARN` | `closed an unresponsive connection; another one responds` |
+//! | `WARN` | `failed to start the heartbeat thread` |
+//! | `WARN` | `failed to start the runtime of the heartbeat thread` |
+//! | `WARN` | `worker was unknown to the engine; registered again` |
+//! | `ERROR` | `failed to register the worker again` |
+//! | `ERROR` | `worker stream failed` (once until it is open; after that, `worker stream is still failing` with the level `DEBUG`) |
+//! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
+//! | `INFO` | `stream recovered` |
+//! | `WARN` | `stream of run events failed` (three times; after that, `stream of run events failed again` with the level `DEBUG`) |
+//! | `WARN` | `stream of server-sent events failed` |
+//! | `WARN` | `failed to decode a message of a stream` |
+//! | `WARN` | `skipped invalid message of a stream` |
+//! | `DEBUG` | `retrying` (a call, with the field `call`) |
+//!
+//! Attempts, and their results:
+//!
+//! | level | message |
+//! |---|---|
+//! | `INFO` | `attempt failed` |
+//! | `WARN` | `task panicked while it was dropped` |
+//! | `WARN` | `batch panicked while it was dropped` |
+//! | `WARN` | `cancelled attempt still runs blocking code; it keeps its slot until its function returns` |
+//! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
+//! | `WARN` | `attempt was ended or reassigned by the engine` |
+//! | `WARN` | `failed to check whether attempts belong to the worker; they are kept` |
+//! | `WARN` | `failed to determine whether a task belongs to this workflow` |
+//! | `ERROR` | `failed to decode assignment` |
+//! | `ERROR` | `failed to decode a batch` |
+//! | `ERROR` | `received an assignment of unknown type` |
+//! | `WARN` | `failed to report results; will retry` (three times for a worker until all are accepted; after that, `still failing to report results` with the level `DEBUG`) |
+//! | `INFO` | `results are accepted again` (when no report of the worker is failing any longer; with the field `after`: since when one was) |
+//! | `ERROR` | `failed to report the end of an attempt` |
+//! | `INFO` | `the engine does not accept several reports in one call` |
+//! | `INFO` | `reporting the result of an attempt of an earlier process` |
+//! | `ERROR` | `failed to write to the outbox file; results are sent without being stored` |
+//! | `ERROR` | `failed to write to the outbox file; no longer using it` |
+//! | `ERROR` | `failed to write to the outbox file in time` |
+//! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` with the level `DEBUG`) |
+//! | `WARN` | `some log lines or chunks of tasks could not be sent before the worker ended` |
+//!
+//! Runs:
+//!
+//! | level | message |
+//! |---|---|
+//! | `WARN` | `cannot confirm that a run was started` |
+//! | `WARN` | `cannot confirm in time that a run was started` |
+//! | `WARN` | `failed to check that a new cron exists` |
+//! | `WARN` | `lost the response to a cancellation` |
+//! | `WARN` | `replay failed, or its response was lost` |
+//! | `WARN` | `failed to read the cancel request` |
+//! | `WARN` | `the results of a run cannot be read` |
+//! | `WARN` | `dropped an invalid transition` |
+//! | `ERROR` | `metrics recorder panicked` |
+//!
+//! Archives:
+//!
+//! | level | message |
+//! |---|---|
+//! | `INFO` | `the collection has ended` |
+//! | `INFO` | `the collection was stopped` |
 //! | `WARN` | `a collection failed; the collector continues` |
+//! | `WARN` | `failed to fetch a run for the archive` |
 //! | `WARN` | `failed to commit the runs that were fetched before a collection failed` |
 //! | `WARN` | `the last collection failed; the next one fetches what was not committed` (of a collector that was shut down) |
 //! | `WARN` | `the collector did not commit its last runs in time; the next collection fetches them again` |
 //! | `WARN` | `failed to compact files of the archive` |
+//! | `WARN` | `a file of the archive cannot be merged` |
+//! | `WARN` | `a file of the archive cannot be read; its runs are archived again` |
+//! | `WARN` | `failed to read a stored state of the manifest; an earlier one is used` |
+//! | `WARN` | `failed to store the state of the manifest; it is stored again later` |
 //! | `WARN` | `the engine dropped a run before it was archived` |
 //! | `WARN` | `the age is not shorter than the retention period of the engine: runs are dropped before they are archived` |
 //! | `WARN` | `runs were archived only shortly before the engine would have dropped them` (with the field `at_risk`, their number) |
 //! | `WARN` | `a collection failed, and the engine soon drops runs that it has found` (with the same field) |
 //! | `WARN` | `the engine soon drops runs that are not old enough to be archived` (with the same field) |
 //! | `WARN` | `the engine soon drops runs that have not ended` (with the same field) |
-//! | `ERROR` | `failed to report the end of an attempt` |
-//! | `ERROR` | `worker failed; shutting down` |
-//! | `DEBUG` | `retrying` (a call, with the field `call`) |
+//! | `WARN` | `failed to count the runs at risk that cannot be archived yet; they are not in the report` |
+//!
+//! The embedded engine:
+//!
+//! | level | message |
+//! |---|---|
+//! | `WARN` | `ended stream because its reader is too slow` |
+//! | `WARN` | `failed to accept connection` |
+//! | `ERROR` | `embedded engine panicked and stopped` |
 //!
 //! # Metrics
 //!
@@ -106,7 +187,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "metrics")]
 pub use facade::MetricsRecorder;
 pub use prometheus::PrometheusRecorder;
-pub(crate) use spans::{call_span, record_result, stream_span};
+pub(crate) use spans::{attempt_span, call_span, record_result, stream_span};
 pub(crate) use trace::{EVENT_TRACEPARENT, TRACEPARENT, continue_trace, current_traceparent, mark_failed};
 
 /// The target of the spans.

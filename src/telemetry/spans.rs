@@ -1,10 +1,26 @@
-//! The spans of calls and of the openings of streams.
+//! The spans of attempts, of calls, and of the openings of streams.
+
+use std::fmt::Display;
 
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::{CALL_SPAN, STREAM_SPAN, TARGET, call_result, mark_failed};
+use super::{ATTEMPT_SPAN, CALL_SPAN, STREAM_SPAN, TARGET, call_result, mark_failed};
 use crate::error::{Error, Result};
+
+/// The span of the function of an attempt.
+pub(crate) fn attempt_span(
+    run_id: &impl Display,
+    task_id: &impl Display,
+    task_name: &str,
+    workflow_name: &str,
+    attempt: u32,
+    worker_id: &impl Display,
+) -> Span {
+    tracing::info_span!(
+        target: TARGET, ATTEMPT_SPAN, %run_id, %task_id, task_name, workflow_name, attempt, %worker_id
+    )
+}
 
 /// The span of a call with its retries.
 pub(crate) fn call_span(call: &'static str) -> Span {

@@ -11,18 +11,20 @@ use uuid::Uuid;
 use crate::embedded::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::payload::encode_input;
-use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, Priority, RunId};
+use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, Priority, RunId, WorkerId};
 use crate::rpc::convert::Action;
+use crate::telemetry;
 use crate::worker::WorkerBuilder;
 use crate::workflow::{
     AttemptContext, CancelCause, Context, Definition, FullSlots, Stop, Task, TaskContent, TaskMessage, TaskName,
-    TaskOutput, TaskResult,
+    TaskOutput, TaskResult, in_context,
 };
 
 /// The workflow of the run that the children of the called function belong to.
 const PARENT: &str = "hatchet-testing-call";
 
-/// Returns a builder for a call of the function of a task, without a worker for it. [`Call::run`] makes the call.
+/// Returns a builder for a call of the function of a task, without a worker for it. [`Call::run`] makes the call. With a subscriber that has
+/// a `TaskLogLayer` (feature `tracing-subscriber`), what the function logs with `tracing` is in the record, too.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -351,7 +353,15 @@ impl<O: DeserializeOwned> Call<O> {
             TaskContent::Chunk { index, content, .. } => chunks.push(SentChunk { index, content }),
             TaskContent::Flush(_) => {}
         };
-        let mut code = task.handler.run(&payload.to_string(), context, false);
+        // As a worker does, so that a `TaskLogLayer` finds the attempt.
+        let (run_id, worker_id) = (run.id(), WorkerId::from(Uuid::nil()));
+        let span = || {
+            let workflow_name = &self.definition.name;
+            telemetry::attempt_span(&run_id, &run_id, &task.name, workflow_name, self.attempt, &worker_id)
+        };
+        let (payload, current) = (payload.to_string(), context.clone());
+        let code = async { task.handler.run(&payload, context, false).await };
+        let mut code = Box::pin(in_context(current, span, code));
         let result = loop {
             tokio::select! {
                 biased;

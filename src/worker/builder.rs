@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::task::spawn_blocking;
 
 use super::assignments::{DEFAULT_SLOT_TYPE, SlotRequest};
-use super::outbox::{Journal, Limits};
+use super::outbox::{JournalWriter, Limits};
 use super::registered::{self, Actions, RegisteredWorkflow};
 use super::report::WorkerReport;
 use super::running::RunningWorker;
@@ -161,7 +160,8 @@ impl WorkerBuilder {
     }
 
     /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, the maximum 10 years.
-    /// The next attempt of the same task starts only after that: a worker never runs two attempts of one task at the same time.
+    /// The next attempt of the same task starts only after that, and after the function of a [blocking](crate::Task::blocking) task has
+    /// returned: a worker never runs two attempts of one task at the same time.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
@@ -282,9 +282,7 @@ impl Worker {
         Box::pin(async move {
             runtime::require("a worker", Needs::Timers)?;
             let journal = match self.journal.clone() {
-                Some(path) => Some(
-                    spawn_blocking(move || Journal::open(&path)).await.map_err(|_| Error::closed("the runtime"))??,
-                ),
+                Some(path) => Some(JournalWriter::open(&path, &self.client.clock()).await?),
                 None => None,
             };
             let definitions: Vec<_> = self.workflows.iter().map(|workflow| workflow.definition()).collect();

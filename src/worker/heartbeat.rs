@@ -25,7 +25,8 @@ const QUEUE_CAPACITY: usize = 16;
 /// The result of a heartbeat.
 #[derive(Debug)]
 pub(super) enum Heartbeat {
-    Accepted,
+    /// With the time when the heartbeat was sent.
+    Accepted(Instant),
     /// The engine has seen the stream close, so it must be reopened. With the time when the heartbeat was sent.
     Rejected(Instant),
     /// The engine does not have the worker.
@@ -133,12 +134,12 @@ async fn send(
         let result = client.rpc().dispatcher.heartbeat(worker, clock.now()).await;
         last.set(is_answered(&result));
         let heartbeat = match result {
-            Ok(()) => Heartbeat::Accepted,
+            Ok(()) => Heartbeat::Accepted(sent_at),
             Err(error) if error.kind() == ErrorKind::Rejected => Heartbeat::Rejected(sent_at),
             Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
             Err(error) => Heartbeat::Failed(error),
         };
-        idle = matches!(heartbeat, Heartbeat::Accepted);
+        idle = matches!(heartbeat, Heartbeat::Accepted(_));
         // After a slow heartbeat, the next one must not be sent immediately.
         next = next.max(Instant::now() - PERIOD / 2);
         // A driver that is behind must not delay the heartbeats.

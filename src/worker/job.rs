@@ -40,10 +40,13 @@ impl Job {
         let (workflow, attempt) = (task.workflow.short_name(), key.attempt());
         // Made where the context is known, for layers that need it.
         let span = || {
-            let span = tracing::info_span!(
-                target: telemetry::TARGET, telemetry::ATTEMPT_SPAN,
-                run_id = %key.run, task_id = %key.task, task_name = action.task_name(),
-                workflow_name = &*workflow, attempt, worker_id = %environment.worker,
+            let span = telemetry::attempt_span(
+                &key.run,
+                &key.task,
+                action.task_name(),
+                &workflow,
+                attempt,
+                &environment.worker,
             );
             telemetry::continue_trace(&span, action.metadata());
             span
@@ -76,6 +79,10 @@ impl Job {
         let unwanted = async {
             stop.requested().await;
             sleep(environment.cancel_grace).await;
+            if task.definition.handler.is_blocking() && stop.is_ended() {
+                // Boxed, because it is rarely needed.
+                Box::pin(self.until_dropped()).await;
+            }
         };
         let code = async {
             let ended = code.await;
@@ -87,6 +94,14 @@ impl Job {
             ended = code => Some(ended.unwrap_or_else(|panic| Err(TaskError::new(panic)))),
             () = unwanted => None,
         }
+    }
+
+    /// Waits until a cancelled attempt whose thread is busy need not be waited for. Until then, it keeps its slot: the next attempt would occupy
+    /// another thread.
+    async fn until_dropped(&self) {
+        let Attempt { key, action, stop } = &self.attempt;
+        tracing::warn!(worker_id = %self.environment.worker, run_id = %key.run, task_id = %key.task, task_name = action.task_name(), attempt = key.attempt(), "cancelled attempt still runs blocking code; it keeps its slot until its function returns");
+        stop.shutdown().await;
     }
 }
 

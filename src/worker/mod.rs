@@ -4,6 +4,7 @@ mod assignments;
 mod attempt;
 mod batch_job;
 mod builder;
+mod connection;
 mod delivery;
 mod driver;
 mod guard;

@@ -212,6 +212,9 @@ impl RunningWorker {
     /// Code that blocks a thread cannot be dropped, and a Tokio runtime waits for its [blocking](crate::Task::blocking) tasks. A program
     /// that must exit anyway can call [`std::process::exit`].
     ///
+    /// Signals are handled on the threads of the runtime. While code blocks all of them, neither the first signal nor the second one has an
+    /// effect, and only SIGKILL ends the process. `docs/operations.md` shows a thread that ends it.
+    ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
     /// let worker = worker.start().await?;

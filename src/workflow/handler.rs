@@ -161,6 +161,11 @@ pub(crate) trait Handler: Send + Sync {
         Box::pin(future::ready(results))
     }
 
+    /// Whether the function blocks a thread, so that it continues when its future is dropped.
+    fn is_blocking(&self) -> bool {
+        false
+    }
+
     /// The kind of value that the input type deserializes from, if it is never a JSON object.
     fn non_object_input(&self) -> Option<&'static str>;
 
@@ -170,12 +175,18 @@ pub(crate) trait Handler: Send + Sync {
 
 pub(super) struct Typed<F, I, O> {
     function: F,
+    is_blocking: bool,
     types: PhantomData<fn(I) -> O>,
 }
 
 impl<F, I, O> Typed<F, I, O> {
     pub(super) fn new(function: F) -> Self {
-        Self { function, types: PhantomData }
+        Self { function, is_blocking: false, types: PhantomData }
+    }
+
+    /// The function only waits for code that blocks a thread.
+    pub(super) fn blocking(function: F) -> Self {
+        Self { is_blocking: true, ..Self::new(function) }
     }
 }
 
@@ -194,6 +205,10 @@ where
             }
             Err(error) => Box::pin(future::ready(Err(error))),
         }
+    }
+
+    fn is_blocking(&self) -> bool {
+        self.is_blocking
     }
 
     fn non_object_input(&self) -> Option<&'static str> {

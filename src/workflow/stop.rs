@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -75,13 +77,19 @@ pub(crate) struct Stop {
 struct State {
     /// Whether the engine has ended the attempt. Otherwise, the worker shuts down.
     is_ended: AtomicBool,
+    /// Whether the worker shuts down, even if the engine has ended the attempt before.
+    is_shutdown: AtomicBool,
+    shutdown: Notify,
     /// The first cause.
     cause: OnceLock<CancelCause>,
 }
 
 impl Stop {
     pub(crate) fn stop(&self, cause: CancelCause) {
-        if cause != CancelCause::Shutdown {
+        if cause == CancelCause::Shutdown {
+            self.state.is_shutdown.store(true, Release);
+            self.state.shutdown.notify_waiters();
+        } else {
             self.state.is_ended.store(true, Relaxed);
         }
         // A second cause does not replace the first one.
@@ -102,6 +110,15 @@ impl Stop {
         self.requested.cancelled().await;
     }
 
+    /// Waits until the worker shuts down and the attempt must stop, even if it had to stop before. Cancel safe.
+    pub(crate) async fn shutdown(&self) {
+        // It receives the notification from now on.
+        let notified = self.state.shutdown.notified();
+        if !self.state.is_shutdown.load(Acquire) {
+            notified.await;
+        }
+    }
+
     pub(super) fn cause(&self) -> Option<CancelCause> {
         self.state.cause.get().copied()
     }
@@ -109,6 +126,10 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[test]
@@ -119,5 +140,15 @@ mod tests {
         assert_eq!((stop.cause(), stop.is_requested(), stop.is_ended()), (Some(CancelCause::Shutdown), true, false));
         stop.stop(CancelCause::Engine);
         assert_eq!((stop.cause(), stop.is_ended()), (Some(CancelCause::Shutdown), true));
+    }
+
+    #[test]
+    fn a_shutdown_is_noticed_after_an_end_by_the_engine() {
+        let stop = Stop::default();
+        stop.stop(CancelCause::Engine);
+        let mut shutdown = pin!(stop.shutdown());
+        assert_eq!(shutdown.as_mut().now_or_never(), None);
+        stop.stop(CancelCause::Shutdown);
+        assert_eq!((shutdown.now_or_never(), stop.shutdown().now_or_never()), (Some(()), Some(())));
     }
 }

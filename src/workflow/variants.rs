@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use tracing::Span;
 
 use super::context::Context;
-use super::handler::{TaskError, TaskResult};
+use super::handler::{TaskError, TaskResult, Typed};
 use super::task::Task;
 
 impl<I, O> Task<I, O>
@@ -47,8 +47,12 @@ where
     /// [`new`](Self::new).
     ///
     /// Code that is running cannot be stopped from outside: it should check [`Context::is_cancelled`] from time to time. If it does not,
-    /// the worker ignores its result after the cancellation, but its thread remains busy. Set the worker's
-    /// [slots](crate::worker::WorkerBuilder::slots) according to the number of processors: by default, Tokio starts up to 512 blocking threads.
+    /// a cancelled attempt keeps its slot until the function returns, and the next attempt of the task waits for that long: the thread is still
+    /// busy. The worker logs a warning after its [grace period](crate::worker::WorkerBuilder::cancel_grace_period), ignores the result, and counts
+    /// the attempt as cancelled. A shutdown waits for such an attempt only until its own grace period is over.
+    ///
+    /// Set the worker's [slots](crate::worker::WorkerBuilder::slots) according to the number of processors. By default, Tokio starts up to 512
+    /// blocking threads, which it also uses to resolve host names: while all are busy, a worker cannot connect to a host by its name.
     ///
     /// ```
     /// use hatchet::{Context, Task, TaskError};
@@ -73,7 +77,7 @@ where
         O: Send,
     {
         let function = Arc::new(function);
-        Self::new(name, move |input, context| {
+        let function = move |input, context: Context| {
             let (function, span) = (Arc::clone(&function), Span::current());
             async move {
                 let run = move || {
@@ -90,6 +94,7 @@ where
                     Err(_) => Err(TaskError::new("the runtime was shut down before the task started")),
                 }
             }
-        })
+        };
+        Self::with_handler(name.into(), Arc::new(Typed::<_, I, O>::blocking(function)))
     }
 }

@@ -2,43 +2,28 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio::time::Instant;
-
 use super::super::assignments::Event;
 use super::super::heartbeat::Heartbeats;
 use super::super::key::Key;
-use super::super::outbox::Doubt;
 use super::super::ownership::{self, Checked, Held};
-use super::{MAX_INCOMPLETE_CHECKS, WorkerDriver};
+use super::WorkerDriver;
 use crate::workflow::CancelCause;
 
 impl WorkerDriver {
     /// Requests a check with the next heartbeat, which is sent soon.
     pub(super) fn request_check(&mut self) {
-        self.must_check = true;
+        self.connection.request_check();
         self.heartbeats.iter().for_each(Heartbeats::request_early);
-    }
-
-    /// Which attempts the engine may have ended or assigned to other workers.
-    fn doubt(&mut self) -> Doubt {
-        self.has_gap |= self.accepted_at.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
-        if self.has_gap {
-            Doubt::All
-        } else if self.must_check || self.checking.is_some() || !self.is_connected {
-            Doubt::Some
-        } else {
-            Doubt::None
-        }
     }
 
     /// Results of attempts that another worker may have are not sent before the engine was asked.
     pub(super) fn hold_doubtful_reports(&mut self) {
-        let doubt = self.doubt();
+        let doubt = self.connection.doubt(self.now(), self.checking.is_some());
         self.outbox.set_doubt(doubt);
         if !self.outbox.has_unchecked() || !self.verifying.is_empty() {
             return;
         }
-        if !self.must_check {
+        if !self.connection.must_check() {
             self.request_check();
         }
         // A worker that could not be paused sends no heartbeats any longer.
@@ -47,38 +32,25 @@ impl WorkerDriver {
         }
     }
 
-    /// Finds out which attempts the engine has ended or assigned to other workers, if it may not have notified the worker.
-    pub(super) fn check_ownership(&mut self) {
-        let last = self.accepted_at.replace(Instant::now());
-        self.has_gap |= last.is_some_and(|last| last.elapsed() > ownership::MAX_HEARTBEAT_GAP);
-        self.must_check |= self.has_gap;
-        if self.must_check && !self.stream.is_lost() {
-            self.start_check();
-        }
-    }
-
+    /// Finds out which attempts the engine has ended or assigned to other workers.
     pub(super) fn start_check(&mut self) {
         if self.checking.is_some() {
             return;
         }
-        self.must_check = false;
         let earlier = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
         let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
         // Including those whose results come during the check.
         self.verifying = attempts.iter().cloned().collect();
-        if attempts.is_empty() {
-            self.has_gap = false;
-        } else {
+        self.connection.check_started(!attempts.is_empty());
+        if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
         }
     }
 
     pub(super) fn on_checked(&mut self, checked: &Checked) {
         self.checking = None;
-        let is_again = checked.is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
-        self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
         // With the next heartbeat.
-        self.must_check |= is_again;
+        let is_again = self.connection.check_ended(checked.is_incomplete);
         if checked.is_incomplete && !is_again {
             tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
         }
@@ -95,8 +67,6 @@ impl WorkerDriver {
                 self.step(Event::Cancelled(*key));
             }
         }
-        // Unless another check was requested meanwhile.
-        self.has_gap &= self.must_check;
         let answers: HashMap<Held, Option<u32>> = std::mem::take(&mut self.verifying)
             .into_iter()
             .map(|held| (checked.retry_counts.get(&held).copied(), held))
@@ -104,7 +74,7 @@ impl WorkerDriver {
             .map(|(retry_count, held)| (held, retry_count))
             .collect();
         self.outbox.set_checked(|held| answers.get(held).copied());
-        if self.must_check && self.outbox.has_unchecked() {
+        if self.connection.must_check() && self.outbox.has_unchecked() {
             self.request_check();
         }
     }

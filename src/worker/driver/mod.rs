@@ -20,15 +20,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
 use super::builder::{Labels, Worker};
+use super::connection::{Connection, Now, Severity, StreamState};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::key::{Key, KeyMap};
-use super::outbox::{self, Journal, Outbox, Recovered, Saved, Sent};
+use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::status::{Life, WorkerState, WorkerStatus};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
@@ -48,21 +49,12 @@ const STREAM: StreamPolicy = StreamPolicy {
     idle_limit: Duration::from_secs(300),
     twins: Twins::Dropped,
 };
-/// How long the engine may take to notice a stream.
-const STREAM_NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// The timeout of each call of a shutdown.
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// For how long the token or a call may be rejected before the worker ends.
-const MAX_REJECTION: Duration = Duration::from_secs(60);
-/// The engine rejects a stream within this time, if it does.
-const MIN_OPEN: Duration = Duration::from_secs(10);
-/// How often attempts are checked in succession about which the engine could not be asked.
-const MAX_INCOMPLETE_CHECKS: u32 = 10;
 /// The maximum size of a failure that replaces a report which is too large.
 const MAX_REPLACEMENT_BYTES: usize = 1000;
 
 /// The background task of a worker. It owns the running attempts.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own: all combinations occur")]
 pub(super) struct WorkerDriver {
     worker: Worker,
     id: WorkerId,
@@ -72,8 +64,7 @@ pub(super) struct WorkerDriver {
     heartbeat_failures: Failures,
     registering: Option<Registering>,
     ready: Option<oneshot::Sender<Result<()>>>,
-    /// Whether a permanent error of the stream has been logged, and the stream has not been opened since.
-    is_failed: bool,
+    connection: Connection,
     assignments: Assignments<Assigned>,
     jobs: JoinSet<JobEnds>,
     /// The attempts of each job, and the way to stop each.
@@ -81,7 +72,7 @@ pub(super) struct WorkerDriver {
     stops: KeyMap<Key, Stop>,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
-    journal: Option<Journal>,
+    journal: Option<JournalWriter>,
     saving: Option<Saving>,
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// For the next call of the outbox.
@@ -96,18 +87,6 @@ pub(super) struct WorkerDriver {
     commands: mpsc::UnboundedReceiver<Command>,
     phase: Phase,
     life: watch::Sender<Life>,
-    is_connected: bool,
-    /// Since when a worker that was ready is not connected.
-    disconnected_at: Option<Instant>,
-    /// When the engine last accepted a heartbeat.
-    accepted_at: Option<Instant>,
-    /// Since when heartbeats have been rejected, and since when the stream has been.
-    heartbeats_rejected_at: Option<Instant>,
-    stream_rejected_at: Option<Instant>,
-    /// Whether the engine may have ended attempts without a notification.
-    must_check: bool,
-    /// Whether the engine may have assigned all attempts to other workers, and was not asked since.
-    has_gap: bool,
     /// Results of attempts of an earlier process, which the engine may have ended.
     unchecked: Vec<(u64, Key, Report)>,
     /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
@@ -119,8 +98,6 @@ pub(super) struct WorkerDriver {
     checking: Option<BoxFuture<'static, Checked>>,
     /// The attempts in the check whose results are not sent before.
     verifying: Vec<Held>,
-    /// How many checks in succession were incomplete.
-    incomplete_checks: u32,
     is_paused: bool,
 }
 
@@ -160,7 +137,7 @@ impl WorkerDriver {
             heartbeat_failures: Failures::default(),
             registering: None,
             ready: Some(ready),
-            is_failed: false,
+            connection: Connection::new(!unchecked.is_empty()),
             assignments: Assignments::new(Slots::new(worker.slots())),
             jobs: JoinSet::new(),
             keys: KeyMap::default(),
@@ -178,20 +155,12 @@ impl WorkerDriver {
             commands,
             phase: Phase::Running,
             life,
-            is_connected: false,
-            disconnected_at: None,
-            accepted_at: None,
-            heartbeats_rejected_at: None,
-            stream_rejected_at: None,
-            must_check: !unchecked.is_empty(),
-            has_gap: false,
             unchecked,
             recovered: KeyMap::default(),
             release,
             releases,
             checking: None,
             verifying: Vec::new(),
-            incomplete_checks: 0,
             is_paused: false,
             worker,
             id,
@@ -242,9 +211,16 @@ impl WorkerDriver {
             if let Some(saving) = self.saving.take() {
                 self.on_saved(saving.await);
             }
+            let mut journal = self.journal.take();
             // What was accepted since must not be reported again by the next process.
-            if let (Some(journal), Some(unsaved)) = (self.journal.take(), self.outbox.take_unsaved()) {
-                outbox::save(journal, unsaved).await;
+            if journal.is_some()
+                && let Some(unsaved) = self.outbox.take_unsaved()
+            {
+                let saved = or_pending(journal.take().map(|journal| journal.save(unsaved))).await;
+                journal = saved.and_then(|saved| saved.journal);
+            }
+            if let Some(journal) = journal {
+                journal.close().await;
             }
         };
         if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
@@ -278,8 +254,7 @@ impl WorkerDriver {
     fn on_stream(&mut self, event: StreamEvent<Action>) {
         match event {
             StreamEvent::Message(action) => {
-                self.is_failed = false;
-                self.stream_rejected_at = None;
+                self.connection.received();
                 self.on_action(action);
             }
             StreamEvent::NeedsOpen => {
@@ -293,45 +268,30 @@ impl WorkerDriver {
                     self.request_check();
                 }
             }
-            StreamEvent::Lost(_) => {
-                self.is_failed = false;
-                self.stream_rejected_at = None;
-                self.on_stream_lost();
-            }
+            StreamEvent::Lost(_) => self.connection.stream_lost(Instant::now()),
             StreamEvent::Failed(error) => {
-                self.on_stream_lost();
-                if std::mem::replace(&mut self.is_failed, true) {
-                    tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
-                } else {
+                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error);
+                if is_first {
                     tracing::error!(worker_id = %self.id, %error, "worker stream failed");
+                } else {
+                    tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
                 }
                 self.stream.mark_lost();
-                let is_final = is_rejected(&error, &mut self.stream_rejected_at);
-                self.fail(error, is_final);
+                self.fail(error, severity);
             }
         }
-    }
-
-    fn disconnected(&mut self) {
-        self.is_connected = false;
-        if self.ready.is_none() {
-            self.disconnected_at.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn on_stream_lost(&mut self) {
-        self.disconnected();
-        // A cancellation is sent once, and may have been lost with the stream.
-        self.must_check = true;
     }
 
     /// Ends a worker that cannot go on because of a final error. If the worker has not started, the start fails.
-    fn fail(&mut self, error: Error, is_final: bool) {
+    fn fail(&mut self, error: Error, severity: Severity) {
+        if severity == Severity::Transient {
+            return;
+        }
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(Err(error));
             return;
         }
-        if is_final && self.phase.is_running() {
+        if severity == Severity::Final && self.phase.is_running() {
             tracing::error!(worker_id = %self.id, %error, "worker failed; shutting down");
             self.life.send_modify(|life| life.failure = Some(error));
             self.pause();
@@ -416,55 +376,51 @@ impl WorkerDriver {
     }
 
     fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
+        let (now, stream) = (self.now(), self.stream_state());
         match heartbeat {
-            Heartbeat::Accepted => {
-                self.is_failed = false;
-                self.heartbeats_rejected_at = None;
+            Heartbeat::Accepted(sent_at) => {
+                let accepted = self.connection.heartbeat_accepted(now, sent_at, stream);
                 self.heartbeat_failures.end(self.id);
-                self.check_ownership();
-                self.is_connected = !self.stream.is_lost();
-                if self.is_connected && self.stream.opened_at().elapsed() >= MIN_OPEN {
-                    self.stream_rejected_at = None;
+                if accepted.must_check {
+                    self.start_check();
                 }
-                if self.is_connected
-                    && let Some(at) = self.disconnected_at.take()
-                {
-                    tracing::info!(worker_id = %self.id, after = ?at.elapsed(), "worker reconnected");
+                if let Some(after) = accepted.reconnected_after {
+                    tracing::info!(worker_id = %self.id, ?after, "worker reconnected");
                 }
                 if let Some(ready) = self.ready.take() {
                     tracing::info!(worker_id = %self.id, name = self.worker.name, "worker is ready");
                     let _ = ready.send(Ok(()));
                 }
             }
-            // A heartbeat from before the stream was requested, or from just after that, does not prove that the stream works.
-            Heartbeat::Rejected(sent_at)
-                if sent_at >= self.stream.opened_at() + STREAM_NOTICE_DELAY && !self.stream.is_lost() =>
-            {
-                tracing::debug!(stream = STREAM.name, worker_id = %self.id, "stream lost: the engine rejected a heartbeat");
-                telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
-                self.on_stream_lost();
-                self.stream.mark_lost();
+            Heartbeat::Rejected(sent_at) => {
+                if self.connection.heartbeat_rejected(now.instant, sent_at, stream) {
+                    tracing::debug!(stream = STREAM.name, worker_id = %self.id, "stream lost: the engine rejected a heartbeat");
+                    telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
+                    self.stream.mark_lost();
+                }
             }
             // The engine has lost the worker and its attempts.
             Heartbeat::UnknownWorker if self.registering.is_none() && self.phase.is_running() => {
-                self.disconnected();
+                self.connection.disconnected(now.instant);
                 self.registering = Some(self.register());
             }
             // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
             Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
-            Heartbeat::Rejected(_) | Heartbeat::UnknownWorker => {}
+            Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
-                self.disconnected();
+                let severity = self.connection.heartbeat_failed(now.instant, &error);
                 self.heartbeat_failures.add(self.id, &error);
-                // Transient errors are waited out.
-                if error.is_transient() {
-                    self.heartbeats_rejected_at = None;
-                } else {
-                    let is_final = is_rejected(&error, &mut self.heartbeats_rejected_at);
-                    self.fail(error, is_final);
-                }
+                self.fail(error, severity);
             }
         }
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: Instant::now(), time: self.worker.client.clock().now() }
+    }
+
+    fn stream_state(&self) -> StreamState {
+        StreamState { is_lost: self.stream.is_lost(), opened_at: self.stream.opened_at() }
     }
 
     /// Registers the worker again. A paused one must not get assignments under its new id.
@@ -486,7 +442,7 @@ impl WorkerDriver {
             Ok(id) => {
                 tracing::warn!(old_worker_id = %self.id, worker_id = %id, "worker was unknown to the engine; registered again");
                 self.id = id;
-                self.must_check = true;
+                self.connection.request_check();
                 self.stream.reopen_now();
                 self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
             }
@@ -513,7 +469,7 @@ impl WorkerDriver {
         let counts = self.assignments.counts();
         let (running, queued, unreported) = counts;
         self.full_slots.set(self.assignments.is_full());
-        let state = match (&self.phase, self.is_connected) {
+        let state = match (&self.phase, self.connection.is_connected()) {
             (Phase::Running, true) => WorkerState::Connected,
             (Phase::Running, false) => WorkerState::Disconnected,
             _ => WorkerState::Draining,
@@ -582,16 +538,4 @@ impl WorkerDriver {
 fn record_load(worker: &Worker, (running, queued, unreported): (usize, usize, usize)) {
     let (worker_name, slots) = (worker.name.as_str(), worker.slot_count());
     telemetry::record(&Measurement::WorkerLoad { worker_name, slots, running, queued, unreported });
-}
-
-/// Whether the worker cannot go on: calls have been rejected for too long, or the client is closed.
-fn is_rejected(error: &Error, since: &mut Option<Instant>) -> bool {
-    match error.kind() {
-        ErrorKind::Closed => true,
-        // A proxy may reject a token or a path for a while.
-        ErrorKind::Unauthenticated | ErrorKind::Unimplemented => {
-            since.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
-        }
-        _ => false,
-    }
 }

@@ -19,7 +19,7 @@ impl WorkerDriver {
         if self.journal.is_some()
             && let Some(unsaved) = self.outbox.take_unsaved()
         {
-            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(outbox::save(journal, unsaved)) });
+            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(journal.save(unsaved)) });
         }
         while let Some(call) = self.outbox.next_call(Instant::now()) {
             self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));

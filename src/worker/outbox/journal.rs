@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tokio::task::spawn_blocking;
 
-use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, TaskId, WorkerId};
 use crate::rpc::convert::{Report, ReportKind};
 use crate::worker::key::Key;
@@ -25,7 +23,7 @@ const HEADER: &str = r#"{"format":"hatchet outbox 1"}"#;
 const COMPACT_BYTES: u64 = 16 << 20;
 
 #[derive(Debug)]
-pub(in crate::worker) struct Journal {
+pub(super) struct Journal {
     path: PathBuf,
     file: File,
     /// Keeps other workers from using the file.
@@ -68,19 +66,9 @@ enum Entry {
     End(Line),
 }
 
-/// A journal, and the ends in it with their numbers.
-pub(in crate::worker) type Recovered = (Journal, Vec<(u64, Key, Report)>);
-
 impl Journal {
-    /// Opens or creates the file, and returns the ends in it. Blocks the thread.
-    pub(in crate::worker) fn open(path: &Path) -> Result<Recovered> {
-        Self::try_open(path).map_err(|error| {
-            let text = format!("failed to open the outbox {}", path.display());
-            Error::new(ErrorKind::Config, text).with_source(error)
-        })
-    }
-
-    fn try_open(path: &Path) -> io::Result<Recovered> {
+    /// Opens or creates the file, and returns the ends in it with their numbers. Blocks the thread.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<(u64, Key, Report)>)> {
         let lock = private().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -153,6 +141,15 @@ impl Journal {
             (self.file, self.bytes) = rewrite(&self.path, &self.remaining)?;
         }
         Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the file cannot be used any longer.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     fn write(&mut self, text: &str) -> io::Result<()> {
@@ -228,38 +225,6 @@ fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)
     Ok((file, bytes))
 }
 
-/// The result of a write.
-#[derive(Debug)]
-pub(in crate::worker) struct Saved {
-    /// `None` if the file cannot be used any longer. A full disk may have space again later.
-    pub(in crate::worker) journal: Option<Journal>,
-    pub(super) entries: Vec<super::Entry>,
-    /// The numbers of the entries in the file, or none if they are not in it.
-    pub(super) numbers: Vec<u64>,
-}
-
-/// Writes ends that are new, and removes ends that were accepted, on a thread for blocking code.
-pub(in crate::worker) async fn save(journal: Journal, unsaved: super::Unsaved) -> Option<Saved> {
-    let written = spawn_blocking(move || {
-        let (mut journal, super::Unsaved { entries, accepted }) = (journal, unsaved);
-        let ends = entries.iter().map(|entry| (entry.key, &entry.report));
-        let appended = journal.append(ends);
-        let removed = journal.remove(&accepted);
-        if let Some(error) = appended.as_ref().err().or(removed.as_ref().err()) {
-            // The reports are sent nevertheless. They are only not safe from a crash.
-            let path = journal.path.display();
-            if journal.is_broken {
-                tracing::error!(%path, %error, "failed to write to the outbox file; no longer using it");
-            } else {
-                tracing::error!(%path, %error, "failed to write to the outbox file; results are sent without being stored");
-            }
-        }
-        let numbers = appended.unwrap_or_default();
-        Saved { journal: (!journal.is_broken).then_some(journal), entries, numbers }
-    });
-    written.await.ok()
-}
-
 impl Line {
     fn new(number: u64, key: Key, report: &Report) -> Self {
         Self {
@@ -307,6 +272,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 mod tests {
     use uuid::Uuid;
 
+    use super::super::writer::JournalWriter;
     use super::*;
 
     fn end(task: u128, text: &str) -> (Key, Report) {
@@ -368,7 +334,7 @@ mod tests {
         let directory = Directory::new();
         for content in ["a = 1\n", "{}\n", "a", &format!("{HEADER}\n{{\n{{\"accepted\":1}}\n")] {
             fs::write(directory.file(), content).unwrap();
-            assert_eq!(Journal::open(&directory.file()).unwrap_err().kind(), ErrorKind::Config, "{content}");
+            assert_eq!(Journal::open(&directory.file()).unwrap_err().kind(), io::ErrorKind::InvalidData, "{content}");
             assert_eq!(fs::read_to_string(directory.file()).unwrap(), content);
         }
         for content in ["", &HEADER[..7], HEADER, &format!("{HEADER}\n{{\"num")] {
@@ -439,7 +405,8 @@ mod tests {
         let mut outbox = super::super::Outbox::new(super::super::Limits { reports: 9, bytes: 99 }, true, true);
         let (key, report) = end(1, "{}");
         outbox.add(key, report);
-        let saved = save(journal, outbox.take_unsaved().unwrap()).await.unwrap();
+        let writer = JournalWriter::on_runtime(journal);
+        let saved = writer.save(outbox.take_unsaved().unwrap()).await.unwrap();
         assert!(saved.journal.is_none() && saved.numbers.is_empty() && saved.entries.len() == 1);
         assert_eq!(good.metadata().unwrap().len(), HEADER.len() as u64 + 1);
     }
@@ -465,7 +432,7 @@ mod tests {
         let directory = Directory::new();
         let _journal = Journal::open(&directory.file()).unwrap();
         let error = Journal::open(&directory.file()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(format!("{error:?}").contains("another worker uses it"), "{error:?}");
     }
 

@@ -6,6 +6,7 @@
 mod call;
 mod failures;
 mod journal;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::transport::retry_delay;
 use call::collect;
 pub(super) use call::{Call, CallResult, Sent, send};
 use failures::Failures;
-pub(super) use journal::{Journal, Recovered, Saved, save};
+pub(super) use writer::{JournalWriter, Recovered, Saved};
 
 /// The number of calls of one kind that are in flight at the same time, so that a report rarely waits for another.
 const MAX_CALLS: usize = 2;
@@ -231,7 +232,7 @@ impl Outbox {
     }
 
     /// Sends the results that are in the journal now, or that could not be written to it.
-    pub(super) fn saved(&mut self, saved: Saved) -> (Option<Journal>, Vec<ResolvedReport>) {
+    pub(super) fn saved(&mut self, saved: Saved) -> (Option<JournalWriter>, Vec<ResolvedReport>) {
         let Saved { journal, entries, numbers } = saved;
         let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
         let entries = entries.into_iter().zip(numbers).map(|(entry, saved_as)| Entry { saved_as, ..entry });
@@ -488,12 +489,17 @@ impl Outbox {
     }
 
     fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
+        let is_withdrawn = entry.report.kind != ReportKind::Started && self.withdrawn.remove(&entry.key);
+        // The engine has ended a cancelled attempt: whatever was wrong with its report, nothing may replace it.
+        let resolution = match resolution {
+            Resolution::Rejected(_) if is_withdrawn => Resolution::Withdrawn,
+            resolution => resolution,
+        };
         // These errors are not about the report: another process may send it.
         let is_final = !matches!(&resolution, Resolution::Rejected(error) if matches!(error.kind(), ErrorKind::Server | ErrorKind::Closed));
         self.forget(&entry, is_final);
         let Entry { key, report, .. } = entry;
         if report.kind != ReportKind::Started {
-            self.withdrawn.remove(&key);
             return Some(ResolvedReport { key, report, resolution });
         }
         if let Resolution::Rejected(error) = resolution {

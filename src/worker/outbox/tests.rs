@@ -217,6 +217,43 @@ async fn a_cancel_during_a_call_counts_if_the_call_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_during_a_call_counts_whatever_error_the_call_returns() {
+    let internal = CallResult::InternalError as fn(Error) -> CallResult;
+    for (kind, result) in [
+        (ErrorKind::TooLarge, CallResult::Rejected as fn(Error) -> CallResult),
+        (ErrorKind::Rejected, CallResult::Rejected),
+        (ErrorKind::Closed, CallResult::Rejected),
+        (ErrorKind::Server, internal),
+    ] {
+        let mut outbox = Outbox::new(LIMITS, true, false);
+        outbox.add_saved(9, key(1), report(1, Completed));
+        let call = outbox.next_call(Instant::now()).unwrap();
+        assert!(!outbox.withdraw(key(1)), "it is in flight");
+        let resolved = answer(&mut outbox, call, result(error(kind)));
+        assert!(
+            matches!(resolved[..], [ResolvedReport { resolution: Resolution::Withdrawn, .. }]),
+            "{kind}: {resolved:?}"
+        );
+        assert_eq!((outbox.count, outbox.withdrawn.len(), &outbox.accepted[..]), (0, 0, &[9][..]), "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_attempt_whose_report_is_given_up_counts_as_cancelled() {
+    let mut outbox = with(&[(1, Completed)]);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));
+    tokio::time::advance(MAX_INTERNAL_ERRORS).await;
+    let call = outbox.next_call(Instant::now()).unwrap();
+    assert!(!outbox.withdraw(key(1)), "it is in flight");
+    outbox.add(key(2), report(2, Failed));
+    let other = outbox.next_call(Instant::now()).unwrap();
+    accept(&mut outbox, other);
+    let resolved = answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));
+    assert!(matches!(resolved[..], [ResolvedReport { resolution: Resolution::Withdrawn, .. }]), "{resolved:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_report_that_always_fails_does_not_hold_up_others() {
     let mut outbox = with(&[(1, Completed), (2, Completed), (3, Failed)]);
     let mut accepted = Vec::new();

@@ -1,4 +1,5 @@
 mod batches;
+mod streams;
 mod version;
 
 use proptest::prelude::*;
@@ -131,22 +132,6 @@ async fn a_worker_whose_heartbeats_are_not_accepted_does_not_start() {
     let started = Instant::now();
     let error = worker(&client).start().await.unwrap_err();
     assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(30)));
-}
-
-/// A proxy may pass on unary calls and reject streams.
-#[tokio::test(start_paused = true)]
-async fn a_worker_whose_stream_is_rejected_ends_although_its_heartbeats_are_accepted() {
-    let (client, _) = server(Vec::new(), |call, count| match (call, count) {
-        ("ListenV2", 1) => Some(Scripted::Stream(vec![(100 * SECOND, start(2))], Some(14))),
-        ("ListenV2", _) => Some(Scripted::Status(12)),
-        _ => None,
-    });
-    let running = worker(&client).start().await.unwrap();
-    let started = Instant::now();
-    let error = running.run_until(std::future::pending::<()>()).await.unwrap_err();
-    let longest = 100 * SECOND + MAX_REJECTION + STREAM.max_backoff + PAUSED_ASSIGNMENT_DELAY;
-    assert_eq!(error.kind(), ErrorKind::Unimplemented);
-    assert!((100 * SECOND + MAX_REJECTION..=longest).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
 #[cfg(feature = "schemars")]
@@ -479,54 +464,6 @@ fn run_details(call: &str, status: &str, retry_count: u32) -> Scripted {
     let id = &call[call.len() - 36..];
     let task = format!(r#"{{"taskExternalId":"{id}","status":"{status}","retryCount":{retry_count}}}"#);
     Scripted::Rest(200, format!(r#"{{"run":{{"metadata":{{"id":"{id}"}},"status":"{status}"}},"tasks":[{task}]}}"#))
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
-    // The engine has closed the first stream, which a proxy holds open. The cancellation is lost with it.
-    let first = vec![(SECOND, start(1))];
-    let (client, calls) = server(Vec::new(), move |call, count| match call {
-        "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), None)),
-        "ListenV2" => Some(Scripted::Stream(Vec::new(), None)),
-        "Heartbeat" if count == 5 => Some(Scripted::Status(9)),
-        call if call.contains("/workflow-runs/") => Some(run_details(call, "CANCELLED", 0)),
-        _ => None,
-    });
-    let running = worker(&client).start().await.unwrap();
-    let mut statuses = running.statuses();
-    for expected in [1, 0] {
-        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
-        timeout(60 * SECOND, is_expected).await.unwrap();
-    }
-    assert_eq!(calls.count("ListenV2"), 2);
-    // With the first heartbeat of the new stream, and after the time that the function has to end.
-    assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(30) + SECOND);
-    let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
-    assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
-    // The cancellation was lost, and the engine accepts all heartbeats.
-    let assignments = vec![(SECOND, start(1))];
-    let (client, calls) =
-        server(assignments, |call, _| call.contains("/workflow-runs/").then(|| run_details(call, "CANCELLED", 0)));
-    let started = Instant::now();
-    let running = worker(&client).start().await.unwrap();
-    let mut statuses = running.statuses();
-    for expected in [1, 0] {
-        while statuses.next().await.unwrap().running != expected {}
-    }
-    // After the limit with its jitter, the check with the next heartbeat, and the time that the function has to end.
-    let elapsed = started.elapsed();
-    let longest = STREAM.idle_limit * 5 / 4 + SECOND + Duration::from_millis(30) + SECOND;
-    assert!((STREAM.idle_limit + 2 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
-    assert_eq!(calls.count("ListenV2"), 1, "the engine might not notice that the old one is closed");
-    // A worker without attempts has nothing to check.
-    tokio::time::sleep(1000 * SECOND).await;
-    assert_eq!(calls.count("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001"), 1);
-    assert_eq!(running.shutdown().await.cancelled, 1);
 }
 
 /// A driver that is not running.
