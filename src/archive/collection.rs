@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Archived, ArchivedVersions};
-use super::convert::{self, Version};
+use super::convert::{self, Version, workflow_of};
 use super::days::{ENDED, LeftAtRisk, MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
@@ -100,7 +100,7 @@ impl CollectOptions {
 
     /// Whether a run is old enough.
     fn is_due(&self, run: &RunSummary, now: DateTime<Utc>) -> bool {
-        let last = self.retention.of(&run.workflow_name).last_due(now);
+        let last = self.retention.of(workflow_of(run)).last_due(now);
         last.is_some_and(|last| self.before.map_or(run.created_at <= last, |before| run.created_at < before))
     }
 }
@@ -299,7 +299,7 @@ impl Collection {
         }
         for run in listed {
             let archived = archived.remove(&run.id);
-            let is_selected = || self.options.retention.of(&run.workflow_name).selects(&run.status);
+            let is_selected = || self.options.retention.of(workflow_of(&run)).selects(&run.status);
             match &archived {
                 Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
                 // A run that is archived is updated whatever its new status.
@@ -337,7 +337,7 @@ impl Collection {
         let mut fetched =
             stream::iter(iter::from_fn(|| if is_enough.load(Relaxed) { None } else { queue.pop_front() }))
                 .map(|(run, archived)| async move {
-                    let has_payloads = options.retention.of(&run.workflow_name).has_payloads();
+                    let has_payloads = options.retention.of(workflow_of(&run)).has_payloads();
                     let logs = if has_payloads { options.logs } else { 0 };
                     let details =
                         DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
@@ -350,7 +350,7 @@ impl Collection {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             let is_unreached = details.as_ref().is_err_and(is_unreached);
             if is_unreached {
-                self.unreached.push((run.id, run.workflow_name.clone()));
+                self.unreached.push((run.id, workflow_of(&run).to_owned()));
             } else {
                 self.unreached.clear();
             }
@@ -496,7 +496,7 @@ pub(super) fn probes<'a>(unreached: &[(RunId, String)], runs: impl Iterator<Item
     let mut workflows: HashSet<&str> = unreached.iter().map(|(_, workflow)| workflow.as_str()).collect();
     let (mut preferred, mut others) = (Vec::new(), Vec::new());
     for run in runs.filter(|run| unreached.iter().all(|(id, _)| *id != run.id)) {
-        let kind = if workflows.insert(&run.workflow_name) { &mut preferred } else { &mut others };
+        let kind = if workflows.insert(workflow_of(run)) { &mut preferred } else { &mut others };
         if kind.len() < PROBES {
             kind.push(run.id);
         }

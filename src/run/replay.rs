@@ -90,7 +90,7 @@ pub struct ReplayBuilder<O> {
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
 /// let replayed = run.replay().send().await?;
-/// println!("attempt {} of {:?}", replayed.attempt, replayed.tasks);
+/// println!("attempt {} of {:?}", replayed.attempt, replayed.task_names);
 /// println!("{}", replayed.run.result().await?);
 /// # Ok(())
 /// # }
@@ -102,19 +102,19 @@ pub struct Replayed<O> {
     /// The number of the new attempt; see [`RunDetails::attempt`](crate::model::RunDetails::attempt).
     pub attempt: u32,
     /// The names of the tasks that were confirmed to run again. Later tasks of a DAG run may be missing.
-    pub tasks: Vec<String>,
+    pub task_names: Vec<String>,
 }
 
 impl<O> Clone for Replayed<O> {
     fn clone(&self) -> Self {
-        Self { run: self.run.clone(), attempt: self.attempt, tasks: self.tasks.clone() }
+        Self { run: self.run.clone(), attempt: self.attempt, task_names: self.task_names.clone() }
     }
 }
 
 impl<O> fmt::Debug for Replayed<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Replayed");
-        shown.field("run", &self.run.id()).field("attempt", &self.attempt).field("tasks", &self.tasks).finish()
+        shown.field("run", &self.run.id()).field("attempt", &self.attempt).field("task_names", &self.task_names).finish()
     }
 }
 
@@ -164,8 +164,8 @@ impl<O> ReplayBuilder<O> {
         let Before { attempt: before, counts, names, .. } = before.remove(&id).unwrap_or_default();
         let attempt = attempt.unwrap_or(before.saturating_add(1));
         let replayed = replayed_tasks(&client, id, &counts).await.unwrap_or_default();
-        let tasks = replayed.keys().filter_map(|id| names.get(id).cloned()).collect();
-        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, tasks })
+        let task_names = replayed.keys().filter_map(|id| names.get(id).cloned()).collect();
+        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, task_names })
     }
 }
 

@@ -367,7 +367,7 @@ async fn q10_queries_are_limited_to_the_namespace(setup: Setup) {
     setup.eventually(async || ids(&namespaced, setup.window().into()).await == [inside.id()]).await;
     let page = async |size| namespaced.runs(setup.window()).page(size).await.unwrap();
     let all = page(2).await;
-    let found: Vec<_> = all.items.iter().map(|run| (run.id, run.workflow_name.as_str())).collect();
+    let found: Vec<_> = all.items.iter().map(|run| (run.id, run.workflow_name.as_deref().unwrap())).collect();
     assert_eq!((found, all.total), (vec![(inside.id(), task.name())], Total::Exactly(1)));
     let full = page(1).await;
     // The server counts the runs of all namespaces, so the total is exact only if few rows have to be read.

@@ -442,7 +442,7 @@ async fn runs_of_other_workflows_show_whether_the_server_returns_any() {
     let [run] = <[_; 1]>::try_from(bench.client.runs(Window::all()).newest(1).await.unwrap()).unwrap();
     let run_of = |number: u128, workflow: &str| {
         let id = uuid::Uuid::from_u128(number).into();
-        RunSummary { id, workflow_name: workflow.to_owned(), ..run.clone() }
+        RunSummary { id, workflow_name: Some(workflow.to_owned()), ..run.clone() }
     };
     let unreached = [1, 2].map(|number| (run_of(number, "poison").id, "poison".to_owned()));
     let probes = |runs: &[RunSummary]| {
