@@ -39,7 +39,7 @@ impl Archive {
     }
 }
 
-/// A deletion of unused files that is about to start; see [`Archive::sweep`].
+/// A builder for a deletion of unused files; see [`Archive::sweep`]. [`send`](Self::send) deletes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {

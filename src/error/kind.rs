@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use super::Error;
 
-/// The kind of an [`Error`].
+/// What went wrong, for a program that handles an [`Error`]; see [`Error::kind`]. Several kinds have predicates, such as
+/// [`is_transient`](Error::is_transient), which say what to do.
 ///
 /// ```
 /// use hatchet::{ErrorKind, RunId};

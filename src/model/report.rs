@@ -9,7 +9,7 @@ use super::name::parse_name;
 use super::{RunId, RunStatus};
 use crate::error::Error;
 
-/// An action on runs.
+/// What was requested of the runs of a [`RunReport`] or a [`BulkReport`].
 ///
 /// ```
 /// use hatchet::model::RunAction;

@@ -104,7 +104,7 @@ impl CancelOptions {
     }
 }
 
-/// A builder for a cancellation; see [`RunHandle::cancel`].
+/// A builder for a cancellation; see [`RunHandle::cancel`]. [`send`](Self::send) sends it, and waits for its effect.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -191,7 +191,7 @@ impl CancelBuilder {
     }
 }
 
-/// A builder for a cancellation of many runs; see [`Client::cancel_many`].
+/// A builder for a cancellation of many runs; see [`Client::cancel_many`]. [`send`](Self::send) sends it, and returns a report for each run.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {

@@ -70,7 +70,8 @@ impl Replay {
     }
 }
 
-/// A builder for a replay; see [`RunHandle::replay`].
+/// A builder for a replay; see [`RunHandle::replay`]. [`send`](Self::send) sends it, and waits for its effect. By default, a cancelled run
+/// is not replayed.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -114,7 +115,11 @@ impl<O> Clone for Replayed<O> {
 impl<O> fmt::Debug for Replayed<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Replayed");
-        shown.field("run", &self.run.id()).field("attempt", &self.attempt).field("task_names", &self.task_names).finish()
+        shown
+            .field("run", &self.run.id())
+            .field("attempt", &self.attempt)
+            .field("task_names", &self.task_names)
+            .finish()
     }
 }
 
@@ -169,7 +174,8 @@ impl<O> ReplayBuilder<O> {
     }
 }
 
-/// A builder for a replay of many runs; see [`Client::replay_many`].
+/// A builder for a replay of many runs; see [`Client::replay_many`]. [`send`](Self::send) sends it, and returns a report for each run. By
+/// default, cancelled runs are not replayed.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {

@@ -61,7 +61,7 @@ impl Client {
     }
 }
 
-/// A builder for a cron; see [`Client::cron`].
+/// A builder for a cron; see [`Client::cron`]. [`send`](Self::send) creates it, enabled, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {

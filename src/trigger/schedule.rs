@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// A builder for a schedule; see [`Client::schedule`].
+/// A builder for a schedule; see [`Client::schedule`]. [`send`](Self::send) creates it, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
-use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, Lit, Meta};
+use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, ItemTrait, Lit, Meta, TraitItem};
 
 use super::files;
 use super::public_api::is_pub;
@@ -96,8 +96,15 @@ struct Docs {
 }
 
 impl Docs {
+    /// Visits a type or a trait, and then its items.
+    fn own(&mut self, name: &syn::Ident, attributes: &[Attribute]) {
+        self.owner.clear();
+        self.check(&name.to_string(), attributes);
+        self.owner = name.to_string();
+    }
+
     fn check(&mut self, name: &str, attributes: &[Attribute]) {
-        let text = doc(attributes);
+        let text = prose(&doc(attributes));
         let mut said = words(&text);
         for known in [name, &self.owner, EMPTY_WORDS].into_iter().flat_map(words) {
             said.remove(&known);
@@ -106,6 +113,15 @@ impl Docs {
             self.repeated.push(format!("{} {name}:{text}", self.owner));
         }
     }
+}
+
+/// A doc comment without its examples, and without references to other items, which say nothing themselves.
+fn prose(doc: &str) -> String {
+    let text: String = doc.split("```").step_by(2).collect();
+    let mut parts = text.split("see [");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.find([' ', '\n']).map_or("", |end| &part[end..]));
+    first + &rest.collect::<String>()
 }
 
 fn doc(attributes: &[Attribute]) -> String {
@@ -145,7 +161,7 @@ impl<'ast> Visit<'ast> for Docs {
 
     fn visit_item_struct(&mut self, item: &'ast ItemStruct) {
         if is_pub(&item.vis) {
-            self.owner = item.ident.to_string();
+            self.own(&item.ident, &item.attrs);
             for field in item.fields.iter().filter(|field| is_pub(&field.vis)) {
                 let name = field.ident.as_ref().map(ToString::to_string).unwrap_or_default();
                 self.check(&name, &field.attrs);
@@ -155,9 +171,20 @@ impl<'ast> Visit<'ast> for Docs {
 
     fn visit_item_enum(&mut self, item: &'ast ItemEnum) {
         if is_pub(&item.vis) {
-            self.owner = item.ident.to_string();
+            self.own(&item.ident, &item.attrs);
             for variant in &item.variants {
                 self.check(&variant.ident.to_string(), &variant.attrs);
+            }
+        }
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast ItemTrait) {
+        if is_pub(&item.vis) {
+            self.own(&item.ident, &item.attrs);
+            for function in &item.items {
+                if let TraitItem::Fn(function) = function {
+                    self.check(&function.sig.ident.to_string(), &function.attrs);
+                }
             }
         }
     }
@@ -188,6 +215,7 @@ fn words_of_identifiers_and_texts_are_compared() {
     let expected: BTreeSet<_> = ["run", "id", "workflow"].map(str::to_owned).into();
     assert_eq!(words("WorkflowRuns ids"), expected);
     assert_eq!(words("workflow_run_id"), expected);
+    assert_eq!(prose(" A run; see [`Client::run`]. More.\n```\ncode\n```"), " A run;  More.\n");
     assert_eq!(
         avoided("As above: the verdict of a run's timestamp."),
         [("verdict", "resolution"), ("as above", "a link")]
