@@ -258,7 +258,6 @@ fn futures_can_be_spawned() {
         spawnable(event.details().into_future());
         spawnable(event.runs().into_future());
         spawnable(cron.details().into_future());
-        spawnable(cron.runs(Window::all()).into_future());
         spawnable(schedule.details().into_future());
         spawnable(schedule.run().into_future());
         spawnable(cron.pause().send());

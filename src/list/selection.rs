@@ -1,6 +1,9 @@
 //! What a query selects: runs or tasks that match a filter, as query parameters of the server's list.
 
-use futures_util::future;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::{self, BoxFuture};
 
 use super::derive;
 use crate::client::Client;
@@ -35,6 +38,27 @@ pub(super) struct Selection {
     pub(super) request: RequestOptions,
     /// What each request must pass.
     pub(super) gate: Option<Gate>,
+    /// What the filter lacks.
+    pub(super) lookup: Option<Lookup>,
+}
+
+/// Completes a filter with what only the server knows.
+#[derive(Clone)]
+pub(super) struct Lookup(Arc<dyn Fn(Client, RunFilter) -> BoxFuture<'static, Result<RunFilter>> + Send + Sync>);
+
+impl Lookup {
+    pub(super) fn new<F>(complete: impl Fn(Client, RunFilter) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<RunFilter>> + Send + 'static,
+    {
+        Self(Arc::new(move |client, filter| Box::pin(complete(client, filter))))
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lookup")
+    }
 }
 
 /// A selection that is ready to be requested: its options are applied, and its names are resolved.
@@ -61,6 +85,7 @@ impl Selection {
             after: None,
             request: RequestOptions::default(),
             gate: None,
+            lookup: None,
         }
     }
 
@@ -68,6 +93,9 @@ impl Selection {
     pub(super) async fn resolve(&self) -> Result<ListRequest> {
         let (client, mut filter) = (self.client.with(self.request)?, self.filter.clone());
         filter.check(self.kind == Kind::Tasks)?;
+        if let Some(Lookup(complete)) = &self.lookup {
+            filter = complete(client.clone(), filter).await?;
+        }
         let mut all = vec![
             ("since", format_time(filter.window.start(client.clock().now()))),
             ("only_tasks", (self.kind == Kind::Tasks).to_string()),
