@@ -5,6 +5,7 @@
 //! outcome.
 
 mod kind;
+mod stored;
 
 use std::error::Error as StdError;
 use std::fmt;

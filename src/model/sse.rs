@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A server-sent event. Its `Display` implementation writes it in the format that a browser's `EventSource` reads.
 ///
 /// [`RunChunks::into_sse`](crate::stream::RunChunks::into_sse) creates the events for chunks. This type is for other events in the same response,
@@ -14,7 +16,7 @@ use std::time::Duration;
 /// let event = SseEvent::new("first line\nsecond line").name("status").id("7");
 /// assert_eq!(event.to_string(), "event: status\nid: 7\ndata: first line\ndata: second line\n\n");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use = "an event has no effect until it is sent"]
 #[non_exhaustive]
 pub struct SseEvent {
