@@ -194,6 +194,9 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
 }
 
 /// Futures that own what they need can be spawned; those that borrow a handle can be sent with it.
+///
+/// They are not `Sync`, as those of most crates: a future is polled through `Pin<&mut Self>`, so its owner alone uses it, and a `Mutex` around
+/// it is `Sync` because it is `Send`. Streams are `Sync`, because users store them in their own types, which may have to be.
 #[test]
 fn futures_can_be_spawned() {
     fn spawnable<T: Future + Send + 'static>(_: T) {}
