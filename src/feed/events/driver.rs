@@ -19,7 +19,7 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::MAX_WARNINGS;
-use crate::time::{Clock, at};
+use crate::time::{Alarm, Clock};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 
 /// An idle stream is reopened, and its runs are listed: it may have lost events. Chunks that are lost cannot be read in another way, so the
@@ -95,6 +95,8 @@ pub(super) struct EventsDriver {
     /// The list has more pages than this, and until when that counts.
     too_long: Option<(usize, Instant)>,
     idle_since: Option<Instant>,
+    /// For the next list, for the next stream, and for the end of an unused one.
+    alarm: Alarm,
 }
 
 impl EventsDriver {
@@ -115,6 +117,7 @@ impl EventsDriver {
             listed: HashMap::new(),
             too_long: None,
             idle_since: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -143,7 +146,7 @@ impl EventsDriver {
                 event = self.stream.next() => self.on_stream(event),
                 list = or_pending(self.fetching.as_mut()) => self.on_list(list),
                 () = self.group.wake.notified() => {}
-                () = at(next) => {
+                () = self.alarm.at(next) => {
                     let now = Instant::now();
                     if self.reopen_at.take_if(|at| *at <= now).is_some() {
                         self.stream.reopen_now();
