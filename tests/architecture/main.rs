@@ -241,7 +241,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["embedded", "core", "engine"],
-        &["turns", "streams", "definitions", "triggers", "workers", "limits", "commands"],
+        &["turns", "streams", "definitions", "trigger_commands", "workers", "limits", "commands"],
     ),
 ];
 

@@ -22,9 +22,9 @@ mod request;
 mod rows;
 mod schedules;
 mod server;
+mod start;
 #[cfg(test)]
 mod tests;
-mod trigger;
 mod workers;
 mod workflows;
 
@@ -72,7 +72,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
         .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
-        .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(trigger::start));
+        .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(start::start));
     let api = RestApi { core: core.clone(), tenant, token, started };
     Router::new()
         .merge(tenant_routes)
