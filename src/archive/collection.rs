@@ -320,7 +320,7 @@ impl Collection {
 
     async fn open_day(&mut self, day: NaiveDate) -> Result<(RunItems, ArchivedVersions)> {
         let end = day_end(day);
-        let window = Window::between(day_start(day), self.until.map_or(end, |until| end.min(until)));
+        let window = Window::since(day_start(day)).until(self.until.map_or(end, |until| end.min(until)));
         let list = self.client.runs(RunFilter { window, ..self.filter.clone() }).through(self.gate.clone()).items();
         let archive = &self.options.archive;
         let state = archive.log().state().await?;

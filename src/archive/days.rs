@@ -34,7 +34,7 @@ pub(super) async fn first_day_with_runs(
     let mut end = last.succ_opt().unwrap_or(last);
     while first < end {
         let middle = first + TimeDelta::days((end - first).num_days() / 2);
-        let mut older = client.runs(Window::between(DateTime::UNIX_EPOCH, day_end(middle)));
+        let mut older = client.runs(Window::all().until(day_end(middle)));
         if let Some(gate) = gate {
             older = older.through(gate.clone());
         }
@@ -151,7 +151,7 @@ impl Risk {
     }
 
     fn filter(&self, since: DateTime<Utc>, statuses: &[RunStatus], workflow: Option<&str>) -> RunFilter {
-        let filter = RunFilter::new(Window::between(since, self.until));
+        let filter = RunFilter::new(Window::since(since).until(self.until));
         let filter = statuses.iter().cloned().fold(filter, RunFilter::status);
         workflow.into_iter().fold(filter, RunFilter::workflow)
     }

@@ -163,7 +163,7 @@ impl RunQuery {
     /// The newest matching runs with any status, at most `limit`, with one request.
     pub(crate) async fn newest(&self, limit: usize) -> Result<Vec<RunSummary>> {
         let request = self.selection.resolve().await?;
-        Ok(request.fetch(request.filter.window.until(), limit, 0).await?.into_iter().map(Into::into).collect())
+        Ok(request.fetch(request.filter.window.end(), limit, 0).await?.into_iter().map(Into::into).collect())
     }
 
     /// Returns a stream of all matching runs, newest first.

@@ -166,7 +166,7 @@ impl ListRequest {
     /// The server's count of the rows: the number of pages if a page has one row.
     pub(super) async fn count(&self) -> Result<u64> {
         let mut all = self.parameters.clone();
-        all.extend(self.filter.window.until().map(|until| ("until", format_time(until))));
+        all.extend(self.filter.window.end().map(|until| ("until", format_time(until))));
         all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
         let Rows { pagination, .. } = self.client.rpc().rest.runs(&all).await?;
         Ok(u64::try_from(pagination.num_pages).unwrap_or(0))
@@ -176,7 +176,7 @@ impl ListRequest {
     pub(super) fn parameters_for_counts(&self) -> Vec<(&'static str, String)> {
         let supported =
             ["since", "workflow_ids", "additional_metadata", "triggering_event_external_id", "parent_task_external_id"];
-        let until = self.filter.window.until().map(|until| ("until", format_time(until)));
+        let until = self.filter.window.end().map(|until| ("until", format_time(until)));
         self.parameters.iter().filter(|(name, _)| supported.contains(name)).cloned().chain(until).collect()
     }
 }
