@@ -40,7 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// A token with a tenant and addresses, and a signature that nobody checks.
 const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2F\
 zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cHM6Ly9sb2NhbGhvc3Q6ODA4MCJ9.c2ln";
-/// Texts of at least this length are secrets that must not be in an error. Shorter ones can be a part of any text.
+/// Strings of at least this length are secrets that must not be in an error. Shorter ones can be a part of any string.
 const SECRET_LENGTH: usize = 24;
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -129,7 +129,7 @@ async fn assert_connects(config: ConfigBuilder) {
     }
 }
 
-/// Asserts that nothing was sent, and that a cause contains a text.
+/// Asserts that nothing was sent, and that a cause contains a string.
 async fn assert_rejected(config: ConfigBuilder, expected: &str) {
     for result in call(config).await {
         let error = result.unwrap_err();

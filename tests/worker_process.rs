@@ -133,7 +133,7 @@ async fn w19_a_worker_drains_on_the_first_signal_and_stops_on_the_second() {
     }
 }
 
-/// Waits until a file contains a text.
+/// Waits until a file contains a string.
 async fn until_contains(file: &Path, text: &str) {
     let contains = async {
         while !std::fs::read_to_string(file).is_ok_and(|content| content.contains(text)) {

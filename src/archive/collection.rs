@@ -46,9 +46,9 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
 /// runs, and they must not stop every collection at the same place.
 const MAX_UNREACHED: usize = 5;
 /// The number of other runs of which the server must return one.
-const PROBES: usize = 3;
+const MAX_PROBED_RUNS: usize = 3;
 /// The number of new runs among which others are found.
-const LISTED: usize = 100;
+const LISTED_PROBE_CANDIDATES: usize = 100;
 
 /// What is collected, and how.
 #[derive(Debug, Clone)]
@@ -394,7 +394,7 @@ impl Collection {
     /// Checks whether the server lists runs, and returns one that is not among the unreached.
     async fn check_server(&self) -> Result<()> {
         let (client, gate, unreached) = (&self.client, &self.gate, &self.unreached);
-        let newest = client.runs(Window::all()).through(gate.clone()).newest(LISTED).await?;
+        let newest = client.runs(Window::all()).through(gate.clone()).newest(LISTED_PROBE_CANDIDATES).await?;
         let others = probes(unreached, self.queue.iter().map(|(run, _)| run).chain(&newest));
         let mut fetches: FuturesUnordered<_> = others
             .into_iter()
@@ -497,12 +497,12 @@ pub(super) fn probes<'a>(unreached: &[(RunId, String)], runs: impl Iterator<Item
     let (mut preferred, mut others) = (Vec::new(), Vec::new());
     for run in runs.filter(|run| unreached.iter().all(|(id, _)| *id != run.id)) {
         let kind = if workflows.insert(workflow_of(run)) { &mut preferred } else { &mut others };
-        if kind.len() < PROBES {
+        if kind.len() < MAX_PROBED_RUNS {
             kind.push(run.id);
         }
     }
     preferred.extend(others);
-    preferred.truncate(PROBES);
+    preferred.truncate(MAX_PROBED_RUNS);
     preferred
 }
 

@@ -19,7 +19,7 @@ pub(super) const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 pub(super) const ENDED: [RunStatus; 4] =
     [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
 /// A run that the engine drops within this time counts as at risk.
-const MARGIN: Duration = Duration::from_secs(24 * 3600);
+const AT_RISK_MARGIN: Duration = Duration::from_secs(24 * 3600);
 /// The server stops counting at this number.
 const MAX_COUNTED: u64 = 20_000;
 
@@ -96,7 +96,7 @@ impl Risk {
     /// `interval`: the time until the next collection.
     pub(super) fn new(now: DateTime<Utc>, engine_retention: Duration, interval: Duration) -> Option<Self> {
         let ago = |age: Duration| now.checked_sub_signed(TimeDelta::from_std(age).ok()?);
-        let until = ago(engine_retention.saturating_sub(MARGIN.saturating_add(interval)))?;
+        let until = ago(engine_retention.saturating_sub(AT_RISK_MARGIN.saturating_add(interval)))?;
         // The engine drops whole days.
         Some(Self { now, until, kept_since: day_start(ago(engine_retention)?.date_naive()) })
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Error, ErrorKind};
 
-/// What is stored of an error. Its causes may have any type, so only their texts are.
+/// What is stored of an error. Its causes may have any type, so only their messages are.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     kind: ErrorKind,
@@ -17,7 +17,7 @@ struct Stored {
     source: Option<String>,
 }
 
-/// An error is serialized as its kind, its message, the texts of its causes, and the predicates that decide about a retry. The run, the
+/// An error is serialized as its kind, its message, the messages of its causes, and the predicates that decide about a retry. The run, the
 /// status of the server and the delay before a retry are not.
 impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_stored_with_the_texts_of_its_causes() {
+    fn an_error_is_stored_with_the_messages_of_its_causes() {
         let cause = Error::new(ErrorKind::Unavailable, "connection lost").with_source("reset by peer");
         let error = Error::new(ErrorKind::Timeout, "the deadline has passed").with_source(cause).transient();
         let json = serde_json::to_value(&error).unwrap();

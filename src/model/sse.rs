@@ -134,7 +134,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
-        /// Whatever the texts contain, a browser receives each event once, with its data.
+        /// Whatever the strings contain, a browser receives each event once, with its data.
         #[test]
         fn a_browser_receives_what_was_sent(
             events in proptest::collection::vec(("[\\PC\r\n\0: ]{0,20}", "[a\r\n\0:ü ]{0,8}", "[1\r\n\0: ü]{0,8}"), 0..6),

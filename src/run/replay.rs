@@ -22,7 +22,7 @@ use crate::observe::{RunFetch, may_recover};
 use crate::transport::Polling;
 
 /// The number of runs in one call. The engine loses replays if there are several hundred.
-pub(crate) const BATCH: usize = 100;
+pub(crate) const RUNS_PER_CALL: usize = 100;
 /// How long the replays of one call may take to have an effect. A hundred take up to eight seconds.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a replay without an effect is sent.
@@ -232,7 +232,7 @@ impl ReplayManyBuilder {
     pub async fn send(self) -> Result<Vec<RunReport>> {
         let client = self.client.with(self.command.request)?;
         let mut reports = HashMap::new();
-        for runs in distinct(&self.runs).chunks(BATCH) {
+        for runs in distinct(&self.runs).chunks(RUNS_PER_CALL) {
             reports.extend(batch(&client, runs, &self.command).await.into_iter().map(|report| (report.run_id, report)));
         }
         Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())

@@ -43,7 +43,32 @@ const AVOIDED: &[(&str, &str)] = &[
     ("white space", "whitespace"),
     ("so many", "this number of"),
     ("about to be sent", "a builder"),
+    ("room", "space, layer"),
+    ("the house", "API view"),
+    ("phantom", "a run that the server never creates"),
+    ("telling", "reporting"),
+    ("hint", "advice, notification"),
+    ("hints", "advice, notifications"),
+    ("beats", "heartbeats"),
+    ("a text", "a string"),
+    ("settle", "resolve"),
+    ("settles", "resolves"),
+    ("begun anew", "restarted"),
+    ("counted home", "confirmed"),
+    ("give up", "mark lost"),
+    ("renew", "reopen"),
+    ("renews", "reopens"),
+    ("unseen", "its number and its unit"),
+    ("unheard", "its number and its unit"),
+    ("left tasks", "unfinished tasks"),
+    ("in a circle", "a cycle"),
+    ("verdicts", "resolutions"),
+    ("how grave", "severity"),
+    ("grave", "severe"),
 ];
+
+/// Names of other crates and of the standard library that contain avoided words.
+const FOREIGN_NAMES: [&str; 4] = ["PhantomData", "SizeHint", "size_hint", "std::hint"];
 
 /// The directories whose text is checked: comments, names, and texts of errors and events.
 const DIRECTORIES: [&str; 6] = ["src", "docs", "examples", "benches", "proto", "tests"];
@@ -83,8 +108,8 @@ pub(crate) fn avoided_words() -> Vec<String> {
 }
 
 fn avoided(prose: &str) -> Vec<(&'static str, &'static str)> {
-    let words: Vec<_> = prose.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let line = format!(" {} ", words.join(" ").to_lowercase());
+    let own = FOREIGN_NAMES.iter().fold(prose.to_owned(), |prose, name| prose.replace(name, "|"));
+    let line = format!(" {} ", spaced(&own).split_whitespace().collect::<Vec<_>>().join(" "));
     AVOIDED.iter().filter(|(word, _)| line.contains(&format!(" {word} "))).copied().collect()
 }
 
@@ -138,8 +163,8 @@ fn doc(attributes: &[Attribute]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The words of a text or of an identifier, in lower case and without the `s` of a plural.
-fn words(text: &str) -> BTreeSet<String> {
+/// The words of prose or of an identifier in lower case, with spaces between them. Punctuation is a word, which no phrase contains.
+fn spaced(text: &str) -> String {
     let mut spaced = String::new();
     let mut was_lower = false;
     for letter in text.chars() {
@@ -147,9 +172,20 @@ fn words(text: &str) -> BTreeSet<String> {
             spaced.push(' ');
         }
         was_lower = letter.is_lowercase();
-        spaced.push(if letter.is_alphanumeric() { letter.to_ascii_lowercase() } else { ' ' });
+        match letter {
+            '_' | '-' => spaced.push(' '),
+            letter if letter.is_alphanumeric() || letter.is_whitespace() => spaced.extend(letter.to_lowercase()),
+            _ => spaced.push_str(" | "),
+        }
     }
-    spaced.split_whitespace().map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
+    spaced
+}
+
+/// The words of prose or of an identifier, in lower case and without the `s` of a plural.
+fn words(text: &str) -> BTreeSet<String> {
+    let spaced = spaced(text);
+    let words = spaced.split_whitespace().filter(|word| *word != "|");
+    words.map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
 }
 
 impl<'ast> Visit<'ast> for Docs {
@@ -220,4 +256,5 @@ fn words_of_identifiers_and_texts_are_compared() {
         avoided("As above: the verdict of a run's timestamp."),
         [("verdict", "resolution"), ("as above", "a link")]
     );
+    assert_eq!(avoided("fn size_hint(PhantomData, a: text) -> RetryHint"), [("hint", "advice, notification")]);
 }

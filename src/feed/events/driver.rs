@@ -37,7 +37,7 @@ const SUBSCRIBE_DELAY: Duration = Duration::from_millis(100);
 /// How long the stream stays open when nobody watches.
 pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of rows in one request, and of requests for one list.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 const MAX_PAGES: usize = 20;
 /// How long the list of a workflow is not read that has more pages than watches that need it.
 const TOO_LONG_FOR: Duration = Duration::from_secs(60);
@@ -297,9 +297,9 @@ impl EventsDriver {
             let (mut rows, mut is_complete) = (Vec::new(), false);
             for page in 0..if is_too_long { 0 } else { max_pages } {
                 let _permit = gate.pass(1).await;
-                let paging = (PAGE, page * PAGE);
+                let paging = (PAGE_SIZE, page * PAGE_SIZE);
                 let found = rpc.rest.active_tasks(parameter.clone(), since, statuses, paging).await?;
-                is_complete = found.len() < PAGE;
+                is_complete = found.len() < PAGE_SIZE;
                 rows.extend(found.into_iter().map(TaskRow::from));
                 if is_complete {
                     break;
