@@ -149,7 +149,7 @@ fn prose(doc: &str) -> String {
     first + &rest.collect::<String>()
 }
 
-fn doc(attributes: &[Attribute]) -> String {
+pub(crate) fn doc(attributes: &[Attribute]) -> String {
     let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
         Meta::NameValue(value) if value.path.is_ident("doc") => match &value.value {
             Expr::Lit(literal) => match &literal.lit {

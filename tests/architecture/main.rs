@@ -5,6 +5,7 @@
 
 #[path = "../support/files.rs"]
 mod files;
+mod guards;
 mod language;
 mod public_api;
 mod source;
