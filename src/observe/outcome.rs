@@ -158,7 +158,6 @@ mod tests {
             Outcome::Failed(end) => format!("{:?} failed: {:?}", end.task_name, end.message),
             Outcome::TimedOut(end) => format!("{:?} {:?}", end.kind, end.message),
             Outcome::Cancelled(end) => format!("cancelled: {:?}", end.message),
-            other => format!("{other:?}"),
         }
     }
 
