@@ -52,7 +52,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{:<36}  {:<20}  {:<9}  error", "run", "workflow", "status");
     for run in &page.items {
         let error = run.error.as_deref().unwrap_or_default();
-        println!("{}  {:<20}  {:<9}  {error}", run.id, run.workflow_name, run.status);
+        let workflow = run.workflow_name.as_deref().unwrap_or_default();
+        println!("{}  {workflow:<20}  {:<9}  {error}", run.id, run.status);
     }
     println!("the newest {} of {}", page.items.len(), page.total);
 

@@ -66,7 +66,7 @@ async fn print(run: &RunHandle<u32>, what: &str) -> Result<(), Box<dyn Error>> {
         println!("  rerun of {original}");
     }
     for child in run.children().await? {
-        println!("  child {} ({}), {}", child.id, child.workflow_name, child.trigger());
+        println!("  child {} ({}), {}", child.id, child.workflow_name.as_deref().unwrap_or("?"), child.trigger());
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let cron = hatchet.cron(&mail, &Mail { to: "all@example.com".into() }, spec).send().await?;
     sleep(Duration::from_secs(3)).await;
     cron.delete().send().await?;
-    let runs = cron.runs(Window::last(Duration::from_secs(60))).await?;
+    let runs = cron.runs(Window::last(Duration::from_secs(60)));
     println!("cron: {} runs", runs.count().await?);
 
     println!("{}", worker.shutdown().await);

@@ -40,7 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// A token with a tenant and addresses, and a signature that nobody checks.
 const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI3MDdkMDg1NS04MGFiLTRlMWYtYTE1Ni1mMWM0NTQ2Y2JmNTIiLCJncnBjX2Jyb2FkY2F\
 zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cHM6Ly9sb2NhbGhvc3Q6ODA4MCJ9.c2ln";
-/// Texts of at least this length are secrets that must not be in an error. Shorter ones can be a part of any text.
+/// Strings of at least this length are secrets that must not be in an error. Shorter ones can be a part of any string.
 const SECRET_LENGTH: usize = 24;
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -71,7 +71,7 @@ pub fn token(bytes: &[u8]) {
 pub fn pem(bytes: &[u8]) {
     let text = text(bytes);
     let builder = || Config::builder().token(TOKEN);
-    for built in [builder().tls_root_ca(&*text).build(), builder().tls_identity(&*text, &*text).build()] {
+    for built in [builder().tls_root_ca(&*text).build(), builder().tls_cert(&*text).tls_key(&*text).build()] {
         match built {
             Ok(config) => {
                 let shown = format!("{config:?} {}", config.explain());
@@ -250,7 +250,7 @@ mod tests {
         let builder = || Config::builder().token(TOKEN);
         assert!(Config::builder().token(corpus("token/claims")).build().is_ok());
         assert!(builder().tls_root_ca(corpus("pem/both")).build().is_ok());
-        assert!(builder().tls_identity(corpus("pem/both"), corpus("pem/both")).build().is_ok());
+        assert!(builder().tls_cert(corpus("pem/both")).tls_key(corpus("pem/both")).build().is_ok());
         assert!(builder().server_url(corpus("address/url")).build().is_ok());
         assert!(builder().host_port(corpus("address/host_port")).build().is_ok());
         assert!(CronSchedule::of_definition(&corpus("cron/zone")).is_some());

@@ -131,7 +131,7 @@ fn collect_warnings() {
     WARNINGS.take();
 }
 
-/// The number of warnings that contain a text.
+/// The number of warnings that contain a string.
 fn warnings(part: &str) -> usize {
     WARNINGS.with_borrow(|warnings| warnings.iter().filter(|text| text.contains(part)).count())
 }

@@ -692,7 +692,7 @@ async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
     assert_eq!(call.status, Status::error(error.to_string()));
 }
 
-/// The texts in the documentation of `telemetry` are those of the code.
+/// The names in the documentation of `telemetry` are those of the code.
 #[test]
 fn each_event_is_documented_and_each_documented_event_exists() {
     let documentation = std::fs::read_to_string("src/telemetry/mod.rs").unwrap();

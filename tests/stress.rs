@@ -256,7 +256,7 @@ async fn stress(seed: u64) {
     }
     assert_eq!(rows.len(), engine.run_count().await);
     for (number, row) in &rows {
-        let kind = Kind::of(&row.workflow_name);
+        let kind = Kind::of(row.workflow_name.as_deref().unwrap_or_default());
         assert_eq!((kind, row.status.clone()), (all[usize::try_from(*number).unwrap()].kind, kind.status()), "{row:?}");
         assert_eq!(row.attempt, kind.attempts(), "{row:?}");
     }

@@ -122,7 +122,7 @@ async fn b5_a_task_with_conditions_and_limits_can_be_called_alone() {
         let Trigger::Event(event) = context.trigger() else { return Err(TaskError::new("expected an event")) };
         let region: Option<String> = context.filter_payload()?;
         let payment: Option<Value> = context.condition_data("payment")?;
-        Ok((event.key, region, payment.unwrap_or_default(), context.priority()))
+        Ok((event.key.unwrap_or_default(), region, payment.unwrap_or_default(), context.priority()))
     };
     let ship: Task<(), (String, Option<String>, Value, Option<Priority>)> =
         Task::new("ship", code).wait_for(Condition::event("paid")).rate_limit(RateLimit::new("parcels")).slots(1000);

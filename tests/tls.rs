@@ -129,7 +129,7 @@ async fn assert_connects(config: ConfigBuilder) {
     }
 }
 
-/// Asserts that nothing was sent, and that a cause contains a text.
+/// Asserts that nothing was sent, and that a cause contains a string.
 async fn assert_rejected(config: ConfigBuilder, expected: &str) {
     for result in call(config).await {
         let error = result.unwrap_err();
@@ -168,7 +168,7 @@ async fn clients_send_their_certificate() {
     let config = config.tls_root_ca(authority.pem());
     let with = |authority: &Authority| {
         let (certificate, key) = authority.sign("client");
-        config.clone().tls_strategy(TlsStrategy::Mtls).tls_identity(certificate.pem(), key.serialize_pem())
+        config.clone().tls_strategy(TlsStrategy::Mtls).tls_cert(certificate.pem()).tls_key(key.serialize_pem())
     };
     assert_connects(with(&clients)).await;
     for config in [config.clone(), with(&other)] {

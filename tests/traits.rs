@@ -74,7 +74,6 @@ fn handle<T: Send + Sync + Debug + Clone + 'static>() {}
 fn stream<T: Stream + Send + Sync + Unpin + Debug + 'static>() {}
 fn plain<T: Send + Sync + Debug + Clone + PartialEq + 'static>() {}
 fn data<T: Send + Sync + Debug + Clone + PartialEq + Serialize + DeserializeOwned + 'static>() {}
-fn written<T: Send + Sync + Debug + Clone + PartialEq + Serialize + 'static>() {}
 fn named<T: Display + FromStr>() {}
 fn shown<T: Display>() {}
 fn id<T: Display + FromStr + Copy + Ord + Hash + From<Uuid> + Into<Uuid> + Into<String> + Send + Sync + 'static>() {
@@ -195,6 +194,9 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
 }
 
 /// Futures that own what they need can be spawned; those that borrow a handle can be sent with it.
+///
+/// They are not `Sync`, as those of most crates: a future is polled through `Pin<&mut Self>`, so its owner alone uses it, and a `Mutex` around
+/// it is `Sync` because it is `Send`. Streams are `Sync`, because users store them in their own types, which may have to be.
 #[test]
 fn futures_can_be_spawned() {
     fn spawnable<T: Future + Send + 'static>(_: T) {}
@@ -258,7 +260,6 @@ fn futures_can_be_spawned() {
         spawnable(event.details().into_future());
         spawnable(event.runs().into_future());
         spawnable(cron.details().into_future());
-        spawnable(cron.runs(Window::all()).into_future());
         spawnable(schedule.details().into_future());
         spawnable(schedule.run().into_future());
         spawnable(cron.pause().send());
@@ -320,7 +321,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<ChangeKind>();
     data::<Chunk>();
     data::<ChunkContent>();
-    plain::<SseEvent>();
+    data::<SseEvent>();
     data::<ChunkGap>();
     data::<ChunkItem>();
     data::<Until>();
@@ -359,16 +360,16 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<Window>();
     data::<Idempotency>();
     data::<RunAction>();
-    // Reports of commands contain errors, which cannot be deserialized.
-    written::<Effect>();
-    written::<RunReport>();
-    written::<BulkReport>();
+    data::<Effect>();
+    data::<RunReport>();
+    data::<BulkReport>();
 }
 
 #[test]
 fn definitions_and_settings_can_be_compared() {
     plain::<DesiredLabel>();
-    plain::<ErrorKind>();
+    data::<ErrorKind>();
+    named::<ErrorKind>();
     plain::<RetryAfter>();
     plain::<RetryPolicy>();
     data::<Sticky>();
@@ -389,12 +390,15 @@ fn definitions_and_settings_can_be_compared() {
     plain::<TlsStrategy>();
     plain::<TlsVersion>();
     plain::<Source>();
-    handle::<Entry>();
+    plain::<Entry>();
     handle::<Secret>();
     handle::<Tls>();
     handle::<Identity>();
-    shared_and_shown::<ConfigError>();
-    shared_and_shown::<Problem>();
+    plain::<ConfigError>();
+    plain::<Problem>();
+    shown::<ConfigError>();
+    shown::<Problem>();
+    shown::<Source>();
     shared_and_shown::<Explanation<'static>>();
 }
 
@@ -489,8 +493,9 @@ fn filters_and_reports_have_a_stable_form() {
     assert_eq!(json["window"], serde_json::json!({"start": {"ago": {"secs": 60, "nanos": 0}}, "until": null}));
     assert_eq!(serde_json::from_value::<RunFilter>(json).unwrap(), filter);
     let error = "x".parse::<RunId>().unwrap_err();
-    let text = error.to_string();
-    assert_eq!(serde_json::to_value(Effect::Unknown(error.clone())).unwrap(), serde_json::json!({ "unknown": text }));
+    let json = serde_json::to_value(Effect::Unknown(error.clone())).unwrap();
+    assert_eq!(json["unknown"]["message"], error.to_string());
+    assert_eq!(serde_json::from_value::<Effect>(json).unwrap(), Effect::Unknown(error.clone()));
     assert_eq!(Effect::Unknown(error.clone()), Effect::Unknown(error));
     assert_eq!(
         serde_json::to_value(Effect::Skipped(RunStatus::Failed)).unwrap(),
@@ -659,6 +664,7 @@ fn triggers() -> Vec<Value> {
         json!({ "kind": "manual" }),
         json!({ "kind": "event", "event_id": ID, "key": "k", "payload": { "a": [1] }, "scope": "s" }),
         json!({ "kind": "event", "event_id": ID, "key": "k", "payload": null, "scope": null }),
+        json!({ "kind": "event", "event_id": ID, "key": null, "payload": null, "scope": null }),
         json!({ "kind": "cron", "name": "nightly", "expression": "0 2 * * *", "scheduled_at": AT }),
         json!({ "kind": "cron", "name": null, "expression": "0 2 * * *", "scheduled_at": null }),
         json!({ "kind": "schedule", "key": "0123" }),
@@ -791,6 +797,24 @@ fn crons_schedules_events_and_reports_have_a_stable_form() {
     assert_eq!(report.total(), 7);
     round_trip::<LabelValue>(&json!(7));
     round_trip::<LabelValue>(&json!("eu"));
+    let error = json!({
+        "kind": "timeout", "message": "m", "is_transient": true, "has_no_side_effects": false, "source": "s",
+    });
+    let effects =
+        [json!("applied"), json!({ "skipped": "COMPLETED" }), json!("not_found"), json!({ "unknown": error })];
+    let reports: Vec<_> = effects
+        .iter()
+        .map(|effect| json!({ "run_id": ID, "action": "cancel", "effect": effect, "attempt": null }))
+        .collect();
+    let report: BulkReport = round_trip(&json!({
+        "action": "cancel", "applied": 1, "skipped": 1, "finished_first": 0, "no_effect": 0, "not_found": 1,
+        "unknown": 1, "exceptions": reports, "stopped_by": error,
+    }));
+    assert!(report.stopped_by.unwrap().is_timeout());
+    assert!(matches!(&report.exceptions[3].effect, Effect::Unknown(error) if error.is_transient()));
+    let event: SseEvent =
+        round_trip(&json!({ "name": "n", "id": "7", "retry": { "secs": 3, "nanos": 0 }, "data": "d" }));
+    assert_eq!(event.retry, Some(std::time::Duration::from_secs(3)));
 }
 
 #[derive(Serialize, Deserialize)]

@@ -194,7 +194,7 @@ async fn a_process_whose_threads_are_blocked_is_ended_by_a_thread_of_its_own() {
     assert_eq!(process.end().await.code(), Some(130));
 }
 
-/// Waits until a file contains a text.
+/// Waits until a file contains a string.
 async fn until_contains(file: &Path, text: &str) {
     let contains = async {
         while !std::fs::read_to_string(file).is_ok_and(|content| content.contains(text)) {

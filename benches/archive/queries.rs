@@ -81,7 +81,7 @@ async fn start(hatchet: &Client, task: &Task<Input, usize>, count: usize) -> Run
 async fn query(url: &str, (oldest, newest): (RunId, RunId)) {
     let day = |day: &str| format!("{day}T00:00:00Z").parse().unwrap();
     let all = RunFilter::new(Window::all());
-    let one_day = RunFilter::new(Window::between(day("2026-02-01"), day("2026-02-02")));
+    let one_day = RunFilter::new(Window::since(day("2026-02-01")).until(day("2026-02-02")));
     let queries = [
         ("all runs", all.clone()),
         ("one workflow", all.clone().workflow("workflow-3")),

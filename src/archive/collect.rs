@@ -65,7 +65,8 @@ impl Archive {
     }
 }
 
-/// A collection that is about to start; see [`Archive::collect`].
+/// A builder for a collection, which archives the runs that have ended; see [`Archive::collect`]. [`send`](Self::send) starts it, and
+/// returns a report.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {

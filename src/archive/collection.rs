@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::compare::{Archived, ArchivedVersions};
-use super::convert::{self, Version};
+use super::convert::{self, Version, workflow_of};
 use super::days::{ENDED, LeftAtRisk, MICROSECOND, Risk, day_end, day_start, engine_retention, first_day_with_runs};
 use super::handle::Archive;
 use super::manifest::Source;
@@ -46,9 +46,9 @@ const COMMIT_INTERVAL: Duration = Duration::from_secs(300);
 /// runs, and they must not stop every collection at the same place.
 const MAX_UNREACHED: usize = 5;
 /// The number of other runs of which the server must return one.
-const PROBES: usize = 3;
+const MAX_PROBED_RUNS: usize = 3;
 /// The number of new runs among which others are found.
-const LISTED: usize = 100;
+const LISTED_PROBE_CANDIDATES: usize = 100;
 
 /// What is collected, and how.
 #[derive(Debug, Clone)]
@@ -100,7 +100,7 @@ impl CollectOptions {
 
     /// Whether a run is old enough.
     fn is_due(&self, run: &RunSummary, now: DateTime<Utc>) -> bool {
-        let last = self.retention.of(&run.workflow_name).last_due(now);
+        let last = self.retention.of(workflow_of(run)).last_due(now);
         last.is_some_and(|last| self.before.map_or(run.created_at <= last, |before| run.created_at < before))
     }
 }
@@ -299,7 +299,7 @@ impl Collection {
         }
         for run in listed {
             let archived = archived.remove(&run.id);
-            let is_selected = || self.options.retention.of(&run.workflow_name).selects(&run.status);
+            let is_selected = || self.options.retention.of(workflow_of(&run)).selects(&run.status);
             match &archived {
                 Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
                 // A run that is archived is updated whatever its new status.
@@ -320,7 +320,7 @@ impl Collection {
 
     async fn open_day(&mut self, day: NaiveDate) -> Result<(RunItems, ArchivedVersions)> {
         let end = day_end(day);
-        let window = Window::between(day_start(day), self.until.map_or(end, |until| end.min(until)));
+        let window = Window::since(day_start(day)).until(self.until.map_or(end, |until| end.min(until)));
         let list = self.client.runs(RunFilter { window, ..self.filter.clone() }).through(self.gate.clone()).items();
         let archive = &self.options.archive;
         let state = archive.log().state().await?;
@@ -337,7 +337,7 @@ impl Collection {
         let mut fetched =
             stream::iter(iter::from_fn(|| if is_enough.load(Relaxed) { None } else { queue.pop_front() }))
                 .map(|(run, archived)| async move {
-                    let has_payloads = options.retention.of(&run.workflow_name).has_payloads();
+                    let has_payloads = options.retention.of(workflow_of(&run)).has_payloads();
                     let logs = if has_payloads { options.logs } else { 0 };
                     let details =
                         DetailsBuilder::new(client.clone(), run.id, None).logs(logs).through(gate.clone()).await;
@@ -350,7 +350,7 @@ impl Collection {
             let is_other_attempt = |details: &RunDetails| details.is_single_task() && details.attempt() != run.attempt;
             let is_unreached = details.as_ref().is_err_and(is_unreached);
             if is_unreached {
-                self.unreached.push((run.id, run.workflow_name.clone()));
+                self.unreached.push((run.id, workflow_of(&run).to_owned()));
             } else {
                 self.unreached.clear();
             }
@@ -394,7 +394,7 @@ impl Collection {
     /// Checks whether the server lists runs, and returns one that is not among the unreached.
     async fn check_server(&self) -> Result<()> {
         let (client, gate, unreached) = (&self.client, &self.gate, &self.unreached);
-        let newest = client.runs(Window::all()).through(gate.clone()).newest(LISTED).await?;
+        let newest = client.runs(Window::all()).through(gate.clone()).newest(LISTED_PROBE_CANDIDATES).await?;
         let others = probes(unreached, self.queue.iter().map(|(run, _)| run).chain(&newest));
         let mut fetches: FuturesUnordered<_> = others
             .into_iter()
@@ -496,13 +496,13 @@ pub(super) fn probes<'a>(unreached: &[(RunId, String)], runs: impl Iterator<Item
     let mut workflows: HashSet<&str> = unreached.iter().map(|(_, workflow)| workflow.as_str()).collect();
     let (mut preferred, mut others) = (Vec::new(), Vec::new());
     for run in runs.filter(|run| unreached.iter().all(|(id, _)| *id != run.id)) {
-        let kind = if workflows.insert(&run.workflow_name) { &mut preferred } else { &mut others };
-        if kind.len() < PROBES {
+        let kind = if workflows.insert(workflow_of(run)) { &mut preferred } else { &mut others };
+        if kind.len() < MAX_PROBED_RUNS {
             kind.push(run.id);
         }
     }
     preferred.extend(others);
-    preferred.truncate(PROBES);
+    preferred.truncate(MAX_PROBED_RUNS);
     preferred
 }
 

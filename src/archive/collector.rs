@@ -93,7 +93,7 @@ impl CollectBuilder {
     }
 }
 
-/// A collector that is about to start; see [`CollectBuilder::every`].
+/// A builder for a collector, which archives runs at an interval; see [`CollectBuilder::every`]. [`start`](Self::start) starts it.
 ///
 /// ```no_run
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {

@@ -29,7 +29,7 @@ impl Archive {
     }
 }
 
-/// A compaction that is about to start; see [`Archive::compact`].
+/// A builder for a compaction, which merges small files; see [`Archive::compact`]. [`send`](Self::send) starts it, and returns a report.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {

@@ -87,7 +87,7 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
     let mut row = Row::default();
     row.set(Column::RunId, run.id.to_string());
     row.set(Column::CreatedAt, run.created_at.timestamp_micros());
-    row.set(Column::WorkflowName, run.workflow_name.clone());
+    row.set(Column::WorkflowName, workflow_of(run).to_owned());
     row.set(Column::WorkflowId, run.workflow_id.to_string());
     row.set(Column::WorkflowVersionId, details.workflow_version_id.as_ref().map(ToString::to_string));
     row.set(Column::Status, details.status.as_str().to_owned());
@@ -152,6 +152,15 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
     Ok(row)
 }
 
+/// The name of the workflow of a run in the archive, where each run has one: it is empty if the server does not return it.
+pub(super) fn workflow_of(run: &RunSummary) -> &str {
+    run.workflow_name.as_deref().unwrap_or_default()
+}
+
+fn workflow_name(row: &Row) -> Result<Option<String>> {
+    Ok(Some(required(row, Column::WorkflowName)?.to_owned()).filter(|name| !name.is_empty()))
+}
+
 pub(super) fn run_id(row: &Row) -> Result<RunId> {
     parsed(row, Column::RunId)
 }
@@ -162,7 +171,7 @@ pub(super) fn summary(row: &Row) -> Result<RunSummary> {
         id: parsed(row, Column::RunId)?,
         parent_task_id: optional(row, Column::ParentTaskId)?,
         workflow_id: parsed(row, Column::WorkflowId)?,
-        workflow_name: required(row, Column::WorkflowName)?.to_owned(),
+        workflow_name: workflow_name(row)?,
         status: status(row)?,
         attempt: row.int(Column::Attempt).and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1),
         error: row.text(Column::Error).map(str::to_owned),
@@ -199,7 +208,7 @@ pub(super) fn details(row: &Row) -> Result<RunDetails> {
     Ok(RunDetails {
         id,
         workflow_id: optional(row, Column::WorkflowId)?,
-        workflow_name: row.text(Column::WorkflowName).map(str::to_owned),
+        workflow_name: workflow_name(row)?,
         workflow_version_id: optional(row, Column::WorkflowVersionId)?,
         status: status(row)?,
         outcome: outcome.map(with_output),

@@ -19,7 +19,7 @@ pub(super) const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 pub(super) const ENDED: [RunStatus; 4] =
     [RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut, RunStatus::Cancelled];
 /// A run that the engine drops within this time counts as at risk.
-const MARGIN: Duration = Duration::from_secs(24 * 3600);
+const AT_RISK_MARGIN: Duration = Duration::from_secs(24 * 3600);
 /// The server stops counting at this number.
 const MAX_COUNTED: u64 = 20_000;
 
@@ -34,7 +34,7 @@ pub(super) async fn first_day_with_runs(
     let mut end = last.succ_opt().unwrap_or(last);
     while first < end {
         let middle = first + TimeDelta::days((end - first).num_days() / 2);
-        let mut older = client.runs(Window::between(DateTime::UNIX_EPOCH, day_end(middle)));
+        let mut older = client.runs(Window::all().until(day_end(middle)));
         if let Some(gate) = gate {
             older = older.through(gate.clone());
         }
@@ -96,7 +96,7 @@ impl Risk {
     /// `interval`: the time until the next collection.
     pub(super) fn new(now: DateTime<Utc>, engine_retention: Duration, interval: Duration) -> Option<Self> {
         let ago = |age: Duration| now.checked_sub_signed(TimeDelta::from_std(age).ok()?);
-        let until = ago(engine_retention.saturating_sub(MARGIN.saturating_add(interval)))?;
+        let until = ago(engine_retention.saturating_sub(AT_RISK_MARGIN.saturating_add(interval)))?;
         // The engine drops whole days.
         Some(Self { now, until, kept_since: day_start(ago(engine_retention)?.date_naive()) })
     }
@@ -151,7 +151,7 @@ impl Risk {
     }
 
     fn filter(&self, since: DateTime<Utc>, statuses: &[RunStatus], workflow: Option<&str>) -> RunFilter {
-        let filter = RunFilter::new(Window::between(since, self.until));
+        let filter = RunFilter::new(Window::since(since).until(self.until));
         let filter = statuses.iter().cloned().fold(filter, RunFilter::status);
         workflow.into_iter().fold(filter, RunFilter::workflow)
     }

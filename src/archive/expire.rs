@@ -34,7 +34,7 @@ impl Archive {
     }
 }
 
-/// A removal of expired runs that is about to start; see [`Archive::expire`].
+/// A builder for a removal of expired runs; see [`Archive::expire`]. [`send`](Self::send) removes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {

@@ -26,7 +26,7 @@ pub(super) struct Criteria {
 impl Criteria {
     pub(super) fn new(filter: RunFilter, now: DateTime<Utc>) -> Result<Self> {
         filter.check(false)?;
-        Ok(Self { since: filter.window.start(now), until: filter.window.until(), after: None, filter })
+        Ok(Self { since: filter.window.start(now), until: filter.window.end(), after: None, filter })
     }
 
     /// The same filter for the runs after a position.

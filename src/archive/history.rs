@@ -352,7 +352,7 @@ impl HistoryQuery {
 /// let year = Window::last(Duration::from_secs(365 * 24 * 3600));
 /// let mut runs = history.runs(year).items();
 /// while let Some(run) = runs.next().await {
-///     println!("{}", run?.workflow_name);
+///     println!("{:?}", run?.workflow_name);
 /// }
 /// # Ok(())
 /// # }

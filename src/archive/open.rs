@@ -30,7 +30,7 @@ enum Kind {
 pub(super) struct Opened {
     pub(super) objects: Arc<dyn ObjectStore>,
     /// What to do if the store rejects requests, in the text of errors.
-    pub(super) hint: Option<&'static str>,
+    pub(super) advice: Option<&'static str>,
     /// The local directory of the objects.
     pub(super) directory: Option<PathBuf>,
 }
@@ -87,7 +87,7 @@ impl Kind {
     }
 
     /// What to do if the store rejects requests.
-    fn hint(self) -> Option<&'static str> {
+    fn advice(self) -> Option<&'static str> {
         match self {
             Self::S3 => Some(
                 "check that the bucket exists, and its options: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY unless the machine has a role, AWS_REGION, \
@@ -125,7 +125,7 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
             return Ok((name, value));
         }
         let expected =
-            if kind.hint().is_some() { "the name of an option of the store" } else { "no options for this store" };
+            if kind.advice().is_some() { "the name of an option of the store" } else { "no options for this store" };
         // The value may be a secret.
         Err(Error::invalid("archive option", format_args!("expected {expected}, got {name:?}")))
     });
@@ -140,7 +140,7 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
     };
     if let Some(path) = path {
         let (objects, path) = directory(&path)?;
-        return Ok(Opened { objects, hint: None, directory: Some(path) });
+        return Ok(Opened { objects, advice: None, directory: Some(path) });
     }
     let objects: Arc<dyn ObjectStore> = match (kind, parsed) {
         (Kind::Memory, _) => Arc::new(InMemory::new()),
@@ -151,15 +151,15 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
                 .filter(|(name, _)| kind.reads_variable(name))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value));
             let (store, prefix) = object_store::parse_url_opts(&parsed, variables.chain(options)).map_err(|error| {
-                let hint = kind.hint().unwrap_or_default();
-                Error::new(ErrorKind::InvalidInput, format!("cannot open the archive {url:?}: {error}; {hint}"))
+                let advice = kind.advice().unwrap_or_default();
+                Error::new(ErrorKind::InvalidInput, format!("cannot open the archive {url:?}: {error}; {advice}"))
                     .without_side_effects()
                     .with_source(error)
             })?;
             Arc::new(PrefixStore::new(store, prefix))
         }
     };
-    Ok(Opened { objects, hint: kind.hint(), directory: None })
+    Ok(Opened { objects, advice: kind.advice(), directory: None })
 }
 
 /// The store of a path or a URL, which is parsed.
@@ -255,7 +255,7 @@ mod tests {
             let expected = "invalid archive option: expected the name of an option of the store, got \"aws_regoin\"";
             assert_eq!(text, expected);
             let options = vec![("AWS_REGION".to_owned(), "us-east-1".to_owned())];
-            assert!(open("s3://bucket/path", options).unwrap().hint.is_some());
+            assert!(open("s3://bucket/path", options).unwrap().advice.is_some());
         }
         if cfg!(feature = "archive-azure") {
             let text = error("az://container/path", &[]);

@@ -24,7 +24,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(120);
 pub(super) struct Store {
     objects: Arc<dyn ObjectStore>,
     /// What to do if the store rejects requests, in the text of errors.
-    hint: Option<&'static str>,
+    advice: Option<&'static str>,
     /// The local directory of the objects.
     directory: Option<Arc<Path>>,
     /// The URL, for messages.
@@ -45,10 +45,10 @@ pub(super) struct Object {
 impl Store {
     /// Opens a directory, or the store of a URL. The options are added to those of the environment.
     pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Self> {
-        let Opened { objects, hint, directory } = open::open(url, options)?;
+        let Opened { objects, advice, directory } = open::open(url, options)?;
         Ok(Self {
             objects,
-            hint,
+            advice,
             directory: directory.map(Arc::from),
             url: url.into(),
             bytes_read: Arc::default(),
@@ -214,14 +214,14 @@ impl Store {
 
     fn error(&self, operation: &str, path: &str, failure: Failure) -> Error {
         let text = format!("failed to {operation} {path} in the archive {}", self.url);
-        let hint = self.hint.map_or_else(String::new, |hint| format!("; {hint}"));
+        let advice = self.advice.map_or_else(String::new, |advice| format!("; {advice}"));
         match failure {
             Failure::Store(error @ object_store::Error::NotFound { .. }) => {
                 Error::new(ErrorKind::Storage, text).with_source(error)
             }
-            Failure::Store(error) => Error::new(ErrorKind::Storage, format!("{text}{hint}")).with_source(error),
+            Failure::Store(error) => Error::new(ErrorKind::Storage, format!("{text}{advice}")).with_source(error),
             Failure::Timeout => {
-                Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}{hint}")).transient()
+                Error::new(ErrorKind::Timeout, format!("{text} within {OPERATION_TIMEOUT:?}{advice}")).transient()
             }
             #[cfg(test)]
             Failure::Crash => Error::new(ErrorKind::Storage, format!("{text}: crashed")),

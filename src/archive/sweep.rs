@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// The default of [`SweepBuilder::grace_period`].
 const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 /// The number of files that are deleted for an item of the stream.
-const BATCH: usize = 100;
+const FILES_PER_ITEM: usize = 100;
 
 impl Archive {
     /// Returns a builder for a sweep, which deletes files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
@@ -39,7 +39,7 @@ impl Archive {
     }
 }
 
-/// A deletion of unused files that is about to start; see [`Archive::sweep`].
+/// A builder for a deletion of unused files; see [`Archive::sweep`]. [`send`](Self::send) deletes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -159,7 +159,7 @@ impl SteppedOperation for Sweeper {
     /// Deletes a batch of files.
     async fn step(&mut self) -> Result<Option<SweptBatch>> {
         let before = self.report.clone();
-        for _ in 0..BATCH {
+        for _ in 0..FILES_PER_ITEM {
             if !self.delete_next().await? {
                 break;
             }

@@ -43,7 +43,8 @@ pub struct ConfigBuilder {
     pub(super) tls_rest_server_name: Option<String>,
     pub(super) tls_min_version: Option<TlsVersion>,
     pub(super) tls_root_ca: Option<Pem>,
-    pub(super) tls_identity: Option<(Pem, Pem)>,
+    pub(super) tls_cert: Option<Pem>,
+    pub(super) tls_key: Option<Pem>,
     pub(super) keepalive_interval: Option<Duration>,
     pub(super) keepalive_timeout: Option<Duration>,
     pub(super) connect_timeout: Option<Duration>,
@@ -155,20 +156,30 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the client's certificate, with its chain, and its private key, both in PEM. The key must have no passphrase.
-    /// Required for [`TlsStrategy::Mtls`].
-    ///
-    /// Certificate and key in the environment are ignored. Replaces the value of [`tls_identity_files`](Self::tls_identity_files).
-    pub fn tls_identity(mut self, cert_pem: impl Into<String>, key_pem: impl Into<String>) -> Self {
-        let inline = |pem: String| Pem::Inline(Secret::new(pem));
-        self.tls_identity = Some((inline(cert_pem.into()), inline(key_pem.into())));
+    /// Sets the client's certificate, with its chain, in PEM. It needs a key. Required for [`TlsStrategy::Mtls`]. Replaces the value of
+    /// [`tls_cert_file`](Self::tls_cert_file).
+    pub fn tls_cert(mut self, pem: impl Into<String>) -> Self {
+        self.tls_cert = Some(Pem::Inline(Secret::new(pem.into())));
         self
     }
 
-    /// Sets the files with the client's certificate and its private key, in PEM. [`build`](Self::build) reads them. Replaces the
-    /// value of [`tls_identity`](Self::tls_identity).
-    pub fn tls_identity_files(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.tls_identity = Some((Pem::File(cert.into()), Pem::File(key.into())));
+    /// Sets a file with the client's certificate, in PEM. [`build`](Self::build) reads it. Replaces the value of
+    /// [`tls_cert`](Self::tls_cert).
+    pub fn tls_cert_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls_cert = Some(Pem::File(path.into()));
+        self
+    }
+
+    /// Sets the private key of the client's certificate, in PEM and without a passphrase. It needs a certificate. Required for
+    /// [`TlsStrategy::Mtls`]. Replaces the value of [`tls_key_file`](Self::tls_key_file).
+    pub fn tls_key(mut self, pem: impl Into<String>) -> Self {
+        self.tls_key = Some(Pem::Inline(Secret::new(pem.into())));
+        self
+    }
+
+    /// Sets a file with the private key, in PEM. [`build`](Self::build) reads it. Replaces the value of [`tls_key`](Self::tls_key).
+    pub fn tls_key_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls_key = Some(Pem::File(path.into()));
         self
     }
 

@@ -51,8 +51,8 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 /// | `TLS_REST_SERVER_NAME` (this SDK only) | [`tls_rest_server_name`](ConfigBuilder::tls_rest_server_name) | | `TLS_SERVER_NAME` or the host of the URL | a host name or IP address |
 /// | `TLS_MIN_VERSION` | [`tls_min_version`](ConfigBuilder::tls_min_version) | | `1.3` | `1.2`, `1.3` |
 /// | `TLS_ROOT_CA` or `TLS_ROOT_CA_FILE` | [`tls_root_ca`](ConfigBuilder::tls_root_ca), [`…_file`](ConfigBuilder::tls_root_ca_file) | | those of the operating system | PEM certificates |
-/// | `TLS_CERT` or `TLS_CERT_FILE` | [`tls_identity`](ConfigBuilder::tls_identity), [`…_files`](ConfigBuilder::tls_identity_files) | | none | a PEM certificate and its chain |
-/// | `TLS_KEY` or `TLS_KEY_FILE` | [`tls_identity`](ConfigBuilder::tls_identity), [`…_files`](ConfigBuilder::tls_identity_files) | | none | a PEM key without a passphrase |
+/// | `TLS_CERT` or `TLS_CERT_FILE` | [`tls_cert`](ConfigBuilder::tls_cert), [`…_file`](ConfigBuilder::tls_cert_file) | | none | a PEM certificate and its chain |
+/// | `TLS_KEY` or `TLS_KEY_FILE` | [`tls_key`](ConfigBuilder::tls_key), [`…_file`](ConfigBuilder::tls_key_file) | | none | a PEM key without a passphrase |
 /// | `GRPC_MAX_SEND_MESSAGE_LENGTH` | [`max_send_message_length`](ConfigBuilder::max_send_message_length) | | 4194304 | 1 to 4294967295 bytes |
 /// | `GRPC_MAX_RECV_MESSAGE_LENGTH` | [`max_recv_message_length`](ConfigBuilder::max_recv_message_length) | | 4194304 | 1 to 4294967295 bytes |
 /// | `GRPC_COMPRESSION` (this SDK only) | [`compression`](ConfigBuilder::compression) | | `none` | `none`, `gzip` |
@@ -272,12 +272,13 @@ mod tests {
     fn debug_and_display_contain_no_secrets() {
         let builder = ConfigBuilder::from_env()
             .token(jwt(&claims()))
-            .tls_identity(format!("{CERT}{KEY}"), KEY)
+            .tls_cert(format!("{CERT}{KEY}"))
+            .tls_key(KEY)
             .tls_strategy(TlsStrategy::Mtls);
         assert_no_secret(&format!("{builder:?} {builder:#?}"));
         assert_no_secret(&format!(
             "{:?}",
-            ConfigBuilder::from_env().tls_identity_files(KEY, KEY).tls_root_ca_file(KEY)
+            ConfigBuilder::from_env().tls_cert_file(KEY).tls_key_file(KEY).tls_root_ca_file(KEY)
         ));
         let config = resolve(&builder, &FakeEnv::default()).unwrap();
         assert_no_secret(&format!("{config:?} {config:#?} {} {:?}", config.explain(), config.explain()));
@@ -320,7 +321,8 @@ tls_server_name          (not used)                            derived from tls_
 tls_rest_server_name     (not used)                            derived from server_url
 tls_min_version          (not used)                            derived from tls_strategy
 tls_root_ca              (not used)                            derived from tls_strategy
-tls_identity             (not used)                            derived from tls_strategy
+tls_cert                 (not used)                            derived from tls_strategy
+tls_key                  (not used)                            derived from tls_strategy
 keepalive_interval       10s                                   default
 keepalive_timeout        20s                                   default
 connect_timeout          5s                                    default

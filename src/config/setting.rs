@@ -45,11 +45,11 @@ settings! {
     TLS_MIN_VERSION = "tls_min_version" ["TLS_MIN_VERSION"] "1.2, 1.3";
     TLS_ROOT_CA = "tls_root_ca" ["TLS_ROOT_CA"] "one or more PEM certificates";
     TLS_ROOT_CA_FILE = "tls_root_ca_file" ["TLS_ROOT_CA_FILE"] "a readable file with one or more PEM certificates";
-    TLS_CERT = "tls_identity (certificate)" ["TLS_CERT"] "a PEM certificate, with its chain";
-    TLS_CERT_FILE = "tls_identity_files (certificate)" ["TLS_CERT_FILE"]
+    TLS_CERT = "tls_cert" ["TLS_CERT"] "a PEM certificate, with its chain";
+    TLS_CERT_FILE = "tls_cert_file" ["TLS_CERT_FILE"]
         "a readable file with a PEM certificate and its chain";
-    TLS_KEY = "tls_identity (key)" ["TLS_KEY"] "a PEM private key without a passphrase";
-    TLS_KEY_FILE = "tls_identity_files (key)" ["TLS_KEY_FILE"]
+    TLS_KEY = "tls_key" ["TLS_KEY"] "a PEM private key without a passphrase";
+    TLS_KEY_FILE = "tls_key_file" ["TLS_KEY_FILE"]
         "a readable file with a PEM private key without a passphrase";
     KEEPALIVE_INTERVAL = "keepalive_interval" []
         "6s to 24h (the engine closes connections that send pings more often than every 5s)";

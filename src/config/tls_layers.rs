@@ -37,7 +37,8 @@ pub(super) fn strategy(
 fn has_certificates_or_keys(layers: &Layers<'_>, builder: &ConfigBuilder) -> bool {
     use setting::{TLS_CERT, TLS_CERT_FILE, TLS_KEY, TLS_KEY_FILE, TLS_ROOT_CA, TLS_ROOT_CA_FILE};
     builder.tls_root_ca.is_some()
-        || builder.tls_identity.is_some()
+        || builder.tls_cert.is_some()
+        || builder.tls_key.is_some()
         || layers.any_variable(&[&TLS_ROOT_CA, &TLS_ROOT_CA_FILE, &TLS_CERT, &TLS_CERT_FILE, &TLS_KEY, &TLS_KEY_FILE])
 }
 
@@ -84,7 +85,7 @@ pub(super) fn resolve(
         tls.root_ca = root_ca(layers, builder);
         tls.identity = identity(layers, builder, strategy.value);
     } else {
-        not_used(layers, &["tls_min_version", "tls_root_ca", "tls_identity"]);
+        not_used(layers, &["tls_min_version", "tls_root_ca", "tls_cert", "tls_key"]);
     }
     tls
 }
@@ -149,17 +150,15 @@ fn root_ca(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Option<String> {
 }
 
 fn identity(layers: &mut Layers<'_>, builder: &ConfigBuilder, strategy: TlsStrategy) -> Option<Identity> {
-    let (cert_from_builder, key_from_builder) = match &builder.tls_identity {
-        Some((cert, key)) => (Some(cert), Some(key)),
-        None => (None, None),
-    };
-    let cert = layers.pem([&setting::TLS_CERT, &setting::TLS_CERT_FILE], cert_from_builder, pem::certificates);
-    let key = layers.pem([&setting::TLS_KEY, &setting::TLS_KEY_FILE], key_from_builder, pem::private_key);
+    let cert_settings = [&setting::TLS_CERT, &setting::TLS_CERT_FILE];
+    let cert = layers.pem(cert_settings, builder.tls_cert.as_ref(), pem::certificates);
+    let key = layers.pem([&setting::TLS_KEY, &setting::TLS_KEY_FILE], builder.tls_key.as_ref(), pem::private_key);
 
     // An invalid certificate or key has been recorded already. Only one that is not set is missing.
     let is_missing = |half: &Lookup<LoadedPem>| matches!(half, Ok(None));
     if is_missing(&cert) && is_missing(&key) && strategy != TlsStrategy::Mtls {
-        layers.add_entry("tls_identity", "(none)", Source::Default);
+        layers.add_entry("tls_cert", "(none)", Source::Default);
+        layers.add_entry("tls_key", "(none)", Source::Default);
         return None;
     }
     let got = |other: &Lookup<LoadedPem>, name: &str| {
@@ -176,7 +175,8 @@ fn identity(layers: &mut Layers<'_>, builder: &ConfigBuilder, strategy: TlsStrat
         layers.report_missing(&setting::TLS_KEY, &got(&cert, "certificate"));
     }
     let (cert, key) = (cert.ok()??, key.ok()??);
-    layers.add_entry("tls_identity", format!("{}, key (hidden)", cert.value.origin), cert.source);
+    layers.add_entry("tls_cert", cert.value.origin, cert.source);
+    layers.add_entry("tls_key", "(hidden)", key.source);
     Some(Identity { cert: cert.value.pem, key: Secret::new(key.value.pem) })
 }
 
@@ -369,7 +369,8 @@ mod tests {
         let config = from(&files).unwrap();
         let entry = |name| config.explain().get(name).map(|entry| entry.value().to_owned());
         assert_eq!(entry("tls_root_ca").as_deref(), Some("\"ca.pem\""));
-        assert_eq!(entry("tls_identity").as_deref(), Some("\"cert.pem\", key (hidden)"));
+        assert_eq!(entry("tls_cert").as_deref(), Some("\"cert.pem\""));
+        assert_eq!(entry("tls_key").as_deref(), Some("(hidden)"));
     }
 
     #[test]
@@ -438,15 +439,15 @@ mod tests {
     fn certificate_and_key_in_the_builder_override_the_environment() {
         let env = secure().var("TLS_CERT", "junk").var("TLS_KEY", "junk").file("c", CERT).file("k", KEY);
         for builder in [
-            ConfigBuilder::from_env().tls_identity(CERT, KEY).tls_root_ca(CERT),
-            ConfigBuilder::from_env().tls_identity_files("c", "k").tls_root_ca_file("c"),
+            ConfigBuilder::from_env().tls_cert(CERT).tls_key(KEY).tls_root_ca(CERT),
+            ConfigBuilder::from_env().tls_cert_file("c").tls_key_file("k").tls_root_ca_file("c"),
         ] {
             let config = resolve(&builder.tls_strategy(TlsStrategy::Mtls), &env).unwrap();
             assert_eq!(config.tls().identity().map(Identity::key_pem), Some(KEY.as_bytes()));
             assert_eq!(config.tls().root_ca_pem(), Some(CERT.as_bytes()));
         }
-        let swapped = resolve(&ConfigBuilder::from_env().tls_identity(KEY, CERT), &env).unwrap_err();
+        let swapped = resolve(&ConfigBuilder::from_env().tls_cert(KEY).tls_key(CERT), &env).unwrap_err();
         let names: Vec<_> = swapped.problems().iter().map(super::super::Problem::name).collect();
-        assert_eq!(names, ["tls_identity (certificate)", "tls_identity (key)"]);
+        assert_eq!(names, ["tls_cert", "tls_key"]);
     }
 }

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
 
-/// The kind of an [`Error`].
+/// What went wrong, for a program that handles an [`Error`]; see [`Error::kind`]. Several kinds have predicates, such as
+/// [`is_transient`](Error::is_transient), which say what to do.
 ///
 /// ```
 /// use hatchet::{ErrorKind, RunId};
@@ -13,7 +16,8 @@ use super::Error;
 /// let error = "not an id".parse::<RunId>().unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The configuration is invalid, or the current thread has no suitable Tokio runtime. For an invalid configuration,
@@ -66,7 +70,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::Config,
         Self::InvalidInput,
         Self::TooLarge,

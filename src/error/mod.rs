@@ -5,6 +5,7 @@
 //! outcome.
 
 mod kind;
+mod stored;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -220,7 +221,7 @@ impl Error {
         self.0.status
     }
 
-    /// Returns the kind of the error.
+    /// Returns what went wrong, as a value that a program can compare.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, id: hatchet::RunId) -> hatchet::Result<()> {

@@ -125,7 +125,7 @@ impl BulkCancelBuilder {
         self.options.check()?;
         let Self { query, options } = self;
         let selection = selection(&query, [RunStatus::Queued, RunStatus::Running], options.request);
-        RunReports::new(selection, cancel::BATCH, cancel::MAX_CONCURRENT_BATCHES, move |client, runs| {
+        RunReports::new(selection, cancel::RUNS_PER_CALL, cancel::MAX_CONCURRENT_BATCHES, move |client, runs| {
             let options = options.clone();
             Box::pin(async move { cancel::batch(&client, &runs, &options).await })
         })
@@ -198,7 +198,7 @@ impl BulkReplayBuilder {
         }
         let Self { query, command } = self;
         // The engine loses replays if there are many at once.
-        RunReports::new(selection(&query, ended, command.request), replay::BATCH, 1, move |client, runs| {
+        RunReports::new(selection(&query, ended, command.request), replay::RUNS_PER_CALL, 1, move |client, runs| {
             let command = command.clone();
             Box::pin(async move { replay::batch(&client, &runs, &command).await })
         })

@@ -177,7 +177,7 @@ mod tests {
             id: format!("00000000-0000-4000-8001-{number:012}").parse().unwrap(),
             parent_task_id: None,
             workflow_id: "00000000-0000-4000-8004-000000000001".parse().unwrap(),
-            workflow_name: "w".into(),
+            workflow_name: Some("w".into()),
             status: RunStatus::Completed,
             attempt: 1,
             error: None,

@@ -6,7 +6,7 @@ use futures_util::future;
 
 use super::items::{RunItems, TaskItems};
 use super::reader::Reader;
-use super::selection::{Kind, ListRequest, Selection};
+use super::selection::{Kind, ListRequest, Lookup, Selection};
 use crate::client::Client;
 use crate::config::RetryPolicy;
 use crate::error::{Error, Result};
@@ -113,6 +113,15 @@ impl RunQuery {
         self
     }
 
+    /// Completes the filter with what only the server knows, before each request of the query.
+    pub(crate) fn completed_by<F>(mut self, complete: impl Fn(Client, RunFilter) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<RunFilter>> + Send + 'static,
+    {
+        self.selection.lookup = Some(Lookup::new(complete));
+        self
+    }
+
     /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. Counts are always
     /// those of all matching runs.
     ///
@@ -154,7 +163,7 @@ impl RunQuery {
     /// The newest matching runs with any status, at most `limit`, with one request.
     pub(crate) async fn newest(&self, limit: usize) -> Result<Vec<RunSummary>> {
         let request = self.selection.resolve().await?;
-        Ok(request.fetch(request.filter.window.until(), limit, 0).await?.into_iter().map(Into::into).collect())
+        Ok(request.fetch(request.filter.window.end(), limit, 0).await?.into_iter().map(Into::into).collect())
     }
 
     /// Returns a stream of all matching runs, newest first.
@@ -192,11 +201,9 @@ impl RunQuery {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn counts_by_status(&self) -> Result<StatusCounts> {
-        let filter = &self.selection.filter;
-        if filter.metadata.len() + filter.any_metadata.len() + filter.own_metadata.len() > 1 {
-            return Err(Error::invalid("filter", "expected at most one tag for counts by status, got more"));
-        }
+        check_counted(&self.selection.filter)?;
         let request = self.selection.resolve().await?;
+        check_counted(&request.filter)?;
         if request.is_in_all_namespaces() {
             let problem = "expected a workflow name for counts by status, because the client has a namespace, got none";
             return Err(Error::invalid("filter", problem));
@@ -273,6 +280,13 @@ impl TaskQuery {
     pub async fn count(&self) -> Result<Total> {
         total(&self.selection.resolve().await?).await
     }
+}
+
+fn check_counted(filter: &RunFilter) -> Result<()> {
+    if filter.metadata.len() + filter.any_metadata.len() + filter.own_metadata.len() > 1 {
+        return Err(Error::invalid("filter", "expected at most one tag for counts by status, got more"));
+    }
+    Ok(())
 }
 
 pub(crate) fn check_page_size(size: usize) -> Result<()> {

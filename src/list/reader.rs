@@ -21,7 +21,7 @@ impl Reader {
     pub(super) fn new(request: ListRequest, size: usize) -> Self {
         let cursor = match &request.after {
             Some(token) => Cursor::after(size, token),
-            None => Cursor::new(size, request.filter.window.until()),
+            None => Cursor::new(size, request.filter.window.end()),
         };
         Self { request, cursor, ready: VecDeque::new(), has_ended: false }
     }

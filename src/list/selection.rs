@@ -1,6 +1,9 @@
 //! What a query selects: runs or tasks that match a filter, as query parameters of the server's list.
 
-use futures_util::future;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::{self, BoxFuture};
 
 use super::derive;
 use crate::client::Client;
@@ -35,6 +38,27 @@ pub(super) struct Selection {
     pub(super) request: RequestOptions,
     /// What each request must pass.
     pub(super) gate: Option<Gate>,
+    /// What the filter lacks.
+    pub(super) lookup: Option<Lookup>,
+}
+
+/// Completes a filter with what only the server knows.
+#[derive(Clone)]
+pub(super) struct Lookup(Arc<dyn Fn(Client, RunFilter) -> BoxFuture<'static, Result<RunFilter>> + Send + Sync>);
+
+impl Lookup {
+    pub(super) fn new<F>(complete: impl Fn(Client, RunFilter) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<RunFilter>> + Send + 'static,
+    {
+        Self(Arc::new(move |client, filter| Box::pin(complete(client, filter))))
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Lookup")
+    }
 }
 
 /// A selection that is ready to be requested: its options are applied, and its names are resolved.
@@ -61,6 +85,7 @@ impl Selection {
             after: None,
             request: RequestOptions::default(),
             gate: None,
+            lookup: None,
         }
     }
 
@@ -68,6 +93,9 @@ impl Selection {
     pub(super) async fn resolve(&self) -> Result<ListRequest> {
         let (client, mut filter) = (self.client.with(self.request)?, self.filter.clone());
         filter.check(self.kind == Kind::Tasks)?;
+        if let Some(Lookup(complete)) = &self.lookup {
+            filter = complete(client.clone(), filter).await?;
+        }
         let mut all = vec![
             ("since", format_time(filter.window.start(client.clock().now()))),
             ("only_tasks", (self.kind == Kind::Tasks).to_string()),
@@ -138,7 +166,7 @@ impl ListRequest {
     /// The server's count of the rows: the number of pages if a page has one row.
     pub(super) async fn count(&self) -> Result<u64> {
         let mut all = self.parameters.clone();
-        all.extend(self.filter.window.until().map(|until| ("until", format_time(until))));
+        all.extend(self.filter.window.end().map(|until| ("until", format_time(until))));
         all.extend([("limit", "1".to_owned()), ("offset", "0".to_owned())]);
         let Rows { pagination, .. } = self.client.rpc().rest.runs(&all).await?;
         Ok(u64::try_from(pagination.num_pages).unwrap_or(0))
@@ -148,7 +176,7 @@ impl ListRequest {
     pub(super) fn parameters_for_counts(&self) -> Vec<(&'static str, String)> {
         let supported =
             ["since", "workflow_ids", "additional_metadata", "triggering_event_external_id", "parent_task_external_id"];
-        let until = self.filter.window.until().map(|until| ("until", format_time(until)));
+        let until = self.filter.window.end().map(|until| ("until", format_time(until)));
         self.parameters.iter().filter(|(name, _)| supported.contains(name)).cloned().chain(until).collect()
     }
 }

@@ -141,7 +141,7 @@ const BYTES_PREFIX: &str = "data:application/octet-stream;by=hatchet-rs;base64,"
 const TEXT_PREFIX: &str = "data:text/plain;charset=utf-8;by=hatchet-rs;base64,";
 
 impl ChunkContent {
-    /// Returns the bytes of the content.
+    /// Returns the bytes, or the text in UTF-8.
     ///
     /// ```
     /// use hatchet::model::ChunkContent;

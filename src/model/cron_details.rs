@@ -64,7 +64,8 @@ impl fmt::Display for CronSpec {
     }
 }
 
-/// The details of a cron; see [`CronHandle::details`](crate::handle::CronHandle::details).
+/// A cron in the engine: when it starts runs, of which workflow, and with which input; see
+/// [`CronHandle::details`](crate::handle::CronHandle::details).
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, id: hatchet::model::CronId) -> hatchet::Result<()> {

@@ -22,7 +22,7 @@ impl EngineVersion {
         Self { major, minor, patch }
     }
 
-    /// Parses `v0.104.7`, with or without the `v`. `None` for other texts, such as `dev`.
+    /// Parses `v0.104.7`, with or without the `v`. `None` for other strings, such as `dev`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = text.strip_prefix('v').unwrap_or(text);

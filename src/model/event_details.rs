@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{EventId, Payload, RunId, StatusCounts};
 
-/// The details of an event; see [`EventHandle::details`](crate::handle::EventHandle::details).
+/// An event in the engine's history, with the runs that it has started; see
+/// [`EventHandle::details`](crate::handle::EventHandle::details).
 ///
 /// ```no_run
 /// # async fn example(event: hatchet::handle::EventHandle) -> hatchet::Result<()> {

@@ -207,7 +207,7 @@ mod tests {
             (any.clone().metadata("a:b", "1"), "without a colon"),
             (any.clone().metadata("hatchet__cron_name", "nightly"), "hatchet__"),
             (any.clone().status(RunStatus::Unknown("NOPE".into())), "got \"NOPE\""),
-            (RunFilter::new(Window::between(day(2), day(1))), "before the start"),
+            (RunFilter::new(Window::since(day(2)).until(day(1))), "before the start"),
         ] {
             assert!(filter.check(false).unwrap_err().to_string().contains(text), "{text}");
         }

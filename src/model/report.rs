@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::name::parse_name;
 use super::{RunId, RunStatus};
 use crate::error::Error;
 
-/// An action on runs.
+/// What was requested of the runs of a [`RunReport`] or a [`BulkReport`].
 ///
 /// ```
 /// use hatchet::model::RunAction;
@@ -41,9 +41,7 @@ pub enum RunAction {
 /// # Ok(())
 /// # }
 /// ```
-///
-/// It can be serialized. It cannot be deserialized, because the [error](Effect::Unknown) of an effect is serialized as its text only.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunReport {
     /// The run that the action was applied to.
@@ -56,7 +54,7 @@ pub struct RunReport {
     pub attempt: Option<u32>,
 }
 
-/// The effect of a cancellation or a replay on a run. Errors are compared by their kind and their text, and serialized as their text.
+/// The effect of a cancellation or a replay on a run. Errors are compared by their kind and their text.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -69,7 +67,7 @@ pub struct RunReport {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Effect {
@@ -86,7 +84,7 @@ pub enum Effect {
     /// The run does not exist.
     NotFound,
     /// The effect is unknown because of this error.
-    Unknown(#[serde(serialize_with = "as_text")] Error),
+    Unknown(Error),
 }
 
 impl PartialEq for Effect {
@@ -104,15 +102,6 @@ impl PartialEq for Effect {
 
 fn is_same(one: &Error, other: &Error) -> bool {
     one.kind() == other.kind() && one.to_string() == other.to_string()
-}
-
-fn as_text<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(error)
-}
-
-#[expect(clippy::ref_option, reason = "the signature is that of serde")]
-fn as_optional_text<S: Serializer>(error: &Option<Error>, serializer: S) -> Result<S::Ok, S::Error> {
-    error.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 impl RunReport {
@@ -183,7 +172,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The effects of an action on many runs. It can be serialized, but not deserialized, for the same reason as [`RunReport`].
+/// The effects of an action on many runs. Errors are compared by their kind and their text.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -194,7 +183,7 @@ impl fmt::Display for Effect {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct BulkReport {
     /// What was requested.
@@ -214,7 +203,6 @@ pub struct BulkReport {
     /// The first [1000](Self::MAX_EXCEPTIONS) reports of runs to which the action was not applied.
     pub exceptions: Vec<RunReport>,
     /// The error that ended the list of runs early, if any. Then there may be more matching runs.
-    #[serde(serialize_with = "as_optional_text")]
     pub stopped_by: Option<Error>,
 }
 

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{Payload, Priority, ScheduleId, WorkflowId};
 
-/// The details of a schedule; see [`ScheduleHandle::details`](crate::handle::ScheduleHandle::details).
+/// A schedule that has not started its run: of which workflow, when, and with which input; see
+/// [`ScheduleHandle::details`](crate::handle::ScheduleHandle::details).
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A server-sent event. Its `Display` implementation writes it in the format that a browser's `EventSource` reads.
 ///
 /// [`RunChunks::into_sse`](crate::stream::RunChunks::into_sse) creates the events for chunks. This type is for other events in the same response,
@@ -14,7 +16,7 @@ use std::time::Duration;
 /// let event = SseEvent::new("first line\nsecond line").name("status").id("7");
 /// assert_eq!(event.to_string(), "event: status\nid: 7\ndata: first line\ndata: second line\n\n");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[must_use = "an event has no effect until it is sent"]
 #[non_exhaustive]
 pub struct SseEvent {
@@ -132,7 +134,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
-        /// Whatever the texts contain, a browser receives each event once, with its data.
+        /// Whatever the strings contain, a browser receives each event once, with its data.
         #[test]
         fn a_browser_receives_what_was_sent(
             events in proptest::collection::vec(("[\\PC\r\n\0: ]{0,20}", "[a\r\n\0:ü ]{0,8}", "[1\r\n\0: ü]{0,8}"), 0..6),

@@ -15,7 +15,7 @@ use super::{RunId, RunStatus, TaskId, Trigger, WorkflowId, trigger};
 /// use hatchet::model::Window;
 ///
 /// for run in hatchet.runs(Window::all()).page(50).await?.items {
-///     println!("{} {} {}", run.created_at, run.workflow_name, run.status);
+///     println!("{} {:?} {}", run.created_at, run.workflow_name, run.status);
 /// }
 /// # Ok(())
 /// # }
@@ -29,8 +29,8 @@ pub struct RunSummary {
     pub parent_task_id: Option<TaskId>,
     /// The workflow that the run executes.
     pub workflow_id: WorkflowId,
-    /// The name of the workflow, without the namespace.
-    pub workflow_name: String,
+    /// The name of the workflow, without the namespace. `None` if the server's list does not contain it.
+    pub workflow_name: Option<String>,
     /// The status in the list, which can be a few seconds old.
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.
@@ -84,8 +84,8 @@ pub struct TaskSummary {
     pub run_id: RunId,
     /// The workflow that the run executes.
     pub workflow_id: WorkflowId,
-    /// The name of the workflow, without the namespace.
-    pub workflow_name: String,
+    /// The name of the workflow, without the namespace. `None` if the server's list does not contain it.
+    pub workflow_name: Option<String>,
     /// The status in the list, which can be a few seconds old.
     pub status: RunStatus,
     /// The number of the newest attempt, starting at 1.

@@ -21,7 +21,7 @@ pub(crate) mod sealed {
 /// assert_eq!((&check).task_name(), "check".task_name());
 /// ```
 pub trait TaskName: Sealed {
-    /// Returns the name of the task.
+    /// Returns the name by which the workflow and its conditions refer to the task.
     fn task_name(&self) -> &str;
 }
 

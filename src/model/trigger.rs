@@ -24,7 +24,7 @@ pub(crate) const RERUN_KEY: &str = "hatchet__rs_rerun_of";
 /// use hatchet::model::Trigger;
 ///
 /// if let Trigger::Event(event) = run.details().await?.trigger {
-///     println!("started by {} with {:?}", event.key, event.payload);
+///     println!("started by {:?} with {:?}", event.key, event.payload);
 /// }
 /// # Ok(())
 /// # }
@@ -50,7 +50,7 @@ pub enum Trigger {
 ///
 /// ```
 /// fn print(trigger: &hatchet::model::EventTrigger) {
-///     println!("event {} with the key {}", trigger.event_id, trigger.key);
+///     println!("event {} with the key {:?}", trigger.event_id, trigger.key);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +58,8 @@ pub enum Trigger {
 pub struct EventTrigger {
     /// The event, for [`Client::event_handle`](crate::Client::event_handle).
     pub event_id: EventId,
-    /// The key of the event in the engine, including the namespace.
-    pub key: String,
+    /// The key of the event in the engine, including the namespace. `None` if the metadata of the run does not contain it.
+    pub key: Option<String>,
     /// The payload of the event. Only [`RunHandle::details`](crate::RunHandle::details) fetches it, if the engine's history still
     /// contains the event.
     pub payload: Option<Payload>,
@@ -129,7 +129,7 @@ pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>
         return Trigger::Child(ChildTrigger { parent_task_id: parent_task, parent_run_id });
     }
     if let Some(id) = text("hatchet__event_id").and_then(|id| id.parse().ok()) {
-        let key = text("hatchet__event_key").unwrap_or_default().to_owned();
+        let key = text("hatchet__event_key").filter(|key| !key.is_empty()).map(str::to_owned);
         return Trigger::Event(EventTrigger { event_id: id, key, payload: None, scope: None });
     }
     if let Some(expression) = text("hatchet__cron_expression") {
@@ -154,7 +154,8 @@ impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Manual => f.write_str("manual"),
-            Self::Event(event) => write!(f, "event {} ({})", event.key, event.event_id),
+            Self::Event(EventTrigger { key: Some(key), event_id, .. }) => write!(f, "event {key} ({event_id})"),
+            Self::Event(event) => write!(f, "event {}", event.event_id),
             Self::Cron(cron) => write!(f, "cron {}", cron.expression),
             Self::Schedule(_) => f.write_str("schedule"),
             Self::Child(child) => write!(f, "child of task {}", child.parent_task_id),
@@ -179,6 +180,11 @@ mod tests {
         assert_eq!(text(json!({"traceparent": "00-1"}), None), "manual");
         let event = json!({"hatchet__event_id": ID, "hatchet__event_key": "a:b"});
         assert_eq!(text(event, None), format!("event a:b ({ID})"));
+        for event in [json!({"hatchet__event_id": ID}), json!({"hatchet__event_id": ID, "hatchet__event_key": ""})] {
+            let Trigger::Event(event) = read(&serde_json::from_value(event).unwrap(), None) else { panic!() };
+            assert_eq!(event.key, None);
+            assert_eq!(Trigger::Event(event).to_string(), format!("event {ID}"));
+        }
         let cron = json!({"hatchet__cron_expression": "0 9 * * *", "hatchet__cron_name": "", "hatchet__cron_scheduled_at": "2026-11-23T09:00:00Z"});
         assert_eq!(text(cron.clone(), None), "cron 0 9 * * *");
         let Trigger::Cron(cron) = read(&serde_json::from_value(cron).unwrap(), None) else { panic!() };

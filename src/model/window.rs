@@ -23,7 +23,8 @@ pub struct Window {
     /// The start, which can be relative to the time of the query.
     start: Start,
     /// The end, if there is one.
-    until: Option<DateTime<Utc>>,
+    #[serde(rename = "until")]
+    end: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +44,7 @@ impl Window {
     /// let day = Window::last(Duration::from_secs(24 * 3600));
     /// ```
     pub fn last(length: Duration) -> Self {
-        Self { start: Start::Ago(length), until: None }
+        Self { start: Start::Ago(length), end: None }
     }
 
     /// Creates a window that begins at `start` and has no end.
@@ -54,18 +55,26 @@ impl Window {
     /// let window = Window::since("2026-11-01T00:00:00Z".parse().expect("a time"));
     /// ```
     pub fn since(start: DateTime<Utc>) -> Self {
-        Self { start: Start::At(start), until: None }
-    }
-
-    /// Creates a window from `start` to `until`.
-    pub fn between(start: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self { start: Start::At(start), until: Some(until) }
+        Self { start: Start::At(start), end: None }
     }
 
     /// Creates a window without limits. The engine deletes runs after its retention period, which is 30 days by default; an archive keeps
     /// them.
     pub fn all() -> Self {
-        Self { start: Start::At(DateTime::UNIX_EPOCH), until: None }
+        Self { start: Start::At(DateTime::UNIX_EPOCH), end: None }
+    }
+
+    /// Sets the end of the window. By default, it has none. If called several times, the last one applies.
+    ///
+    /// ```
+    /// use hatchet::model::Window;
+    ///
+    /// let [start, end] = ["2026-11-01T00:00:00Z", "2026-11-30T23:59:59Z"].map(|time| time.parse().expect("a time"));
+    /// let november = Window::since(start).until(end);
+    /// ```
+    #[must_use]
+    pub fn until(self, end: DateTime<Utc>) -> Self {
+        Self { end: Some(end), ..self }
     }
 
     pub(crate) fn start(&self, now: DateTime<Utc>) -> DateTime<Utc> {
@@ -78,14 +87,14 @@ impl Window {
         }
     }
 
-    pub(crate) fn until(&self) -> Option<DateTime<Utc>> {
-        self.until
+    pub(crate) fn end(&self) -> Option<DateTime<Utc>> {
+        self.end
     }
 
     /// The same window, up to another end if that is earlier.
     #[cfg(feature = "archive")]
-    pub(crate) fn up_to(self, until: DateTime<Utc>) -> Self {
-        Self { until: Some(self.until.map_or(until, |own| own.min(until))), ..self }
+    pub(crate) fn up_to(self, end: DateTime<Utc>) -> Self {
+        Self { end: Some(self.end.map_or(end, |own| own.min(end))), ..self }
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -93,14 +102,14 @@ impl Window {
             Start::At(at) => Some(at),
             Start::Ago(_) => None,
         };
-        if let Some(at) = start.into_iter().chain(self.until).find(|at| !is_representable(at)) {
+        if let Some(at) = start.into_iter().chain(self.end).find(|at| !is_representable(at)) {
             return Err(Error::invalid("filter", format_args!("expected a window in the years 1 to 9999, got {at}")));
         }
-        match (self.start, self.until) {
-            (Start::At(start), Some(until)) if until < start => Err(Error::invalid(
+        match (self.start, self.end) {
+            (Start::At(start), Some(end)) if end < start => Err(Error::invalid(
                 "filter",
                 format_args!(
-                    "expected a window that ends after its start, got an end at {until}, before the start at {start}"
+                    "expected a window that ends after its start, got an end at {end}, before the start at {start}"
                 ),
             )),
             _ => Ok(()),

@@ -23,7 +23,7 @@ use crate::rpc::convert::log_line;
 use crate::sync::lock;
 
 /// The number of lines in one request.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 /// The maximum number of lines that the server returns.
 const MAX_PAGE: usize = 10_000;
 /// The number of tasks whose logs are read concurrently.
@@ -144,7 +144,7 @@ async fn page(
     task: TaskId,
     since: Option<DateTime<Utc>>,
 ) -> Result<(Vec<LogLine>, Option<DateTime<Utc>>)> {
-    let mut limit = PAGE;
+    let mut limit = PAGE_SIZE;
     loop {
         let mut parameters = vec![("limit", limit.to_string())];
         parameters.extend(since.map(|since| ("since", since.to_rfc3339_opts(SecondsFormat::Micros, true))));

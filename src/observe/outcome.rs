@@ -63,7 +63,7 @@ pub(super) fn task_outcome(task: &TaskView<'_>, status: &RunStatus) -> Outcome {
 
 /// How a failed task ended: its events distinguish a timeout from a failure.
 fn failure(task: &TaskView<'_>) -> Outcome {
-    let name = Some(task.name.to_owned()).filter(|name| !name.is_empty());
+    let name = present(task.name.to_owned());
     // The events are those of an earlier attempt.
     if !has_known_error(task) {
         return failed_by(name, error_text(task));
@@ -93,15 +93,15 @@ fn cancelled(text: Option<String>) -> Outcome {
     Outcome::Cancelled(Cancellation { message: text.and_then(present), request: None })
 }
 
-pub(super) fn failed(task: Option<&str>, text: &str) -> Outcome {
-    failed_by(task.map(Into::into), Some(text.to_owned()))
+pub(super) fn failed(task: &str, text: &str) -> Outcome {
+    failed_by(present(task.to_owned()), Some(text.to_owned()))
 }
 
 fn failed_by(task: Option<String>, text: Option<String>) -> Outcome {
     Outcome::Failed(Failure { task_name: task, message: text.and_then(present) })
 }
 
-/// A text of the engine, which has an empty one where there is none.
+/// A string of the engine, which has an empty one where there is none.
 fn present(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }

@@ -32,7 +32,7 @@ pub(crate) fn resolve_from_stream(run: RunId, workflow: Option<&str>, results: &
             // Without the workflow's name, it is not known whether the output must be wrapped.
             Ok(output) => Some(completed(wrap_output(&one.name, workflow?, output.clone()))),
             Err(text) if text.is_empty() || may_be_timeout(text) => None,
-            Err(text) => Some(failed(Some(&one.name), text)),
+            Err(text) => Some(failed(&one.name, text)),
         },
         [_] => None,
         // Two entries of one task are two final rows of it.
@@ -193,6 +193,15 @@ mod tests {
                 "{results:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_failure_of_a_task_without_a_name_has_no_name() {
+        let failed = evidence("FAILED", "FAILED", &[("FAILED", "it broke")], &[Err("it broke")]);
+        let mut results = failed.results.clone().unwrap_or_default();
+        results[0].name.clear();
+        let Some(Outcome::Failed(failure)) = resolve_from_stream(run(), None, &results) else { panic!() };
+        assert_eq!((failure.task_name, failure.message.as_deref()), (None, Some("it broke")));
     }
 
     #[test]

@@ -37,27 +37,60 @@ pub(super) struct TaskView<'a> {
 impl<'a> RunView<'a> {
     pub(super) fn new(run: RunId, evidence: &'a Evidence) -> Self {
         let is_single_task = evidence.is_single_task(run) == Some(true);
-        let mut events: HashMap<Option<TaskId>, Vec<&TaskEvent>> = HashMap::new();
-        for event in evidence.rest.iter().flat_map(|run| &run.task_events) {
-            events.entry(event.task_id).or_default().push(event);
+        let mut definitions: HashMap<&str, (usize, i64)> = HashMap::new();
+        for (place, task) in evidence.definitions().enumerate() {
+            definitions.entry(&task.readable_id).or_insert((place, task.retries));
         }
+        let mut by_task = ByTask::new(evidence);
         let mut tasks: Vec<_> = names(run, evidence, is_single_task)
             .into_iter()
             .map(|(id, name)| {
-                let of_run = || evidence.events.iter().collect();
-                let events = if is_single_task { of_run() } else { events.remove(&Some(id)).unwrap_or_default() };
-                TaskView::new(id, name, events, evidence)
+                let of_task = by_task.0.remove(&id).unwrap_or_default();
+                let events = if is_single_task { evidence.events.iter().collect() } else { of_task.events };
+                let (place, retries) = definitions.get(name).copied().unwrap_or((usize::MAX, 0));
+                (place, TaskView::new(id, name, TaskEvidence { events, ..of_task }, retries))
             })
             .collect();
-        let places: HashMap<_, _> =
-            evidence.definitions().enumerate().map(|(place, task)| (task.readable_id.as_str(), place)).collect();
-        tasks.sort_by_key(|task| places.get(task.name).copied().unwrap_or(usize::MAX));
-        Self { run, is_single_task, evidence, tasks }
+        tasks.sort_by_key(|(place, _)| *place);
+        Self { run, is_single_task, evidence, tasks: tasks.into_iter().map(|(_, task)| task).collect() }
     }
 
     /// The status in REST, which is the stable one.
     pub(super) fn rest_status(&self) -> Option<&'a RunStatus> {
         self.evidence.rest.as_ref().map(|run| &run.run.status)
+    }
+}
+
+/// What each API view has of one task.
+#[derive(Default)]
+struct TaskEvidence<'a> {
+    results: Vec<&'a Result<Payload, String>>,
+    grpc: Option<&'a GrpcTask>,
+    rest: Option<&'a RestTask>,
+    events: Vec<&'a TaskEvent>,
+}
+
+/// The evidence of each task, so that a run with thousands of tasks is not searched for each of them.
+struct ByTask<'a>(HashMap<TaskId, TaskEvidence<'a>>);
+
+impl<'a> ByTask<'a> {
+    fn new(evidence: &'a Evidence) -> Self {
+        let mut all: HashMap<TaskId, TaskEvidence<'a>> = HashMap::new();
+        for result in evidence.results.iter().flatten() {
+            all.entry(result.task).or_default().results.push(&result.result);
+        }
+        for task in evidence.grpc.iter().flat_map(|run| run.tasks.values()) {
+            all.entry(task.id).or_default().grpc.get_or_insert(task);
+        }
+        for task in evidence.rest.iter().flat_map(|run| &run.tasks) {
+            all.entry(task.task_external_id).or_default().rest.get_or_insert(task);
+        }
+        for event in evidence.rest.iter().flat_map(|run| &run.task_events) {
+            if let Some(task) = event.task_id {
+                all.entry(task).or_default().events.push(event);
+            }
+        }
+        Self(all)
     }
 }
 
@@ -75,18 +108,18 @@ fn names(run: RunId, evidence: &Evidence, is_single_task: bool) -> BTreeMap<Task
 }
 
 impl<'a> TaskView<'a> {
-    fn new(id: TaskId, name: &'a str, events: Vec<&'a TaskEvent>, evidence: &'a Evidence) -> Self {
-        let results = evidence.results.iter().flatten();
+    fn new(id: TaskId, name: &'a str, evidence: TaskEvidence<'a>, retries: i64) -> Self {
+        let TaskEvidence { results, grpc, rest, events } = evidence;
         Self {
             id,
             name,
-            results: results.filter(|result| result.task == id).map(|result| &result.result).collect(),
-            grpc: evidence.grpc.as_ref().and_then(|run| run.tasks.values().find(|task| task.id == id)),
-            rest: evidence.rest.iter().flat_map(|run| &run.tasks).find(|task| task.task_external_id == id),
+            results,
+            grpc,
+            rest,
             attempts: attempts(events.iter().copied()),
             replayed_after: replayed_after(events.iter().copied()),
             events,
-            retries: evidence.definitions().find(|task| task.readable_id == name).map_or(0, |task| task.retries),
+            retries,
         }
     }
 

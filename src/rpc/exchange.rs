@@ -4,7 +4,7 @@
 //! of its own, and parse the path each time. Here the request is one frame, which retries send again.
 //!
 //! Most responses are one frame, too: one message, not compressed, that arrived whole. It is decoded where it is. Anything else, valid or
-//! not, goes to tonic's own decoder from its start, so that what tonic accepts, and the texts of its errors, are not defined twice.
+//! not, goes to tonic's own decoder from its start, so that what tonic accepts, and the messages of its errors, are not defined twice.
 
 use bytes::{BufMut as _, Bytes};
 use futures_util::FutureExt as _;

@@ -11,8 +11,8 @@ pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
 pub mod pb;
 mod rest;
+mod rest_triggers;
 mod streams;
-mod triggers;
 mod unary;
 mod version;
 mod workflows;

@@ -25,7 +25,7 @@ use crate::time::MAX_DURATION;
 /// How long a cancellation may take to have an effect, by default.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The number of runs in one call.
-pub(crate) const BATCH: usize = 100;
+pub(crate) const RUNS_PER_CALL: usize = 100;
 /// For how long a fetched status is considered current when the run is cancelled.
 const STATE_VALID_FOR: Duration = Duration::from_millis(50);
 /// The number of concurrent batches. A cancellation takes seconds to have an effect, and the next one need not wait for it.
@@ -104,7 +104,7 @@ impl CancelOptions {
     }
 }
 
-/// A builder for a cancellation; see [`RunHandle::cancel`].
+/// A builder for a cancellation; see [`RunHandle::cancel`]. [`send`](Self::send) sends it, and waits for its effect.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -191,7 +191,7 @@ impl CancelBuilder {
     }
 }
 
-/// A builder for a cancellation of many runs; see [`Client::cancel_many`].
+/// A builder for a cancellation of many runs; see [`Client::cancel_many`]. [`send`](Self::send) sends it, and returns a report for each run.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -265,7 +265,7 @@ impl CancelManyBuilder {
         self.options.check()?;
         let (client, options) = (&self.client.with(self.options.request)?, &self.options);
         let distinct = distinct(&self.runs);
-        let batches = distinct.chunks(BATCH).map(|runs| batch(client, runs, options));
+        let batches = distinct.chunks(RUNS_PER_CALL).map(|runs| batch(client, runs, options));
         let reports: Vec<_> =
             stream::iter(batches.collect::<Vec<_>>()).buffered(MAX_CONCURRENT_BATCHES).collect().await;
         let reports: HashMap<_, _> = reports.into_iter().flatten().map(|report| (report.run_id, report)).collect();

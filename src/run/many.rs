@@ -68,7 +68,8 @@ impl Client {
     }
 }
 
-/// A builder for many runs; see [`Client::run_many`].
+/// A builder for many runs of one workflow, each with its own input; see [`Client::run_many`]. [`start`](Self::start) starts them with as
+/// few calls as possible.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {

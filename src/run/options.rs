@@ -52,7 +52,7 @@ impl RunOptions {
         self
     }
 
-    /// Sets the key of a child run; see [`RunBuilder::child_key`](crate::builder::RunBuilder::child_key).
+    /// Sets the key that identifies a child run; see [`RunBuilder::child_key`](crate::builder::RunBuilder::child_key).
     pub fn child_key(mut self, key: impl Into<String>) -> Self {
         self.child_key = Some(key.into());
         self

@@ -22,7 +22,7 @@ use crate::observe::{RunFetch, may_recover};
 use crate::transport::Polling;
 
 /// The number of runs in one call. The engine loses replays if there are several hundred.
-pub(crate) const BATCH: usize = 100;
+pub(crate) const RUNS_PER_CALL: usize = 100;
 /// How long the replays of one call may take to have an effect. A hundred take up to eight seconds.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a replay without an effect is sent.
@@ -70,7 +70,8 @@ impl Replay {
     }
 }
 
-/// A builder for a replay; see [`RunHandle::replay`].
+/// A builder for a replay; see [`RunHandle::replay`]. [`send`](Self::send) sends it, and waits for its effect. By default, a cancelled run
+/// is not replayed.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -90,7 +91,7 @@ pub struct ReplayBuilder<O> {
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
 /// let replayed = run.replay().send().await?;
-/// println!("attempt {} of {:?}", replayed.attempt, replayed.tasks);
+/// println!("attempt {} of {:?}", replayed.attempt, replayed.task_names);
 /// println!("{}", replayed.run.result().await?);
 /// # Ok(())
 /// # }
@@ -102,19 +103,23 @@ pub struct Replayed<O> {
     /// The number of the new attempt; see [`RunDetails::attempt`](crate::model::RunDetails::attempt).
     pub attempt: u32,
     /// The names of the tasks that were confirmed to run again. Later tasks of a DAG run may be missing.
-    pub tasks: Vec<String>,
+    pub task_names: Vec<String>,
 }
 
 impl<O> Clone for Replayed<O> {
     fn clone(&self) -> Self {
-        Self { run: self.run.clone(), attempt: self.attempt, tasks: self.tasks.clone() }
+        Self { run: self.run.clone(), attempt: self.attempt, task_names: self.task_names.clone() }
     }
 }
 
 impl<O> fmt::Debug for Replayed<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Replayed");
-        shown.field("run", &self.run.id()).field("attempt", &self.attempt).field("tasks", &self.tasks).finish()
+        shown
+            .field("run", &self.run.id())
+            .field("attempt", &self.attempt)
+            .field("task_names", &self.task_names)
+            .finish()
     }
 }
 
@@ -164,12 +169,13 @@ impl<O> ReplayBuilder<O> {
         let Before { attempt: before, counts, names, .. } = before.remove(&id).unwrap_or_default();
         let attempt = attempt.unwrap_or(before.saturating_add(1));
         let replayed = replayed_tasks(&client, id, &counts).await.unwrap_or_default();
-        let tasks = replayed.keys().filter_map(|id| names.get(id).cloned()).collect();
-        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, tasks })
+        let task_names = replayed.keys().filter_map(|id| names.get(id).cloned()).collect();
+        Ok(Replayed { run: self.run.at_attempt(attempt), attempt, task_names })
     }
 }
 
-/// A builder for a replay of many runs; see [`Client::replay_many`].
+/// A builder for a replay of many runs; see [`Client::replay_many`]. [`send`](Self::send) sends it, and returns a report for each run. By
+/// default, cancelled runs are not replayed.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -226,7 +232,7 @@ impl ReplayManyBuilder {
     pub async fn send(self) -> Result<Vec<RunReport>> {
         let client = self.client.with(self.command.request)?;
         let mut reports = HashMap::new();
-        for runs in distinct(&self.runs).chunks(BATCH) {
+        for runs in distinct(&self.runs).chunks(RUNS_PER_CALL) {
             reports.extend(batch(&client, runs, &self.command).await.into_iter().map(|report| (report.run_id, report)));
         }
         Ok(self.runs.iter().filter_map(|run| reports.get(run).cloned()).collect())

@@ -39,7 +39,8 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// A builder for a rerun; see [`RunHandle::rerun`].
+/// A builder for a rerun; see [`RunHandle::rerun`]. [`start`](Self::start) starts it, with the input and the tags of the original unless
+/// others are set.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -164,7 +164,8 @@ impl Parent {
     }
 }
 
-/// A builder for a run; see [`Client::run`].
+/// A builder for a run; see [`Client::run`]. [`start`](Self::start) starts it, with the metadata and the priority of its definition unless
+/// others are set.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The maximum and initial budget, in tenths of a retry.
-const CAPACITY: u32 = 200;
+const MAX_BUDGET_TENTHS: u32 = 200;
 const RETRY_COST: u32 = 10;
 const SUCCESS_REFUND: u32 = 1;
 
@@ -15,7 +15,7 @@ pub(crate) struct RetryBudget(AtomicU32);
 
 impl Default for RetryBudget {
     fn default() -> Self {
-        Self(AtomicU32::new(CAPACITY))
+        Self(AtomicU32::new(MAX_BUDGET_TENTHS))
     }
 }
 
@@ -28,7 +28,7 @@ impl RetryBudget {
     /// Deposits the refund of a successful call.
     pub(super) fn deposit(&self) {
         // Usually the budget is full. This avoids the write.
-        if self.0.load(Relaxed) < CAPACITY {
+        if self.0.load(Relaxed) < MAX_BUDGET_TENTHS {
             self.add(SUCCESS_REFUND);
         }
     }
@@ -39,7 +39,7 @@ impl RetryBudget {
     }
 
     fn add(&self, more: u32) {
-        let _ = self.0.fetch_update(Relaxed, Relaxed, |tenths| Some((tenths + more).min(CAPACITY)));
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |tenths| Some((tenths + more).min(MAX_BUDGET_TENTHS)));
     }
 }
 

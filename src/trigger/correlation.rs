@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 
-use crate::client::Client;
 use crate::error::Result;
-use crate::list::RunQuery;
+use crate::model::Window;
 use crate::model::metadata::Metadata;
 use crate::model::trigger::SCHEDULE_KEY;
-use crate::model::{RunFilter, Window};
 use crate::telemetry::TRACEPARENT;
 
 /// The metadata key of a schedule's correlation key.
@@ -38,11 +36,6 @@ pub(super) fn encode(metadata: &Metadata, name: &str, key: &str) -> Result<Strin
 /// The correlation key in metadata of the server.
 pub(super) fn key_of(metadata: &BTreeMap<String, Value>, name: &str) -> Option<String> {
     metadata.get(name).and_then(Value::as_str).map(str::to_owned)
-}
-
-/// The runs with a correlation key.
-pub(super) fn runs(client: &Client, window: Window, name: &'static str, key: &str) -> RunQuery {
-    client.runs(RunFilter::new(window).own_metadata(name, key))
 }
 
 /// The window since a time of this machine's clock, which may differ from the server's.

@@ -61,7 +61,7 @@ impl Client {
     }
 }
 
-/// A builder for a cron; see [`Client::cron`].
+/// A builder for a cron; see [`Client::cron`]. [`send`](Self::send) creates it, enabled, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -187,7 +187,7 @@ fn with_kind(error: Error, workflow: &str) -> Error {
 /// use hatchet::model::Window;
 ///
 /// let cron = hatchet.cron_handle(id);
-/// println!("{} runs", cron.runs(Window::all()).await?.count().await?);
+/// println!("{} runs", cron.runs(Window::all()).count().await?);
 /// # Ok(())
 /// # }
 /// ```
@@ -224,23 +224,23 @@ impl<O> CronHandle<O> {
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id).await })
     }
 
-    /// Returns a query for the runs that the cron has started and that were created in a time window. If this client did not create the
-    /// cron, the details of the cron are fetched first.
+    /// Returns a query for the runs that the cron has started and that were created in a time window.
     ///
     /// For a cron of another SDK, these are the runs of its workflow with the cron's name and expression.
     ///
-    /// # Errors
-    /// If this client did not create the cron, the errors of [`details`](Self::details).
-    pub fn runs(&self, window: Window) -> ReadBuilder<RunQuery> {
-        let (id, key) = (self.id, self.key.clone());
-        ReadBuilder::new(&self.client, move |client| async move {
-            if let Some(key) = &key {
-                return Ok(correlation::runs(&client.without_options(), window, correlation::CRON, key));
-            }
-            let details = fetch(&client, id).await?;
-            match correlation::key_of(&details.engine_metadata, correlation::CRON) {
-                Some(key) => Ok(correlation::runs(&client.without_options(), window, correlation::CRON, &key)),
-                None => runs_by_name(&client.without_options(), window, &details).await,
+    /// If this client did not create the cron, each page, stream or count of the query first fetches the details of the cron, and can have
+    /// the errors of [`details`](Self::details).
+    pub fn runs(&self, window: Window) -> RunQuery {
+        let filter = RunFilter::new(window);
+        if let Some(key) = &self.key {
+            return self.client.runs(filter.own_metadata(correlation::CRON, key));
+        }
+        let id = self.id;
+        self.client.runs(filter).completed_by(move |client, filter| async move {
+            let cron = fetch(&client, id).await?;
+            match correlation::key_of(&cron.engine_metadata, correlation::CRON) {
+                Some(key) => Ok(filter.own_metadata(correlation::CRON, &key)),
+                None => by_name(&client, filter, &cron).await,
             }
         })
     }
@@ -280,14 +280,13 @@ async fn fetch(client: &Client, id: CronId) -> Result<CronDetails> {
     Ok(details(client, client.rpc().rest.cron(id).await?))
 }
 
-/// The runs with the name and the expression of a cron.
-async fn runs_by_name(client: &Client, window: Window, cron: &CronDetails) -> Result<RunQuery> {
+/// Selects the runs with the name and the expression of a cron.
+async fn by_name(client: &Client, filter: RunFilter, cron: &CronDetails) -> Result<RunFilter> {
     client.check_own(&cron.workflow_name, Some(cron.workflow_id)).await?;
-    let filter = RunFilter::new(window)
+    Ok(filter
         .workflow(&cron.workflow_name)
         .own_metadata("hatchet__cron_expression", &cron.expression)
-        .own_metadata("hatchet__cron_name", cron.name.as_deref().unwrap_or_default());
-    Ok(client.runs(filter))
+        .own_metadata("hatchet__cron_name", cron.name.as_deref().unwrap_or_default()))
 }
 
 impl<O> Clone for CronHandle<O> {

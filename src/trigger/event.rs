@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{EventDetails, EventId, RunStatus, StatusCounts, metadata};
+use crate::model::{EventDetails, EventId, RunId, RunStatus, StatusCounts, metadata};
 use crate::request::ReadBuilder;
 use crate::rpc::convert::rest_input;
 use crate::rpc::convert::rest_trigger::Event;
@@ -129,18 +129,16 @@ async fn fetch(client: &Client, id: EventId, timeout: Duration) -> Result<EventD
 
 async fn fetch_runs(client: &Client, id: EventId, timeout: Duration) -> Result<Vec<RunHandle>> {
     let mut runs = fetch(client, id, timeout).await?.run_ids;
-    let mut since = Instant::now();
-    loop {
-        let stable_for = if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
-        if since.elapsed() >= stable_for {
-            return Ok(runs.into_iter().map(|run| client.without_options().run_handle(run)).collect());
-        }
-        sleep(POLL_INTERVAL).await;
+    let stable_at = |runs: &[RunId]| Instant::now() + if runs.is_empty() { NO_RUNS_TIMEOUT } else { STABLE_FOR };
+    let mut polling = Polling::every(POLL_INTERVAL, stable_at(&runs));
+    while polling.again().await {
         let now = fetch(client, id, timeout).await?.run_ids;
         if now.len() != runs.len() {
-            (runs, since) = (now, Instant::now());
+            polling.set_deadline(stable_at(&now));
+            runs = now;
         }
     }
+    Ok(runs.into_iter().map(|run| client.without_options().run_handle(run)).collect())
 }
 
 impl fmt::Debug for EventHandle {

@@ -115,7 +115,7 @@ fn check(key: &str, scope: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A builder for an event; see [`Client::push`].
+/// A builder for an event; see [`Client::push`]. [`send`](Self::send) pushes it, by default without tags, scope and priority.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -184,7 +184,7 @@ impl EventBuilder {
     }
 }
 
-/// A builder for many events; see [`Client::push_many`].
+/// A builder for many events with the same key, each with its own payload; see [`Client::push_many`]. [`send`](Self::send) pushes them.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -67,7 +67,7 @@ impl Filter {
     }
 }
 
-/// A query for schedules; see [`Client::schedules`].
+/// A query for schedules; see [`Client::schedules`]. [`get`](Self::get) sends it. By default, those of all workflows match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -127,7 +127,7 @@ impl ScheduleQuery {
     }
 }
 
-/// A query for crons; see [`Client::crons`].
+/// A query for crons; see [`Client::crons`]. [`get`](Self::get) sends it. By default, those of all workflows match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -49,7 +49,8 @@ impl Client {
     }
 }
 
-/// A builder for a rate limit; see [`Client::rate_limit`].
+/// A builder for a rate limit of the tenant; see [`Client::rate_limit`]. [`send`](Self::send) creates it, or changes the one with the same
+/// key.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -160,7 +161,7 @@ impl RateLimitHandle {
     }
 }
 
-/// A query for rate limits; see [`Client::rate_limits`].
+/// A query for rate limits; see [`Client::rate_limits`]. [`get`](Self::get) sends it. By default, all rate limits of the tenant match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

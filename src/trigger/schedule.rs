@@ -14,7 +14,7 @@ use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
-use crate::model::{Priority, ScheduleDetails, ScheduleId, metadata};
+use crate::model::{Priority, RunFilter, ScheduleDetails, ScheduleId, metadata};
 use crate::observe::if_found;
 use crate::request::{CommandBuilder, ReadBuilder};
 use crate::rpc::convert::rest_input;
@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// A builder for a schedule; see [`Client::schedule`].
+/// A builder for a schedule; see [`Client::schedule`]. [`send`](Self::send) creates it, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -261,7 +261,8 @@ async fn find_run<O>(
     key: &str,
     created_at: DateTime<Utc>,
 ) -> Result<Option<RunHandle<O>>> {
-    let query = correlation::runs(client, correlation::since(created_at), correlation::SCHEDULE, key);
+    let since = correlation::since(created_at);
+    let query = client.runs(RunFilter::new(since).own_metadata(correlation::SCHEDULE, key));
     let mut polling = None;
     loop {
         if let Some(run) = query.newest(1).await?.into_iter().next() {

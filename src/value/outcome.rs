@@ -129,7 +129,7 @@ pub struct Timeout {
     pub message: Option<String>,
 }
 
-/// A kind of timeout.
+/// Which limit a task exceeded; see [`Timeout`].
 ///
 /// ```
 /// use hatchet::model::TimeoutKind;

@@ -29,7 +29,7 @@ use crate::time::at;
 
 /// For how long chunks are expected after the end of the run, and after each event of it that follows: the engine may announce the end
 /// before the last chunks.
-const AFTER_END: Duration = Duration::from_secs(1);
+const MAX_CHUNK_DELAY_AFTER_END: Duration = Duration::from_secs(1);
 /// The same if an end has not been announced yet: all events are late.
 const AFTER_END_IF_BEHIND: Duration = SETTLED_AFTER;
 /// What arrives later than this after the end is waited for only if it was sent before the end.
@@ -151,7 +151,8 @@ impl Reader {
                 return None;
             }
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
-            let over = ended_at.map(|at| at + if self.is_behind() { AFTER_END_IF_BEHIND } else { AFTER_END });
+            let over =
+                ended_at.map(|at| at + if self.is_behind() { AFTER_END_IF_BEHIND } else { MAX_CHUNK_DELAY_AFTER_END });
             let due = [self.reorder.due(), over].into_iter().flatten().min();
             tokio::select! {
                 biased;
@@ -343,7 +344,7 @@ impl Reader {
             }
             self.reorder.attempt_ended(task, Some(state.attempt), at);
             self.continuity.recorded(task, at, now);
-            if self.from_start || known.is_some_and(|known| now >= known.since + AFTER_END) {
+            if self.from_start || known.is_some_and(|known| now >= known.since + MAX_CHUNK_DELAY_AFTER_END) {
                 self.lateness.expect(task, state.attempt, at);
             }
         } else {

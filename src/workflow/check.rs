@@ -108,7 +108,7 @@ impl Definition {
 
     /// The runs of crons without an input receive `{}`.
     fn cron_input_problems(&self) -> Vec<String> {
-        if !self.options.triggers.has_crons_without_input() {
+        if !self.options.start.has_crons_without_input() {
             return Vec::new();
         }
         let rejected =

@@ -201,7 +201,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Workflow<I, O> {
     }
 
     fn has_idempotency_key(&self) -> Option<bool> {
-        Some(self.options.triggers.has_idempotency_key())
+        Some(self.options.start.has_idempotency_key())
     }
 }
 

@@ -123,7 +123,7 @@ impl Definition {
             input_schema: self.options.input_schema.clone(),
             ..NewWorkflow::default()
         };
-        self.options.triggers.apply(client, workflow)
+        self.options.start.apply(client, workflow)
     }
 }
 

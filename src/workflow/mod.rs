@@ -21,10 +21,10 @@ mod parents;
 mod probe;
 #[cfg(feature = "schemars")]
 mod schema;
+mod start_options;
 mod sticky;
 mod stop;
 mod task;
-mod triggers;
 mod variants;
 
 mod workflow_options;

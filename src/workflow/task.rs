@@ -128,7 +128,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for Task<I, O> {
     }
 
     fn has_idempotency_key(&self) -> Option<bool> {
-        Some(self.options.triggers.has_idempotency_key())
+        Some(self.options.start.has_idempotency_key())
     }
 }
 

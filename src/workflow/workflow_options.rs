@@ -1,8 +1,8 @@
 //! The options of a workflow as a whole. A task that is registered alone has them, too.
 
 use super::dag::Workflow;
+use super::start_options::StartOptions;
 use super::task::Task;
-use super::triggers::Triggers;
 use crate::model::engine_version::EngineVersion;
 use crate::model::metadata::Metadata;
 use crate::model::{Concurrency, Priority};
@@ -12,7 +12,7 @@ use crate::model::{Concurrency, Priority};
 pub(crate) struct WorkflowOptions {
     pub(super) description: String,
     pub(super) default_priority: Option<Priority>,
-    pub(super) triggers: Triggers,
+    pub(super) start: StartOptions,
     /// Empty for a task: its limits are its own.
     pub(super) concurrency: Vec<Concurrency>,
     /// The tags of the runs that are started through the definition.
@@ -30,12 +30,12 @@ impl WorkflowOptions {
             ("the default metadata", !self.metadata.is_empty()),
             ("the input schema", self.input_schema.is_some()),
         ];
-        own.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).chain(self.triggers.names()).collect()
+        own.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).chain(self.start.names()).collect()
     }
 
     /// What the engine would reject, or answer with an internal error.
     pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = self.triggers.problems();
+        let mut problems = self.start.problems();
         problems.extend(self.concurrency.iter().flat_map(Concurrency::problems));
         let metadata = Metadata::of(&self.metadata);
         let problem = metadata.check().and_then(|()| metadata.encode().map(drop)).err();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::Visit;
-use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, Lit, Meta};
+use syn::{Attribute, Expr, ImplItemFn, ItemEnum, ItemFn, ItemImpl, ItemStruct, ItemTrait, Lit, Meta, TraitItem};
 
 use super::files;
 use super::public_api::is_pub;
@@ -43,7 +43,32 @@ const AVOIDED: &[(&str, &str)] = &[
     ("white space", "whitespace"),
     ("so many", "this number of"),
     ("about to be sent", "a builder"),
+    ("room", "space, layer"),
+    ("the house", "API view"),
+    ("phantom", "a run that the server never creates"),
+    ("telling", "reporting"),
+    ("hint", "advice, notification"),
+    ("hints", "advice, notifications"),
+    ("beats", "heartbeats"),
+    ("a text", "a string"),
+    ("settle", "resolve"),
+    ("settles", "resolves"),
+    ("begun anew", "restarted"),
+    ("counted home", "confirmed"),
+    ("give up", "mark lost"),
+    ("renew", "reopen"),
+    ("renews", "reopens"),
+    ("unseen", "its number and its unit"),
+    ("unheard", "its number and its unit"),
+    ("left tasks", "unfinished tasks"),
+    ("in a circle", "a cycle"),
+    ("verdicts", "resolutions"),
+    ("how grave", "severity"),
+    ("grave", "severe"),
 ];
+
+/// Names of other crates and of the standard library that contain avoided words.
+const FOREIGN_NAMES: [&str; 4] = ["PhantomData", "SizeHint", "size_hint", "std::hint"];
 
 /// The directories whose text is checked: comments, names, and texts of errors and events.
 const DIRECTORIES: [&str; 6] = ["src", "docs", "examples", "benches", "proto", "tests"];
@@ -83,8 +108,8 @@ pub(crate) fn avoided_words() -> Vec<String> {
 }
 
 fn avoided(prose: &str) -> Vec<(&'static str, &'static str)> {
-    let words: Vec<_> = prose.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let line = format!(" {} ", words.join(" ").to_lowercase());
+    let own = FOREIGN_NAMES.iter().fold(prose.to_owned(), |prose, name| prose.replace(name, "|"));
+    let line = format!(" {} ", spaced(&own).split_whitespace().collect::<Vec<_>>().join(" "));
     AVOIDED.iter().filter(|(word, _)| line.contains(&format!(" {word} "))).copied().collect()
 }
 
@@ -96,8 +121,15 @@ struct Docs {
 }
 
 impl Docs {
+    /// Visits a type or a trait, and then its items.
+    fn own(&mut self, name: &syn::Ident, attributes: &[Attribute]) {
+        self.owner.clear();
+        self.check(&name.to_string(), attributes);
+        self.owner = name.to_string();
+    }
+
     fn check(&mut self, name: &str, attributes: &[Attribute]) {
-        let text = doc(attributes);
+        let text = prose(&doc(attributes));
         let mut said = words(&text);
         for known in [name, &self.owner, EMPTY_WORDS].into_iter().flat_map(words) {
             said.remove(&known);
@@ -108,7 +140,16 @@ impl Docs {
     }
 }
 
-fn doc(attributes: &[Attribute]) -> String {
+/// A doc comment without its examples, and without references to other items, which say nothing themselves.
+fn prose(doc: &str) -> String {
+    let text: String = doc.split("```").step_by(2).collect();
+    let mut parts = text.split("see [");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.find([' ', '\n']).map_or("", |end| &part[end..]));
+    first + &rest.collect::<String>()
+}
+
+pub(crate) fn doc(attributes: &[Attribute]) -> String {
     let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
         Meta::NameValue(value) if value.path.is_ident("doc") => match &value.value {
             Expr::Lit(literal) => match &literal.lit {
@@ -122,8 +163,8 @@ fn doc(attributes: &[Attribute]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The words of a text or of an identifier, in lower case and without the `s` of a plural.
-fn words(text: &str) -> BTreeSet<String> {
+/// The words of prose or of an identifier in lower case, with spaces between them. Punctuation is a word, which no phrase contains.
+fn spaced(text: &str) -> String {
     let mut spaced = String::new();
     let mut was_lower = false;
     for letter in text.chars() {
@@ -131,9 +172,20 @@ fn words(text: &str) -> BTreeSet<String> {
             spaced.push(' ');
         }
         was_lower = letter.is_lowercase();
-        spaced.push(if letter.is_alphanumeric() { letter.to_ascii_lowercase() } else { ' ' });
+        match letter {
+            '_' | '-' => spaced.push(' '),
+            letter if letter.is_alphanumeric() || letter.is_whitespace() => spaced.extend(letter.to_lowercase()),
+            _ => spaced.push_str(" | "),
+        }
     }
-    spaced.split_whitespace().map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
+    spaced
+}
+
+/// The words of prose or of an identifier, in lower case and without the `s` of a plural.
+fn words(text: &str) -> BTreeSet<String> {
+    let spaced = spaced(text);
+    let words = spaced.split_whitespace().filter(|word| *word != "|");
+    words.map(|word| word.strip_suffix('s').unwrap_or(word).to_owned()).collect()
 }
 
 impl<'ast> Visit<'ast> for Docs {
@@ -145,7 +197,7 @@ impl<'ast> Visit<'ast> for Docs {
 
     fn visit_item_struct(&mut self, item: &'ast ItemStruct) {
         if is_pub(&item.vis) {
-            self.owner = item.ident.to_string();
+            self.own(&item.ident, &item.attrs);
             for field in item.fields.iter().filter(|field| is_pub(&field.vis)) {
                 let name = field.ident.as_ref().map(ToString::to_string).unwrap_or_default();
                 self.check(&name, &field.attrs);
@@ -155,9 +207,20 @@ impl<'ast> Visit<'ast> for Docs {
 
     fn visit_item_enum(&mut self, item: &'ast ItemEnum) {
         if is_pub(&item.vis) {
-            self.owner = item.ident.to_string();
+            self.own(&item.ident, &item.attrs);
             for variant in &item.variants {
                 self.check(&variant.ident.to_string(), &variant.attrs);
+            }
+        }
+    }
+
+    fn visit_item_trait(&mut self, item: &'ast ItemTrait) {
+        if is_pub(&item.vis) {
+            self.own(&item.ident, &item.attrs);
+            for function in &item.items {
+                if let TraitItem::Fn(function) = function {
+                    self.check(&function.sig.ident.to_string(), &function.attrs);
+                }
             }
         }
     }
@@ -188,8 +251,10 @@ fn words_of_identifiers_and_texts_are_compared() {
     let expected: BTreeSet<_> = ["run", "id", "workflow"].map(str::to_owned).into();
     assert_eq!(words("WorkflowRuns ids"), expected);
     assert_eq!(words("workflow_run_id"), expected);
+    assert_eq!(prose(" A run; see [`Client::run`]. More.\n```\ncode\n```"), " A run;  More.\n");
     assert_eq!(
         avoided("As above: the verdict of a run's timestamp."),
         [("verdict", "resolution"), ("as above", "a link")]
     );
+    assert_eq!(avoided("fn size_hint(PhantomData, a: text) -> RetryHint"), [("hint", "advice, notification")]);
 }

@@ -5,6 +5,7 @@
 
 #[path = "../support/files.rs"]
 mod files;
+mod guards;
 mod language;
 mod public_api;
 mod source;
@@ -241,7 +242,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     ),
     (
         &["embedded", "core", "engine"],
-        &["turns", "streams", "definitions", "triggers", "workers", "limits", "commands"],
+        &["turns", "streams", "definitions", "trigger_commands", "workers", "limits", "commands"],
     ),
 ];
 

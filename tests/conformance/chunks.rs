@@ -24,7 +24,7 @@ rows! {
 const ONE: Number = Number { n: 1 };
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The texts of the chunks of a stream, and what it says about missing ones.
+/// The text of each chunk of a stream, and what it says about missing ones.
 pub(crate) async fn texts<O>(mut chunks: hatchet::stream::RunChunks<O>) -> Vec<String> {
     let mut texts = Vec::new();
     while let Some(item) = chunks.next().await {

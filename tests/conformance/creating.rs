@@ -83,7 +83,7 @@ async fn c9_tenant_and_namespace(setup: Setup) {
     run.details().await.unwrap();
     // Names are returned without the namespace, and are not found outside of it.
     let page = namespaced.runs(RunFilter::new(setup.window()).workflow(task.name())).page(10).await.unwrap();
-    assert_eq!(page.items.iter().map(|run| run.workflow_name.as_str()).collect::<Vec<_>>(), [task.name()]);
+    assert_eq!(page.items.iter().map(|run| run.workflow_name.as_deref()).collect::<Vec<_>>(), [Some(task.name())]);
     let error = setup.hatchet.run(&task, &Number { n: 4 }).start().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WorkflowNotFound);
     // Outside of the namespace, its full name is that of a workflow with a task of another name.

@@ -129,7 +129,7 @@ async fn c6_details_contain_the_event_that_started_a_run(setup: Setup) {
     let Trigger::Event(trigger) = run.details().await.unwrap().trigger else {
         panic!("expected an event as the trigger")
     };
-    assert_eq!((trigger.event_id, trigger.key), (event.id(), setup.name("k")));
+    assert_eq!((trigger.event_id, trigger.key), (event.id(), Some(setup.name("k"))));
     assert_eq!(trigger.payload.unwrap().parse::<Number>().unwrap(), Number { n: 1 });
     assert_eq!(trigger.scope.as_deref(), Some("eu"));
     // A list contains only the id and the key of the event.

@@ -33,7 +33,7 @@ rows! {
     w7_limits_that_do_not_exist_are_rejected,
 }
 
-/// The text of a run that a limit cancels.
+/// The message of a run that a limit cancels.
 const EXCEEDS: &str = "Cancelled due to concurrency strategy";
 
 #[derive(Clone, Serialize, Deserialize)]

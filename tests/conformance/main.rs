@@ -17,6 +17,8 @@ mod batches;
 mod cancelling;
 mod chunks;
 mod conditions;
+#[path = "../support/cost.rs"]
+mod cost;
 mod creating;
 mod dag_lists;
 mod dags;

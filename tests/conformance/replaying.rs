@@ -47,7 +47,7 @@ async fn p1_completed_runs_are_replayed(setup: Setup) {
     assert_eq!(run.result().await.unwrap(), 1);
     let again = run.replay().send().await.unwrap();
     assert_eq!((again.attempt, again.run.id()), (2, run.id()));
-    assert_eq!(again.tasks, [attempts.name()]);
+    assert_eq!(again.task_names, [attempts.name()]);
     assert_eq!(again.run.result().await.unwrap(), 2);
     let details = run.details().await.unwrap();
     assert_eq!((details.attempt(), details.tasks[0].replays(), details.conflicts.len()), (2, 1, 0));

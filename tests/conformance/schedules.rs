@@ -127,7 +127,7 @@ async fn c3_schedules_can_be_moved_deleted_and_listed(setup: Setup) {
 async fn runs(cron: &hatchet::handle::CronHandle<Doubled>, window: Window, count: usize) -> Vec<RunSummary> {
     let start = Instant::now();
     loop {
-        let mut found = cron.runs(window).await.unwrap().page(100).await.unwrap().items;
+        let mut found = cron.runs(window).page(100).await.unwrap().items;
         if found.len() >= count {
             found.reverse();
             return found;
@@ -274,10 +274,8 @@ async fn c3_each_cron_of_a_definition_has_its_own_runs(setup: Setup) {
     assert_eq!(crons.len(), 3);
     for cron in crons {
         let handle = setup.hatchet.cron_handle(cron.id).typed::<Doubled>();
-        setup
-            .eventually(async || !handle.runs(setup.window()).await.unwrap().page(1).await.unwrap().items.is_empty())
-            .await;
-        let runs = handle.runs(setup.window()).await.unwrap().page(100).await.unwrap().items;
+        setup.eventually(async || !handle.runs(setup.window()).page(1).await.unwrap().items.is_empty()).await;
+        let runs = handle.runs(setup.window()).page(100).await.unwrap().items;
         for run in runs {
             let Trigger::Cron(trigger) = run.trigger() else { panic!("{}", run.trigger()) };
             assert_eq!((trigger.expression, trigger.name), (cron.expression.clone(), cron.name.clone()));
@@ -298,6 +296,9 @@ async fn w10_a_cron_in_the_definition_starts_runs(setup: Setup) {
     );
     let cron = setup.hatchet.cron_handle(crons[0].id).typed::<Doubled>();
     let found = runs(&cron, setup.window(), 1).await;
+    // Its runs are selected by two tags, of which the server would count those with either.
+    let error = cron.runs(setup.window()).counts_by_status().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     let run = setup.hatchet.run_handle(found[0].id).typed::<Doubled>();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 10 });
     // A new version without the cron deletes it.

@@ -182,7 +182,7 @@ fn requests() -> Vec<Request> {
         request!("HistoryQuery", "History::items", |it| it.history().runs(Window::all()), |it| it.items().next().await.unwrap().map(drop)),
         request!("HistoryQuery", "History::count", |it| it.history().runs(Window::all()), |it| it.count().await.map(drop)),
         request!("ReadBuilder", "CronHandle::details", |it| it.cron.details(), |it| it.await.map(drop)),
-        request!("ReadBuilder", "CronHandle::runs", |it| it.hatchet.cron_handle(it.cron.id()).runs(Window::all()), |it| it.await.map(drop)),
+        request!("RunQuery", "CronHandle::runs", |it| it.hatchet.cron_handle(it.cron.id()).runs(Window::all()), |it| it.items().next().await.unwrap().map(drop)),
         request!("ReadBuilder", "EventHandle::details", |it| it.event.details(), |it| it.await.map(drop)),
         request!("ReadBuilder", "EventHandle::runs", |it| it.event.runs(), |it| it.await.map(drop)),
         request!("ReadBuilder", "ScheduleHandle::details", |it| it.schedule.details(), |it| it.await.map(drop)),

@@ -1,4 +1,4 @@
-//! The table of rejected requests, with their codes and texts.
+//! The table of rejected requests, with their codes and messages.
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ mod bulks;
 mod compare;
 mod dags;
 mod errors;
+mod events_and_crons;
 mod families;
 mod final_state;
 mod limits;
@@ -30,7 +31,6 @@ mod setup;
 mod support;
 mod tokens;
 mod tokens_rejected;
-mod triggers;
 mod wire;
 
 use hatchet::embedded::{Quirk, Quirks};

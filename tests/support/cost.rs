@@ -1,12 +1,12 @@
-//! The cost of virtual time.
+//! The cost of what a test does, without that of other tests.
 
 use std::time::Duration;
 
 /// The processor time of this thread, which other programs do not affect. If the system does not report it, the real time.
-#[expect(clippy::disallowed_methods, reason = "the cost of virtual time is measured in real time")]
-pub(crate) async fn cost(virtual_time: impl Future) -> Duration {
+#[expect(clippy::disallowed_methods, reason = "the cost is measured in real time")]
+pub(crate) async fn cost(future: impl Future) -> Duration {
     let (real, used) = (std::time::Instant::now(), processor_time());
-    virtual_time.await;
+    future.await;
     used.zip(processor_time()).map_or_else(|| real.elapsed(), |(before, after)| after.saturating_sub(before))
 }
 

@@ -44,7 +44,7 @@ impl Collected {
         self.0.lock().unwrap().clone()
     }
 
-    /// The number of texts that contain all of these.
+    /// The number of lines that contain all of these.
     pub(crate) fn count(&self, parts: &[&str]) -> usize {
         self.0.lock().unwrap().iter().filter(|text| parts.iter().all(|part| text.contains(part))).count()
     }
@@ -54,7 +54,7 @@ impl Collected {
     }
 }
 
-/// A text to which fields are appended.
+/// A string to which fields are appended.
 pub(crate) struct Text(pub(crate) String);
 
 impl Visit for Text {

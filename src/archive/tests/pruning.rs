@@ -21,7 +21,7 @@ async fn only_the_files_of_the_matching_days_workflows_and_statuses_are_read() {
     }
     bench.archive.collect(&bench.client, all()).send().await.unwrap();
     let at = |text: &str| -> DateTime<Utc> { text.parse().unwrap() };
-    let day = RunFilter::new(Window::between(at("2026-11-02T00:00:00Z"), at("2026-11-02T23:59:59Z")));
+    let day = RunFilter::new(Window::since(at("2026-11-02T00:00:00Z")).until(at("2026-11-02T23:59:59Z")));
     let any = RunFilter::new(Window::all());
     for (filter, runs, files) in [
         (any.clone(), 6, 6),

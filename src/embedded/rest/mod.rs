@@ -22,9 +22,9 @@ mod request;
 mod rows;
 mod schedules;
 mod server;
+mod start;
 #[cfg(test)]
 mod tests;
-mod trigger;
 mod workers;
 mod workflows;
 
@@ -72,7 +72,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/task-metrics", get(metrics))
         .route("/api/v1/stable/tenants/{tenant}/tasks/cancel", post(bulk::cancel))
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
-        .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(trigger::start));
+        .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(start::start));
     let api = RestApi { core: core.clone(), tenant, token, started };
     Router::new()
         .merge(tenant_routes)
@@ -152,7 +152,7 @@ fn respond(body: &Value) -> Response {
 
 impl RestApi {
     /// Reads what a request is about, and then checks the token: whether something exists is answered without a valid token, too.
-    async fn known<T: Send + 'static>(
+    async fn find_and_authorize<T: Send + 'static>(
         &self,
         authorization: &Authorization,
         missing: Rejection,
@@ -171,7 +171,7 @@ impl RestApi {
         render: impl FnOnce(&Core, At) -> Option<Value>,
     ) -> RestResult {
         let read = move |core: &Core, now| Some((core.snapshot([run(core, now)?]), now));
-        let (snapshot, now) = self.known(authorization, Rejection::NOT_FOUND, read).await?;
+        let (snapshot, now) = self.find_and_authorize(authorization, Rejection::NOT_FOUND, read).await?;
         Ok(respond(&render(&snapshot, now).ok_or(Rejection::NOT_FOUND)?))
     }
 
@@ -203,7 +203,7 @@ async fn run(State(api): State<RestApi>, Path(run): Path<String>, authorization:
 async fn run_status(State(api): State<RestApi>, Path(run): Path<String>, authorization: Authorization) -> RestResult {
     let run = id(&run, "workflow run")?;
     let status = move |core: &Core, now| Some(core.rest_run_status(core.rest_run(run, now)?, now).name());
-    Ok(respond(&api.known(&authorization, Rejection::NOT_FOUND, status).await?.into()))
+    Ok(respond(&api.find_and_authorize(&authorization, Rejection::NOT_FOUND, status).await?.into()))
 }
 
 async fn run_task_events(
@@ -233,7 +233,7 @@ async fn task_timings(
         return Err(Rejection::description(StatusCode::BAD_REQUEST, "depth must be less than or equal to 10"));
     }
     let exists = move |core: &Core, now| core.rest_run(run, now).map(drop);
-    api.known(&authorization, Rejection::NOT_FOUND, exists).await?;
+    api.find_and_authorize(&authorization, Rejection::NOT_FOUND, exists).await?;
     // The timings of all children can be many, so they are read only with a valid token.
     let timings = move |core: &Core, now| Some(json::timings(core, core.rest_run(run, now)?, depth));
     let found = api.core.call(move |core, turn| timings(core, turn.now)).await?;
@@ -255,7 +255,7 @@ async fn task(
         let (run, _) = core.rest_task(task, now)?;
         Some((core.snapshot([run.ix]), core.children(task).count(), now))
     };
-    let (snapshot, children, now) = api.known(&authorization, Rejection::NOT_FOUND, read).await?;
+    let (snapshot, children, now) = api.find_and_authorize(&authorization, Rejection::NOT_FOUND, read).await?;
     let (run, task) = snapshot.rest_task(task, now).ok_or(Rejection::NOT_FOUND)?;
     let last = usize::try_from(json::attempt_of(task.retry_count)).unwrap_or_default();
     match attempt.unwrap_or(last).cmp(&last) {

@@ -115,7 +115,8 @@ impl OfOne {
     ) -> Result<(Uuid, T), Rejection> {
         self.api.find_tenant(&self.tenant)?;
         let id = id(&self.id, what)?;
-        let found = self.api.known(&self.authorization, missing, move |core, now| read(core, id, now)).await?;
+        let found =
+            self.api.find_and_authorize(&self.authorization, missing, move |core, now| read(core, id, now)).await?;
         Ok((id, found))
     }
 }

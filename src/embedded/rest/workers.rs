@@ -183,7 +183,7 @@ async fn one(State(api): State<RestApi>, Path(worker): Path<String>, authorizati
         let workflows: Vec<_> = core.workflows_of(worker).map(|(id, name)| (id, name.to_owned())).collect();
         Some((Row::new(id, worker, now), workflows))
     };
-    let (row, workflows) = api.known(&authorization, Rejection::NOT_FOUND, read).await?;
+    let (row, workflows) = api.find_and_authorize(&authorization, Rejection::NOT_FOUND, read).await?;
     if row.profile.actions.is_empty() {
         return Err(Rejection::INTERNAL);
     }
@@ -201,7 +201,7 @@ async fn pause(
     body: Bytes,
 ) -> RestResult {
     let worker = id(&worker, "worker")?;
-    api.known(&authorization, Rejection::NOT_FOUND, move |core, _| core.worker(worker).map(drop)).await?;
+    api.find_and_authorize(&authorization, Rejection::NOT_FOUND, move |core, _| core.worker(worker).map(drop)).await?;
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let found = api
         .core

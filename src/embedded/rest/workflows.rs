@@ -43,7 +43,8 @@ impl FromRequestParts<RestApi> for KnownWorkflow {
         }
         let id = id(names.get("workflow").map_or("", String::as_str), "workflow")?;
         let authorization = Authorization::of(&parts.headers);
-        api.known(&authorization, Rejection::NOT_FOUND, move |core, _| core.find_workflow(id).map(drop)).await?;
+        api.find_and_authorize(&authorization, Rejection::NOT_FOUND, move |core, _| core.find_workflow(id).map(drop))
+            .await?;
         Ok(Self { api: api.clone(), id })
     }
 }
@@ -80,7 +81,7 @@ async fn one(State(api): State<RestApi>, Path(workflow): Path<String>, authoriza
         render::extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
         Some(shown)
     };
-    Ok(respond(&api.known(&authorization, Rejection::NOT_FOUND, read).await?))
+    Ok(respond(&api.find_and_authorize(&authorization, Rejection::NOT_FOUND, read).await?))
 }
 
 /// Pauses a workflow, or ends its pause. For an invalid request, the server returns 500.

@@ -19,7 +19,7 @@ use crate::rpc::Rpc;
 use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::MAX_WARNINGS;
-use crate::time::{Clock, at};
+use crate::time::{Alarm, Clock};
 use crate::transport::{ReconnectingStream, Sent, StreamEvent, StreamPolicy, Twins};
 
 /// An idle stream is reopened, and its runs are listed: it may have lost events. Chunks that are lost cannot be read in another way, so the
@@ -41,7 +41,7 @@ const SUBSCRIBE_DELAY: Duration = Duration::from_millis(100);
 /// How long the stream stays open when nobody watches.
 pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of rows in one request, and of requests for one list.
-const PAGE: usize = 1000;
+const PAGE_SIZE: usize = 1000;
 const MAX_PAGES: usize = 20;
 /// How long the list of a workflow is not read that has more pages than watches that need it.
 const TOO_LONG_FOR: Duration = Duration::from_secs(60);
@@ -101,6 +101,8 @@ pub(super) struct EventsDriver {
     /// The list has more pages than this, and until when that counts.
     too_long: Option<(usize, Instant)>,
     idle_since: Option<Instant>,
+    /// For the next list, for the next stream, and for the end of an unused one.
+    alarm: Alarm,
 }
 
 impl EventsDriver {
@@ -122,6 +124,7 @@ impl EventsDriver {
             listed: HashMap::new(),
             too_long: None,
             idle_since: None,
+            alarm: Alarm::default(),
         }
     }
 
@@ -150,7 +153,7 @@ impl EventsDriver {
                 event = self.stream.next() => self.on_stream(event),
                 list = or_pending(self.fetching.as_mut()) => self.on_list(list),
                 () = self.group.wake.notified() => {}
-                () = at(next) => {
+                () = self.alarm.at(next) => {
                     let now = Instant::now();
                     if self.reopen_at.take_if(|at| *at <= now).is_some() {
                         self.stream.reopen_now();
@@ -332,9 +335,9 @@ impl EventsDriver {
             let (mut rows, mut is_complete) = (Vec::new(), false);
             for page in 0..if is_too_long { 0 } else { max_pages } {
                 let _permit = gate.pass(1).await;
-                let paging = (PAGE, page * PAGE);
+                let paging = (PAGE_SIZE, page * PAGE_SIZE);
                 let found = rpc.rest.active_tasks(parameter.clone(), since, statuses, paging).await?;
-                is_complete = found.len() < PAGE;
+                is_complete = found.len() < PAGE_SIZE;
                 rows.extend(found.into_iter().map(TaskRow::from));
                 if is_complete {
                     break;

@@ -54,6 +54,23 @@ async fn a_failed_list_is_reported_to_all() {
     assert_eq!((one.listing, two.listing), (Some(Listing::Failed), Some(Listing::Failed)));
 }
 
+/// A bug ends the task of a group: the server of the test is called in it.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_is_replaced_and_its_watches_continue() {
+    let event = WorkflowEvent { workflow_run_id: run(1).to_string(), ..Default::default() }.encode_to_vec();
+    let (client, calls) = client(move |name, count| match (name, count) {
+        (name, _) if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        (_, 1) => panic!("the task ends"),
+        _ => Scripted::Stream(vec![(SECOND, event.clone())], None),
+    });
+    let subscription = client.feed().events.join(client.feed().tag()).subscribe(run(1), client.clock().now());
+    let started = Instant::now();
+    // The watch fetches its run, and waits again.
+    assert_eq!(subscription.next(Wanted::End).await.listing, Some(Listing::Failed));
+    assert!(subscription.next(Wanted::End).await.has_changed);
+    assert_eq!((started.elapsed(), calls.count("SubscribeToWorkflowEvents")), (SECOND, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_are_kept_for_a_watch_that_starts_later() {
     let created = WorkflowEvent {

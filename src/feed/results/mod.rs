@@ -26,7 +26,7 @@ use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use waiting::{Decision, Probed, Waiting};
 
 /// The number of run ids that wait to be sent on the stream.
-const QUEUE: usize = 1024;
+const MAX_QUEUED_IDS: usize = 1024;
 const MAX_CONCURRENT_PROBES: usize = 16;
 /// An idle stream is reopened, and asked about all runs: the server reports those that have ended meanwhile. With very many waits, that is
 /// a message for each. Results have no time, so those of two replays can be equal.
@@ -261,7 +261,7 @@ impl ResultsDriver {
     }
 
     fn open(&mut self) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(MAX_QUEUED_IDS);
         let ids = stream::unfold(receiver, |mut receiver: mpsc::Receiver<RunId>| async move {
             let run = receiver.recv().await?;
             Some((run, receiver))

@@ -281,6 +281,20 @@ async fn a_stream_with_many_abandoned_runs_is_closed_if_nobody_waits() {
     );
 }
 
+/// A bug ends the task of the subscription: the server of the test is called in it.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_panics_is_replaced_and_its_waits_continue() {
+    let stream = |count| match count {
+        1 => panic!("the task ends"),
+        _ => Scripted::Stream(vec![(3 * SECOND, result())], None),
+    };
+    let (client, calls) = server(stream, running);
+    let (started, results) = (Instant::now(), &client.feed().results);
+    let (one, other) = tokio::join!(results.wait(run(), true), results.wait(run(), false));
+    assert_eq!((one.unwrap(), other.unwrap()), (Answer::Results(Vec::new()), Answer::Results(Vec::new())));
+    assert_eq!((started.elapsed(), calls.count("SubscribeToWorkflowRuns")), (3 * SECOND, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_dropped_leaves_nothing() {
     let (client, calls) = server(|_| Scripted::Stream(Vec::new(), None), |_| Scripted::Status(5));

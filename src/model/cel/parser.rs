@@ -369,7 +369,7 @@ mod tests {
         "5.size() == 1.e",
     ];
 
-    /// Texts that are not CEL, with what is reported.
+    /// Strings that are not CEL, with what is reported.
     const INVALID: &[(&str, usize, &str, &str)] = &[
         ("", 1, OPERAND, "the end"),
         ("input.tenant ==", 16, OPERAND, "the end"),

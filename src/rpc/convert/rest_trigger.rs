@@ -116,7 +116,7 @@ impl Row for CronRow {
 pub(crate) struct NewCron {
     pub(crate) cron_name: String,
     pub(crate) cron_expression: String,
-    /// JSON texts.
+    /// JSON, as strings.
     pub(crate) input: Box<RawValue>,
     pub(crate) additional_metadata: Box<RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]

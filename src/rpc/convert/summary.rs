@@ -58,20 +58,24 @@ impl From<ListRow> for TaskSummary {
 
 /// Converts a row, for a client that may have a namespace.
 pub(crate) fn list_row(row: Row, of_tasks: bool, namespace: Option<&str>) -> Result<ListRow> {
-    let full = row.workflow_name.unwrap_or_default();
-    let own = namespace.map_or(Some(full.as_str()), |namespace| full.strip_prefix(namespace));
+    let full = row.workflow_name.filter(|name| !name.is_empty());
+    let own = match namespace {
+        Some(namespace) => full.as_deref().and_then(|full| full.strip_prefix(namespace)),
+        None => full.as_deref(),
+    };
     let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
     // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and paged by `metadata.createdAt`.
     let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
         Error::new(ErrorKind::Decode, format!("the row of run {} has no creation time", row.workflow_run_external_id))
     })?;
     let task = row.task_external_id.filter(|_| of_tasks).map(|id| (id, task_name(&row.display_name)));
-    let is_foreign = own.is_none();
+    // Without its name, it is not known whether the workflow is in the namespace.
+    let is_foreign = namespace.is_some() && own.is_none();
     let run = RunSummary {
         id: row.workflow_run_external_id,
         parent_task_id: row.parent_task_external_id,
         workflow_id: row.workflow_id,
-        workflow_name: own.unwrap_or(&full).to_owned(),
+        workflow_name: own.map(str::to_owned).or(full),
         status: row.status,
         attempt: row.attempt.or(row.retry_count.map(attempt_number)).unwrap_or(1),
         error: row.error_message.filter(|text| !text.is_empty()),
@@ -120,6 +124,15 @@ mod tests {
                 "workflowRunExternalId":"{id}"{more}}}"#
         );
         list_row(serde_json::from_str(&body).unwrap(), false, None).unwrap().run
+    }
+
+    #[test]
+    fn a_row_without_a_workflow_name_has_none() {
+        for more in ["", r#","workflowName":null"#, r#","workflowName":"""#] {
+            let run = row(&format!(r#","status":"COMPLETED"{more}"#));
+            assert_eq!(run.workflow_name, None, "{more}");
+        }
+        assert_eq!(row(r#","status":"COMPLETED","workflowName":"w""#).workflow_name.as_deref(), Some("w"));
     }
 
     #[test]

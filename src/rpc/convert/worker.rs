@@ -331,7 +331,7 @@ impl Report {
         self.event.event_payload.len()
     }
 
-    /// One message for reports of one worker and one kind. The texts are moved out of the reports; [`restore`](Self::restore) moves them
+    /// One message for reports of one worker and one kind. The strings are moved out of the reports; [`restore`](Self::restore) moves them
     /// back. The engine stores one time for all of them, and ignores the job and the action.
     pub(in crate::rpc) fn batch<'a>(reports: impl Iterator<Item = &'a mut Self>) -> pb::BatchActionEvent {
         let mut batch = pb::BatchActionEvent::default();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// For how long the replaced stream is read. The engine sends the messages of a new subscription about 100 ms after the request, and later
 /// under load.
-pub(super) const OVERLAP: Duration = Duration::from_secs(5);
+pub(super) const OVERLAP_DURATION: Duration = Duration::from_secs(5);
 /// The number of messages that are remembered. The streams that are replaced are idle, so they have few.
 const MAX_UNMATCHED: usize = 1024;
 
@@ -36,14 +36,14 @@ impl<T> Default for Overlap<T> {
 impl<T: Clone + PartialEq> Overlap<T> {
     /// A stream was requested while another one is read.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.end = Some(now + OVERLAP);
+        self.end = Some(now + OVERLAP_DURATION);
         self.is_doubtful = true;
     }
 
     /// The replaced stream has delivered a message. The other one may be behind.
     pub(super) fn replaced_is_alive(&mut self, now: Instant) {
         if std::mem::take(&mut self.is_doubtful) {
-            self.end = self.end.map(|end| end.max(now + OVERLAP));
+            self.end = self.end.map(|end| end.max(now + OVERLAP_DURATION));
         }
     }
 
@@ -60,7 +60,7 @@ impl<T: Clone + PartialEq> Overlap<T> {
     pub(super) fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
         let Some(end) = self.end else { return true };
         // One stream can be behind the other.
-        if now >= end + OVERLAP {
+        if now >= end + OVERLAP_DURATION {
             *self = Self::default();
             return true;
         }
@@ -89,9 +89,12 @@ mod tests {
         assert!(overlap.is_new(now, Side::New, &1) && overlap.is_new(now, Side::New, &1));
         overlap.begin(now);
         assert!(overlap.is_new(now, Side::Replaced, &1));
-        assert!(!overlap.is_new(now + 2 * OVERLAP - Duration::from_millis(1), Side::New, &1), "it may be behind");
+        assert!(
+            !overlap.is_new(now + 2 * OVERLAP_DURATION - Duration::from_millis(1), Side::New, &1),
+            "it may be behind"
+        );
         assert!(overlap.is_new(now, Side::Replaced, &2));
-        assert!(overlap.is_new(now + 2 * OVERLAP, Side::New, &2));
+        assert!(overlap.is_new(now + 2 * OVERLAP_DURATION, Side::New, &2));
         assert!(overlap.unmatched.is_empty(), "nothing is kept");
     }
 

@@ -4,7 +4,7 @@ mod commands;
 mod definitions;
 mod limits;
 mod streams;
-mod triggers;
+mod trigger_commands;
 mod turns;
 mod workers;
 

@@ -23,7 +23,7 @@ pub(crate) fn go_type(value: &Value) -> &'static str {
     }
 }
 
-/// Go's error message for a text that is not JSON.
+/// Go's error message for a string that is not JSON.
 pub(crate) fn go_problem(text: &str, error: &serde_json::Error) -> String {
     if error.is_eof() {
         return "unexpected end of JSON input".into();
@@ -57,7 +57,7 @@ pub(crate) fn go_problem(text: &str, error: &serde_json::Error) -> String {
     format!("invalid character {} {context}", quoted(found))
 }
 
-/// The literal in which a text breaks off, and the expected next character.
+/// The literal in which a string breaks off, and the expected next character.
 fn literal(before: &str) -> String {
     let started = |word: &&str| {
         (1..word.len()).rev().any(|length| word.get(..length).is_some_and(|start| before.ends_with(start)))

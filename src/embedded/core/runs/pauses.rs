@@ -11,7 +11,7 @@ use crate::embedded::quirks::Quirk;
 
 /// How long after a pause new runs of a workflow still start, if it had other runs in the time before.
 const LATE_BY: Duration = Duration::from_millis(3400);
-const RECENT: TimeDelta = TimeDelta::seconds(5);
+const RECENT_RUN_AGE: TimeDelta = TimeDelta::seconds(5);
 const EXPIRED: &str = "paused workflow queue item TTL expired.";
 
 /// Pauses a workflow. Its queued tasks wait for the end of the pause, and those that are queued later do, too.
@@ -33,7 +33,7 @@ pub(crate) fn pause(core: &mut Core, turn: &mut Turn<'_>, workflow: Uuid, pause:
 
 fn has_recent_run(core: &Core, turn: &Turn<'_>, workflow: Uuid) -> bool {
     let runs = core.runs.newest_first(None);
-    let mut recent = runs.take_while(|run| turn.now.signed_duration_since(run.created) < RECENT);
+    let mut recent = runs.take_while(|run| turn.now.signed_duration_since(run.created) < RECENT_RUN_AGE);
     recent.any(|run| run.version.workflow == workflow)
 }
 

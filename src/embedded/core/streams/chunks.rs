@@ -12,7 +12,7 @@ use crate::embedded::core::store::{At, ChunkLane, Core, Resource, RunEvent, Stre
 use crate::embedded::quirks::Quirk;
 
 /// How late a chunk is, in milliseconds: from the first to less than the second.
-const LATE: (u32, u32) = (10, 90);
+const LATE_CHUNK_DELAY_MILLIS: (u32, u32) = (10, 90);
 /// How late one is that is too long for a notification of the database.
 const LARGE_LATE: (u32, u32) = (100, 900);
 /// The number of bytes of text up to which a chunk is sent with a notification.
@@ -28,7 +28,7 @@ pub(crate) fn publish(core: &mut Core, turn: &mut Turn<'_>, event: &RunEvent) {
         return events::publish(core, event);
     }
     for stream in events::watchers(core, event.run) {
-        let (from, to) = if event.payload.len() > MAX_SMALL { LARGE_LATE } else { LATE };
+        let (from, to) = if event.payload.len() > MAX_SMALL { LARGE_LATE } else { LATE_CHUNK_DELAY_MILLIS };
         let delay = Duration::from_millis(u64::from(from + turn.below(to - from)));
         let chunks = &mut core.streams.events.chunks;
         let lane = chunks.lanes.entry((stream, task)).or_insert_with(|| ChunkLane::new(turn.now));

@@ -11,12 +11,12 @@ pub(crate) struct MetadataFilter {
     match_any: bool,
 }
 
-/// A text that is not a pair.
+/// A string that is not a pair.
 #[derive(Debug)]
 pub(crate) struct NoPair(pub(crate) String);
 
 impl MetadataFilter {
-    /// Splits each text at its first colon. Texts without one are ignored. Of several values for one key, the last counts.
+    /// Splits each string at its first colon. Strings without one are ignored. Of several values for one key, the last counts.
     pub(crate) fn lenient<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let mut filter = Self::default();
         for (key, value) in texts.filter_map(|text| text.split_once(':')) {

@@ -29,7 +29,7 @@ impl Window {
 }
 
 impl Core {
-    /// All rate limits whose keys contain a text, by their keys. A limit whose window is over is shown as refilled.
+    /// All rate limits whose keys contain a string, by their keys. A limit whose window is over is shown as refilled.
     pub(crate) fn rate_limits(&self, search: &str, now: At) -> Vec<RateLimitView> {
         let found = self.rate_limits.iter().filter(|(key, _)| key.contains(search));
         let view = |(key, limit): (&str, &crate::embedded::core::store::RateLimit)| {

@@ -15,7 +15,7 @@ use crate::transport::{Call, RestCall};
 /// The number of rows in one request.
 const PAGE_SIZE: usize = 200;
 /// The number of rows that two pages have in common.
-const OVERLAP: usize = 10;
+const OVERLAPPING_ROWS: usize = 10;
 
 impl Rest {
     /// An event with the runs that it started. Not found for about a tenth of a second after it was pushed.
@@ -150,7 +150,7 @@ impl Rest {
             if count < PAGE_SIZE {
                 return Ok(all);
             }
-            offset += PAGE_SIZE - OVERLAP;
+            offset += PAGE_SIZE - OVERLAPPING_ROWS;
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::model::{EventFilter, Idempotency};
 use crate::rpc::convert::NewWorkflow;
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Triggers {
+pub(crate) struct StartOptions {
     events: Vec<String>,
     filters: Vec<EventFilter>,
     crons: Vec<String>,
@@ -22,7 +22,7 @@ pub(crate) struct Triggers {
     idempotency: Option<Idempotency>,
 }
 
-impl Triggers {
+impl StartOptions {
     /// The names of the options that are set.
     pub(super) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let options = [
@@ -122,14 +122,14 @@ impl<I, O> Task<I, O> {
     /// ```
     #[must_use]
     pub fn on_event(self, key: impl Into<String>) -> Self {
-        self.with_options(|options| options.triggers.events.push(key.into()))
+        self.with_options(|options| options.start.events.push(key.into()))
     }
 
     /// Adds a filter for the events that start runs; see [`EventFilter`]. The filters replace those of the previous version of the definition;
     /// a definition without filters keeps them. The task must have an [event key](Self::on_event).
     #[must_use]
     pub fn default_filter(self, filter: EventFilter) -> Self {
-        self.with_options(|options| options.triggers.filters.push(filter))
+        self.with_options(|options| options.start.filters.push(filter))
     }
 
     /// Starts a run at each time of a cron expression. With several expressions, a run is started at the times of any of them.
@@ -139,7 +139,7 @@ impl<I, O> Task<I, O> {
     /// such as `TZ=Europe/Oslo `. The input of the runs is the [`cron_input`](Self::cron_input).
     #[must_use]
     pub fn cron(self, expression: impl Into<String>) -> Self {
-        self.with_options(|options| options.triggers.crons.push(expression.into()))
+        self.with_options(|options| options.start.crons.push(expression.into()))
     }
 
     /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object,
@@ -150,20 +150,20 @@ impl<I, O> Task<I, O> {
         I: Serialize,
     {
         let input = encode_input("input", input).map_err(|error| error.to_string());
-        self.with_options(|options| options.triggers.cron_input = Some(input))
+        self.with_options(|options| options.start.cron_input = Some(input))
     }
 
     /// Allows only one run per key; see [`Idempotency`].
     #[must_use]
     pub fn idempotency(self, idempotency: Idempotency) -> Self {
-        self.with_options(|options| options.triggers.idempotency = Some(idempotency))
+        self.with_options(|options| options.start.idempotency = Some(idempotency))
     }
 
     /// Keeps the tasks of a run on one worker: the [requested](crate::builder::RunBuilder::desired_worker) one, or the one that ran the
     /// first task.
     #[must_use]
     pub fn sticky(self, sticky: Sticky) -> Self {
-        self.with_options(|options| options.triggers.sticky = Some(sticky))
+        self.with_options(|options| options.start.sticky = Some(sticky))
     }
 }
 
@@ -185,14 +185,14 @@ impl<I, O> Workflow<I, O> {
     /// ```
     #[must_use]
     pub fn on_event(self, key: impl Into<String>) -> Self {
-        self.with_options(|options| options.triggers.events.push(key.into()))
+        self.with_options(|options| options.start.events.push(key.into()))
     }
 
     /// Adds a filter for the events that start runs; see [`EventFilter`]. The filters replace those of the previous version of the definition;
     /// a definition without filters keeps them. The workflow must have an [event key](Self::on_event).
     #[must_use]
     pub fn default_filter(self, filter: EventFilter) -> Self {
-        self.with_options(|options| options.triggers.filters.push(filter))
+        self.with_options(|options| options.start.filters.push(filter))
     }
 
     /// Starts a run at each time of a cron expression. With several expressions, a run is started at the times of any of them.
@@ -202,7 +202,7 @@ impl<I, O> Workflow<I, O> {
     /// such as `TZ=Europe/Oslo `. The input of the runs is the [`cron_input`](Self::cron_input).
     #[must_use]
     pub fn cron(self, expression: impl Into<String>) -> Self {
-        self.with_options(|options| options.triggers.crons.push(expression.into()))
+        self.with_options(|options| options.start.crons.push(expression.into()))
     }
 
     /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object,
@@ -213,20 +213,20 @@ impl<I, O> Workflow<I, O> {
         I: Serialize,
     {
         let input = encode_input("input", input).map_err(|error| error.to_string());
-        self.with_options(|options| options.triggers.cron_input = Some(input))
+        self.with_options(|options| options.start.cron_input = Some(input))
     }
 
     /// Allows only one run per key; see [`Idempotency`].
     #[must_use]
     pub fn idempotency(self, idempotency: Idempotency) -> Self {
-        self.with_options(|options| options.triggers.idempotency = Some(idempotency))
+        self.with_options(|options| options.start.idempotency = Some(idempotency))
     }
 
     /// Keeps the tasks of a run on one worker: the [requested](crate::builder::RunBuilder::desired_worker) one, or the one that ran the
     /// first task.
     #[must_use]
     pub fn sticky(self, sticky: Sticky) -> Self {
-        self.with_options(|options| options.triggers.sticky = Some(sticky))
+        self.with_options(|options| options.start.sticky = Some(sticky))
     }
 }
 
