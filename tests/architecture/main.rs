@@ -102,6 +102,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (
         &["archive"],
         &[
+            "text",
             "crash",
             "retention",
             "manifest",
