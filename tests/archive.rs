@@ -211,6 +211,8 @@ async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
     let lost = "the engine soon drops runs that are not old enough to be archived";
     let report = archive.collect(&client, Retention::default()).send().await.unwrap();
     assert_eq!((report.is_retention_too_long, warnings(text)), (true, 1), "{report}");
+    let expected = "; the engine drops runs after 30 days, before they are old enough to be archived";
+    assert!(report.to_string().ends_with(expected), "{report}");
     assert_eq!((report.at_risk, MEASURED.take().1, warnings(lost)), (0, vec![0], 0), "{report}");
     // Nothing is archived, so the runs will be lost.
     let rules = [

@@ -35,7 +35,7 @@ async fn peak_of_collection(runs: usize) -> (usize, usize) {
     ALLOCATOR.reset_peak_usage();
     let before = ALLOCATOR.current_usage();
     let collection = archive.collect(&hatchet, Retention::older_than(Duration::ZERO)).requests_per_second(1_000_000);
-    let mut batches = collection.commit_bytes(COMMIT_BYTES).batches().unwrap();
+    let mut batches = collection.commit_bytes(COMMIT_BYTES).batches();
     let (mut commits, mut archived) = (0, 0);
     while let Some(batch) = batches.next().await.transpose().unwrap() {
         commits += 1;

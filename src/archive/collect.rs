@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use super::handle::Archive;
 use super::progress::OperationStream;
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
+use super::text::Length;
 use super::writing::MAX_FILE_BYTES;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -206,27 +209,28 @@ impl CollectBuilder {
     /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed about
     /// five minutes after they were fetched, or earlier: when the fetches that have begun by then are finished.
     pub async fn send(self) -> Result<CollectReport> {
-        let mut batches = self.batches()?;
+        let mut batches = self.batches();
         while batches.next().await.transpose()?.is_some() {}
         Ok(batches.report())
     }
 
     /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10,000 of them or
     /// 64 MiB are fetched, about five minutes after the first of them was fetched, and at the end. If the list or a fetch fails, the runs that
-    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them.
+    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them. Before the first
+    /// item, [`fetched`](CollectedBatches::fetched) is the progress.
     ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options. Other errors are items, after which the stream ends; see
-    /// [`send`](Self::send).
-    pub fn batches(self) -> Result<CollectedBatches> {
-        self.check()?;
-        let client = self.options.client.with(self.options.request)?;
+    /// An error is the last item; see [`send`](Self::send).
+    pub fn batches(self) -> CollectedBatches {
+        let fetched = Arc::default();
+        let counted = Arc::clone(&fetched);
         let open = async move {
+            self.check()?;
+            let client = self.options.client.with(self.options.request)?;
             let stop = self.options.stop.clone();
-            let collection = stop.run_until_cancelled(Collection::start(self.options, client)).await;
+            let collection = stop.run_until_cancelled(Collection::start(self.options, client, counted)).await;
             Ok(Box::new(collection.unwrap_or_else(|| Err(Error::closed("the collector")))?))
         };
-        Ok(CollectedBatches(OperationStream::of(open)))
+        CollectedBatches { items: OperationStream::of(open), fetched }
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -241,15 +245,13 @@ impl CollectBuilder {
             return out_of_range("requests per second", "at least 1", 0);
         }
         if self.options.interval > MAX_DURATION {
-            return Err(Error::invalid(
-                "interval",
-                format_args!("expected at most 10 years, got {:?}", self.options.interval),
-            ));
+            let problem = format_args!("expected at most 10 years, got {}", Length(self.options.interval));
+            return Err(Error::invalid("interval", problem));
         }
         if let Some(period) = self.options.engine_retention
             && (period.is_zero() || period > MAX_DURATION)
         {
-            let problem = format_args!("expected more than zero and at most 10 years, got {period:?}");
+            let problem = format_args!("expected more than zero and at most 10 years, got {}", Length(period));
             return Err(Error::invalid("engine retention", problem));
         }
         if self.options.logs > RunDetails::MAX_LOGS {
@@ -264,7 +266,7 @@ impl CollectBuilder {
 ///
 /// ```no_run
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
-/// let mut batches = collection.batches()?;
+/// let mut batches = collection.batches();
 /// while let Some(batch) = batches.next().await.transpose()? {
 ///     println!("{} runs since {}", batch.runs, batch.min_created_at);
 /// }
@@ -273,7 +275,10 @@ impl CollectBuilder {
 /// # }
 /// ```
 #[must_use = "nothing is archived before the stream is polled"]
-pub struct CollectedBatches(OperationStream<CollectedBatch, CollectReport>);
+pub struct CollectedBatches {
+    items: OperationStream<CollectedBatch, CollectReport>,
+    fetched: Arc<AtomicU64>,
+}
 
 impl CollectedBatches {
     /// Returns the next batch when it is committed, or `None` at the end.
@@ -281,12 +286,34 @@ impl CollectedBatches {
     /// # Cancel safety
     /// This method is cancel safe: the collection continues with the next call.
     pub async fn next(&mut self) -> Option<Result<CollectedBatch>> {
-        self.0.next().await
+        self.items.next().await
+    }
+
+    /// Returns the number of runs that were fetched so far. Unlike [`report`](Self::report), it includes those that are not committed yet, and
+    /// those that could not be fetched.
+    ///
+    /// ```no_run
+    /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
+    /// let (mut batches, mut second) = (collection.batches(), tokio::time::interval(std::time::Duration::from_secs(1)));
+    /// loop {
+    ///     tokio::select! {
+    ///         batch = batches.next() => match batch.transpose()? {
+    ///             Some(batch) => println!("{} committed", batch.runs),
+    ///             None => break,
+    ///         },
+    ///         _ = second.tick() => println!("{} fetched", batches.fetched()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fetched(&self) -> u64 {
+        self.fetched.load(Relaxed)
     }
 
     /// Returns the counts up to the last item that the stream has returned, including an error.
     pub fn report(&self) -> CollectReport {
-        self.0.report()
+        self.items.report()
     }
 }
 
@@ -294,7 +321,7 @@ impl Stream for CollectedBatches {
     type Item = Result<CollectedBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_next_unpin(cx)
+        self.items.poll_next_unpin(cx)
     }
 }
 

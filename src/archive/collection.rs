@@ -7,7 +7,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::future::IntoFuture as _;
 use std::iter;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -25,6 +26,7 @@ use super::progress::SteppedOperation;
 use super::report::{CollectReport, CollectedBatch};
 use super::retention::Retention;
 use super::schema::{Column, Row};
+use super::text::Length;
 use super::writing;
 use crate::client::Client;
 use crate::config::RequestOptions;
@@ -136,6 +138,8 @@ pub(super) struct Collection {
     left_at_risk: LeftAtRisk,
     /// The number of runs at risk that were fetched, or given up.
     late: u64,
+    /// The number of runs that were fetched, or given up.
+    fetched: Arc<AtomicU64>,
     report: CollectReport,
 }
 
@@ -172,7 +176,7 @@ enum End {
 }
 
 impl Collection {
-    pub(super) async fn start(options: CollectOptions, client: Client) -> Result<Self> {
+    pub(super) async fn start(options: CollectOptions, client: Client, fetched: Arc<AtomicU64>) -> Result<Self> {
         let now = client.clock().now();
         let gate = Gate::new(options.concurrency, options.requests_per_second);
         let client = client.with_retry_rate(gate.rate());
@@ -188,7 +192,7 @@ impl Collection {
             let archive = options.archive.url();
             tracing::warn!(
                 archive,
-                ?engine_retention,
+                engine_retention = engine_retention.map(|period| tracing::field::display(Length(period))),
                 "the age is not shorter than the retention period of the engine: runs are dropped before they are archived"
             );
         }
@@ -230,6 +234,7 @@ impl Collection {
             risk,
             left_at_risk,
             late: 0,
+            fetched,
             report,
         })
     }
@@ -301,13 +306,14 @@ impl Collection {
             let archived = archived.remove(&run.id);
             let is_selected = || self.options.retention.of(workflow_of(&run)).selects(&run.status);
             match &archived {
-                Some(archived) if archived.version == Version::of_listed(&run) => self.report.unchanged += 1,
+                Some(archived) if archived.has(&Version::of_listed(&run)) => self.report.unchanged += 1,
                 // A run that is archived is updated whatever its new status.
                 None if !is_selected() => {}
                 _ => {
                     self.report.at_risk += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
                     if self.options.is_dry_run {
                         self.report.archived += 1;
+                        *self.report.archived_by_workflow.entry(run.workflow_name).or_default() += 1;
                     } else {
                         self.ids.insert(run.id);
                         self.queue.push_back((run, archived));
@@ -354,6 +360,7 @@ impl Collection {
             } else {
                 self.unreached.clear();
             }
+            self.fetched.fetch_add(1, Relaxed);
             self.late += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
             match details {
                 // It was replayed meanwhile. The next collection finds its end.
@@ -363,7 +370,7 @@ impl Collection {
                     let after = archived.as_ref().map(|archived| archived.archived_at + 1);
                     let archived_at = fetched_at.timestamp_micros().max(after.unwrap_or(i64::MIN));
                     let row = convert::row(&run, &details, has_payloads, archived_at)?;
-                    if archived.is_some_and(|archived| archived.version == Version::of(&row)) {
+                    if archived.is_some_and(|archived| archived.has(&Version::of(&row))) {
                         self.report.unchanged += 1;
                     } else {
                         self.pending.push(row);
@@ -439,10 +446,13 @@ impl Collection {
         let archive = &self.options.archive;
         // The rest of the day is compared with the same state.
         let is_end = self.queue.is_empty() && self.list.is_none();
+        let fetched = rows.len() as u64;
         let checked = if is_end { self.checked.take() } else { self.checked };
         let written =
             writing::commit(archive, &self.source, rows, checked.unwrap_or(0), self.client.clock().now()).await?;
         self.report.archived += written.runs;
+        // Another process has archived the others since they were compared.
+        self.report.unchanged += fetched.saturating_sub(written.runs);
         self.report.files += written.files;
         self.report.bytes += written.bytes;
         record(&Measurement::RunsArchived {
@@ -450,7 +460,10 @@ impl Collection {
             archived: written.runs,
             at_risk: self.report.at_risk,
         });
-        let writing::Written { runs, files, bytes } = written;
+        let writing::Written { runs, runs_by_workflow, files, bytes } = written;
+        for (workflow, runs) in runs_by_workflow {
+            *self.report.archived_by_workflow.entry(workflow).or_default() += runs;
+        }
         Ok(Some(CollectedBatch { runs, files, bytes, min_created_at: first, max_created_at: last }))
     }
 }

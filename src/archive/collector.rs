@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::collect::CollectBuilder;
 use super::handle::Archive;
 use super::report::CollectReport;
+use super::text::Length;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{self, Needs};
 use crate::time::MAX_DURATION;
@@ -89,7 +90,8 @@ impl CollectBuilder {
             }
         });
         let one = Concurrency::new("'archive'", ConcurrencyStrategy::CancelNewest).max_runs(1);
-        task.concurrency(one).timeout(TASK_TIMEOUT).retries(TASK_RETRIES).backoff(TASK_BACKOFF_FACTOR, TASK_MAX_BACKOFF)
+        let task = task.concurrency(one).timeout(TASK_TIMEOUT).retries(TASK_RETRIES);
+        task.preset_backoff(TASK_BACKOFF_FACTOR, TASK_MAX_BACKOFF)
     }
 }
 
@@ -121,7 +123,7 @@ impl CollectorBuilder {
     pub fn start(self) -> Result<RunningCollector> {
         let Self { mut collection, interval } = self;
         if !(Duration::from_secs(1)..=MAX_DURATION).contains(&interval) {
-            let problem = format_args!("expected 1 second to 10 years, got {interval:?}");
+            let problem = format_args!("expected 1 second to 10 years, got {}", Length(interval));
             return Err(Error::invalid("interval", problem));
         }
         collection.options.interval = interval;

@@ -62,6 +62,10 @@ impl CompactBuilder {
     /// Also removes the files that are damaged or missing, with the runs in them that cannot be read. By default, they stay in the archive, so
     /// that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs that the engine still has are then archived
     /// in other files.
+    ///
+    /// What can be read of a damaged file is kept, by row group: up to 2000 runs, or 8 MiB. If only inputs, outputs or log lines of a row
+    /// group are damaged, its runs are kept with the other columns. The next collection archives these runs again, too, if the engine still
+    /// has them.
     pub fn discard_damaged(mut self) -> Self {
         self.options.discards_damaged = true;
         self

@@ -49,7 +49,8 @@ impl CompactOptions {
                 return Ok(Some(MergedPartition::unchanged(partition, &[])));
             }
         }
-        let mut reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);
+        let reading = Reading::of_files(archive.store().clone(), files.clone(), Criteria::all(now)?, Column::ALL);
+        let mut reading = reading.salvaging(self.discards_damaged);
         let (mut add, mut rows, mut size): (Vec<File>, _, _) = (Vec::new(), Vec::new(), 0);
         let damaged = loop {
             let row = match reading.next().await {
@@ -207,7 +208,14 @@ impl Compactor {
             for other in others {
                 // Another process has merged or removed these files.
                 let day = other.day;
-                self.committed(CompactedPartition { files_merged: 0, files_written: 0, runs: 0, bytes: 0, ..day });
+                self.committed(CompactedPartition {
+                    files_merged: 0,
+                    files_written: 0,
+                    files_discarded: 0,
+                    runs: 0,
+                    bytes: 0,
+                    ..day
+                });
             }
             merged = next;
             let commit = Commit {
@@ -230,6 +238,7 @@ impl Compactor {
     fn committed(&mut self, day: CompactedPartition) {
         self.report.files_merged += day.files_merged;
         self.report.files_written += day.files_written;
+        self.report.files_discarded += day.files_discarded;
         self.done.push_back(Ok(day));
     }
 

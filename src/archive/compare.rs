@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::convert::{VERSION_COLUMNS, Version, time};
+use super::convert::{INCOMPLETE, VERSION_COLUMNS, Version, time};
 use super::filter::Criteria;
 use super::handle::Archive;
 use super::manifest::File;
@@ -19,6 +19,13 @@ pub(super) struct Archived {
     pub(super) version: Version,
     /// In microseconds.
     pub(super) archived_at: i64,
+}
+
+impl Archived {
+    /// Whether this version of the run is archived, with all that it had.
+    pub(super) fn has(&self, version: &Version) -> bool {
+        self.version == *version && self.archived_at != INCOMPLETE
+    }
 }
 
 /// The archived versions of runs, read as far as they are needed.
@@ -61,7 +68,7 @@ impl ArchivedVersions {
                 return Ok(());
             }
             let archived =
-                Archived { version: Version::of(&row), archived_at: row.int(Column::ArchivedAt).unwrap_or(0) };
+                Archived { version: Version::of(&row), archived_at: row.int(Column::ArchivedAt).unwrap_or(INCOMPLETE) };
             self.read.insert(row.text(Column::RunId).unwrap_or_default().to_owned(), (created_at, archived));
         }
     }

@@ -34,6 +34,9 @@ pub(super) const SUMMARY_COLUMNS: &[Column] = &[
     Column::ArchivedAt,
 ];
 
+/// The columns without which a run is still a record of what happened.
+pub(super) const PAYLOAD_COLUMNS: &[Column] = &[Column::Input, Column::Output, Column::Logs];
+
 /// The columns that identify a run and its version.
 pub(super) const VERSION_COLUMNS: &[Column] = &[
     Column::RunId,
@@ -71,6 +74,9 @@ impl Version {
         }
     }
 }
+
+/// When a run was archived of which a damaged file has lost payloads: each complete copy is newer.
+pub(super) const INCOMPLETE: i64 = 0;
 
 /// The order of the rows of one run: the last is valid. Times of workers do not decide, because their clocks differ.
 pub(super) fn age(row: &Row) -> (Option<i64>, Option<i64>, Option<i64>) {

@@ -15,11 +15,12 @@ use parquet::file::statistics::Statistics;
 use parquet::record::Field;
 use parquet::schema::types::Type;
 
+use super::convert::{INCOMPLETE, PAYLOAD_COLUMNS};
 use super::log::corrupt;
 use super::manifest::File;
 use super::schema::{Cell, Column, Row, VERSION, VERSION_KEY};
 use super::store::Store;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sync::lock;
 
 /// The number of bytes at the end of a file that are fetched first. They nearly always contain the metadata.
@@ -165,9 +166,9 @@ impl FileReader {
     }
 
     /// Reads some columns of a row group.
-    pub(super) async fn rows(&self, group: usize, columns: &'static [Column]) -> Result<Vec<Row>> {
+    pub(super) async fn rows(&self, group: usize, columns: impl AsRef<[Column]> + Send + 'static) -> Result<Vec<Row>> {
         let Some(metadata) = self.group(group) else { return Ok(Vec::new()) };
-        let is_wanted = |root: &str| columns.iter().any(|column| column.name() == root);
+        let is_wanted = |root: &str| columns.as_ref().iter().any(|column| column.name() == root);
         let wanted = metadata
             .columns()
             .iter()
@@ -182,7 +183,7 @@ impl FileReader {
         let (reader, fetched) = (Arc::clone(&self.reader), self.fetched.clone());
         // Decompression takes milliseconds, which must not block the runtime.
         let rows = tokio::task::spawn_blocking(move || {
-            let rows = decode(&reader, group, columns);
+            let rows = decode(&reader, group, columns.as_ref());
             fetched.clear();
             rows
         });
@@ -191,6 +192,29 @@ impl FileReader {
             Err(error) if error.is_panic() => Err(corrupt(&self.path, &"the decoder panicked")),
             Err(_) => Err(Error::closed("the runtime")),
         }
+    }
+
+    /// Reads the rows of a damaged row group, without the payloads that cannot be read. If the engine still has a run of them, the next
+    /// collection archives it again.
+    pub(super) async fn rows_of_damaged(&self, group: usize) -> Result<Vec<Row>> {
+        let is_payload = |column: &&Column| PAYLOAD_COLUMNS.contains(column);
+        let facts: Vec<Column> = Column::ALL.iter().filter(|column| !is_payload(column)).copied().collect();
+        let mut rows = self.rows(group, facts).await?;
+        for column in PAYLOAD_COLUMNS {
+            match self.rows(group, [*column]).await {
+                Ok(values) => {
+                    for (row, value) in rows.iter_mut().zip(values) {
+                        row.set(*column, value.cell(*column).clone());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for row in &mut rows {
+            row.set(Column::ArchivedAt, INCOMPLETE);
+        }
+        Ok(rows)
     }
 
     async fn fetch(&self, ranges: impl IntoIterator<Item = Range<u64>>) -> Result<()> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::handle::Archive;
 use super::manifest::{Commit, File, Partition, VERSION};
 use super::retention::Retention;
+use super::text::Count;
 use crate::error::Result;
 
 impl Archive {
@@ -60,7 +61,8 @@ impl ExpireBuilder {
     }
 
     /// Removes the runs from the archive, all of them in one commit: either all are removed or none. [`sweep`](Archive::sweep) deletes
-    /// their files. Ages are measured by the system clock.
+    /// their files. Ages are measured by the system clock, or by that of
+    /// [`with_clock_of`](Archive::with_clock_of).
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads: whole
@@ -71,7 +73,7 @@ impl ExpireBuilder {
     /// This method is cancel safe: if the future is dropped, the runs may have been removed, and the removal can be started again.
     pub async fn send(self) -> Result<ExpireReport> {
         self.retention.check_ages_only()?;
-        let now = Utc::now();
+        let now = self.archive.now();
         loop {
             let state = self.archive.log().state().await?;
             let is_expired = |file: &File| {
@@ -92,7 +94,7 @@ impl ExpireBuilder {
                 return Ok(report);
             }
             let remove = expired.iter().map(|file| file.path.clone()).collect();
-            let commit = Commit { version: VERSION, committed_at: now, source: None, add: Vec::new(), remove };
+            let commit = Commit { version: VERSION, committed_at: Utc::now(), source: None, add: Vec::new(), remove };
             if self.archive.log().commit(&state, &commit).await? {
                 return Ok(report);
             }
@@ -121,6 +123,6 @@ pub struct ExpireReport {
 impl fmt::Display for ExpireReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.is_dry_run { "to remove" } else { "removed" };
-        write!(f, "{} runs in {} files {what}", self.runs, self.files)
+        write!(f, "{} in {} {what}", Count(self.runs, "run"), Count(self.files, "file"))
     }
 }

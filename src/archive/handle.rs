@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::filter::Criteria;
 use super::log::{Log, rejected};
 use super::manifest::{Conflict, Source};
@@ -11,6 +13,7 @@ use super::schema::Column;
 use super::store::Store;
 use crate::client::Client;
 use crate::error::Result;
+use crate::time::Clock;
 
 /// An archive of runs; see the [module documentation](super). It is cheap to clone.
 ///
@@ -27,7 +30,11 @@ use crate::error::Result;
 /// # example().unwrap();
 /// ```
 #[derive(Clone)]
-pub struct Archive(Arc<Inner>);
+pub struct Archive {
+    inner: Arc<Inner>,
+    /// The clock by which ages are measured.
+    clock: Clock,
+}
 
 struct Inner {
     store: Store,
@@ -36,7 +43,8 @@ struct Inner {
 
 impl Archive {
     /// Opens an archive by the path of a directory or the [URL of a store](super#stores). A directory that does not exist is created. Nothing is
-    /// read before the first use; a new archive is empty.
+    /// read before the first use. A path or URL without an archive is a new archive, which is empty: if there must be one,
+    /// check that [`files`](Self::files) with [`Window::all`](crate::model::Window::all) returns its files.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if an
@@ -75,32 +83,63 @@ impl Archive {
 
     pub(super) fn over(store: Store) -> Self {
         let log = Log::new(store.clone());
-        Self(Arc::new(Inner { store, log }))
+        Self { inner: Arc::new(Inner { store, log }), clock: Clock::System }
+    }
+
+    /// Returns the same archive with the clock of a client, for tests on virtual time: that of the embedded engine, or the system clock if the
+    /// client is connected to another engine. By default, an archive uses the system clock. The clock determines the end of
+    /// [`Window::last`](crate::model::Window::last) and the ages of [`expire`](Self::expire). The clock of [`sweep`](Self::sweep) is always
+    /// that of the system, which stores use for the times of files, and the one of [`collect`](Self::collect) and
+    /// [`History`](super::History) always that of their client.
+    ///
+    /// ```no_run
+    /// # async fn example() -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::archive::Archive;
+    /// use hatchet::embedded::Engine;
+    /// use hatchet::model::Window;
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 3600);
+    /// let engine = Engine::start().await?;
+    /// let archive = Archive::open("memory://")?.with_clock_of(&engine.client());
+    /// tokio::time::sleep(100 * DAY).await;
+    /// let runs = archive.runs(Window::last(30 * DAY)).count().await?; // from day 70 to day 100
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_clock_of(self, client: &Client) -> Self {
+        Self { clock: client.clock(), ..self }
+    }
+
+    /// The current time of its clock.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
     }
 
     /// Returns the URL or the path that the archive was opened with.
     pub fn url(&self) -> &str {
-        self.0.store.url()
+        self.inner.store.url()
     }
 
     /// Returns the number of bytes that this archive and its clones have read from the store. A cloud store transfers more: parts of a file
     /// that are less than 1 MiB apart are fetched together, with what is between them.
     pub fn bytes_read(&self) -> u64 {
-        self.0.store.bytes_read()
+        self.inner.store.bytes_read()
     }
 
     pub(super) fn store(&self) -> &Store {
-        &self.0.store
+        &self.inner.store
     }
 
     pub(super) fn log(&self) -> &Log {
-        &self.0.log
+        &self.inner.log
     }
 
     /// Checks that the archive has no runs of another tenant or namespace, and returns those of the client.
     pub(super) async fn check_source(&self, client: &Client) -> Result<Source> {
         let source = Source { tenant_id: client.tenant_id()?, namespace: client.namespace().map(str::to_owned) };
-        match &self.0.log.state().await?.source {
+        match &self.inner.log.state().await?.source {
             Some(other) if *other != source => Err(rejected(Conflict::Source(other.clone()))),
             _ => Ok(source),
         }
@@ -108,14 +147,14 @@ impl Archive {
 
     /// An upper bound of the number of runs that match: the rows of the files that can contain them.
     pub(super) async fn max_matching(&self, criteria: &Criteria) -> Result<u64> {
-        let state = self.0.log.state().await?;
+        let state = self.inner.log.state().await?;
         Ok(matching_files(&state, criteria).into_iter().map(|file| file.rows).sum())
     }
 
     /// Reads the runs that match, in the current state of the archive.
     pub(super) async fn reading(&self, criteria: Criteria, columns: &'static [Column]) -> Result<Reading> {
-        let state = self.0.log.state().await?;
-        Ok(Reading::new(self.0.store.clone(), &state, criteria, columns))
+        let state = self.inner.log.state().await?;
+        Ok(Reading::new(self.inner.store.clone(), &state, criteria, columns))
     }
 }
 

@@ -18,7 +18,7 @@ use super::schema::Column;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 use crate::observe::check_logs;
 
@@ -134,7 +134,12 @@ impl HistoryDetailsBuilder {
         let client = client.with(request)?;
         match client.run_handle(id).details().logs(logs).await {
             Err(error) if error.kind() == ErrorKind::RunNotFound => {
-                let mut details = archive.details(id).await?;
+                let mut details = match archive.details(id).await {
+                    Err(error) if error.kind() == ErrorKind::RunNotFound => {
+                        return Err(Error::run_not_found_in("neither the engine nor the archive has run", id));
+                    }
+                    details => details?,
+                };
                 details.logs.truncate(logs);
                 Ok(details)
             }

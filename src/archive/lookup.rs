@@ -64,7 +64,7 @@ impl Archive {
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
     pub async fn files(&self, filter: impl Into<RunFilter>) -> Result<Vec<ArchiveFile>> {
-        let criteria = Criteria::new(filter.into(), Utc::now())?;
+        let criteria = Criteria::new(filter.into(), self.now())?;
         let state = self.log().state().await?;
         Ok(matching_files(&state, &criteria).into_iter().cloned().map(ArchiveFile::from).collect())
     }

@@ -80,12 +80,12 @@
 //! | `metadata` | map of strings | the user's metadata; a value that is not a string is its JSON |
 //! | `non_string_metadata` | JSON | the metadata whose values are not strings |
 //! | `engine_metadata` | JSON | the metadata that the engine and this crate added |
-//! | `input`, `output` | JSON | the input, and the output of a completed run |
+//! | `input`, `output` | JSON | the input, and the output of a completed run; null without [payloads](Rule::without_payloads) |
 //! | `outcome` | JSON | how the run ended, without its output: [`Outcome`](crate::model::Outcome) |
 //! | `tasks` | JSON | the tasks with their attempts: [`TaskDetails`](crate::model::TaskDetails) |
 //! | `logs` | JSON | the log lines that were [requested](CollectBuilder::logs): [`LogLine`](crate::model::LogLine) |
 //! | `conflicts` | JSON | the conflicts between the server's API views: [`Conflict`](crate::model::Conflict) |
-//! | `archived_at` | time | when the row was written |
+//! | `archived_at` | time | when the row was written; 1970-01-01 if a [damaged file](CompactBuilder::discard_damaged) has lost its input, output or log lines |
 
 mod collect;
 mod collection;
@@ -120,6 +120,7 @@ mod store;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod text;
 mod unfinished;
 mod writing;
 

@@ -5,7 +5,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use chrono::Utc;
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
@@ -22,7 +21,8 @@ use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, St
 impl Archive {
     /// Returns a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
     /// [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
-    /// [`Window::last`](crate::model::Window::last) is relative to the system clock.
+    /// [`Window::last`](crate::model::Window::last) is relative to the system clock, or to that of
+    /// [`with_clock_of`](Self::with_clock_of).
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -60,7 +60,8 @@ impl Archive {
     /// This method is cancel safe: it only reads.
     pub async fn details(&self, id: RunId) -> Result<RunDetails> {
         let found = self.find(id).await?;
-        found.as_ref().map_or_else(|| Err(Error::run_not_found(id)), convert::details)
+        let missing = || Err(Error::run_not_found_in("the archive has no run", id));
+        found.as_ref().map_or_else(missing, convert::details)
     }
 }
 
@@ -166,7 +167,7 @@ impl ArchiveQuery {
 
     /// The criteria of all matching runs.
     fn all(&self) -> Result<Criteria> {
-        Criteria::new(self.filter.clone(), Utc::now())
+        Criteria::new(self.filter.clone(), self.archive.now())
     }
 
     /// The criteria of the runs after the token.

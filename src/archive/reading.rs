@@ -25,6 +25,8 @@ pub(super) struct Reading {
     store: Store,
     criteria: Criteria,
     columns: &'static [Column],
+    /// Whether the rows of damaged row groups are read without what is damaged.
+    is_salvaging: bool,
     /// The files that have not been opened yet, the one with the newest row last.
     closed: Vec<File>,
     /// The files that are open, each with its next rows.
@@ -61,6 +63,7 @@ struct Source {
     file: FileReader,
     next_group: usize,
     rows: VecDeque<Row>,
+    is_salvaging: bool,
 }
 
 impl Source {
@@ -69,9 +72,10 @@ impl Source {
         file: &File,
         criteria: &Criteria,
         columns: &'static [Column],
+        is_salvaging: bool,
     ) -> Result<(Self, Result<()>)> {
         let file = FileReader::open(store, file).await?;
-        let source = Self { file, next_group: 0, rows: VecDeque::new() };
+        let source = Self { file, next_group: 0, rows: VecDeque::new(), is_salvaging };
         Ok(source.fill(criteria, columns).await)
     }
 
@@ -85,15 +89,27 @@ impl Source {
                 match self.file.rows(group, columns).await {
                     Ok(rows) => self.rows.extend(rows),
                     // Other row groups may be intact.
-                    Err(error) if error.kind() == ErrorKind::Corrupt => result = result.and(Err(error)),
-                    Err(error) => {
-                        self.next_group = self.file.groups();
-                        return (self, Err(error));
+                    Err(error) if error.kind() == ErrorKind::Corrupt => {
+                        result = result.and(Err(error));
+                        if self.is_salvaging {
+                            match self.file.rows_of_damaged(group).await {
+                                Ok(rows) => self.rows.extend(rows),
+                                Err(error) if error.kind() == ErrorKind::Corrupt => {}
+                                Err(error) => return self.failed(error),
+                            }
+                        }
                     }
+                    Err(error) => return self.failed(error),
                 }
             }
         }
         (self, result)
+    }
+
+    /// Reads nothing more.
+    fn failed(mut self, error: Error) -> (Self, Result<()>) {
+        self.next_group = self.file.groups();
+        (self, Err(error))
     }
 
     fn key(&self) -> Option<(i64, &str)> {
@@ -135,6 +151,7 @@ impl Reading {
             store,
             criteria,
             columns,
+            is_salvaging: false,
             closed: files,
             open: BinaryHeap::new(),
             has_newer_schema: false,
@@ -142,6 +159,11 @@ impl Reading {
             damaged_files: Vec::new(),
             run: None,
         }
+    }
+
+    /// Also reads the rows of damaged row groups, without the payloads that cannot be read. The damage is still an error.
+    pub(super) fn salvaging(self, is_salvaging: bool) -> Self {
+        Self { is_salvaging, ..self }
     }
 
     /// Whether a file that was read so far has the schema of a newer version of the crate.
@@ -219,9 +241,9 @@ impl Reading {
     }
 
     async fn open(&mut self, files: Vec<File>) {
-        let (store, criteria, columns) = (&self.store, &self.criteria, self.columns);
+        let (store, criteria, columns, is_salvaging) = (&self.store, &self.criteria, self.columns, self.is_salvaging);
         let open = |file: File| async move {
-            let opened = Source::open(store, &file, criteria, columns).await;
+            let opened = Source::open(store, &file, criteria, columns, is_salvaging).await;
             opened.map_err(|error| (file.path, error))
         };
         let opened: Vec<_> = stream::iter(files).map(open).buffered(MAX_CONCURRENT_READS).collect().await;

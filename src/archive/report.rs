@@ -1,5 +1,6 @@
 //! What a collection or a compaction did.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::manifest::{File, Partition};
+use super::text::{Count, Length};
 
 /// What a collection did; see [`CollectBuilder::send`](super::CollectBuilder::send).
 ///
@@ -24,7 +26,10 @@ use super::manifest::{File, Partition};
 pub struct CollectReport {
     /// The number of runs that were archived, or that would be archived if this is a [dry run](super::CollectBuilder::dry_run).
     pub archived: u64,
-    /// The number of runs that were already archived and have not changed since.
+    /// These runs by the name of their workflow, without the namespace.
+    pub archived_by_workflow: BTreeMap<String, u64>,
+    /// The number of runs that were already archived and have not changed since, including those that another process has archived in the
+    /// meantime.
     pub unchanged: u64,
     /// The number of runs that were replayed between being listed and being fetched. A later collection archives them.
     pub active: u64,
@@ -67,7 +72,11 @@ impl fmt::Display for CollectReport {
         others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))?;
         match self.engine_retention.filter(|_| self.is_retention_too_long) {
             Some(retention) => {
-                write!(f, "; the engine drops runs after {retention:?}, before they are old enough to be archived")
+                write!(
+                    f,
+                    "; the engine drops runs after {}, before they are old enough to be archived",
+                    Length(retention)
+                )
             }
             None => Ok(()),
         }
@@ -104,10 +113,13 @@ pub struct CollectedBatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CompactReport {
-    /// The number of files that were merged. Files that needed no merge are not counted.
+    /// The number of files that were merged. Files that needed no merge are not counted, and neither are damaged ones.
     pub files_merged: u64,
-    /// The number of new files that contain their runs.
+    /// The number of new files that contain their runs, and what could be read of the damaged ones.
     pub files_written: u64,
+    /// The number of damaged and missing files that were removed: all of them with
+    /// [`discard_damaged`](super::CompactBuilder::discard_damaged), and none without.
+    pub files_discarded: u64,
     /// The paths of damaged and missing files among those that were read. Without
     /// [`discard_damaged`](super::CompactBuilder::discard_damaged), only the files of workflows and days that need a merge are read.
     pub damaged_files: Vec<String>,
@@ -115,11 +127,14 @@ pub struct CompactReport {
 
 impl fmt::Display for CompactReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} files merged into {}", self.files_merged, self.files_written)?;
-        match self.damaged_files.len() {
-            0 => Ok(()),
-            damaged => write!(f, ", {damaged} damaged"),
+        write!(f, "{} merged into {}", Count(self.files_merged, "file"), self.files_written)?;
+        let left = (self.damaged_files.len() as u64).saturating_sub(self.files_discarded);
+        for (count, what) in [(self.files_discarded, "removed"), (left, "left")] {
+            if count > 0 {
+                write!(f, ", {} {what}", Count(count, "damaged file"))?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -137,12 +152,15 @@ pub struct CompactedPartition {
     pub workflow_name: String,
     /// The day on which the runs were created, in UTC.
     pub day: NaiveDate,
-    /// The number of files that were merged. It is 0 if they were left unchanged: because none is damaged, because those that are not damaged
-    /// need no merge, or because another process has merged them.
+    /// The number of files that were merged, without damaged ones. It is 0 if they were left unchanged: because none is damaged, because
+    /// those that are not damaged need no merge, or because another process has merged them.
     pub files_merged: u64,
-    /// The number of new files that contain their runs.
+    /// The number of new files that contain their runs, and what could be read of the damaged ones.
     pub files_written: u64,
-    /// The number of these runs.
+    /// The number of damaged and missing files that were removed because of
+    /// [`discard_damaged`](super::CompactBuilder::discard_damaged).
+    pub files_discarded: u64,
+    /// The number of runs in the new files.
     pub runs: u64,
     /// The total size of the new files, in bytes.
     pub bytes: u64,
@@ -152,11 +170,13 @@ pub struct CompactedPartition {
 
 impl CompactedPartition {
     pub(super) fn of(partition: Partition, add: &[File], remove: &[String], damaged: &[String]) -> Self {
+        let discarded = remove.iter().filter(|path| damaged.contains(path)).count();
         Self {
             workflow_name: partition.workflow,
             day: partition.day,
-            files_merged: remove.len() as u64,
+            files_merged: (remove.len() - discarded) as u64,
             files_written: add.len() as u64,
+            files_discarded: discarded as u64,
             runs: add.iter().map(|file| file.rows).sum(),
             bytes: add.iter().map(|file| file.bytes).sum(),
             damaged_files: damaged.to_vec(),

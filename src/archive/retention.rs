@@ -6,8 +6,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::text::Length;
 use crate::error::{Error, Result};
 use crate::model::RunStatus;
+use crate::model::name::{ACCEPTED, is_name};
 use crate::time::MAX_DURATION;
 
 /// The age at which runs are archived by default.
@@ -79,7 +81,8 @@ impl Retention {
         self
     }
 
-    /// Sets the rule for a workflow, by its name without the namespace.
+    /// Sets the rule for a workflow, by its name without the namespace. A name that no workflow can have is rejected when the retention is
+    /// used. A workflow that does not exist yet is not an error.
     pub fn workflow(mut self, name: impl Into<String>, rule: Rule) -> Self {
         self.workflows.insert(name.into(), rule);
         self
@@ -121,8 +124,14 @@ impl Retention {
     }
 
     pub(super) fn check(&self) -> Result<()> {
+        if let Some(name) = self.workflows.keys().find(|name| !is_name(name)) {
+            let problem = format_args!("expected the name of a workflow, {ACCEPTED}, got {name:?}");
+            return Err(Error::invalid("workflow of a retention", problem));
+        }
         match self.rules().filter_map(|rule| rule.age).find(|age| *age > MAX_DURATION) {
-            Some(age) => Err(Error::invalid("retention", format_args!("expected at most 10 years, got {age:?}"))),
+            Some(age) => {
+                Err(Error::invalid("retention", format_args!("expected at most 10 years, got {}", Length(age))))
+            }
             None => Ok(()),
         }
     }
@@ -161,7 +170,8 @@ impl Rule {
     }
 
     /// Archives runs without inputs, outputs, payloads of events and log lines: inputs and outputs are `null` in the archive, and the others
-    /// are absent. Metadata and error messages are archived. [`expire`](super::Archive::expire) rejects such a rule.
+    /// are absent. Inputs are JSON objects, so `details.input.as_str() == "null"` finds such runs; parsing it fails with
+    /// [`Decode`](crate::ErrorKind::Decode) unless the type accepts `null`. Metadata and error messages are archived. [`expire`](super::Archive::expire) rejects such a rule.
     pub fn without_payloads(mut self) -> Self {
         self.without_payloads = true;
         self
@@ -219,7 +229,12 @@ mod tests {
     #[test]
     fn ages_are_limited_and_days_expire_as_a_whole() {
         let error = Retention::older_than(4000 * DAY).check().unwrap_err();
-        assert!(error.to_string().contains("expected at most 10 years"), "{error}");
+        assert_eq!(error.to_string(), "invalid retention: expected at most 10 years, got 4000 days");
+        for name in ["", "import orders"] {
+            let error = Retention::default().workflow(name, Rule::never()).check_ages_only().unwrap_err();
+            assert!(error.to_string().starts_with("invalid workflow of a retention: expected the name"), "{error}");
+            assert!(error.to_string().ends_with(&format!("got {name:?}")), "{error}");
+        }
         let failed = Retention::default().default_rule(Rule::older_than(DAY).status(RunStatus::Failed));
         assert!(failed.check_ages_only().is_err() && failed.check().is_ok());
     }

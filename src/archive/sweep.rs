@@ -15,6 +15,7 @@ use super::handle::Archive;
 use super::manifest::{REMOVED_FOR, RUNS};
 use super::progress::{OperationStream, SteppedOperation};
 use super::store::Object;
+use super::text::{Count, Length};
 use super::unfinished::UnfinishedFile;
 use crate::error::{Error, Result};
 
@@ -77,24 +78,24 @@ impl SweepBuilder {
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, some files may have been deleted, and the sweep can be started again.
     pub async fn send(self) -> Result<SweepReport> {
-        let mut batches = self.batches()?;
+        let mut batches = self.batches();
         while batches.next().await.transpose()?.is_some() {}
         Ok(batches.report())
     }
 
-    /// Returns a stream that deletes the files while it is polled, with one item for every 100 deleted files, and one for the rest.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. Other errors are items, after which the stream
-    /// ends; see [`send`](Self::send).
-    pub fn batches(self) -> Result<SweptBatches> {
+    /// Returns a stream that deletes the files while it is polled, with one item for every 100 deleted files, and one for the rest. An
+    /// error is the last item; see [`send`](Self::send).
+    pub fn batches(self) -> SweptBatches {
+        SweptBatches(OperationStream::of(async move { Ok(Box::new(self.start().await?)) }))
+    }
+
+    async fn start(self) -> Result<Sweeper> {
         let grace_period = TimeDelta::from_std(self.grace_period).unwrap_or(TimeDelta::MAX);
         if grace_period > REMOVED_FOR {
-            let problem = format_args!("expected at most 90 days, got {:?}", self.grace_period);
+            let problem = format_args!("expected at most 90 days, got {}", Length(self.grace_period));
             return Err(Error::invalid("grace period", problem));
         }
-        let open = async move { Ok(Box::new(Sweeper::start(self.archive, grace_period).await?)) };
-        Ok(SweptBatches(OperationStream::of(open)))
+        Sweeper::start(self.archive, grace_period).await
     }
 }
 
@@ -182,7 +183,7 @@ impl SteppedOperation for Sweeper {
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
-/// let mut batches = archive.sweep().batches()?;
+/// let mut batches = archive.sweep().batches();
 /// while let Some(batch) = batches.next().await.transpose()? {
 ///     println!("{} bytes", batch.bytes);
 /// }
@@ -260,6 +261,7 @@ pub struct SweepReport {
 impl fmt::Display for SweepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { files, manifest_files, bytes } = self;
-        write!(f, "{files} data files and {manifest_files} manifest files deleted, {bytes} bytes")
+        let (files, manifest_files) = (Count(*files, "data file"), Count(*manifest_files, "manifest file"));
+        write!(f, "{files} and {manifest_files} deleted, {bytes} bytes")
     }
 }

@@ -28,6 +28,7 @@ pub(super) const MAX_FILE_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) runs: u64,
+    pub(super) runs_by_workflow: BTreeMap<String, u64>,
     pub(super) files: u64,
     pub(super) bytes: u64,
 }
@@ -35,7 +36,16 @@ pub(super) struct Written {
 impl Written {
     fn of(files: &[File]) -> Self {
         let count = |of: fn(&File) -> u64| files.iter().map(of).sum();
-        Self { runs: count(|file| file.rows), files: files.len() as u64, bytes: count(|file| file.bytes) }
+        let mut runs_by_workflow = BTreeMap::new();
+        for file in files {
+            *runs_by_workflow.entry(file.partition.workflow.clone()).or_insert(0) += file.rows;
+        }
+        Self {
+            runs: count(|file| file.rows),
+            runs_by_workflow,
+            files: files.len() as u64,
+            bytes: count(|file| file.bytes),
+        }
     }
 }
 
@@ -167,7 +177,7 @@ async fn begin(archive: &Archive, source: &Source, now: DateTime<Utc>) -> Result
 fn leave_out(partitions: &mut Partitions, archived: &ArchivedVersions) -> bool {
     let is_archived = |row: &Row| {
         let archived = archived.of(row.text(Column::RunId).unwrap_or_default());
-        archived.is_some_and(|archived| archived.version == Version::of(row))
+        archived.is_some_and(|archived| archived.has(&Version::of(row)))
     };
     let mut has_removed = false;
     partitions.retain(|_, rows| {

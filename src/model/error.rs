@@ -15,7 +15,12 @@ impl Error {
     }
 
     pub(crate) fn run_not_found(run: RunId) -> Self {
-        Self::new(ErrorKind::RunNotFound, format!("the engine has no run {run}")).with_run(RunDetail::Of(run))
+        Self::run_not_found_in("the engine has no run", run)
+    }
+
+    /// `text`: what has no such run.
+    pub(crate) fn run_not_found_in(text: &str, run: RunId) -> Self {
+        Self::new(ErrorKind::RunNotFound, format!("{text} {run}")).with_run(RunDetail::Of(run))
     }
 
     /// `workflow`: the name of the workflow, if it is known.

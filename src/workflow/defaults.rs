@@ -81,7 +81,7 @@ impl TaskDefaults {
             retries,
             timeout: own.timeout.or(self.timeout),
             schedule_timeout: own.schedule_timeout.or(self.schedule_timeout),
-            backoff: own.backoff.or(self.backoff.filter(|_| retries.is_some_and(|retries| retries > 0))),
+            backoff: own.backoff().or(self.backoff.filter(|_| retries.is_some_and(|retries| retries > 0))),
             ..own.clone()
         };
         Arc::new(TaskDefinition { options, ..(**task).clone() })

@@ -26,6 +26,8 @@ pub(crate) struct TaskOptions {
     pub(super) timeout: Option<Duration>,
     pub(super) schedule_timeout: Option<Duration>,
     pub(super) backoff: Option<(f32, Duration)>,
+    /// The backoff of a task of this crate if it has retries. The user may set the retries to 0.
+    pub(super) preset_backoff: Option<(f32, Duration)>,
     pub(super) labels: DesiredLabels,
     pub(super) concurrency: Vec<Concurrency>,
     pub(super) rate_limits: Vec<RateLimit>,
@@ -39,6 +41,11 @@ pub(crate) struct TaskOptions {
 impl TaskOptions {
     pub(super) fn max_retries(&self) -> u32 {
         self.retries.unwrap_or_default()
+    }
+
+    /// The backoff that was set, or the preset one of a task with retries.
+    pub(super) fn backoff(&self) -> Option<(f32, Duration)> {
+        self.backoff.or(self.preset_backoff.filter(|_| self.max_retries() > 0))
     }
 
     fn timeouts(&self) -> (Duration, Duration) {
@@ -57,7 +64,7 @@ impl TaskOptions {
                 problems.push(format!("{field}: expected more than 0 and at most 10 years, got {length:?}"));
             }
         }
-        if let Some(backoff) = self.backoff {
+        if let Some(backoff) = self.backoff() {
             problems.extend(backoff_problems(backoff));
             if self.max_retries() == 0 {
                 problems.push("backoff: expected retries together with a backoff, got 0".into());
@@ -107,7 +114,7 @@ impl TaskOptions {
     /// Adds them to a task that is sent.
     pub(super) fn apply(&self, task: NewTask, event_key: impl Fn(&str) -> String) -> NewTask {
         let (timeout, schedule_timeout) = self.timeouts();
-        let (factor, max_delay) = self.backoff.unzip();
+        let (factor, max_delay) = self.backoff().unzip();
         NewTask {
             timeout: format_duration(timeout),
             schedule_timeout: format_duration(schedule_timeout),
@@ -204,6 +211,12 @@ impl<I, O> Task<I, O> {
         self.with_task_options(|options| options.backoff = Some((factor, max_delay)))
     }
 
+    /// Sets the backoff that applies until the user sets another one, or no retries.
+    #[cfg(feature = "archive")]
+    pub(crate) fn preset_backoff(self, factor: f32, max_delay: Duration) -> Self {
+        self.with_task_options(|options| options.preset_backoff = Some((factor, max_delay)))
+    }
+
     /// Requests workers with a label; see [`DesiredLabel`]. A run can request another value.
     #[must_use]
     pub fn desired_label(self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
@@ -263,6 +276,21 @@ mod tests {
 
     fn problems(task: &Task<(), ()>) -> Vec<String> {
         Definition::from(task).problems()
+    }
+
+    #[test]
+    #[cfg(feature = "archive")]
+    fn a_preset_backoff_needs_retries_and_another_one_replaces_it() {
+        let second = Duration::from_secs(1);
+        let preset = || task().retries(3).preset_backoff(2.0, second);
+        for (task, backoff) in [
+            (preset(), Some((2.0, second))),
+            (preset().retries(0), None),
+            (preset().backoff(3.0, second), Some((3.0, second))),
+        ] {
+            assert_eq!(problems(&task), Vec::<String>::new());
+            assert_eq!(Definition::from(&task).all_tasks().next().unwrap().options.backoff(), backoff);
+        }
     }
 
     #[test]

@@ -103,6 +103,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
     (
         &["archive"],
         &[
+            "text",
             "crash",
             "retention",
             "manifest",

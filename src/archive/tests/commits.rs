@@ -21,15 +21,19 @@ async fn with_runs(count: u32) -> Bench {
 async fn a_slow_collection_commits_every_few_minutes() {
     let bench = with_runs(300).await;
     let started = Instant::now();
-    let mut batches = bench.archive.collect(&bench.client, all()).requests_per_second(RATE).batches().unwrap();
+    let mut batches = bench.archive.collect(&bench.client, all()).requests_per_second(RATE).batches();
     let (mut commits, mut runs) = (Vec::new(), 0);
+    // Before the first commit, the fetched runs are the progress. Of those with three requests each, eight are in progress.
+    assert!(tokio::time::timeout(Duration::from_secs(16 + 3 * 50), batches.next()).await.is_err());
+    assert!((42..=50).contains(&batches.fetched()), "{}", batches.fetched());
+    assert_eq!(batches.report().archived, 0);
     while let Some(batch) = batches.next().await.transpose().unwrap() {
         commits.push(started.elapsed());
         runs += batch.runs;
         // Another process sees them.
         assert_eq!(bench.other().runs(Window::all()).count().await.unwrap(), runs);
     }
-    assert_eq!((runs, batches.report().archived), (300, 300));
+    assert_eq!((runs, batches.report().archived, batches.fetched()), (300, 300, 300));
     // 16 requests at the start, of which the first is sent at once, one for each page of 200 runs, and three for each run. The first
     // runs are complete after eight times three requests. A commit follows five minutes later, when the eight fetches in progress are finished.
     let seconds: Vec<_> = commits.iter().map(Duration::as_secs).collect();
@@ -79,6 +83,16 @@ async fn a_task_commits_what_it_has_fetched_when_its_worker_shuts_down() {
     bench.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_task_that_collects_need_not_be_retried() {
+    let bench = Bench::new().await;
+    let task = || bench.archive.collect(&bench.client, all()).task("archive-runs");
+    for task in [task(), task().retries(0), task().retries(1), task().backoff(2.0, MINUTE)] {
+        drop(bench.client.worker("archiver").register(&task).build().unwrap());
+    }
+    bench.end().await;
+}
+
 /// The condition in the guide.
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_task_commits_if_the_store_takes_less_than_its_grace_period() {
@@ -104,7 +118,7 @@ async fn a_cancelled_task_commits_if_the_store_takes_less_than_its_grace_period(
 async fn runs_that_were_fetched_before_an_error_are_committed_and_reported() {
     let bench = with_runs(40).await;
     let collection = bench.archive.collect(&bench.client, all()).requests_per_second(RATE).concurrency(1);
-    let mut batches = collection.batches().unwrap();
+    let mut batches = collection.batches();
     let fail = async {
         sleep(MINUTE + MINUTE / 2).await;
         for call in [FETCH, LIST] {

@@ -1,5 +1,7 @@
 //! Files that are damaged, missing, of another version, or not needed any more.
 
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +255,7 @@ async fn files_with_older_and_newer_schemas_are_read() {
 
 #[tokio::test(start_paused = true)]
 async fn days_expire_as_a_whole_and_files_are_deleted_after_a_grace_period() {
-    // Ages are measured by the system clock, so the engine starts in 2001.
+    // Ages are measured by the system clock by default, so the engine starts in 2001.
     let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
     let client = engine.client();
     let task = Task::new("count", async |input: Input, _: Context| Ok(input.n));
@@ -279,6 +281,32 @@ async fn days_expire_as_a_whole_and_files_are_deleted_after_a_grace_period() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_archive_can_have_the_clock_of_the_engine() {
+    let start = "2001-01-01T10:00:00Z".parse().unwrap();
+    let engine = Engine::builder().now(start).start().await.unwrap();
+    let client = engine.client();
+    let task = Task::new("count", async |input: Input, _: Context| Ok(input.n));
+    let worker = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    client.run(&task, &Input { n: 1 }).result().await.unwrap();
+    let archive = Archive::open("memory://").unwrap();
+    archive.collect(&client, all()).send().await.unwrap();
+    let virtual_time = archive.clone().with_clock_of(&client);
+    sleep(9 * DAY).await;
+    let last = |archive: &Archive, days| archive.runs(Window::last(days * DAY));
+    assert_eq!(last(&archive, 10).count().await.unwrap(), 0);
+    assert_eq!(last(&virtual_time, 10).count().await.unwrap(), 1);
+    assert_eq!(virtual_time.files(Window::last(10 * DAY)).await.unwrap().len(), 1);
+    let expire = || virtual_time.expire(Retention::older_than(10 * DAY)).send();
+    assert_eq!(expire().await.unwrap().runs, 0);
+    sleep(2 * DAY).await;
+    assert_eq!(last(&virtual_time, 10).count().await.unwrap(), 0);
+    let report = expire().await.unwrap();
+    assert_eq!((report.runs, report.to_string().as_str()), (1, "1 run in 1 file removed"));
+    worker.shutdown().await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_compaction_leaves_damaged_files_or_discards_them() {
     let bench = Bench::new().await;
     let mut ids = Vec::new();
@@ -294,16 +322,19 @@ async fn a_compaction_leaves_damaged_files_or_discards_them() {
     let content = bench.store.read(&damaged).await.unwrap();
     bench.store.put(&damaged, content.slice(..100)).await.unwrap();
 
-    let merged = CompactReport { files_merged: 2, files_written: 1, damaged_files: vec![damaged.clone()] };
+    let merged =
+        CompactReport { files_merged: 2, files_written: 1, damaged_files: vec![damaged.clone()], ..Default::default() };
     assert_eq!(bench.other().compact().send().await.unwrap(), merged);
-    assert_eq!(merged.to_string(), "2 files merged into 1, 1 damaged");
+    assert_eq!(merged.to_string(), "2 files merged into 1, 1 damaged file left");
     let unchanged = CompactReport { damaged_files: vec![damaged.clone()], ..CompactReport::default() };
     assert_eq!(bench.other().compact().send().await.unwrap(), unchanged);
     // If the file is restored, nothing is lost.
     bench.store.put(&damaged, content.clone()).await.unwrap();
     assert_eq!(bench.archived().await, archived);
     bench.store.delete(&damaged).await.unwrap();
-    let discarded = CompactReport { files_merged: 2, files_written: 1, damaged_files: vec![damaged] };
+    let discarded =
+        CompactReport { files_merged: 1, files_written: 1, files_discarded: 1, damaged_files: vec![damaged] };
+    assert_eq!(discarded.to_string(), "1 file merged into 1, 1 damaged file removed");
     assert_eq!(bench.other().compact().discard_damaged().send().await.unwrap(), discarded);
     assert_eq!(bench.archived().await.into_keys().collect::<BTreeSet<_>>(), [ids[0], ids[2]].into());
     assert_eq!(bench.other().compact().discard_damaged().send().await.unwrap(), CompactReport::default());
@@ -341,8 +372,59 @@ async fn nothing_is_written_if_there_is_nothing_to_discard_or_to_merge() {
     assert_eq!(bench.store.list("runs", None).await.unwrap().len(), objects.len());
     // With it, the day is written again without the damaged file.
     let report = compact(&bench.other()).discard_damaged().send().await.unwrap();
-    assert_eq!((report.files_merged, report.files_written), (7, 6), "{report}");
+    assert_eq!((report.files_merged, report.files_written, report.files_discarded), (6, 6, 1), "{report}");
     assert_eq!(bench.archived().await.len(), 16);
+    bench.end().await;
+}
+
+/// The content of a file with eight other bytes at the start of a column.
+fn damage(content: &[u8], column: Column) -> Vec<u8> {
+    let reader = SerializedFileReader::new(bytes::Bytes::copy_from_slice(content)).unwrap();
+    let group = reader.metadata().row_group(0);
+    let chunk = group.columns().iter().find(|chunk| chunk.column_path().string() == column.name()).unwrap();
+    let start = usize::try_from(chunk.byte_range().0).unwrap();
+    let mut content = content.to_vec();
+    content[start..start + 8].iter_mut().for_each(|byte| *byte = !*byte);
+    content
+}
+
+#[tokio::test(start_paused = true)]
+async fn discarding_a_damaged_file_keeps_runs_whose_payloads_are_damaged_until_they_are_collected_again() {
+    let bench = Bench::new().await;
+    let ids = bench.start((0..6).map(|n| 2 * n)).await;
+    bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    let archived = bench.archived().await;
+    let file = bench.archive.files(Window::all()).await.unwrap().remove(0);
+    let content = bench.store.read(&file.path).await.unwrap();
+    bench.store.put(&file.path, damage(&content, Column::Input).into()).await.unwrap();
+    // What a list shows is not damaged, and a collection compares no more than that.
+    assert_eq!(bench.archived().await, archived);
+    assert_eq!(bench.other().details(ids[0]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(bench.other().collect(&bench.client, all()).send().await.unwrap().unchanged, 6);
+
+    let report = bench.other().compact().discard_damaged().send().await.unwrap();
+    assert_eq!(report.to_string(), "0 files merged into 1, 1 damaged file removed");
+    assert_eq!(bench.archived().await, archived);
+    for id in &ids {
+        let details = bench.other().details(*id).await.unwrap();
+        let output = bench.client.run_handle(*id).details().await.unwrap().output().unwrap().parse::<Value>().unwrap();
+        assert_eq!((details.input.as_str(), details.output().unwrap().parse::<Value>().unwrap()), ("null", output));
+    }
+    let report = bench.other().collect(&bench.client, all()).send().await.unwrap();
+    assert_eq!((report.archived, report.unchanged), (6, 0), "{report}");
+    for id in &ids {
+        assert!(bench.other().details(*id).await.unwrap().input.parse::<Input>().is_ok());
+    }
+    bench.other().compact().send().await.unwrap();
+    assert_eq!((rows(&bench.other()).await, bench.archived().await), (6, archived));
+    assert_eq!(bench.other().collect(&bench.client, all()).send().await.unwrap().unchanged, 6);
+
+    // Without the facts, there is nothing to keep.
+    let file = bench.other().files(Window::all()).await.unwrap().remove(0);
+    let content = bench.store.read(&file.path).await.unwrap();
+    bench.store.put(&file.path, damage(&content, Column::Tasks).into()).await.unwrap();
+    bench.other().compact().discard_damaged().send().await.unwrap();
+    assert_eq!(bench.archived().await.len(), 0);
     bench.end().await;
 }
 

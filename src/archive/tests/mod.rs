@@ -203,7 +203,12 @@ async fn archived_runs_equal_those_of_the_engine() {
         assert_eq!(bench.archive.runs(filter).count().await.unwrap(), expected.len() as u64);
     }
     let unknown = uuid::Uuid::new_v4().into();
-    assert_eq!(bench.archive.details(unknown).await.unwrap_err().kind(), ErrorKind::RunNotFound);
+    let error = bench.archive.details(unknown).await.unwrap_err();
+    assert_eq!((error.kind(), error.run_id()), (ErrorKind::RunNotFound, Some(unknown)));
+    assert_eq!(error.to_string(), format!("the archive has no run {unknown}"));
+    let error = History::new(&bench.client, &bench.archive).details(unknown).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RunNotFound);
+    assert_eq!(error.to_string(), format!("neither the engine nor the archive has run {unknown}"));
     worker.shutdown().await;
     bench.end().await;
 }
@@ -214,7 +219,9 @@ async fn a_collection_can_be_repeated_and_a_replayed_run_is_archived_again() {
     let ids = bench.start(0..4).await;
     let dry = bench.archive.collect(&bench.client, all()).dry_run().send().await.unwrap();
     assert_eq!((dry.archived, dry.files, rows(&bench.archive).await), (4, 0, 0), "{dry}");
-    assert_eq!(bench.archive.collect(&bench.client, all()).send().await.unwrap().archived, 4);
+    let report = bench.archive.collect(&bench.client, all()).send().await.unwrap();
+    assert_eq!((report.archived, &report.archived_by_workflow), (4, &[("count".to_owned(), 4)].into()), "{report}");
+    assert_eq!(dry.archived_by_workflow, report.archived_by_workflow);
     let again = bench.archive.collect(&bench.client, all()).send().await.unwrap();
     assert_eq!((again.archived, again.unchanged), (0, 4), "{again}");
 
@@ -230,7 +237,7 @@ async fn a_collection_can_be_repeated_and_a_replayed_run_is_archived_again() {
     assert_eq!(listed(bench.archive.runs(failed.clone()).items()).await.into_keys().collect::<Vec<_>>(), [ids[3]]);
     assert_eq!(rows(&bench.archive).await, 5);
     let report = bench.archive.compact().send().await.unwrap();
-    assert_eq!(report, CompactReport { files_merged: 2, files_written: 1, damaged_files: Vec::new() });
+    assert_eq!(report, CompactReport { files_merged: 2, files_written: 1, ..CompactReport::default() });
     assert_eq!((rows(&bench.archive).await, bench.archived().await), (4, bench.live().await));
     assert_eq!(listed(bench.archive.runs(failed).items()).await.len(), 1);
     assert_eq!(bench.archive.compact().send().await.unwrap(), CompactReport::default());
@@ -275,8 +282,10 @@ async fn concurrent_collectors_archive_each_run_once() {
     bench.start(0..10).await;
     let archives: Vec<_> = (0..3).map(|_| bench.other()).collect();
     let reports = join_all(archives.iter().map(|archive| archive.collect(&bench.client, all()).send())).await;
-    let total: u64 = reports.into_iter().map(|report| report.unwrap().archived).sum();
+    let reports: Vec<_> = reports.into_iter().map(Result::unwrap).collect();
+    let total: u64 = reports.iter().map(|report| report.archived).sum();
     assert_eq!((total, rows(&bench.archive).await), (10, 10));
+    assert!(reports.iter().all(|report| report.archived + report.unchanged == 10), "{reports:?}");
     assert_eq!(bench.archived().await, bench.live().await);
     bench.end().await;
 }
@@ -395,7 +404,7 @@ async fn a_run_for_which_the_server_does_not_respond_does_not_stop_the_others() 
     ] {
         bench.engine.faults().inject_for(FETCH, fault.clone(), 10 * HOUR).unwrap();
         let collection = bench.archive.collect(&bench.client, all()).concurrency(1).timeout(SECOND);
-        let mut batches = collection.requests_per_second(1).batches().unwrap();
+        let mut batches = collection.requests_per_second(1).batches();
         // The runs are listed after 16 seconds, and the fifth is fetched at the earliest five seconds later.
         let lists = async {
             sleep(18 * SECOND).await;
@@ -420,7 +429,7 @@ async fn a_collection_ends_if_the_server_returns_no_run() {
     sleep(60 * SECOND).await;
     let collect = || bench.archive.collect(&bench.client, all()).timeout(SECOND);
     bench.engine.faults().inject_for(FETCH, Fault::Delay(HOUR), DAY).unwrap();
-    let (started, mut batches) = (Instant::now(), collect().batches().unwrap());
+    let (started, mut batches) = (Instant::now(), collect().batches());
     let error = batches.next().await.unwrap().unwrap_err();
     // Each fetch is repeated once, after a random pause of at most 50 ms. Eight are sent at the same time, then one after each of the first
     // four results, and then three of other runs.

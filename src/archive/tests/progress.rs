@@ -49,7 +49,7 @@ async fn a_compaction_has_an_item_for_each_workflow_and_day() {
     }
     // The fourth day has one file.
     assert!(partitions.next().await.is_none());
-    assert_eq!(partitions.report(), CompactReport { files_merged: 6, files_written: 3, damaged_files: Vec::new() });
+    assert_eq!(partitions.report(), CompactReport { files_merged: 6, files_written: 3, ..CompactReport::default() });
     // They are in one commit.
     assert_eq!(bench.other().log().state().await.unwrap().commits, 1 + 7 + 1);
 
@@ -130,7 +130,7 @@ async fn an_error_in_one_day_does_not_affect_the_others() {
     }
     // The first day was committed before the error.
     assert_eq!(items, [Ok("2026-11-01".to_owned()), Err(ErrorKind::Storage), Ok("2026-11-03".to_owned())]);
-    assert_eq!(partitions.report(), CompactReport { files_merged: 4, files_written: 2, damaged_files: Vec::new() });
+    assert_eq!(partitions.report(), CompactReport { files_merged: 4, files_written: 2, ..CompactReport::default() });
     assert_eq!(archive.compact().send().await.unwrap_err().kind(), ErrorKind::Storage);
     assert_eq!((number_of_files(&bench.other()).await, bench.archived().await), (4, expected));
     bench.end().await;
@@ -192,7 +192,7 @@ async fn a_compaction_that_is_dropped_keeps_what_it_has_committed() {
     let expected = bench.archived().await;
     let mut partitions = bench.archive.compact().commit_files(1).partitions();
     partitions.next().await.unwrap().unwrap();
-    assert_eq!(partitions.report(), CompactReport { files_merged: 2, files_written: 1, damaged_files: Vec::new() });
+    assert_eq!(partitions.report(), CompactReport { files_merged: 2, files_written: 1, ..CompactReport::default() });
     drop(partitions);
     assert_eq!((number_of_files(&bench.other()).await, bench.archived().await), (5, expected.clone()));
     let report = bench.archive.compact().send().await.unwrap();
@@ -248,7 +248,7 @@ async fn with_unused_files(count: usize) -> Bench {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_has_an_item_for_each_hundred_files() {
     let bench = with_unused_files(250).await;
-    let mut batches = bench.archive.sweep().grace_period(Duration::ZERO).batches().unwrap();
+    let mut batches = bench.archive.sweep().grace_period(Duration::ZERO).batches();
     for (deleted, so_far) in [(100, 100), (100, 200), (50, 250)] {
         let batch = batches.next().await.unwrap().unwrap();
         assert_eq!((batch.files, batch.manifest_files, batch.bytes), (deleted, 0, 4 * deleted));
@@ -258,11 +258,11 @@ async fn a_sweep_has_an_item_for_each_hundred_files() {
     assert_eq!((batches.report().files, bench.archived().await.len()), (250, 1));
     // A sweep that is dropped has deleted what it has reported.
     let bench = with_unused_files(250).await;
-    let mut batches = bench.archive.sweep().grace_period(Duration::ZERO).batches().unwrap();
+    let mut batches = bench.archive.sweep().grace_period(Duration::ZERO).batches();
     batches.next().await.unwrap().unwrap();
     drop(batches);
     assert_eq!(bench.store.list("runs", None).await.unwrap().len(), 151);
-    let error = bench.archive.sweep().grace_period(91 * DAY).batches().unwrap_err();
+    let error = bench.archive.sweep().grace_period(91 * DAY).batches().next().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     bench.end().await;
 }
@@ -275,7 +275,7 @@ async fn after_a_crash_of_a_sweep_the_report_is_accurate() {
         let store = copy(&bench.store).await;
         let crash = Crash::at(step);
         let crashing = Archive::over(store.crashing(crash.clone()));
-        let mut batches = crashing.sweep().grace_period(Duration::ZERO).batches().unwrap();
+        let mut batches = crashing.sweep().grace_period(Duration::ZERO).batches();
         let (mut items, mut failed) = (0, None);
         while let Some(batch) = batches.next().await {
             match batch {
