@@ -1,4 +1,4 @@
-//! Waits inside a workflow for an event, but not forever.
+//! Waits for an event inside a workflow, with a time limit.
 //!
 //! ```text
 //! cargo run --example conditions

@@ -4,7 +4,7 @@
 //! cargo run --example dag
 //! ```
 //!
-//! `refund` is skipped for small amounts, `report` learns that, and `archive` runs when all others have completed. If
+//! `refund` is skipped for small amounts, `report` checks whether it was skipped, and `archive` runs when all others have completed. If
 //! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 

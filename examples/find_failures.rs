@@ -1,7 +1,7 @@
 //! Lists the runs that failed in the last seven days, and replays them.
 //!
 //! ```text
-//! cargo run --example find_failures             # prints a table of the newest
+//! cargo run --example find_failures             # prints a table of the newest ones
 //! cargo run --example find_failures -- replay   # also replays all of them
 //! ```
 //!

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bar = |text| bars.add(ProgressBar::new(RUNS).with_style(style.clone()).with_message(text));
     let (started, ended) = (bar("started"), bar("ended"));
 
-    // One stream for all runs. However many wait, the number of requests is the same.
+    // One stream for all runs. They share the requests that show which of them have started.
     let mut changes = hatchet.watch_many(&runs).only(ChangeKind::Run);
     while let Some(change) = changes.next().await.transpose()? {
         started.inc(change.is(&RunStatus::Running).into());

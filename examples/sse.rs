@@ -1,11 +1,11 @@
-//! Streams what a task sends to a browser, as server-sent events, with axum.
+//! Streams the chunks of a task to a browser, as server-sent events, with axum.
 //!
 //! ```text
 //! cargo run --example sse
 //! ```
 //!
-//! Then open `http://127.0.0.1:8080/`. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server. It ends with
-//! Ctrl-C.
+//! Then open `http://127.0.0.1:8080/`. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server. Press Ctrl-C to
+//! stop it.
 
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 

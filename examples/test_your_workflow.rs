@@ -1,4 +1,4 @@
-//! Tests of a workflow: with an engine on virtual time, and of the function of one task alone.
+//! Tests a workflow with an engine on virtual time, and the function of one task alone.
 //!
 //! ```text
 //! cargo run --example test_your_workflow

@@ -80,7 +80,7 @@ impl Client {
         &self.0.config
     }
 
-    /// Returns the tenant that the token belongs to.
+    /// Returns the id of the tenant that the token belongs to.
     ///
     /// # Errors
     /// [`Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.

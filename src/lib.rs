@@ -50,8 +50,8 @@
 //! | test without a server | the `testing` and `embedded` modules (feature `embedded`) |
 //!
 //! The most used types are at the root of the crate. The others are in modules by role: [`builder`] for requests, [`handle`] for
-//! handles to runs, events, schedules, crons and rate limits, [`stream`] for streams, [`model`] for data, [`config`], [`error`], [`worker`], [`workflow`], [`telemetry`] for
-//! spans, events and metrics, `archive` for archives, and `testing` for tests.
+//! handles to runs, events, schedules, crons and rate limits, [`stream`] for streams, [`model`] for data, [`telemetry`] for spans, events
+//! and metrics, `archive` for archives, `testing` for tests, and [`config`], [`error`], [`worker`] and [`workflow`].
 //!
 //! # Requests
 //!
@@ -59,7 +59,7 @@
 //!
 //! | final method | request |
 //! |---|---|
-//! | `start()` | starts a run, a worker, or an engine. [`run(..)`](Client::run) can also end with what is wanted of the run: `result()`, `outcome()`, `watch()`, `chunks()` |
+//! | `start()` | starts a run, a worker, or an engine. [`run(..)`](Client::run) can also end with a method that waits for the run or follows it: `result()`, `outcome()`, `watch()`, `chunks()` |
 //! | `send()` | changes something: cancel, replay, push, cron, schedule, pause … |
 //! | `get()`, `page(n)`, `items()`, `count()`, `counts_by_status()` | reads what a query selects |
 //! | `.await` | reads what a handle refers to, such as [`run.details()`](RunHandle::details) |
@@ -76,7 +76,7 @@
 //! | single-task run | a run of a workflow with one task |
 //! | DAG run | a run of a workflow with several tasks, which form a directed acyclic graph |
 //! | attempt | one execution of a task, counted from 1. A failed attempt is not the end of the run if retries are left |
-//! | status | what is known of a run or an attempt at one time, for example [`RunStatus::Running`] |
+//! | status | the state of a run or an attempt at one moment, for example [`RunStatus::Running`] |
 //! | outcome | how a run ended. A failed run is data, not an error |
 //! | replay | a new attempt of the same run |
 //! | rerun | a new run with the input of another run |
@@ -94,6 +94,8 @@
 //! | gap | in a stream: status changes or chunks that are missing |
 //! | engine | the part of Hatchet that stores definitions and assigns attempts to workers; also the embedded engine |
 //! | server | what a client connects to: an engine with its gRPC and REST APIs |
+//! | API view | one of the ways in which the server shows a run: gRPC, REST, and its streams |
+//! | history | the record of changes that the engine returns over REST; it lags behind the changes |
 //! | retention period | the time after which the engine drops a run |
 //! | archive | copies of runs that outlive the retention period, in Parquet files |
 //! | collection | one pass that copies all due runs to an archive |
@@ -157,7 +159,7 @@ mod watch;
 pub mod worker;
 pub mod workflow;
 
-/// Builders of requests, and queries.
+/// Builders for requests, and queries.
 pub mod builder {
     pub use crate::list::{BulkCancelBuilder, BulkReplayBuilder, RunQuery, TaskQuery};
     pub use crate::observe::DetailsBuilder;
@@ -172,13 +174,13 @@ pub mod builder {
     };
 }
 
-/// Handles to what exists in the engine.
+/// Handles to runs, events, schedules, crons and rate limits.
 pub mod handle {
     pub use crate::run::{Replayed, RunHandle};
     pub use crate::trigger::{CronHandle, EventHandle, RateLimitHandle, ScheduleHandle};
 }
 
-/// Streams of runs, changes, results, log lines and reports.
+/// Streams of runs, tasks, changes, chunks, results, log lines, reports and worker statuses.
 pub mod stream {
     pub use crate::list::{RunItems, RunReports, TaskItems};
     pub use crate::observe::LogItems;

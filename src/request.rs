@@ -36,7 +36,7 @@ impl<T> Request<T> {
     }
 }
 
-/// A command, such as [`CronHandle::pause`](crate::handle::CronHandle::pause).
+/// A builder for a command, such as [`CronHandle::pause`](crate::handle::CronHandle::pause).
 ///
 /// ```no_run
 /// # async fn example(cron: hatchet::handle::CronHandle) -> hatchet::Result<()> {
@@ -84,8 +84,8 @@ impl<T> CommandBuilder<T> {
     }
 }
 
-/// A read request, such as [`CronHandle::details`](crate::handle::CronHandle::details). It is sent when it is
-/// awaited. Dropping it has no effect.
+/// A builder for a read request, such as [`CronHandle::details`](crate::handle::CronHandle::details). The request is sent when the builder
+/// is awaited. Dropping the builder has no effect.
 ///
 /// ```no_run
 /// # async fn example(cron: hatchet::handle::CronHandle) -> hatchet::Result<()> {

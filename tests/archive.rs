@@ -210,7 +210,7 @@ async fn runs_near_the_retention_of_the_engine_are_a_warning_and_a_metric() {
     let text = "the age is not shorter than the retention period of the engine";
     let lost = "the engine soon drops runs that are not old enough to be archived";
     let report = archive.collect(&client, Retention::default()).send().await.unwrap();
-    assert_eq!((report.is_retention_too_long, warnings(text)), (true, 1), "{report}");
+    assert_eq!((report.is_age_too_long, warnings(text)), (true, 1), "{report}");
     let expected = "; the engine drops runs after 30 days, before they are old enough to be archived";
     assert!(report.to_string().ends_with(expected), "{report}");
     assert_eq!((report.at_risk, MEASURED.take().1, warnings(lost)), (0, vec![0], 0), "{report}");
@@ -286,9 +286,9 @@ async fn runs_at_risk_are_reported_if_they_have_not_ended_and_if_the_collection_
     let report = collect(Duration::ZERO, 60 * DAY).send().await.unwrap();
     assert_eq!((report.archived, report.at_risk, report.engine_retention), (6, 0, Some(60 * DAY)), "{report}");
     let report = collect(35 * DAY, 35 * DAY).send().await.unwrap();
-    assert!(report.is_retention_too_long, "{report}");
+    assert!(report.is_age_too_long, "{report}");
     let report = collect(35 * DAY, 36 * DAY).send().await.unwrap();
-    assert!(!report.is_retention_too_long, "{report}");
+    assert!(!report.is_age_too_long, "{report}");
     other.shutdown_with_timeout(Duration::ZERO).await;
     engine.shutdown().await;
 }

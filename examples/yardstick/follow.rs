@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Answer, Input, WORKFLOW, workflow};
 
-/// The maximum number of concurrent triggers, so that `wait` measures waits and not triggers.
+/// The maximum number of concurrent start requests, so that `wait` measures waits and not start requests.
 const TRIGGERS: usize = 100;
 
 /// Starts runs and waits for them, at most `at_once` at a time. A run that has not ended after `longest` counts as `waiting`, not in `n`.

@@ -32,7 +32,7 @@ const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
 
 impl Archive {
-    /// Returns a builder for a collection: it copies to the archive the runs of the client's namespace that have ended and that the [`Retention`] selects.
+    /// Returns a builder for a collection, which copies runs to the archive: those of the client's namespace that have ended and that the [`Retention`] selects.
     /// The engine's copies are not deleted; the engine drops them after its retention period.
     ///
     /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
@@ -100,7 +100,7 @@ impl CollectBuilder {
         self
     }
 
-    /// Also archives the first log lines of each run, at most this many. The default is 0, the maximum is
+    /// Also archives the first log lines of each run, at most this many. The default is 0, and the maximum is
     /// [`RunDetails::MAX_LOGS`](crate::model::RunDetails::MAX_LOGS).
     pub fn logs(mut self, count: usize) -> Self {
         self.options.logs = count;
@@ -117,7 +117,7 @@ impl CollectBuilder {
     /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
     /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the start, about fifteen
     /// requests find the day of the oldest run, and up to four for each rule count the runs at risk. A retry by the [policy](Self::retry)
-    /// counts as a request, too. If its turn is later than the timeout of its call, it is not sent, and the call fails.
+    /// counts as a request, too. If the rate limit would delay a retry beyond the timeout of its call, the retry is not sent, and the call fails.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.options.requests_per_second = requests;
         self
@@ -144,10 +144,10 @@ impl CollectBuilder {
     }
 
     /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
-    /// [`is_retention_too_long`](CollectReport::is_retention_too_long) follow. It must be positive and at most ten years. By default, it is
+    /// [`is_age_too_long`](CollectReport::is_age_too_long) are computed. It must be positive and at most ten years. By default, it is
     /// read from the server, which shows what its default was when the tenant was created. The engine drops runs according to the current
-    /// settings of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if they have changed since then, if
-    /// there are several (set the shortest), or if the server is too old to report one.
+    /// settings of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if the settings have changed since
+    /// then, if the server has several periods (set the shortest), or if the server is too old to report one.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -201,13 +201,13 @@ impl CollectBuilder {
     /// continues with the next runs. Errors that do not concern one run, such as a rejected token, and errors of the archive end the collection.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the options, or if the archive contains runs of another tenant or namespace.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is invalid, or if the archive contains runs of another tenant or namespace.
     /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the
     /// archive cannot be read or written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed about
-    /// five minutes after they were fetched, or earlier: when the fetches that have begun by then are finished.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed at
+    /// the latest about five minutes after they were fetched, when the fetches that are in progress by then have finished.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches();
         while batches.next().await.transpose()?.is_some() {}

@@ -211,7 +211,7 @@ impl Collection {
             at_risk: left_at_risk.total(),
             is_dry_run: options.is_dry_run,
             engine_retention,
-            is_retention_too_long: is_too_long,
+            is_age_too_long: is_too_long,
             ..CollectReport::default()
         };
         let until = options.last_due(now);

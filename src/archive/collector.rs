@@ -118,8 +118,8 @@ impl CollectorBuilder {
     /// one starts as soon as it ends. A collection that fails is logged, and the collector continues.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the interval is shorter than one second or longer than ten years, and for the
-    /// options of the collection. [`Config`](crate::ErrorKind::Config) if the current thread has no suitable Tokio runtime.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the interval is shorter than one second or longer than ten years, or if an
+    /// option of the collection is invalid. [`Config`](crate::ErrorKind::Config) if the current thread has no suitable Tokio runtime.
     pub fn start(self) -> Result<RunningCollector> {
         let Self { mut collection, interval } = self;
         if !(Duration::from_secs(1)..=MAX_DURATION).contains(&interval) {
@@ -217,7 +217,7 @@ impl RunningCollector {
         self.shutdown_with_timeout(SHUTDOWN_TIMEOUT).await;
     }
 
-    /// Stops the collector like [`shutdown`](Self::shutdown), with another time for the commit. With [`Duration::ZERO`], the collector is
+    /// Stops the collector like [`shutdown`](Self::shutdown), with another timeout for the commit. With [`Duration::ZERO`], the collector is
     /// aborted at once.
     ///
     /// ```no_run

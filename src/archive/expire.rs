@@ -60,13 +60,13 @@ impl ExpireBuilder {
         self
     }
 
-    /// Removes the runs from the archive, all of them in one commit: either all are removed or none. [`sweep`](Archive::sweep) deletes
+    /// Removes the runs from the archive, all of them in one commit: either all or none are removed. [`sweep`](Archive::sweep) deletes
     /// their files. Ages are measured by the system clock, or by that of
     /// [`with_clock_of`](Archive::with_clock_of).
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads: whole
-    /// days expire. [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads,
+    /// because whole days expire. [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
     /// if the manifest cannot be read or written.
     ///
     /// # Cancel safety

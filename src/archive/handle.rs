@@ -145,7 +145,7 @@ impl Archive {
         }
     }
 
-    /// An upper bound of the number of runs that match: the rows of the files that can contain them.
+    /// An upper bound on the number of runs that match: the rows of the files that can contain them.
     pub(super) async fn max_matching(&self, criteria: &Criteria) -> Result<u64> {
         let state = self.inner.log.state().await?;
         Ok(matching_files(&state, criteria).into_iter().map(|file| file.rows).sum())

@@ -81,7 +81,7 @@ impl History {
     }
 }
 
-/// A request for the details of a run of an engine or of its archive; see [`History::details`].
+/// A builder for a request that fetches the details of a run of an engine or of its archive; see [`History::details`].
 ///
 /// ```no_run
 /// # async fn example(history: hatchet::archive::History, id: hatchet::RunId) -> hatchet::Result<()> {
@@ -92,11 +92,11 @@ impl History {
 /// ```
 ///
 /// # Errors
-/// [`RunNotFound`](ErrorKind::RunNotFound) if neither has the run. Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
+/// [`RunNotFound`](ErrorKind::RunNotFound) if neither the engine nor the archive has the run. Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
 /// [`Archive::details`].
 ///
 /// # Cancel safety
-/// It is cancel safe: it only reads.
+/// The request is cancel safe: it only reads.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is fetched before it is awaited"]
 pub struct HistoryDetailsBuilder {
@@ -107,7 +107,7 @@ pub struct HistoryDetailsBuilder {
 }
 
 impl HistoryDetailsBuilder {
-    /// Includes the first `count` log lines. The default is 0, the maximum is [`RunDetails::MAX_LOGS`]. The archive has those that
+    /// Includes the first `count` log lines. The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. The archive has only those that
     /// [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
@@ -181,15 +181,15 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. The count is always that of
-    /// all matching runs.
+    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
+    /// returned the token. The count always includes all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
         self
     }
 
-    /// Includes the first `count` log lines of each run in [`details`](Self::details). The default is 0, the maximum is
-    /// [`RunDetails::MAX_LOGS`]. The archive has those that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
+    /// Includes the first `count` log lines of each run in [`details`](Self::details). The default is 0, and the maximum is
+    /// [`RunDetails::MAX_LOGS`]. The archive has only those that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
         self
@@ -209,11 +209,11 @@ impl HistoryQuery {
         self
     }
 
-    /// Returns the newest matching runs, at most `size`, an upper bound of the number of all matching runs, and the token of the next page. The
+    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs, and the token of the next page. The
     /// token can be sent to another process, and it stays valid while runs are archived, compacted and dropped by the engine.
     ///
-    /// Runs that are created in the meantime are not on later pages. No run is on two pages. The total counts runs twice that both the engine
-    /// and the archive have; [`count`](Self::count) does not.
+    /// Runs that are created in the meantime are not on later pages. No run is on two pages. Runs that both the engine and the archive have
+    /// are counted twice in the total, but once by [`count`](Self::count).
     ///
     /// ```no_run
     /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
@@ -229,8 +229,8 @@ impl HistoryQuery {
     /// ```
     ///
     /// # Errors
-    /// The first error of the stream of [`items`](Self::items). Also [`InvalidInput`](ErrorKind::InvalidInput) if the size is 0 or over 1000,
-    /// or for a token of another query.
+    /// The first error of the stream of [`items`](Self::items). Also [`InvalidInput`](ErrorKind::InvalidInput) if the size is 0 or over
+    /// 1000, or if the token belongs to another query.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -239,7 +239,7 @@ impl HistoryQuery {
         Box::pin(self.pages().page(self.items(), size, after.as_ref(), self.total())).await
     }
 
-    /// An upper bound of the number of all matching runs.
+    /// An upper bound on the number of all matching runs.
     async fn total(&self) -> Result<Total> {
         let History { client, archive, .. } = &self.history;
         let live = match client.with(self.request)?.runs(self.filter.clone()).count().await {
@@ -317,7 +317,7 @@ impl HistoryQuery {
         })
     }
 
-    /// Returns the number of matching runs. It reads all of them, like [`items`](Self::items).
+    /// Returns the number of matching runs. The method reads all of them, like [`items`](Self::items).
     ///
     /// # Errors
     /// The first error of the stream of [`items`](Self::items).
@@ -328,7 +328,7 @@ impl HistoryQuery {
         Ok(self.counts_by_status().await?.total())
     }
 
-    /// Returns the number of matching runs by status. It reads all of them, like [`items`](Self::items). Unlike
+    /// Returns the number of matching runs by status. The method reads all of them, like [`items`](Self::items). Unlike
     /// [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it respects the statuses of the filter and counts timed-out
     /// runs separately.
     ///

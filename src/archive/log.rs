@@ -248,7 +248,7 @@ impl Log {
         self.store.delete(&path).await?;
         if is_replaced {
             let text = format!(
-                "expected a store with conditional writes, got {}, which replaced an object that existed",
+                "expected a store with conditional writes, got {}, which replaced an existing object",
                 self.store.url()
             );
             return Err(Error::new(ErrorKind::Storage, text));
@@ -270,7 +270,7 @@ pub(super) fn rejected(conflict: Conflict) -> Error {
             let namespace =
                 namespace.map_or_else(|| "no namespace".to_owned(), |name| format!("the namespace {name:?}"));
             let found = format_args!(
-                "expected one of the client's tenant and namespace, got one of the tenant {tenant_id} and {namespace}"
+                "expected an archive of the client's tenant and namespace, got one of the tenant {tenant_id} and {namespace}"
             );
             Error::invalid("archive", found)
         }
@@ -355,8 +355,7 @@ mod tests {
         for _ in 0..2 {
             let error = log.commit(&state, &commit("a")).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Storage);
-            let expected =
-                "expected a store with conditional writes, got memory://, which replaced an object that existed";
+            let expected = "expected a store with conditional writes, got memory://, which replaced an existing object";
             assert_eq!(error.to_string(), expected);
         }
         assert_eq!(store.list("manifest", None).await.unwrap(), [], "also the probes are deleted");

@@ -58,7 +58,7 @@ impl Archive {
     /// the filter are used. Other files in the store were not committed, or have been replaced.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage),
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter is invalid; [`Storage`](crate::ErrorKind::Storage),
     /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the manifest cannot be read.
     ///
     /// # Cancel safety

@@ -116,7 +116,7 @@ pub(super) fn open(url: &str, options: Vec<(String, String)>) -> Result<Opened> 
         ));
     }
     if let Some(feature) = kind.missing_feature() {
-        let problem = format_args!("expected the feature `{feature}` of hatchet-rs for {url:?}, which is not enabled");
+        let problem = format_args!("{url:?} needs the feature `{feature}` of hatchet-rs, which is not enabled");
         return Err(invalid(problem));
     }
     let options = options.into_iter().map(|(name, value)| {
@@ -237,7 +237,7 @@ mod tests {
         {
             if Kind::of(url.split(':').next().unwrap()).unwrap().missing_feature().is_some() {
                 let expected = format!(
-                    "invalid archive URL: expected the feature `{feature}` of hatchet-rs for {url:?}, which is not enabled"
+                    "invalid archive URL: {url:?} needs the feature `{feature}` of hatchet-rs, which is not enabled"
                 );
                 assert_eq!(error(url, &[]), expected);
             }

@@ -62,7 +62,7 @@ impl Pages {
         Ok(Some(Position { until: token.until, seen: Arc::new(seen) }))
     }
 
-    /// Reads a page from a stream of the runs after a position. `at_most`: an upper bound of the number of all matching runs.
+    /// Reads a page from a stream of the runs after a position. `at_most`: an upper bound on the number of all matching runs.
     pub(super) async fn page(
         self,
         mut runs: impl Stream<Item = Result<RunSummary>> + Unpin,

@@ -65,7 +65,7 @@ impl Archive {
     }
 }
 
-/// A query for archived runs; see [`Archive::runs`]. It can be read as a stream of runs or of their details, or as counts.
+/// A query for archived runs; see [`Archive::runs`]. Its results can be read as pages, as a stream of runs or of their details, or as counts.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -84,14 +84,14 @@ pub struct ArchiveQuery {
 }
 
 impl ArchiveQuery {
-    /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. Counts are always those of
-    /// all matching runs.
+    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
+    /// returned the token. Counts always include all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
         self
     }
 
-    /// Returns the newest matching runs, at most `size`, an upper bound of the number of all matching runs, and the token of the next page.
+    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs, and the token of the next page.
     /// The token can be sent to another process. [`count`](Self::count) returns the exact number, for which it reads all matching runs.
     ///
     /// No run is on two pages. A run that is archived in the meantime is on a later page if it is older than the last run of this one.
@@ -110,8 +110,8 @@ impl ArchiveQuery {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`count`](Self::count): unlike [`items`](Self::items), a page does not continue after a damaged file. Also
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the size is 0 or over 1000, or for a token of another query.
+    /// The errors of [`count`](Self::count): unlike [`items`](Self::items), this method fails if a file is damaged. Also
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the size is 0 or over 1000, or if the token belongs to another query.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -134,7 +134,7 @@ impl ArchiveQuery {
     /// Returns the number of matching runs.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter; [`Storage`](crate::ErrorKind::Storage),
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter is invalid; [`Storage`](crate::ErrorKind::Storage),
     /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if a file cannot be read.
     ///
     /// # Cancel safety

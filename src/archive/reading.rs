@@ -1,6 +1,6 @@
 //! Reads the rows of an archive that match a filter, newest first, each run once.
 //!
-//! Files are sorted, so all rows of a run are neighbours in the merged order: the newest of them is the run's. A file is opened when the
+//! Files are sorted, so all rows of a run are neighbors in the merged order: the newest of them is the run's. A file is opened when the
 //! merged order arrives at its newest row, so only files with runs of the same time are open at once.
 
 use std::cmp::Ordering;

@@ -43,7 +43,7 @@ pub struct CollectReport {
     /// because they are not old enough or have not ended; of these, the server counts up to 20,000 for each rule. A shorter
     /// [`Retention`](super::Retention) archives them earlier, unless they have not ended. With [`before`](super::CollectBuilder::before), only
     /// those that were archived are counted. If the collection failed or was stopped, runs that it had found and not archived yet are counted,
-    /// too. Runs that could not be counted at the start are missing; this is logged. It is 0 if the engine's retention period is unknown.
+    /// too. Runs that could not be counted at the start are not included; this is logged. It is 0 if the engine's retention period is unknown.
     pub at_risk: u64,
     /// The number of files that were written.
     pub files: u64,
@@ -56,7 +56,7 @@ pub struct CollectReport {
     pub engine_retention: Option<Duration>,
     /// Whether the age of a rule is not shorter than the engine's retention period, so that the engine drops runs before they are archived.
     /// It is `false` if the retention period is unknown.
-    pub is_retention_too_long: bool,
+    pub is_age_too_long: bool,
 }
 
 impl fmt::Display for CollectReport {
@@ -70,7 +70,7 @@ impl fmt::Display for CollectReport {
             (self.at_risk, "at risk"),
         ];
         others.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, ", {count} {what}"))?;
-        match self.engine_retention.filter(|_| self.is_retention_too_long) {
+        match self.engine_retention.filter(|_| self.is_age_too_long) {
             Some(retention) => {
                 write!(
                     f,

@@ -161,7 +161,7 @@ impl Rule {
         Self { age: None, statuses: Vec::new(), without_payloads: false }
     }
 
-    /// Selects only runs with this status. If it is called several times, runs with any of the statuses are selected. By default, all runs
+    /// Selects only runs with this status. If this method is called several times, runs with any of the statuses are selected. By default, all runs
     /// that have ended are selected. Runs that have not ended are never selected. An archived run is updated regardless of its new status.
     /// [`expire`](super::Archive::expire) rejects a rule with a status.
     pub fn status(mut self, status: RunStatus) -> Self {

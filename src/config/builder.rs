@@ -7,7 +7,7 @@ use super::env::ProcessEnv;
 use super::layers::Pem;
 use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
 
-/// Builds a [`Config`]. Its values take precedence over the environment and over the claims of the token.
+/// A builder for a [`Config`]. Its values take precedence over the environment and over the claims of the token.
 ///
 /// [`Config::builder`] ignores the environment, and [`ConfigBuilder::from_env`] reads it. If a value is set twice, the last one is
 /// used. [`build`](Self::build) validates all values, and reports all problems in one error.
@@ -183,7 +183,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the time without received data after which a connection is pinged: 6 s to 24 h. The default is 10 s.
+    /// Sets how long a connection may receive no data before it is pinged: 6 s to 24 h. The default is 10 s.
     ///
     /// The engine closes connections (GOAWAY `too_many_pings`) that send pings more often than every 5 s.
     pub const fn keepalive_interval(mut self, interval: Duration) -> Self {
@@ -215,8 +215,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000. The default is 200. When
-    /// more are needed, the watches take turns, and report changes later.
+    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000. The default is 200. If more
+    /// are needed, the watches take turns, and report changes later.
     pub const fn watch_request_rate(mut self, requests_per_second: u32) -> Self {
         self.watch_request_rate = Some(requests_per_second);
         self

@@ -29,7 +29,7 @@ use std::fmt;
 ///
 /// # What to do
 ///
-/// Print it and exit. A retry fails in the same way. It never contains the token or a private key.
+/// Print the error and exit. A retry fails in the same way. The error never contains the token or a private key.
 ///
 /// `Error::from` converts it to an [`Error`](crate::Error) with the same message, and with this error as its source:
 ///
@@ -52,7 +52,7 @@ impl ConfigError {
         Self { problems }
     }
 
-    /// Returns all problems, in the order of the settings. Never empty.
+    /// Returns all problems, in the order of the settings. The slice is never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
@@ -70,7 +70,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl crate::Error {
-    /// Returns the problems of the configuration, if the kind is [`ErrorKind::Config`](crate::ErrorKind::Config).
+    /// Returns the problems of the configuration, if an invalid configuration caused this error.
     ///
     /// ```
     /// use hatchet::{Config, Error};
@@ -113,7 +113,7 @@ impl Problem {
         Self { name, got, expected }
     }
 
-    /// Returns the environment variable, the field of the builder, or the claim of the token (`token claim NAME`) with the value.
+    /// Returns the environment variable, the method of the builder, or the claim of the token (`token claim NAME`) with the value.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name

@@ -67,7 +67,7 @@ impl Entry {
         Self { name, value, source }
     }
 
-    /// Returns the name of the setting: that of its method of the [`ConfigBuilder`](super::ConfigBuilder).
+    /// Returns the name of the setting, which is the name of its method of [`ConfigBuilder`](super::ConfigBuilder).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name

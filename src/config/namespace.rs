@@ -4,7 +4,7 @@
 ///
 /// The other SDKs use the same form, so that workers in all languages share workflows. An error if the engine does not accept a
 /// character.
-pub(super) fn normalise(text: &str) -> Result<Option<String>, ()> {
+pub(super) fn normalize(text: &str) -> Result<Option<String>, ()> {
     if !text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')) {
         return Err(());
     }
@@ -33,7 +33,7 @@ mod tests {
             ("grün", Err(())),
             ("a/b", Err(())),
         ] {
-            assert_eq!(normalise(text), expected.map(|n: Option<&str>| n.map(str::to_owned)), "{text}");
+            assert_eq!(normalize(text), expected.map(|n: Option<&str>| n.map(str::to_owned)), "{text}");
         }
     }
 }

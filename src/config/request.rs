@@ -22,7 +22,7 @@ const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 /// use std::time::Duration;
 /// use hatchet::config::RetryPolicy;
 ///
-/// // Each call is tried once, for at most half a second: the trigger, and for the first run of a workflow in a minute a call that
+/// // Each call is tried once, for at most half a second: the start request, and for the first run of a workflow in a minute, a call that
 /// // confirms that the run was created.
 /// hatchet.run(&greet, &()).timeout(Duration::from_millis(500)).retry(RetryPolicy::none()).start().await?;
 /// # Ok(())

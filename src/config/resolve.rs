@@ -152,7 +152,7 @@ fn server_url(
 fn namespace(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Result<Option<String>, Reported> {
     let found = layers.string(&setting::NAMESPACE, builder.namespace.as_deref())?;
     let Sourced { value, source } = found.unwrap_or(Sourced::new(String::new(), Source::Default));
-    let Ok(namespace) = namespace::normalise(&value) else {
+    let Ok(namespace) = namespace::normalize(&value) else {
         let got = layers.quote(&value);
         return Err(layers.report(&setting::NAMESPACE, source, &got));
     };

@@ -359,7 +359,7 @@ impl Engine {
         Self::builder().start().await
     }
 
-    /// Creates a builder of an engine without quirks and without sockets.
+    /// Returns a builder for an engine without quirks and without sockets.
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
@@ -373,13 +373,13 @@ impl Engine {
     /// those of the engine.
     ///
     /// # Errors
-    /// [`Config`](crate::ErrorKind::Config) for an invalid configuration.
+    /// [`Config`](crate::ErrorKind::Config) if the configuration is invalid.
     pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
         let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 
-    /// Returns the tenant that all tokens of this engine belong to.
+    /// Returns the id of the tenant that all tokens of this engine belong to.
     pub fn tenant_id(&self) -> TenantId {
         TENANT.into()
     }
@@ -394,8 +394,8 @@ impl Engine {
         self.addresses.map(|addresses| addresses.rest)
     }
 
-    /// Returns the environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a value.
-    /// Empty if the engine does not listen.
+    /// Returns the environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a
+    /// value. The list is empty if the engine does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some(Addresses { grpc, rest }) = self.addresses else { return Vec::new() };
         vec![
@@ -440,7 +440,7 @@ impl Engine {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the time is over ten years.
     ///
     /// # Panics
-    /// If the engine has panicked before.
+    /// Panics if the engine has panicked before.
     pub async fn restart_after(&self, downtime: Duration) -> Result<()> {
         self.faults().reject_everything_for(downtime)?;
         let resumed = self.now() + downtime + RESUME_DELAY;
@@ -457,7 +457,7 @@ impl Engine {
     /// Returns the number of runs in the engine.
     ///
     /// # Panics
-    /// If the engine has panicked before.
+    /// Panics if the engine has panicked before.
     pub async fn run_count(&self) -> usize {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
     }
@@ -466,7 +466,7 @@ impl Engine {
     /// processes. Connections that have not ended within the [grace period](EngineBuilder::shutdown_grace_period) are dropped.
     ///
     /// # Panics
-    /// If the engine has panicked before.
+    /// Panics if the engine has panicked before.
     ///
     /// # Cancel safety
     /// If the future is dropped after its first poll, the engine is dropped: it stops without waiting.

@@ -215,7 +215,7 @@ impl Quirks {
         Self(0)
     }
 
-    /// All quirks, as in the real engine.
+    /// Returns the set of all quirks, as in the real engine.
     pub const fn all() -> Self {
         Self((1 << Quirk::ALL.len()) - 1)
     }

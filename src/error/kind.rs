@@ -65,7 +65,7 @@ pub enum ErrorKind {
     /// A file of an archive is damaged, or its manifest was written by a newer version of this crate. The message names the file, or the column
     /// whose value is invalid.
     Corrupt,
-    /// The client, the worker or the runtime is shut down.
+    /// The client, the worker or the runtime has been shut down.
     Closed,
 }
 

@@ -268,7 +268,7 @@ impl Error {
         self.0.has_no_side_effects
     }
 
-    /// Returns when the server allows a retry. `None` if it did not specify that.
+    /// Returns when the server allows a retry, or `None` if it did not specify that.
     ///
     /// *What to do:* For a [`Delay`](RetryAfter::Delay), wait at least that long before you retry. For [`Never`](RetryAfter::Never), do not
     /// retry.
@@ -286,8 +286,8 @@ impl Error {
 
     /// Returns whether something does not exist: a run, a workflow, or anything else.
     ///
-    /// *What to do:* For a workflow, check that a worker has registered it. For a run, check whether the server's retention has deleted
-    /// it.
+    /// *What to do:* For a workflow, check that a worker has registered it. For a run, check whether the engine has dropped it after its
+    /// retention period.
     pub fn is_not_found(&self) -> bool {
         matches!(self.0.kind, ErrorKind::NotFound | ErrorKind::RunNotFound | ErrorKind::WorkflowNotFound)
     }

@@ -241,7 +241,7 @@ impl WorkflowCache {
             }
             if !polling.again().await {
                 let text = format!(
-                    "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the triggered run was \
+                    "the server has no workflow {name:?}, or cannot evaluate the idempotency key of the run: the run was \
                     not created within {NEW_RUN_DELAY:?}"
                 );
                 let error = Error::new(ErrorKind::WorkflowNotFound, text);
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(started.elapsed(), SECOND / 2);
         // The confirmation that both share has continued.
         let error = confirm(&client, &[run()], 30 * SECOND).await.unwrap_err();
-        assert!(error.to_string().ends_with("the triggered run was not created within 10s"), "{error}");
+        assert!(error.to_string().ends_with("the run was not created within 10s"), "{error}");
         assert!(std::error::Error::source(&error).is_some(), "the error of the list");
     }
 }

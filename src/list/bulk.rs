@@ -23,8 +23,8 @@ use crate::run::cancel::{self, CancelOptions};
 use crate::run::replay::{self, Replay};
 
 impl RunQuery {
-    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, including from the report. If it
-    /// has, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
+    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, also from
+    /// the report. If it has one, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -42,8 +42,9 @@ impl RunQuery {
         BulkCancelBuilder { query: self.clone(), options: CancelOptions::default() }
     }
 
-    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, including from the report,
-    /// and so are cancelled runs unless they are [requested](BulkReplayBuilder::include_cancelled). If it has, they are reported as skipped.
+    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from
+    /// the report, and so are cancelled runs unless they are [included](BulkReplayBuilder::include_cancelled). If it has one, they are
+    /// reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
         BulkReplayBuilder { query: self.clone(), command: Replay::default() }
     }
@@ -82,14 +83,14 @@ impl BulkCancelBuilder {
         self
     }
 
-    /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// Sets the reason (1 to 4000 characters). It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.options.reason.set_reason(reason.into());
         self
     }
 
-    /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
+    /// Sets the author of the cancellation (1 to 200 characters). The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.options.reason.set_by(who.into());
         self
@@ -106,8 +107,8 @@ impl BulkCancelBuilder {
     /// Cancels the runs, and returns how many runs had each effect. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, the reason, the author, the time limit or the timeout, and the errors of the first page of
-    /// the list. A later error is in [`BulkReport::stopped_by`].
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter, the reason, the author, the time limit or the timeout is invalid,
+    /// and the errors of the first page of the list. A later error is in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.
@@ -115,11 +116,11 @@ impl BulkCancelBuilder {
         self.reports()?.sum(RunAction::Cancel).await
     }
 
-    /// Returns a stream with a report for each run, which cancels the runs while it is polled. Dropping the stream stops it. Batches that have been
-    /// sent still take effect.
+    /// Returns a stream that cancels the runs while it is polled, with a report for each run. Dropping the stream stops the cancellation,
+    /// but batches that have been sent still take effect.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the reason, the author, the time limit or the timeout. Errors of the list are in the
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason, the author, the time limit or the timeout is invalid. Errors of the list are in the
     /// stream.
     pub fn reports(self) -> Result<RunReports> {
         self.options.check()?;
@@ -173,11 +174,11 @@ impl BulkReplayBuilder {
         self
     }
 
-    /// Replays the runs in batches of 100, and returns how many runs had each effect. The next batch starts when all runs of the last
-    /// one run again. [`reports`](Self::reports) returns a report for each run.
+    /// Replays the runs in batches of 100, and returns how many runs had each effect. The next batch starts when all runs of the previous
+    /// batch run again. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for the filter, and the errors of the first page of the list. A later error is
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter is invalid, and the errors of the first page of the list. A later error is
     /// in [`BulkReport::stopped_by`].
     ///
     /// # Cancel safety
@@ -186,8 +187,8 @@ impl BulkReplayBuilder {
         self.reports()?.sum(RunAction::Replay).await
     }
 
-    /// Returns a stream with a report for each run, which replays the runs while it is polled. Dropping the stream stops it. Batches that have been
-    /// sent still take effect.
+    /// Returns a stream that replays the runs while it is polled, with a report for each run. Dropping the stream stops the replays, but
+    /// batches that have been sent still take effect.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the timeout is out of range. Errors of the list are in the stream.

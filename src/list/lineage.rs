@@ -10,7 +10,7 @@ use crate::request::ReadBuilder;
 use crate::run::RunHandle;
 
 impl<O> RunHandle<O> {
-    /// Returns a query for the reruns of this run, that the engine still has.
+    /// Returns a query for the reruns of this run that the engine still has.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -22,13 +22,13 @@ impl<O> RunHandle<O> {
         self.client().runs(RunFilter::new(Window::all()).own_metadata(RERUN_KEY, &self.id().to_string()))
     }
 
-    /// Returns a query for the runs that one of this run's tasks has started. The task of a single-task run has the id of its run:
+    /// Returns a query for the runs that one of this run's tasks has started. The task of a single-task run has the id of its run, so use
     /// `run.children_of(run.id())`.
     pub fn children_of(&self, task: impl Into<TaskId>) -> RunQuery {
         self.client().runs(RunFilter::new(Window::all()).parent(task))
     }
 
-    /// Fetches, when the request is awaited, all runs that this run's tasks have started: task by task, the newest child of each task first.
+    /// Returns a request for all runs that this run's tasks have started: task by task, the newest child of each task first.
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.

@@ -27,8 +27,8 @@ impl Client {
     /// Returns a query for the runs that match a filter, or that were created in a time window. If the client has a
     /// [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace match.
     ///
-    /// The server does not support namespaces in queries. Without a [`workflow`](RunFilter::workflow), a client with a namespace reads
-    /// the runs of all namespaces and skips the others. The server's count is then an upper bound.
+    /// The server does not support namespaces in queries. Without a [`workflow`](RunFilter::workflow), a client with a namespace reads the
+    /// runs of all namespaces and skips those of other namespaces. The server's count is then an upper bound.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -72,7 +72,7 @@ impl Client {
     }
 }
 
-/// A query for runs; see [`Client::runs`]. It can be read as pages, as a stream, or as counts, and it can cancel and replay the runs.
+/// A query for runs; see [`Client::runs`]. Its results can be read as pages, as a stream, or as counts, and its runs can be cancelled and replayed.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -122,8 +122,8 @@ impl RunQuery {
         self
     }
 
-    /// Continues after a page: the query selects the runs after those of the page. It must have the same filter. Counts are always
-    /// those of all matching runs.
+    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
+    /// returned the token. Counts always include all matching runs.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -142,15 +142,15 @@ impl RunQuery {
         self
     }
 
-    /// Returns the newest matching runs, at most `size`, the number of all matching runs, and the token of the next page. If the
-    /// server's list includes other runs (in a namespace without a workflow name, and for some of the statuses that it lists as failed,
+    /// Returns a page: at most `size` of the newest matching runs, the number of all matching runs, and the token of the next page. If the
+    /// server's list includes other runs (if the client has a namespace and the filter has no workflow, and for some of the statuses that it lists as failed,
     /// see [`RunFilter::status`]), this method sends several requests until the page is full or the time window is exhausted.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the size is 0 or over 1000, if the server would misinterpret the filter, or
-    /// for a token of another filter. [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no workflow with the
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the size is 0 or over 1000, if the server would misinterpret the filter, or if
+    /// the token belongs to another filter. [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no workflow with the
     /// filter's name.
     ///
     /// # Cancel safety
@@ -213,7 +213,7 @@ impl RunQuery {
     }
 }
 
-/// A query for tasks; see [`Client::tasks`]. It can be read as pages, as a stream, or as a count.
+/// A query for tasks; see [`Client::tasks`]. Its results can be read as pages, as a stream, or as a count.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -246,14 +246,14 @@ impl TaskQuery {
         self
     }
 
-    /// Continues after a page: the query selects the tasks after those of the page. It must have the same filter. Counts are always
-    /// those of all matching tasks.
+    /// Continues after a page: the query selects the tasks after those of the page. The query must have the same filter as the one that
+    /// returned the token. Counts always include all matching tasks.
     pub fn after(mut self, token: PageToken) -> Self {
         self.selection.after = Some(token);
         self
     }
 
-    /// Returns the newest matching tasks, at most `size`, the number of all matching tasks, and the token of the next page; see
+    /// Returns a page: at most `size` of the newest matching tasks, the number of all matching tasks, and the token of the next page; see
     /// [`RunQuery::page`].
     ///
     /// # Errors

@@ -11,8 +11,8 @@ const MAX_BATCHES: u32 = 10_000;
 /// The engine that has batches.
 const BATCHES: EngineVersion = EngineVersion::new(0, 88, 1);
 
-/// How the engine groups the attempts of a [batch task](crate::Task::batch). It assigns a batch when [`max_size`](Self::new) attempts wait,
-/// or when the first has waited for [`max_interval`](Self::max_interval), whichever is earlier.
+/// How the engine groups the attempts of a [batch task](crate::Task::batch). The engine assigns a batch when [`max_size`](Self::new)
+/// attempts wait, or when the first has waited for [`max_interval`](Self::max_interval), whichever comes first.
 ///
 /// The payloads of a batch of several attempts never exceed 4 MB in total.
 ///
@@ -36,12 +36,12 @@ pub struct BatchOptions {
 }
 
 impl BatchOptions {
-    /// Sets the maximum number of attempts in a batch, from 1 to 100,000. There is no default.
+    /// Creates options with this maximum number of attempts in a batch, from 1 to 100,000.
     pub fn new(max_size: u32) -> Self {
         Self { max_size, max_interval: None, key: None, max_batches: None }
     }
 
-    /// Sets for how long an attempt waits for others, from 1 millisecond to 1 day, in whole milliseconds. The default is 1 second. The
+    /// Sets how long an attempt waits for others, from 1 millisecond to 1 day, in whole milliseconds. The default is 1 second. The
     /// engine checks this every 200 ms. If no worker has a free slot then, the attempts wait for another interval.
     pub fn max_interval(mut self, max_interval: Duration) -> Self {
         self.max_interval = Some(max_interval);

@@ -189,7 +189,7 @@ impl Change {
         }
     }
 
-    /// Returns the run that the change is about, for streams of several runs.
+    /// Returns the id of the run that the change is about, for streams of several runs.
     pub fn run_id(&self) -> RunId {
         match self {
             Self::Run(change) => change.run_id,
@@ -221,7 +221,7 @@ impl Change {
         self.state().map(|state| &state.status)
     }
 
-    /// Returns whether this is a change to a status, of the run or of a task.
+    /// Returns whether this is a change to this status, of the run or of a task.
     pub fn is(&self, status: &RunStatus) -> bool {
         self.status() == Some(status)
     }

@@ -155,7 +155,7 @@ impl ChunkContent {
         }
     }
 
-    /// Returns the text of the content. `None` if it is bytes.
+    /// Returns the text of the content, or `None` if it consists of bytes.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -232,7 +232,7 @@ mod base64_text {
 }
 
 impl Chunk {
-    /// Returns the text of the chunk. `None` if it is bytes.
+    /// Returns the text of the chunk, or `None` if it consists of bytes.
     ///
     /// ```no_run
     /// # fn example(chunk: hatchet::model::Chunk) {

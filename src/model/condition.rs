@@ -103,7 +103,7 @@ impl Condition {
         Self { alternatives: vec![Alternative { kind, data_key: None }], problems: Vec::new() }
     }
 
-    /// Creates a condition that is satisfied after this time, which must be over 0 and at most 10 years. Its data is an object with the field
+    /// Creates a condition that is satisfied after this time, which must be greater than 0 and at most 10 years. Its data is an object with the field
     /// `sleep_duration`, and its default name is `sleep:` with the duration, such as `sleep:90s`.
     pub fn sleep(duration: Duration) -> Self {
         Self::new(ConditionKind::Sleep(duration))
@@ -129,7 +129,7 @@ impl Condition {
     pub fn matching(mut self, expression: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
             [Alternative { kind: ConditionKind::Event(_, text), .. }] => *text = Some(expression.into()),
-            _ => self.problems.push("matching: expected a condition on one event".into()),
+            _ => self.problems.push("matching: expected a condition on one event, got another condition".into()),
         }
         self
     }
@@ -139,7 +139,9 @@ impl Condition {
     pub fn named(mut self, name: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
             [alternative] if alternative.waits_after_parents() => alternative.data_key = Some(name.into()),
-            _ => self.problems.push("named: expected a condition on one sleep or one event".into()),
+            _ => self
+                .problems
+                .push("named: expected a condition on one sleep or one event, got another condition".into()),
         }
         self
     }
@@ -266,10 +268,13 @@ mod tests {
             ),
             (Condition::parent("a", ""), "wait_for: parent \"a\": expected a CEL expression, got \"\""),
             (Condition::parent("c", "true"), "wait_for: expected a parent of the task, got \"c\""),
-            (Condition::sleep(SECOND).matching("true"), "wait_for: matching: expected a condition on one event"),
+            (
+                Condition::sleep(SECOND).matching("true"),
+                "wait_for: matching: expected a condition on one event, got another condition",
+            ),
             (
                 Condition::parent("a", "true").named("x"),
-                "wait_for: named: expected a condition on one sleep or one event",
+                "wait_for: named: expected a condition on one sleep or one event, got another condition",
             ),
             (
                 Condition::event("k").named("filter_payload"),

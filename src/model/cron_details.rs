@@ -36,12 +36,12 @@ impl CronSpec {
         Self { name: name.into(), expression: expression.into() }
     }
 
-    /// Returns the name of the cron, as it was given to [`new`](Self::new).
+    /// Returns the name of the cron, as it was passed to [`new`](Self::new).
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns the cron expression, as it was given to [`new`](Self::new).
+    /// Returns the cron expression, as it was passed to [`new`](Self::new).
     pub fn expression(&self) -> &str {
         &self.expression
     }
@@ -83,7 +83,7 @@ pub struct CronDetails {
     pub name: Option<String>,
     /// The expression, which determines when a run is started.
     pub expression: String,
-    /// Whether the cron starts runs, and is not paused.
+    /// Whether the cron starts runs. It is `false` while the cron is paused.
     pub is_enabled: bool,
     /// Whether the cron belongs to a definition. Each version of the definition creates it again, with another id.
     pub from_definition: bool,

@@ -74,7 +74,7 @@ pub struct RunDetails {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskDetails {
-    /// The id. That of a single-task run's task is the id of the run.
+    /// The id. The task of a single-task run has the id of the run.
     pub id: TaskId,
     /// The name of the task in its workflow.
     pub name: String,
@@ -188,12 +188,12 @@ impl RunDetails {
         }
     }
 
-    /// Returns the original run, if this is a rerun.
+    /// Returns the id of the original run, if this is a rerun.
     pub fn original_run_id(&self) -> Option<RunId> {
         trigger::original_run_id(&self.engine_metadata)
     }
 
-    /// Returns the run whose task started this run as a child, if it is known.
+    /// Returns the id of the run whose task started this run as a child, if it is known.
     pub fn parent_run_id(&self) -> Option<RunId> {
         match &self.trigger {
             Trigger::Child(child) => child.parent_run_id,
@@ -280,7 +280,7 @@ impl TaskDetails {
 }
 
 impl Attempt {
-    /// Returns how long the attempt waited for a worker, including the backoff. `None` while it waits.
+    /// Returns how long the attempt waited for a worker, including the backoff, or `None` while it waits.
     pub fn queued_for(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The engine's timestamp can be a moment later than the worker's. Then the attempt did not wait.

@@ -8,9 +8,7 @@ use crate::error::{Error, ErrorKind, RunDetail};
 impl Error {
     /// The server has no such workflow.
     pub(crate) fn workflow_not_found(workflow: &str, source: Self) -> Self {
-        let text = format!(
-            "the server has no workflow {workflow:?}: a workflow is registered when a worker that runs it starts"
-        );
+        let text = format!("the server has no workflow {workflow:?}: start a worker that registers it");
         Self::new(ErrorKind::WorkflowNotFound, text).with_source(source).without_side_effects()
     }
 
@@ -50,7 +48,7 @@ impl Error {
         Self::new(ErrorKind::AlreadyExists, text).with_run(RunDetail::Existing(existing)).without_side_effects()
     }
 
-    /// Returns the run that has the idempotency key of a run that was not started. The kind is [`ErrorKind::AlreadyExists`] then.
+    /// Returns the id of the run that has the same idempotency key, if a run was not started for that reason. The kind of the error is then [`ErrorKind::AlreadyExists`].
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), u64>) -> hatchet::Result<()> {
@@ -87,7 +85,7 @@ impl Error {
         }
     }
 
-    /// Returns the run that this error is about: the run that failed, that does not exist, or whose output cannot be deserialized.
+    /// Returns the id of the run that this error is about: the run that failed, that does not exist, or whose output cannot be deserialized.
     pub fn run_id(&self) -> Option<RunId> {
         match self.run_detail()? {
             RunDetail::Of(run) | RunDetail::InStatus(run, _) | RunDetail::Ended(run, ..) => Some(*run),

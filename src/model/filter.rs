@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match all.
+/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match everything.
 ///
 /// A filter cannot be created without a time window, so there is no implicit default:
 ///
@@ -59,13 +59,13 @@ impl RunFilter {
         }
     }
 
-    /// Matches runs of this workflow. If it is called several times, runs of any of the workflows match.
+    /// Matches runs of this workflow. If this method is called several times, runs of any of the workflows match.
     pub fn workflow(mut self, name: impl Into<String>) -> Self {
         self.workflows.push(name.into());
         self
     }
 
-    /// Matches runs with this status. If it is called several times, runs with any of the statuses match.
+    /// Matches runs with this status. If this method is called several times, runs with any of the statuses match.
     ///
     /// The engine lists timed-out runs as failed, and also runs that were cancelled while they were queued, once their schedule
     /// timeout has passed. Therefore, a query for [`RunStatus::TimedOut`], [`RunStatus::Failed`] or [`RunStatus::Cancelled`] lists
@@ -86,7 +86,7 @@ impl RunFilter {
         self
     }
 
-    /// Matches runs with this tag. If it is called several times, runs with all of the tags match.
+    /// Matches runs with this tag. If this method is called several times, runs with all of the tags match.
     ///
     /// Only string values can be found, because the engine compares tags as strings.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -94,7 +94,7 @@ impl RunFilter {
         self
     }
 
-    /// Matches runs with this tag. If it is called several times, runs with any of the tags match. It cannot be combined with
+    /// Matches runs with this tag. If this method is called several times, runs with any of the tags match. It cannot be combined with
     /// [`metadata`](Self::metadata): the engine supports only "all" or "any" for the whole filter.
     pub fn any_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.any_metadata.push((key.into(), value.into()));

@@ -14,12 +14,12 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Allows only one run of a workflow per key. An expression computes the key from the input.
 ///
 /// A second run is not started. The error is [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and
-/// [`Error::existing_run_id`](crate::Error::existing_run_id) returns the run that has the key. So a trigger whose result is unknown can be
-/// retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if its values may collide. An
+/// [`Error::existing_run_id`](crate::Error::existing_run_id) returns the run that has the key. So a start request whose result is unknown
+/// can be retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if keys of different workflows may collide. An
 /// event or a schedule that would start a second run starts none, and no error is reported.
 ///
-/// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the
-/// engine answers the trigger with the id of a run that it never creates; waiting for it returns
+/// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the engine
+/// answers the start request with the id of a run that it never creates; waiting for it returns
 /// [`RunNotFound`](crate::ErrorKind::RunNotFound). The embedded engine rejects such a run, unless a quirk is enabled.
 ///
 /// ```
@@ -43,12 +43,12 @@ pub struct Idempotency {
 }
 
 impl Idempotency {
-    /// Reserves the key for this time from the start of the run, even if the run ends earlier. It must be 1 ms to 100 years.
+    /// Reserves the key for this time from the start of the run, even if the run ends earlier. The time must be from 1 ms to 100 years.
     pub fn for_time(expression: impl Into<String>, ttl: Duration) -> Self {
         Self { expression: expression.into(), ttl, ends_with_run: false }
     }
 
-    /// Reserves the key until the run has ended, but at most for this time, which must be 1 ms to 100 years. For a DAG run, the
+    /// Reserves the key until the run has ended, but at most for this time, which must be from 1 ms to 100 years. For a DAG run, the
     /// engine frees the key when the first task has ended.
     pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }

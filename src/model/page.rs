@@ -66,7 +66,7 @@ impl<'a, T> IntoIterator for &'a Page<T> {
 
 /// Where the next page begins; see [`RunQuery::after`](crate::builder::RunQuery::after).
 ///
-/// A token can be sent to another process as a string. It is valid for the same filter only. Its length is about 60 characters, but up to
+/// A token can be sent to another process as a string. It is valid only for the same filter. Its length is about 60 characters, but up to
 /// 22,000 within a bulk of 1000 runs, which have the same creation time.
 ///
 /// ```

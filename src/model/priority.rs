@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::name::parse_name;
 use crate::error::Error;
 
-/// The priority of a run. Queued tasks with a higher priority are assigned first; tasks with the same priority, oldest first.
+/// The priority of a run. Queued tasks with a higher priority are assigned first; among tasks with the same priority, the oldest is assigned first.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -21,12 +21,12 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
-    /// 1, the engine's default.
+    /// The lowest priority, which is the engine's default. The engine stores it as 1.
     #[default]
     Low,
-    /// 2 on the wire.
+    /// Between [`Low`](Self::Low) and [`High`](Self::High). The engine stores it as 2.
     Medium,
-    /// 3 on the wire.
+    /// The highest priority. The engine stores it as 3.
     High,
 }
 

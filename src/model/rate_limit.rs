@@ -10,7 +10,7 @@ use super::expression::{key_problem, number_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
-/// The window of a rate limit. All units are refilled at its end at once; it does not slide.
+/// The window of a rate limit. It does not slide: all units are refilled at once at its end.
 ///
 /// ```
 /// use hatchet::model::RateLimitWindow;

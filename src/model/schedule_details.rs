@@ -24,7 +24,7 @@ use super::{Payload, Priority, ScheduleId, WorkflowId};
 pub struct ScheduleDetails {
     /// The id, for [`Client::schedule_handle`](crate::Client::schedule_handle).
     pub id: ScheduleId,
-    /// The workflow that will be started.
+    /// The workflow of which a run will be started.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,

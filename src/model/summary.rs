@@ -50,12 +50,12 @@ pub struct RunSummary {
 }
 
 impl RunSummary {
-    /// Returns what started the run, if the list contains it.
+    /// Returns what started the run. The payload and the scope of an event are `None`: only the details contain them.
     pub fn trigger(&self) -> Trigger {
         trigger::read(&self.engine_metadata, self.parent_task_id)
     }
 
-    /// Returns the original run, if this is a rerun.
+    /// Returns the id of the original run, if this is a rerun.
     pub fn original_run_id(&self) -> Option<RunId> {
         trigger::original_run_id(&self.engine_metadata)
     }
@@ -76,7 +76,7 @@ impl RunSummary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskSummary {
-    /// The id. That of a single-task run's task is the id of the run.
+    /// The id. The task of a single-task run has the id of the run.
     pub id: TaskId,
     /// The name of the task in its workflow, if the server's list contains it.
     pub name: Option<String>,

@@ -35,7 +35,7 @@ enum Start {
 }
 
 impl Window {
-    /// Creates a window that covers the last `length` before each query.
+    /// Creates a window that covers the `length` before each query.
     ///
     /// ```
     /// use std::time::Duration;
@@ -58,7 +58,7 @@ impl Window {
         Self { start: Start::At(start), end: None }
     }
 
-    /// Creates a window without limits. The engine deletes runs after its retention period, which is 30 days by default; an archive keeps
+    /// Creates a window without limits. The engine drops runs after its retention period, which is 30 days by default; an archive keeps
     /// them.
     pub fn all() -> Self {
         Self { start: Start::At(DateTime::UNIX_EPOCH), end: None }

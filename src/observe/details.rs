@@ -21,7 +21,7 @@ use crate::transport::Polling;
 const EVENT_TIMEOUT: Duration = Duration::from_millis(700);
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A request for the details of a run; see [`RunHandle::details`](crate::RunHandle::details). It is sent when it is awaited.
+/// A builder for a request that fetches the details of a run; see [`RunHandle::details`](crate::RunHandle::details). The request is sent when the builder is awaited.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -54,7 +54,7 @@ impl DetailsBuilder {
         self
     }
 
-    /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, the maximum is
+    /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, and the maximum is
     /// [`RunDetails::MAX_LOGS`]. To read all lines, use [`RunHandle::logs`](crate::RunHandle::logs).
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;

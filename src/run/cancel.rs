@@ -84,7 +84,7 @@ impl CancelOptions {
     pub(crate) fn check(&self) -> Result<()> {
         if self.within > MAX_DURATION {
             let found = format_args!("expected at most 10 years, got {:?}", self.within);
-            return Err(Error::invalid("within", found));
+            return Err(Error::invalid("time limit", found));
         }
         std::iter::once(&self.reason).chain(self.each.values()).try_for_each(CancelReason::check)
     }
@@ -137,14 +137,14 @@ impl CancelBuilder {
         self
     }
 
-    /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// Sets the reason (1 to 4000 characters). It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.options.reason.set_reason(reason.into());
         self
     }
 
-    /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
+    /// Sets the author of the cancellation (1 to 200 characters). The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.options.reason.set_by(who.into());
         self
@@ -169,8 +169,8 @@ impl CancelBuilder {
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time is over 10
-    /// years.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time limit is longer
+    /// than 10 years.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be cancelled.
@@ -224,14 +224,14 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets the reason, of 1 to 4000 characters. It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// Sets the reason (1 to 4000 characters). It is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.options.reason.set_reason(reason.into());
         self
     }
 
-    /// Sets the author of the cancellation, in 1 to 200 characters. The author is stored with the reason. By default there is none.
+    /// Sets the author of the cancellation (1 to 200 characters). The author is stored with the reason. By default there is none.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.options.reason.set_by(who.into());
         self
@@ -246,7 +246,7 @@ impl CancelManyBuilder {
     }
 
     /// Sets reasons for individual runs. The function is called once for each run, with its id, and returns the reason and the author of its
-    /// cancellation. Anything that it leaves unset is that of all runs.
+    /// cancellation. Anything that it leaves unset is taken from the options of all runs.
     pub fn each(mut self, mut reason: impl FnMut(RunId, CancelReason) -> CancelReason) -> Self {
         let all = self.runs.iter().map(|run| (*run, reason(*run, CancelReason::default())));
         self.options.each = all.filter(|(_, reason)| !reason.is_empty()).collect();
@@ -256,8 +256,8 @@ impl CancelManyBuilder {
     /// Cancels the runs in batches of 100, and returns a report for each run, in the order of the ids.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time is over 10
-    /// years. Errors of individual runs are in their reports.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time limit is longer
+    /// than 10 years. Errors of individual runs are in their reports.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.

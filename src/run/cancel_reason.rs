@@ -26,13 +26,13 @@ pub struct CancelReason {
 }
 
 impl CancelReason {
-    /// Sets the reason, of 1 to 4000 characters. The default is that of all runs.
+    /// Sets the reason (1 to 4000 characters). The default is the reason of all runs.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.reason = Some(reason.into());
         self
     }
 
-    /// Sets the author, in 1 to 200 characters. The default is that of all runs.
+    /// Sets the author (1 to 200 characters). The default is the author of all runs.
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.by = Some(who.into());
         self
@@ -51,12 +51,15 @@ impl CancelReason {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        let limits = [("reason", &self.reason, MAX_REASON_LENGTH), ("by", &self.by, MAX_NAME_LENGTH)];
+        let limits = [("reason", &self.reason, MAX_REASON_LENGTH), ("author", &self.by, MAX_NAME_LENGTH)];
         for (field, text, longest) in limits {
             let Some(text) = text else { continue };
             let length = text.chars().count();
             if text.trim().is_empty() || length > longest {
-                let found = format!("expected 1 to {longest} characters, got {length} ({:?})", excerpt(text));
+                let found = format!(
+                    "expected 1 to {longest} characters that are not all whitespace, got {length} ({:?})",
+                    excerpt(text)
+                );
                 return Err(Error::invalid(field, found));
             }
             if text.contains('\0') {

@@ -13,7 +13,7 @@ use crate::observe::{DetailsBuilder, LogItems};
 /// A handle to a run, with the type of its output. It is cheap to clone. Dropping it does not affect the run.
 ///
 /// The output of a run of a [`Task`](crate::Task) is the task's output. The output of a run of a [`Workflow`](crate::Workflow) is
-/// an object with the outputs of its tasks by task name, even if the workflow has one task only. The server does not distinguish
+/// an object with the outputs of its tasks by task name, even if the workflow has only one task. The server does not distinguish
 /// the two: a workflow with one task of the same name counts as a task.
 ///
 /// ```no_run
@@ -43,8 +43,8 @@ pub struct RunHandle<O = serde_json::Value> {
 }
 
 impl Client {
-    /// Returns a handle to an existing run. Nothing is sent, so the run is not verified to exist: the methods of the handle report
-    /// a missing run. [`RunHandle::typed`] sets the type of the output.
+    /// Returns a handle to an existing run. Nothing is sent, so this does not check that the run exists; the methods of the handle report a
+    /// missing run. [`RunHandle::typed`] sets the type of the output.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, id: hatchet::RunId) -> hatchet::Result<()> {
@@ -165,8 +165,8 @@ impl<O> RunHandle<O> {
         self.started_at
     }
 
-    /// Fetches the current details of the run: its trigger (for an event, with the event's payload), input, output, metadata, the
-    /// reason for its cancellation, and its tasks with their attempts and times. Log lines are fetched
+    /// Returns a builder for a request that fetches the current details of the run: its trigger (for an event, with the event's payload),
+    /// its input, its output, its metadata, the reason for its cancellation, and its tasks with their attempts and times. Log lines are fetched
     /// [on request](DetailsBuilder::logs).
     ///
     /// The request is sent when the builder is awaited. The details are fetched over gRPC and REST at the same time. The REST API lags
@@ -184,7 +184,7 @@ impl<O> RunHandle<O> {
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
     ///
     /// # Cancel safety
-    /// The future is cancel safe: it only reads.
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> DetailsBuilder {
         DetailsBuilder::new(self.client.clone(), self.id, self.started_at).known_dag(self.is_dag)
     }

@@ -28,8 +28,8 @@ const MAX_CONCURRENT_STARTS: usize = 16;
 impl Client {
     /// Returns a builder for many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
-    /// The inputs are serialized by this call, so they may borrow. The JSON is kept in memory until it is sent. If it does not fit, use
-    /// several calls.
+    /// The inputs are serialized by this call, so they may contain references. The JSON is kept in memory until it is sent. If it does not
+    /// fit in memory, use several calls.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};
@@ -126,8 +126,8 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Requests a worker. It has an effect only if the task is [sticky](crate::Task::sticky), which then determines whether the run may
-    /// use another worker.
+    /// Requests a worker. The request has an effect only if the task is [sticky](crate::Task::sticky); the stickiness determines whether
+    /// the run may use another worker.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -136,8 +136,8 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Requests workers with a label; see [`DesiredLabel`]. It replaces the task's request for the same label. It has no effect if the
-    /// task is sticky.
+    /// Requests workers with a label; see [`DesiredLabel`]. This request replaces the task's request for the same label, and has no effect
+    /// if the task is sticky.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -179,12 +179,11 @@ impl<O> RunManyBuilder<O> {
     ///
     /// If another run has the same [idempotency key](crate::model::Idempotency), only that result is an error
     /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), which names the existing run. The engine does not report which runs of a call
-    /// are affected. In that case all runs of the call are fetched, and those that were not started are triggered once more, one by
-    /// one.
+    /// are affected. In that case all runs of the call are fetched, and those that were not started are requested once more, one by one.
     ///
     /// # Errors
     /// Errors that concern all runs: [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the metadata. An invalid option of a [single run](Self::each) is an error in its
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the metadata is invalid. An invalid option of a [single run](Self::each) is an error in its
     /// result.
     ///
     /// # Cancel safety
@@ -260,7 +259,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
             }
         }
         Ok(TriggeredMany::Runs(ids)) => {
-            let text = format!("BulkTriggerWorkflow was asked for {count} runs and returned {} ids", ids.len());
+            let text = format!("the response to BulkTriggerWorkflow has {} ids for {count} runs", ids.len());
             Error::new(ErrorKind::Server, text)
         }
         // Boxed, because it is large and rarely needed.

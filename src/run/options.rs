@@ -27,14 +27,14 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Adds a tag to the run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata). It replaces a tag of all runs with the
-    /// same key.
+    /// Adds a tag to the run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata). It replaces a tag with the same key that
+    /// is set for all runs.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// Sets the priority of the run. The default is that of all runs.
+    /// Sets the priority of the run. The default is the priority of all runs.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self

@@ -214,7 +214,7 @@ impl ReplayManyBuilder {
         self
     }
 
-    /// Sets options for each run. The function is called once per run, with its id and the options set on this request.
+    /// Sets options for individual runs. The function is called once for each run, with its id and the options of all runs, and returns the options of that run.
     pub fn each(mut self, mut options: impl FnMut(RunId, ReplayOptions) -> ReplayOptions) -> Self {
         let (of_all, runs) = (self.command.options, &self.runs);
         self.command.each = runs.iter().map(|run| (*run, options(*run, of_all))).collect();
@@ -225,7 +225,7 @@ impl ReplayManyBuilder {
     /// replayed once.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the timeout. Errors of individual runs are in their reports.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the timeout is out of range. Errors of individual runs are in their reports.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.

@@ -87,7 +87,7 @@ impl<O> RerunBuilder<O> {
         self
     }
 
-    /// Sets the priority. It is not copied from the original, because the server does not report it.
+    /// Sets the priority. The priority of the original is not copied, because the server does not report it.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
@@ -96,9 +96,9 @@ impl<O> RerunBuilder<O> {
     /// Starts the new run.
     ///
     /// # Errors
-    /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the name of its workflow
-    /// or its input is unknown. [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace, and the original is a run of a
-    /// workflow in another one. All other errors are those of [`RunBuilder::start`].
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the server does not return
+    /// the name of its workflow or its input. [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of the original is
+    /// in another namespace. All other errors are those of [`RunBuilder::start`].
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.

@@ -44,22 +44,22 @@ pub trait Runnable {
     /// The output of a run.
     type Output: DeserializeOwned;
 
-    /// The workflow's name, without the namespace.
+    /// Returns the workflow's name, without the namespace.
     fn workflow_name(&self) -> &str;
 
-    /// Whether its runs are DAG runs: those of a workflow with several tasks. The default is `None`, which means that it is not known.
+    /// Returns whether its runs are DAG runs: those of a workflow with several tasks. The default is `None`: not known.
     fn is_dag(&self) -> Option<bool> {
         None
     }
 
-    /// The tags of the runs, schedules and crons that are started through it: keys and values. Their own tags replace those with the same
-    /// key. The default is none.
+    /// Returns the default tags of the runs, schedules and crons that are started through it, as keys and values. Their own tags replace
+    /// default tags with the same key. By default, there are none.
     fn default_metadata(&self) -> &[(String, String)] {
         &[]
     }
 
-    /// Whether the definition has an [idempotency key](crate::model::Idempotency) that is kept for at least 10 minutes and does not end with
-    /// the run, so that a start can be repeated. The default is `None`, which means that it is not known.
+    /// Returns whether the definition has an [idempotency key](crate::model::Idempotency) that is kept for at least 10 minutes and does not
+    /// end with the run, so that a start request can be repeated. The default is `None`: not known.
     fn has_idempotency_key(&self) -> Option<bool> {
         None
     }
@@ -99,7 +99,7 @@ pub struct WorkflowRef<I, O> {
 }
 
 impl<I, O> WorkflowRef<I, O> {
-    /// Refers to the workflow with this name.
+    /// Creates a reference to the workflow with this name.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), types: PhantomData }
     }
@@ -129,7 +129,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for WorkflowRef<I, O> {
 impl Client {
     /// Returns a builder for a run; [`start`](RunBuilder::start) starts it.
     ///
-    /// The input is serialized here and must be a JSON object. If that fails, `start` returns the error.
+    /// The input is serialized by this call, and must serialize to a JSON object. If that fails, `start` returns the error.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -234,7 +234,7 @@ impl<O> RunBuilder<O> {
 
     /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the same key
     /// already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its index: the first child
-    /// of a task is 0.
+    /// of a task has the index 0.
     ///
     /// The server does not distinguish keys from indexes, so a key must not be an integer. A key is accepted only for runs that are
     /// started through a task's [`Context`](crate::Context::run).
@@ -272,8 +272,8 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Requests a worker. It has an effect only if the task is [sticky](crate::Task::sticky), which then determines whether the run may
-    /// use another worker.
+    /// Requests a worker. The request has an effect only if the task is [sticky](crate::Task::sticky); the stickiness determines whether
+    /// the run may use another worker.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -282,8 +282,8 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Requests workers with a label; see [`DesiredLabel`]. It replaces the task's request for the same label. It has no effect if the
-    /// task is sticky.
+    /// Requests workers with a label; see [`DesiredLabel`]. This request replaces the task's request for the same label, and has no effect
+    /// if the task is sticky.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -301,8 +301,8 @@ impl<O> RunBuilder<O> {
 
     /// Starts the run, and returns a handle without waiting for the run to end.
     ///
-    /// The server answers a trigger for an unknown workflow with the id of a run that it never creates. Therefore, this method
-    /// confirms the first run of a workflow, and then one run per minute, by fetching it before it returns. If a workflow is deleted
+    /// The server answers a start request for an unknown workflow with the id of a run that it never creates. Therefore, this method
+    /// fetches the first run of a workflow before it returns, and after that at most one run per minute. If a workflow is deleted
     /// in between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound). The method needs gRPC only. Without
     /// the REST API, it reports an unknown workflow after 10 seconds, and the engine may still create the run later.
     ///
@@ -317,9 +317,9 @@ impl<O> RunBuilder<O> {
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::model::Idempotency).
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and [`TooLarge`](crate::ErrorKind::TooLarge) before anything is sent. For all
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge) if the request is invalid or too large; nothing is sent then. For all
     /// other errors, the run may have been started if
-    /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. The trigger is not retried then.
+    /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. In that case, the request is not retried.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A
@@ -331,12 +331,12 @@ impl<O> RunBuilder<O> {
         async move { prepared?.start().await }
     }
 
-    /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency), so that it can be called
-    /// again after any error, also by another process, while the engine keeps the key. The workflow must have a key that does not end with
+    /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency), so that this method can be
+    /// called again after any error, also by another process, while the engine keeps the key. The workflow must have a key that does not end with
     /// its run, and that is kept for at least 10 minutes; a longer [timeout](Self::timeout) of the call needs a key that is kept longer.
     ///
-    /// In contrast to [`start`](Self::start), the call is repeated within its timeout if its response is lost: if it has started a run, the
-    /// engine reports that run. To find out whether a run was started, use `start`, which returns the existing run as an
+    /// In contrast to [`start`](Self::start), the call is repeated within its timeout if its response is lost: if the first call started a
+    /// run, the engine reports that run. To find out whether a run was started, use `start`, which returns the existing run as an
     /// [error](crate::Error::existing_run_id).
     ///
     /// Keys are shared by all workflows of a tenant. If another workflow has a run with the same key, this method returns a handle to it,

@@ -3,7 +3,7 @@
 //! # Spans
 //!
 //! The function of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
-//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. That of a batch runs in a span [`BATCH_SPAN`] with the fields
+//! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. The function of a batch runs in a span [`BATCH_SPAN`] with the fields
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
 //! Each call to the server runs in a span [`CALL_SPAN`], and the opening of each stream in a span [`STREAM_SPAN`], with the same target and
@@ -12,13 +12,13 @@
 //! | field | value |
 //! |---|---|
 //! | `call` | the same as the label of the metrics below |
-//! | `tries` | the number of attempts to send the request (calls only) |
+//! | `tries` | the number of tries (calls only) |
 //! | `result` | `ok`, or the [kind](ErrorKind) of the error, such as `unavailable` |
 //! | `grpc_code` | the number of the gRPC status, if the server rejected the request with one |
 //! | `http_status` | the HTTP status, if the server or a proxy rejected the request with one |
 //!
-//! If the future of a call is dropped, its span has only `call`. The engine sends no request ids, so the spans have none. With the feature
-//! `otel`, the span of a failed call has the status "error".
+//! If the future of a call is dropped, its span has only `call`. The engine sends no request ids, so the spans have none. With the `otel`
+//! feature, the span of a failed call has the status "error".
 //!
 //! With the `otel` feature, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
 //! it is started; the metadata key `traceparent` carries its ids. The same applies to events, to schedules, and to child runs that a task
@@ -28,8 +28,8 @@
 //! # Events
 //!
 //! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` name what an event is about,
-//! as far as it is known where the event occurs: the worker names itself in the events of its life and of its heartbeats, and the run and
-//! the attempt in those of attempts. The events of calls and streams have the fields `call` and `stream` instead. An event about an archive
+//! as far as it is known where the event occurs: events about a worker and its heartbeats name the worker, and events about attempts also
+//! name the run and the attempt. The events of calls and streams have the fields `call` and `stream` instead. An event about an archive
 //! has the field `archive`, its URL. These are all events with the level `INFO` or above, and some with the level `DEBUG`.
 //!
 //! The life of a worker:
@@ -205,34 +205,34 @@ pub const CALL_SPAN: &str = "hatchet.call";
 /// The name of the span in which a stream is opened.
 pub const STREAM_SPAN: &str = "hatchet.stream";
 
-/// The number of calls.
+/// The name of the metric for the number of calls.
 pub const CALLS: &str = "hatchet_calls_total";
-/// The duration of calls with their retries, in seconds.
+/// The name of the metric for the duration of calls with their retries, in seconds.
 pub const CALL_SECONDS: &str = "hatchet_call_seconds";
-/// The number of retries of calls.
+/// The name of the metric for the number of retries of calls.
 pub const CALL_RETRIES: &str = "hatchet_call_retries_total";
-/// The number of times that a stream was lost. A lost stream is reopened.
+/// The name of the metric for the number of times that a stream was lost. A lost stream is reopened.
 pub const STREAMS_LOST: &str = "hatchet_streams_lost_total";
-/// The number of attempts that a worker of this process has started.
+/// The name of the metric for the number of attempts that a worker of this process has started.
 pub const ATTEMPTS_STARTED: &str = "hatchet_attempts_started_total";
-/// The number of attempts whose function has ended.
+/// The name of the metric for the number of attempts whose function has ended.
 pub const ATTEMPTS_ENDED: &str = "hatchet_attempts_ended_total";
-/// How long the functions of attempts ran, in seconds.
+/// The name of the metric for the time that the functions of attempts ran, in seconds.
 pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
-/// The number of log lines and chunks of tasks that were lost, because too many were queued or the engine rejected them.
+/// The name of the metric for the number of log lines and chunks of tasks that were lost, because too many were queued or the engine rejected them.
 pub const TASK_MESSAGES_LOST: &str = "hatchet_task_messages_lost_total";
-/// The number of attempts that are running on a worker.
+/// The name of the metric for the number of attempts that are running on a worker.
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";
-/// The number of attempts that are assigned to a worker and wait for a slot, or for space in its outbox.
+/// The name of the metric for the number of attempts that are assigned to a worker and wait for a slot, or for space in its outbox.
 pub const ATTEMPTS_QUEUED: &str = "hatchet_attempts_queued";
-/// The number of slots of a worker, of all types.
+/// The name of the metric for the number of slots of a worker, of all types.
 pub const WORKER_SLOTS: &str = "hatchet_worker_slots";
-/// The number of reports of ended attempts that the engine has not accepted yet.
+/// The name of the metric for the number of reports of ended attempts that the engine has not accepted yet.
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
-/// The number of runs that were archived.
+/// The name of the metric for the number of runs that were archived.
 pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
-/// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that the last collection
-/// archived, and those that are not old enough to be archived or have not ended.
+/// The name of the metric for the number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those
+/// that the last collection archived, and those that are not old enough to be archived or have not ended.
 pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
 
 /// The gauges of a worker with their values.
@@ -310,7 +310,7 @@ pub enum Measurement<'a> {
     WorkerLoad {
         /// The name of the worker.
         worker_name: &'a str,
-        /// The number of slots, of all kinds.
+        /// The number of slots, of all types.
         slots: usize,
         /// The number of running attempts.
         running: usize,
@@ -435,7 +435,7 @@ static RECORDER: OnceLock<Box<dyn Recorder>> = OnceLock::new();
 /// # Errors
 /// [`AlreadyExists`](ErrorKind::AlreadyExists) if a recorder is already set.
 pub fn set_recorder(recorder: impl Recorder) -> Result<()> {
-    let text = "a recorder of this process is already set";
+    let text = "a recorder is already set for this process";
     RECORDER.set(Box::new(recorder)).map_err(|_| Error::new(ErrorKind::AlreadyExists, text).without_side_effects())
 }
 

@@ -94,7 +94,7 @@ pub struct Call<O> {
     output: std::marker::PhantomData<fn() -> O>,
 }
 
-/// What the function of a task has done; see [`call`].
+/// What the function of a task did; see [`call`].
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -112,13 +112,13 @@ pub struct Call<O> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CallRecord<O> {
-    /// What it has returned.
+    /// What the function returned.
     pub result: TaskResult<O>,
-    /// The lines that it has logged, oldest first.
+    /// The lines that the function logged, oldest first.
     pub log: Vec<WrittenLine>,
-    /// The chunks that it has sent, oldest first.
+    /// The chunks that the function sent, oldest first.
     pub chunks: Vec<SentChunk>,
-    /// The child runs that it has started, oldest first.
+    /// The child runs that the function started, oldest first.
     pub children: Vec<StartedRun>,
 }
 
@@ -192,7 +192,7 @@ pub struct SentChunk {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StartedRun {
-    /// The generated id that the task received; no such run exists.
+    /// The id of the child run. Its engine has been stopped, so the run no longer exists.
     pub run_id: RunId,
     /// The workflow, without the namespace.
     pub workflow_name: String,
@@ -242,7 +242,7 @@ impl<O> Call<O> {
         self.condition_data("filter_payload", payload)
     }
 
-    /// Lets the run be started by an event with this key; see [`Context::trigger`]. The id of the event is random.
+    /// Makes an event with this key the trigger of the run; see [`Context::trigger`]. The id of the event is random.
     pub fn event(mut self, key: impl Into<String>) -> Self {
         self.metadata.insert("hatchet__event_id".into(), Uuid::new_v4().to_string().into());
         self.metadata.insert("hatchet__event_key".into(), Value::String(key.into()));
@@ -260,7 +260,7 @@ impl<O> Call<O> {
         self.cancelled_because(CancelCause::Engine)
     }
 
-    /// Marks the attempt as cancelled before the function starts, with what [`Context::cancel_cause`] returns.
+    /// Marks the attempt as cancelled before the function starts. [`Context::cancel_cause`] returns `cause`.
     pub fn cancelled_because(mut self, cause: CancelCause) -> Self {
         self.cancel_cause = Some(cause);
         self

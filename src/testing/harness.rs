@@ -50,12 +50,12 @@ impl Harness {
         Self::builder().register(definition).start().await
     }
 
-    /// Creates a builder for several definitions, quirks, or another number of slots.
+    /// Returns a builder for a harness with several definitions, with quirks, or with another number of slots.
     pub fn builder() -> HarnessBuilder {
         HarnessBuilder { engine: Engine::builder(), definitions: Vec::new(), slots: 100, rate_limits: Vec::new() }
     }
 
-    /// Returns the engine, for faults and its clock.
+    /// Returns the engine, for fault injection and for its clock.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -84,7 +84,7 @@ impl Harness {
         self.client.run_many(workflow, inputs)
     }
 
-    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker. It takes at least 1.75 seconds, which are
+    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker. The shutdown takes at least 1.75 seconds, which are
     /// real seconds unless the clock is paused.
     ///
     /// # Panics

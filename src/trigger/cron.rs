@@ -54,8 +54,8 @@ impl Client {
         }
     }
 
-    /// Returns a handle to an existing cron. Nothing is sent, so the cron is not verified to exist: the methods of the handle report a
-    /// missing cron.
+    /// Returns a handle to an existing cron. Nothing is sent, so this does not check that the cron exists; the methods of the handle report
+    /// a missing cron.
     pub fn cron_handle(&self, id: CronId) -> CronHandle {
         CronHandle { client: self.clone(), id, key: None, output: PhantomData }
     }
@@ -116,14 +116,14 @@ impl<O> CronBuilder<O> {
     /// Creates the cron, and checks that it continues to exist.
     ///
     /// The engine accepts an expression that it cannot parse, for example with an unknown time zone, and deletes the cron a moment later.
-    /// So this method fetches the cron for one second after its creation. If it cannot be fetched, the method logs a warning and returns
+    /// So this method fetches the cron repeatedly for one second after its creation. If it cannot be fetched, the method logs a warning and returns
     /// the handle.
     ///
     /// The metadata gets an additional key, `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds the runs.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`AlreadyExists`](ErrorKind::AlreadyExists)
-    /// if the workflow has a cron with the same name and expression. [`InvalidInput`](ErrorKind::InvalidInput) before anything is sent.
+    /// if the workflow has a cron with the same name and expression. [`InvalidInput`](ErrorKind::InvalidInput) if the request is invalid; nothing is sent then.
     /// [`Rejected`](ErrorKind::Rejected) if the cron no longer exists a moment later. For all other errors, the cron may have been created if
     /// [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
@@ -205,7 +205,7 @@ impl<O> CronHandle<O> {
         self.id
     }
 
-    /// Returns the client with which the handle was created. Its requests are sent through that client.
+    /// Returns the client that this handle uses.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -215,7 +215,7 @@ impl<O> CronHandle<O> {
         CronHandle { client: self.client, id: self.id, key: self.key, output: PhantomData }
     }
 
-    /// Fetches the details of the cron when the request is awaited.
+    /// Returns a request for the details of the cron.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.

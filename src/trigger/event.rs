@@ -45,8 +45,8 @@ pub struct EventHandle {
 }
 
 impl Client {
-    /// Returns a handle to an existing event. Nothing is sent, so the event is not verified to exist: the methods of the handle report a
-    /// missing event.
+    /// Returns a handle to an existing event. Nothing is sent, so this does not check that the event exists; the methods of the handle
+    /// report a missing event.
     pub fn event_handle(&self, id: EventId) -> EventHandle {
         EventHandle { client: self.clone(), id, key: None }
     }
@@ -62,17 +62,17 @@ impl EventHandle {
         self.id
     }
 
-    /// Returns the key without the namespace, if this client pushed the event. Otherwise it is in the [`details`](Self::details).
+    /// Returns the key without the namespace, if this client pushed the event. Otherwise, the key is in the [`details`](Self::details).
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Returns the client with which the handle was created. Its requests are sent through that client.
+    /// Returns the client that this handle uses.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Fetches, when the request is awaited, the details of the event: key, payload, metadata, and its runs with their statuses.
+    /// Returns a request for the details of the event: its key, its payload, its metadata, and its runs with their statuses.
     ///
     /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if
     /// this client pushed the event, otherwise 1 second. The runs appear later: [`runs`](Self::runs) waits for them.
@@ -84,7 +84,7 @@ impl EventHandle {
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id, timeout).await })
     }
 
-    /// Fetches, when the request is awaited, the runs that the event has started. Empty if no workflow listens to it.
+    /// Returns a request for the runs that the event started. The result is empty if no workflow listens to the key of the event.
     ///
     /// The request waits until the engine's history contains the event, and then until the number of its runs has not changed for 300
     /// ms, or for a second if it has started none. If the history lags by seconds, runs may be missing.

@@ -160,8 +160,7 @@ impl EventBuilder {
     }
 
     /// Sets the scope, which selects the filters. A workflow with filters starts one run for each filter that has this scope and whose
-    /// expression is true. Workflows
-    /// without filters ignore it.
+    /// expression is true. Workflows without filters ignore the scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
         self
@@ -170,9 +169,9 @@ impl EventBuilder {
     /// Sends the event. Its runs may start before this method returns. It is not an error if no workflow listens to the key.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For all other errors,
-    /// the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`. The event is not
-    /// sent again then.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge) if the event is invalid or too large; nothing is sent then. For all other errors,
+    /// the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`. In that case, the event is
+    /// not sent again.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
@@ -221,20 +220,20 @@ pub struct EventOptions {
 }
 
 impl EventOptions {
-    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`]. It replaces a tag of all events with the same
-    /// key.
+    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`]. It replaces a tag with the same key that is set
+    /// for all events.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// Sets the priority of the runs. The default is that of all events.
+    /// Sets the priority of the runs. The default is the priority of all events.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Sets the scope; see [`EventBuilder::scope`]. The default is that of all events.
+    /// Sets the scope; see [`EventBuilder::scope`]. The default is the scope of all events.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
@@ -270,8 +269,7 @@ impl EventManyBuilder {
     }
 
     /// Sets the scope, which selects the filters. A workflow with filters starts one run for each filter that has this scope and whose
-    /// expression is true. Workflows
-    /// without filters ignore it.
+    /// expression is true. Workflows without filters ignore the scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
         self
@@ -293,7 +291,7 @@ impl EventManyBuilder {
     /// error; [`has_no_side_effects`](Error::has_no_side_effects) reports whether they may have been accepted.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for the key, the scope and the metadata of all events. An invalid option of a
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the key, the scope or the metadata of all events is invalid. An invalid option of a
     /// [single event](Self::each) is an error in its result.
     ///
     /// # Cancel safety

@@ -83,14 +83,14 @@ pub struct ScheduleQuery {
 }
 
 impl ScheduleQuery {
-    /// Matches only schedules of this workflow. If called several times, the last one applies.
+    /// Matches only schedules of this workflow. If this method is called several times, the last workflow applies.
     pub fn workflow(mut self, name: impl Into<String>) -> Self {
         self.filter.workflow = Some(name.into());
         self
     }
 
-    /// Matches only schedules with this tag, whose value must not contain a colon. If called several times, schedules with all of the tags
-    /// match.
+    /// Matches only schedules with this tag, whose value must not contain a colon. If this method is called several times, schedules with
+    /// all of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
@@ -114,7 +114,7 @@ impl ScheduleQuery {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a tag that the server would misinterpret.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the server would misinterpret a tag.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -143,13 +143,13 @@ pub struct CronQuery {
 }
 
 impl CronQuery {
-    /// Matches only crons of this workflow. If called several times, the last one applies.
+    /// Matches only crons of this workflow. If this method is called several times, the last workflow applies.
     pub fn workflow(mut self, name: impl Into<String>) -> Self {
         self.filter.workflow = Some(name.into());
         self
     }
 
-    /// Matches only crons with this tag, whose value must not contain a colon. If called several times, crons with all of the tags match.
+    /// Matches only crons with this tag, whose value must not contain a colon. If this method is called several times, crons with all of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
@@ -173,7 +173,7 @@ impl CronQuery {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a tag that the server would misinterpret.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the server would misinterpret a tag.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.

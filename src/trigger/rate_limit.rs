@@ -13,7 +13,7 @@ impl Client {
     /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
     /// the limit.
     ///
-    /// The limit is 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
+    /// The limit must be from 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
     /// seconds late.
     ///
     /// ```no_run
@@ -29,7 +29,7 @@ impl Client {
         RateLimitBuilder { client: self.clone(), key: key.into(), limit, window, request: RequestOptions::default() }
     }
 
-    /// Returns a handle to an existing rate limit. Nothing is sent, so the limit is not verified to exist.
+    /// Returns a handle to an existing rate limit. Nothing is sent, so this does not check that the limit exists.
     pub fn rate_limit_handle(&self, key: impl Into<String>) -> RateLimitHandle {
         RateLimitHandle { client: self.clone(), key: key.into() }
     }
@@ -86,7 +86,7 @@ impl RateLimitBuilder {
         self
     }
 
-    /// Creates the rate limit, or changes the one with the same key. A higher limit applies from the next window on, a lower one immediately.
+    /// Creates the rate limit, or changes the one with the same key. A higher limit applies from the next window on, and a lower one applies immediately.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2,147,483,647. Nothing is
@@ -127,12 +127,12 @@ impl RateLimitHandle {
         &self.key
     }
 
-    /// Returns the client with which the handle was created. Its requests are sent through that client.
+    /// Returns the client that this handle uses.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Fetches the details of the limit when the request is awaited. This needs the REST API.
+    /// Returns a request for the details of the limit. The request needs the REST API.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the limit does not exist.
@@ -148,7 +148,7 @@ impl RateLimitHandle {
         })
     }
 
-    /// Returns a command that deletes the limit. It succeeds if the limit does not exist. This needs the REST API.
+    /// Returns a command that deletes the limit. It also succeeds if the limit does not exist. The command needs the REST API.
     ///
     /// # Errors
     /// [`Rejected`](ErrorKind::Rejected) if a workflow uses the limit.
@@ -178,7 +178,7 @@ pub struct RateLimitQuery {
 }
 
 impl RateLimitQuery {
-    /// Matches only limits whose key contains this string; the match is case-sensitive. If called several times, the last one applies.
+    /// Matches only limits whose key contains this string; the match is case-sensitive. If this method is called several times, the last string applies.
     pub fn key_contains(mut self, part: impl Into<String>) -> Self {
         self.key_part = Some(part.into());
         self

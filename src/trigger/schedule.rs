@@ -59,8 +59,8 @@ impl Client {
         }
     }
 
-    /// Returns a handle to an existing schedule. Nothing is sent, so the schedule is not verified to exist: the methods of the handle
-    /// report a missing schedule.
+    /// Returns a handle to an existing schedule. Nothing is sent, so this does not check that the schedule exists; the methods of the
+    /// handle report a missing schedule.
     pub fn schedule_handle(&self, id: ScheduleId) -> ScheduleHandle {
         ScheduleHandle { client: self.clone(), id, created: None, output: PhantomData }
     }
@@ -125,7 +125,7 @@ impl<O> ScheduleBuilder<O> {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) before anything is sent. For all other errors,
+    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge) if the request is invalid or too large; nothing is sent then. For all other errors,
     /// the schedule may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
@@ -179,7 +179,7 @@ impl<O> ScheduleHandle<O> {
         self.id
     }
 
-    /// Returns the client with which the handle was created. Its requests are sent through that client.
+    /// Returns the client that this handle uses.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -189,13 +189,13 @@ impl<O> ScheduleHandle<O> {
         ScheduleHandle { client: self.client, id: self.id, created: self.created, output: PhantomData }
     }
 
-    /// Returns the correlation key of the schedule, which is also the [`key`](crate::model::ScheduleTrigger::key) of the run's trigger. `None`
-    /// for a handle that was created from an id.
+    /// Returns the correlation key of the schedule, which is also the [`key`](crate::model::ScheduleTrigger::key) of the run's trigger, or
+    /// `None` if the handle was created from an id.
     pub fn key(&self) -> Option<&str> {
         self.created.as_ref().map(|(key, _)| key.as_str())
     }
 
-    /// Fetches the details of the schedule when the request is awaited.
+    /// Returns a request for the details of the schedule.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
@@ -219,7 +219,7 @@ impl<O> ScheduleHandle<O> {
         })
     }
 
-    /// Returns a command that deletes the schedule. Succeeds if it does not exist; [`run`](Self::run) reports whether it has started its run.
+    /// Returns a command that deletes the schedule. It also succeeds if the schedule does not exist; [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
     /// The errors of [`CommandBuilder::send`](crate::builder::CommandBuilder::send). A schedule that does not exist is not an error.
@@ -228,8 +228,8 @@ impl<O> ScheduleHandle<O> {
         CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
     }
 
-    /// Finds, when the request is awaited, the run that the schedule has started. Returns `None` if the schedule has not started its run
-    /// yet, or was deleted.
+    /// Returns a request for the run that the schedule started. The result is `None` if the schedule has not started its run yet, or was
+    /// deleted.
     ///
     /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the engine's history lags by up to
     /// eight seconds under load.

@@ -42,8 +42,8 @@ impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and watches its status changes: all of them, in order, until the end. The id of
     /// the run is in the changes. The client subscribes to the events of its runs before it starts the run.
     ///
-    /// For the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle of
-    /// [`RunChunks::started`](super::RunChunks::started).
+    /// To receive the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle that
+    /// [`RunChunks::started`](super::RunChunks::started) returns.
     ///
     /// If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///
@@ -144,7 +144,7 @@ impl RunWatch {
         Self { changes, shared, filter: Filter::default() }
     }
 
-    /// Limits the stream to changes of this kind, or of several kinds if it is called several times. Errors are always yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Errors are always yielded.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -159,7 +159,7 @@ impl RunWatch {
         self
     }
 
-    /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if it is called several times. The stream still ends
+    /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if this method is called several times. The stream still ends
     /// with the run. The task of a single-task run has no changes of its own.
     ///
     /// ```no_run

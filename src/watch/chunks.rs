@@ -75,7 +75,7 @@ impl<O: 'static> RunBuilder<O> {
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
     /// If the server rejects the subscription, the stream yields its error and ends, and the run is not started. If no subscription can be
-    /// opened for a second, the run is started all the same, and [`Interrupted`](ChunkItem::Interrupted) is yielded if chunks may be
+    /// opened for a second, the run is started anyway, and [`Interrupted`](ChunkItem::Interrupted) is yielded if chunks may be
     /// missing. If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///
     /// # Cancel safety
@@ -192,7 +192,7 @@ impl<O> RunChunks<O> {
         Arc::clone(&self.shared)
     }
 
-    /// Also returns the chunks of the run's children and of their children, until the run itself has ended. Their order relative to each
+    /// Also returns the chunks of all descendants of the run, until the run itself has ended. Their order relative to each
     /// other is that of their arrival. Calling this method after the first poll has no effect.
     ///
     /// Each run that sends chunks costs a request, which finds its parent; it needs the REST API. All such streams of a client receive the
@@ -217,7 +217,7 @@ impl<O> RunChunks<O> {
     ///
     /// # Errors
     /// If the run cannot be started, the error that the stream would yield; the stream ends. [`Closed`](crate::ErrorKind::Closed) if the
-    /// stream has already returned it.
+    /// stream has already returned that error.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the stream continues where it was.
@@ -247,13 +247,13 @@ impl<O> RunChunks<O> {
         run.map(RunHandle::typed).ok_or_else(|| Error::closed("the stream of chunks"))
     }
 
-    /// Returns the id of the run. `None` if this stream starts the run and has not started it yet; see [`started`](Self::started).
+    /// Returns the id of the run, or `None` if this stream starts the run and has not started it yet; see [`started`](Self::started).
     pub fn run_id(&self) -> Option<RunId> {
         lock(&self.shared.run).as_ref().map(RunHandle::id)
     }
 
-    /// Returns the status of the run that was last observed: when the stream has returned `None`, the final one. `None` before the first
-    /// observation.
+    /// Returns the last observed status of the run, or `None` before the first observation. After the end of the stream, this is the final
+    /// status.
     pub fn status(&self) -> Option<RunStatus> {
         lock(&self.shared.status).clone()
     }

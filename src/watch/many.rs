@@ -78,7 +78,7 @@ pub struct RunsWatch {
 }
 
 impl RunsWatch {
-    /// Limits the stream to changes of this kind, or of several kinds if it is called several times. Errors are always yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Errors are always yielded.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self

@@ -50,7 +50,7 @@ impl<O> RunChunks<O> {
 
 /// The chunks of a run as server-sent events, one complete event or comment in each item; see [`RunChunks::into_sse`].
 ///
-/// It is the body of a response with the content type `text/event-stream` and the header `cache-control: no-store`. The stream cannot fail,
+/// Use it as the body of a response with the content type `text/event-stream` and the header `cache-control: no-store`. The stream cannot fail,
 /// so frameworks that expect results take `frames.map(Ok::<_, Infallible>)`. The example `sse` has an axum handler and a page.
 ///
 /// | event | data |
@@ -87,13 +87,13 @@ pub struct ChunkSse {
 
 impl ChunkSse {
     /// Sends a comment whenever there was no event for this long, so that proxies keep the connection open, and the server notices when a
-    /// browser has disconnected. The default is 15 seconds, the minimum is one second.
+    /// browser has disconnected. The default is 15 seconds, and the minimum is one second.
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval.max(MIN_KEEP_ALIVE);
         self
     }
 
-    /// Sends each chunk as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time, even if it is bytes. This distinguishes
+    /// Sends each chunk as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time, including chunks that consist of bytes. This distinguishes
     /// the tasks of a DAG run, and preserves line breaks other than LF.
     pub fn json(mut self) -> Self {
         self.encoder.json = true;

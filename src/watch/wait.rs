@@ -26,16 +26,16 @@ impl<O> RunHandle<O> {
     /// The method needs gRPC only, except for a run that ended without an output and without an error message: only the REST API
     /// reports whether such a run was cancelled or timed out.
     ///
-    /// A wait has no end of its own: it continues when the server is back after an outage. To limit it, use [`tokio::time::timeout`].
+    /// A wait has no time limit: it continues when the server is back after an outage. To limit it, use [`tokio::time::timeout`].
     ///
     /// All waits of a client together fetch at most 32 runs at the same time, with at most 1000 requests per second. Waits for the same run
-    /// share a fetch that has not been sent yet, if they know the same about the run.
+    /// share a fetch that has not been sent yet, if their handles have the same information about the run.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
     /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run within 15 seconds.
-    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is rejected for five minutes. The server's error if it responds
-    /// with one for a minute, or immediately if it is permanent.
+    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is rejected for five minutes. The server's error if the server
+    /// responds with errors for a minute, or immediately if the error is permanent.
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.

@@ -121,7 +121,7 @@ impl WorkerBuilder {
     /// By default there is no file, and the attempts run again.
     ///
     /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers must not use
-    /// the same file at the same time; a second one does not start. It is not synced to disk after each write, so it survives a crash of
+    /// the same file at the same time; a second one does not start. The file is not synced to disk after each write, so it survives a crash of
     /// the process, but not necessarily a crash of the machine. If it can no longer be written, an error is logged, and results are sent
     /// without being stored. It contains outputs and error messages in plain text.
     ///
@@ -140,7 +140,7 @@ impl WorkerBuilder {
     /// short task. A single result is sent immediately.
     ///
     /// The engine does not publish events about tasks that are reported together: subscribers that use other SDKs do not get them; events about
-    /// their runs are published. It stores one timestamp for all results in a call; it is off by at most 100 ms. Engines before v0.88.0
+    /// their runs are published. The engine stores one timestamp for all results in a call, which is off by at most 100 ms. Engines before v0.88.0
     /// do not support this; the worker detects them.
     pub fn batch_reports(mut self, batch_reports: bool) -> Self {
         self.batch_reports = batch_reports;
@@ -153,13 +153,13 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, the maximum 10 years.
+    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, and the maximum is 10 years.
     pub fn shutdown_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, the maximum 10 years.
+    /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, and the maximum is 10 years.
     /// The next attempt of the same task starts only after that, and after the function of a [blocking](crate::Task::blocking) task has
     /// returned: a worker never runs two attempts of one task at the same time.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
@@ -272,7 +272,7 @@ impl Worker {
     /// only in case: the engine would assign the tasks of each to the workers of both. [`Unimplemented`](ErrorKind::Unimplemented) if a
     /// definition has an option for which the engine is too old, with the version that it needs. [`NotFound`](ErrorKind::NotFound) if a
     /// task uses a rate limit that does not exist. [`Config`](ErrorKind::Config) if the file of the [outbox](WorkerBuilder::outbox_file)
-    /// cannot be used, or without a Tokio runtime with timers. [`Timeout`](ErrorKind::Timeout) if no heartbeat is accepted within 30 seconds.
+    /// cannot be used, or if there is no Tokio runtime with timers. [`Timeout`](ErrorKind::Timeout) if no heartbeat is accepted within 30 seconds.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
@@ -297,8 +297,8 @@ impl Worker {
     }
 
     /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully. To watch its status or to serve its health, call
-    /// [`start`](Self::start) and then [`RunningWorker::run_until`]. A shutdown accepts no new attempts, waits for
-    /// running attempts until the grace period is over, and returns a report. If `stop` resolves before the worker has started, the
+    /// [`start`](Self::start) and then [`RunningWorker::run_until`]. During the shutdown, the worker accepts no new attempts and waits for
+    /// running attempts until the grace period is over. The method then returns a report. If `stop` resolves before the worker has started, the
     /// start is abandoned, and the report is empty.
     ///
     /// To shut it down on SIGINT or SIGTERM, use [`run_until_signal`](Self::run_until_signal). To stop it immediately, drop the
@@ -314,8 +314,8 @@ impl Worker {
     /// # Errors
     /// The errors of [`start`](Self::start). [`Unauthenticated`](ErrorKind::Unauthenticated) if the token is revoked,
     /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if the
-    /// client is closed. In these cases the worker shuts down and logs its report. [`Closed`](ErrorKind::Closed) with the message if this
-    /// crate's own background code panicked.
+    /// client is closed. In these cases the worker shuts down and logs its report. [`Closed`](ErrorKind::Closed) with the panic message if
+    /// this crate's own background code panicked.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running

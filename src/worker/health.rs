@@ -105,8 +105,8 @@ struct HealthSource {
 }
 
 impl HealthBuilder {
-    /// Adds the metrics of a recorder to `/metrics`. Without one, it contains only the numbers of running attempts and of results in the
-    /// outbox, without labels.
+    /// Adds the metrics of a recorder to `/metrics`. Without a recorder, `/metrics` contains only the numbers of running attempts and of
+    /// results in the outbox, without labels.
     pub fn metrics(mut self, recorder: PrometheusRecorder) -> Self {
         self.source.recorder = Some(recorder);
         self

@@ -23,12 +23,12 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 /// An event belongs to a task if it occurs in the span of its attempt, or in a descendant of that span. That includes code which the task has spawned
 /// in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans below that of the attempt become the
 /// metadata of the line, including those that were set with `Span::record` before the event. If several have the same name, the event and
-/// the inner spans take precedence. With [`spans`](Self::spans), the spans of a task are lines of its log, too. Truncation and queueing are
-/// those of [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport (`hatchet`, `h2`, `hyper`, `rustls`,
-/// `tonic`, `tower`) are ignored.
+/// the inner spans take precedence. With [`spans`](Self::spans), the spans of a task are lines of its log, too. Lines are truncated and
+/// queued as in [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport (`hatchet`, `h2`, `hyper`,
+/// `hyper_util`, `rustls`, `tokio_rustls`, `tonic`, `tower`) are ignored.
 ///
-/// The layer does not disable any span or event for other layers. If it is the only one, a filter of its own, at least `INFO`, saves the cost
-/// of those that it ignores: `TaskLogLayer::new().with_filter(LevelFilter::INFO)`.
+/// The layer does not disable any span or event for other layers. If it is the only layer, give it a filter with the level `INFO` or a more
+/// verbose one, which saves the cost of the spans and events that it ignores: `TaskLogLayer::new().with_filter(LevelFilter::INFO)`.
 ///
 /// ```
 /// use hatchet::model::LogLevel;

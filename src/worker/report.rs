@@ -28,8 +28,8 @@ pub struct WorkerReport {
     /// The number of attempts that were cancelled, timed out or replaced by another attempt, while they ran or before they started. The
     /// engine ends them before it notifies the worker.
     pub cancelled: u64,
-    /// The number of attempts that did not end within the grace period or before a second signal, that were assigned when the worker no
-    /// longer accepted any or in a message that it does not understand, or that ended and whose report was not confirmed. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
+    /// The number of attempts that did not end within the grace period or before a second signal, of attempts that were assigned after the
+    /// worker stopped accepting them or in a message that it does not understand, and of attempts whose report was not confirmed. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
     /// The first [1000](Self::MAX_UNFINISHED_TASKS) unfinished attempts.
     pub unfinished_tasks: Vec<UnfinishedTask>,
@@ -54,7 +54,7 @@ pub struct UnfinishedTask {
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether the function has finished, so that only the acceptance of its result was not confirmed. The engine may have accepted it.
+    /// Whether the function has finished, and only the report of its result was not confirmed. The engine may have accepted the report.
     pub is_finished: bool,
 }
 

@@ -100,7 +100,7 @@ impl RunningWorker {
         }
     }
 
-    /// Returns the current id of the worker. It changes if the engine loses the worker and it registers again.
+    /// Returns the current id of the worker. It changes if the engine loses the worker and the worker registers again.
     pub fn id(&self) -> WorkerId {
         self.handle.id()
     }
@@ -156,7 +156,7 @@ impl RunningWorker {
     /// # Errors
     /// The reason why the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked,
     /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if its
-    /// client was closed or this crate's own background code panicked. The text of the last one has the message of the panic.
+    /// client was closed or this crate's own background code panicked. After a panic, the error text contains the panic message.
     ///
     /// # Cancel safety
     /// This method is cancel safe.
@@ -189,7 +189,7 @@ impl RunningWorker {
     ///
     /// # Errors
     /// The reason why the worker cannot continue, as from [`stopped`](Self::stopped). In this case the worker shuts down and logs its
-    /// report. [`Closed`](ErrorKind::Closed) with the message if this crate's own background code panicked.
+    /// report. [`Closed`](ErrorKind::Closed) with the panic message if this crate's own background code panicked.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
@@ -328,7 +328,7 @@ impl RunningWorker {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if a key is empty or contains U+0000, [`Closed`](ErrorKind::Closed) if the worker has ended,
-    /// and the errors of an RPC. The labels may have been set anyway: the command can be sent again.
+    /// and the errors of a gRPC call. The labels may have been set anyway: the command can be sent again.
     pub fn set_labels<K: Into<String>, V: Into<LabelValue>>(
         &self,
         labels: impl IntoIterator<Item = (K, V)>,

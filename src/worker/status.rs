@@ -27,7 +27,7 @@ use crate::model::name::parse_name;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// The id of the worker. It changes if the engine loses the worker and it registers again.
+    /// The id of the worker. It changes if the engine loses the worker and the worker registers again.
     pub worker_id: WorkerId,
     /// Whether the worker is connected, is shutting down, or has stopped.
     pub state: WorkerState,
@@ -35,7 +35,7 @@ pub struct WorkerStatus {
     pub is_paused: bool,
     /// The total number of slots, of all types.
     pub slots: usize,
-    /// The number of attempts that run.
+    /// The number of attempts that are running.
     pub running: usize,
     /// The number of assigned attempts that wait for a slot.
     pub queued: usize,
@@ -112,7 +112,7 @@ impl fmt::Display for WorkerState {
 }
 
 /// A stream of the statuses of a worker; see [`RunningWorker::statuses`](super::RunningWorker::statuses). It starts with the current
-/// status, and ends when the worker has ended. A reader that is slow misses statuses in between, but never the last one.
+/// status, and ends when the worker has ended. A slow reader misses intermediate statuses, but never the last one.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) {

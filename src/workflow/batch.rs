@@ -38,8 +38,7 @@ where
     O: Serialize + 'static,
 {
     /// Creates a task whose function gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
-    /// items. It suits code for which one call with many inputs is cheaper than many calls, such as inserting rows, or computing
-    /// embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
+    /// items. Use it if one call with many inputs is cheaper than many calls, for example to insert rows or to compute embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
     /// batch again. Everything else is as with [`new`](Self::new). Requires engine v0.88.1 or later.
     ///
     /// If the function returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
@@ -55,8 +54,8 @@ where
     ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
     ///   [`Context::attempt`] counts only the attempts of the task that were assigned to this worker. Therefore, [`Context::run_many`] starts
     ///   the children of an attempt with a call for each, as in a retry.
-    /// - Runs of another workflow whose name differs only in case, and which was stored while the worker ran, are rejected by other tasks. A
-    ///   batch task runs them, because the engine does not name the workflow of a batch.
+    /// - If another workflow whose name differs only in case is stored while the worker runs, other tasks reject its runs. A batch task
+    ///   runs them, because the engine does not name the workflow of a batch.
     /// - What the function logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
     ///
     /// ```

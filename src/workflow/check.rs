@@ -66,7 +66,7 @@ impl Definition {
             && only.name == self.name
         {
             problems.push(
-                "expected a task name that differs from the name of the workflow, or the task registered by itself, got a single task with its name"
+                "expected a task name that differs from the name of the workflow, or the task registered by itself, got a single task with the name of the workflow"
                     .into(),
             );
         }
@@ -115,7 +115,7 @@ impl Definition {
             self.tasks.iter().filter_map(|node| Some((&node.task.name, node.task.handler.empty_input_error()?)));
         let problem = |(name, error)| {
             format!(
-                "cron: expected cron_input, or an input type that deserializes from {{}}, got that of task {name:?}: {error}"
+                "cron: expected cron_input, or an input type that deserializes from {{}}, got neither for task {name:?}: {error}"
             )
         };
         rejected.map(problem).collect()
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(
             Definition::from(&report).problems(),
             [
-                "workflow \"report\": cron: expected cron_input, or an input type that deserializes from {}, got that of task \"report\": \
+                "workflow \"report\": cron: expected cron_input, or an input type that deserializes from {}, got neither for task \"report\": \
               missing field `day` at line 1 column 2"
             ]
         );

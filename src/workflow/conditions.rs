@@ -11,10 +11,10 @@ impl<I, O> Task<I, O> {
     /// and so does the run: use [`skip_if`](Self::skip_if) for a task that may not be needed. The
     /// [schedule timeout](Self::schedule_timeout) does not apply to this wait.
     ///
-    /// On some engines, a run whose task waits for a sleep or an event cannot be cancelled; the
+    /// On engines up to at least v0.104.7, a run whose task waits for a sleep or an event cannot be cancelled; the
     /// [report](crate::builder::CancelBuilder::send) then has [`Effect::NoEffect`](crate::model::Effect::NoEffect).
     ///
-    /// Conditions are possible in a [`Workflow`](crate::Workflow) with several tasks only: the engine never creates the run of a single task
+    /// Conditions are possible only in a [`Workflow`](crate::Workflow) with several tasks: the engine never creates the run of a single task
     /// with conditions.
     ///
     /// ```

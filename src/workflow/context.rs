@@ -132,7 +132,7 @@ impl Context {
         parse_id(self.action().workflow()?).ok()
     }
 
-    /// Returns the id of the version of the workflow that the run follows, if the engine reports it.
+    /// Returns the id of the version of the workflow that the run uses, if the engine reports it.
     pub fn workflow_version_id(&self) -> Option<WorkflowVersionId> {
         parse_id(self.action().workflow_version()?).ok()
     }
@@ -156,13 +156,13 @@ impl Context {
         lock(&self.0.attempt.worker_labels).clone()
     }
 
-    /// Returns the priority of the run, or `None` if this version of the crate does not know it.
+    /// Returns the priority of the run, or `None` if the engine reports no priority that this version of the crate knows.
     pub fn priority(&self) -> Option<Priority> {
         let priorities = [Priority::Low, Priority::Medium, Priority::High];
         priorities.into_iter().find(|priority| priority.number() == self.action().priority())
     }
 
-    /// Returns what has started the run. The JSON of the metadata is parsed on every call.
+    /// Returns what started the run. The JSON of the metadata is parsed on every call.
     ///
     /// ```
     /// use hatchet::model::Trigger;
@@ -253,7 +253,7 @@ impl Context {
     /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set
     /// [keys](RunBuilder::child_key); children with keys have no index. Clones of the context share one counter.
     ///
-    /// An attempt holds its slot while it waits for a child, and its execution timeout continues. If the attempts that wait take all slots of
+    /// An attempt holds its slot while it waits for a child, and its execution timeout continues. If waiting attempts occupy all slots of
     /// the workers, their children cannot start. If all slots of the worker are taken when a child is prepared, a warning is logged, once
     /// for each worker.
     ///

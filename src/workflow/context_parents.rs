@@ -49,7 +49,7 @@ impl Context {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the task is not a parent of this one, was [skipped](Self::was_skipped), or has no output.
     /// [`Decode`](ErrorKind::Decode) if the output does not match the type. A task that returns one of these errors is not retried, because
-    /// each attempt would get it.
+    /// each attempt would get the same error.
     pub fn output_of<I, O: DeserializeOwned>(&self, task: &Task<I, O>) -> Result<O> {
         self.parent_output(task)
     }
@@ -115,7 +115,7 @@ impl Context {
     }
 
     /// Returns the data of a [condition](Task::wait_for) by its [name](super::Condition::named), or `None` if another alternative was
-    /// satisfied. The data of an event is its payload.
+    /// satisfied instead. The data of an event is its payload.
     ///
     /// The engine gives data only to the task itself, not to the tasks after it, and none to a task without parents.
     ///
@@ -144,7 +144,7 @@ impl Context {
             .transpose()
     }
 
-    /// Returns the [payload](super::EventFilter::payload) of the filter that let the event of this run pass, or `None` if there was no filter.
+    /// Returns the [payload](super::EventFilter::payload) of the filter that matched the event of this run, or `None` if there was no filter.
     ///
     /// ```
     /// use hatchet::{Context, Task};

@@ -156,7 +156,7 @@ impl<I, O> Workflow<I, O> {
         if !options.is_empty() {
             let options = options.join(", ");
             self.problems
-                .push(format!("task {:?}: expected {options} on the workflow, got it on the task", task.name()));
+                .push(format!("task {:?}: expected {options} on the workflow, got {options} on the task", task.name()));
         }
     }
 }

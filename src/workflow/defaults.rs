@@ -89,7 +89,7 @@ impl TaskDefaults {
 }
 
 impl<I, O> Workflow<I, O> {
-    /// Sets options for the tasks that do not set them themselves, the on-failure task and the on-success task included.
+    /// Sets options for the tasks that do not set them themselves, including the on-failure task and the on-success task.
     #[must_use]
     pub fn task_defaults(mut self, defaults: TaskDefaults) -> Self {
         self.defaults = defaults;

@@ -65,8 +65,8 @@ impl TaskError {
     /// [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
     ///
     /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails and is not retried, with a message that names both
-    /// versions: a retry without the delay could be harmful. A client asks the engine for its version once, and again after five minutes: as
-    /// long, an engine that was upgraded may be taken for the earlier one.
+    /// versions: a retry without the delay could be harmful. A client remembers the version of the engine for five minutes. During that
+    /// time, an upgraded engine may be mistaken for the earlier one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -111,7 +111,7 @@ impl TaskError {
 }
 
 impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for TaskError {
-    /// The error is retried, unless it or one of its causes is an error of this crate that each attempt would get again, such as that of
+    /// The task is retried, unless the error or one of its causes is an error of this crate that each attempt would get again, such as that of
     /// [`Context::output_of`](crate::Context::output_of) for a task that is not a parent.
     ///
     /// ```

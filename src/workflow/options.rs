@@ -67,7 +67,7 @@ impl TaskOptions {
         if let Some(backoff) = self.backoff() {
             problems.extend(backoff_problems(backoff));
             if self.max_retries() == 0 {
-                problems.push("backoff: expected retries together with a backoff, got 0".into());
+                problems.push("backoff: expected retries together with a backoff, got 0 retries".into());
             }
         }
         problems.extend(self.labels.keys().filter_map(|key| check_key(key).err()).map(|error| error.to_string()));
@@ -159,8 +159,8 @@ impl<I, O> Task<I, O> {
         self.with_task_options(|options| options.retries = Some(retries))
     }
 
-    /// Sets the execution timeout of one attempt, from its assignment to a worker. The default is 60 seconds, as in the other SDKs. It
-    /// must be over 0 and at most 10 years.
+    /// Sets the execution timeout of one attempt, from its assignment to a worker. The default is 60 seconds, as in the other SDKs. It must
+    /// be greater than 0 and at most 10 years.
     ///
     /// The engine checks timeouts about once per second, so an attempt may run up to a second longer. After a timeout, the attempt is
     /// cancelled, and dropped when the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) is over. A retry
@@ -181,7 +181,7 @@ impl<I, O> Task<I, O> {
     }
 
     /// Sets how long each attempt may wait for a worker and for units of [rate limits](Self::rate_limit). The default is 5 minutes. It must
-    /// be over 0 and at most 10 years.
+    /// be greater than 0 and at most 10 years.
     ///
     /// The time that a task waits for its parents or for [conditions](Self::wait_for) does not count. A task that waits for a
     /// [concurrency limit](Self::concurrency) times out only when another run ends, even if its time is over before that. One that
@@ -192,8 +192,8 @@ impl<I, O> Task<I, O> {
     }
 
     /// Sets the exponential backoff: the engine waits `factor` seconds before the first retry, and `factor` times as long before each
-    /// further one, up to `max_delay`. By default, it retries immediately. The factor must be 1 to 1000, and `max_delay` a number of whole
-    /// seconds from 1 second to 1 day. The task must have [retries](Self::retries).
+    /// further one, up to `max_delay`. By default, it retries immediately. The factor must be from 1 to 1000, and `max_delay` must be from
+    /// 1 second to 1 day, in whole seconds. The task must have [retries](Self::retries).
     ///
     /// The engine checks an idle queue of delayed retries only from time to time, so a retry may start up to 40 seconds late.
     ///
@@ -227,7 +227,7 @@ impl<I, O> Task<I, O> {
 
     /// Sets how many of a worker's [slots](crate::worker::WorkerBuilder::slots) an attempt occupies, at least 1. The default is 1.
     /// [`WorkerBuilder::build`](crate::worker::WorkerBuilder::build) rejects a task that requests more slots of a type than the worker has. A
-    /// worker without slots of that type never gets the task, and runs the others of a workflow.
+    /// worker without slots of that type never gets the task, and runs only the other tasks of the workflow.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -307,7 +307,7 @@ mod tests {
                 task().schedule_timeout(MAX_DURATION + second),
                 "schedule timeout: expected more than 0 and at most 10 years, got 315360001s",
             ),
-            (task().backoff(2.0, second), "backoff: expected retries together with a backoff, got 0"),
+            (task().backoff(2.0, second), "backoff: expected retries together with a backoff, got 0 retries"),
             (task().retries(1).backoff(0.5, second), "backoff factor: expected 1 to 1000, got 0.5"),
             (
                 task().retries(1).backoff(2.0, Duration::from_millis(1500)),

@@ -29,7 +29,7 @@ pub enum CancelCause {
     Engine,
     /// The engine has assigned a later attempt of the same task to this worker.
     Replaced,
-    /// After an interruption of the connection, the worker has found out that the engine has ended the attempt or assigned it to another
+    /// After an interruption of the connection, the worker found out that the engine had ended the attempt or assigned it to another
     /// worker.
     Lost,
     /// The worker is shutting down, and its grace period is over. The engine assigns the attempt to another worker.

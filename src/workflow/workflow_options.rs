@@ -99,7 +99,7 @@ impl<I, O> Workflow<I, O> {
     /// strategy. The first task of a run that was cancelled has the message "Cancelled due to concurrency strategy".
     ///
     /// If the workflow has several tasks, some engines reject a [tenant-scoped](Concurrency::tenant_scoped) limit or one with
-    /// [`max_runs_expression`](Concurrency::max_runs_expression) when the worker starts. It depends on their version and their settings.
+    /// [`max_runs_expression`](Concurrency::max_runs_expression) when the worker starts. This depends on the version and the settings of the engine.
     ///
     /// ```
     /// use hatchet::workflow::{Concurrency, ConcurrencyStrategy};

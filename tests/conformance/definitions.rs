@@ -230,7 +230,7 @@ async fn w14_definitions_are_rejected_with_all_reasons(setup: Setup) {
     let text = error.to_string();
     for problem in [
         "cron: expected 5 fields, or 6 with seconds first, got 1 (in \"@daily\")",
-        "cron: expected cron_input, or an input type that deserializes from {}, got that of task \"a\": missing field `n`",
+        "cron: expected cron_input, or an input type that deserializes from {}, got neither for task \"a\": missing field `n`",
         "filter: expected a non-empty scope without U+0000, got \"\"",
         "filter: expected an event key together with a filter, got none",
         "concurrency: expected a CEL expression, got \"input.(\": at character 7: expected a field name, got \"(\"",

@@ -299,11 +299,11 @@ async fn active_runs_are_not_archived_and_runs_at_risk_are_counted() {
     let waiting = client.run(&task, &Input { n: 2 }).start().await.unwrap();
     let report = archive.collect(&client, all()).send().await.unwrap();
     assert_eq!((report.archived, report.at_risk, report.engine_retention), (1, 0, Some(30 * DAY)), "{report}");
-    assert!(!report.is_retention_too_long);
+    assert!(!report.is_age_too_long);
     assert_eq!(listed(archive.runs(Window::all()).items()).await.into_keys().collect::<Vec<_>>(), ids);
     assert_eq!(waiting.details().await.unwrap().status, RunStatus::Queued);
     let report = Archive::over(store.clone()).collect(&client, Retention::default()).send().await.unwrap();
-    assert_eq!((report.archived, report.is_retention_too_long), (0, true), "{report}");
+    assert_eq!((report.archived, report.is_age_too_long), (0, true), "{report}");
     sleep(29 * DAY + HOUR).await;
     let other = Archive::open("memory://").unwrap();
     let report = other.collect(&client, all()).send().await.unwrap();

@@ -428,5 +428,6 @@ impl Drop for EventsDriver {
         let mut state = self.group.lock();
         state.is_running = false;
         state.fail_all();
+        state.chunks.interrupt();
     }
 }

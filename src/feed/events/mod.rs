@@ -208,6 +208,11 @@ impl Membership {
         }
     }
 
+    /// Starts the task of the group again if it has ended.
+    fn ensure_task(&self) {
+        self.inner.ensure_task(&self.group);
+    }
+
     /// Whether the group has notifications of its runs, or only their chunks.
     pub(crate) fn has_notifications(&self) -> bool {
         !matches!(self.group.subject, Subject::Run(_))
@@ -257,7 +262,12 @@ impl ChunkSubscription {
 
     /// Waits for the next chunk. Cancel safe.
     pub(crate) async fn next(&self) -> ChunkEvent {
-        self.queue.next().await
+        let event = self.queue.next().await;
+        // The task may have ended.
+        if matches!(event, ChunkEvent::Interrupted) {
+            self.membership.ensure_task();
+        }
+        event
     }
 
     /// Chunks may have been lost before those that come now.
@@ -365,6 +375,10 @@ impl GroupSubscription {
     pub(crate) async fn next(&self) -> Arrived {
         loop {
             let arrived = std::mem::take(&mut *lock(&self.arrivals.state));
+            // The task may have ended.
+            if arrived.has_gap {
+                self.membership.ensure_task();
+            }
             if arrived.has_gap || !arrived.runs.is_empty() {
                 return arrived;
             }

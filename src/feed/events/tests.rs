@@ -72,6 +72,23 @@ async fn a_task_that_panics_is_replaced_and_its_watches_continue() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_panics_is_replaced_and_its_readers_continue() {
+    let (client, calls) = client(move |name, count| match (name, count) {
+        (name, _) if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        (_, 1) => panic!("the task ends"),
+        _ => Scripted::Stream(vec![(SECOND, chunk("after"))], None),
+    });
+    let membership = client.feed().events.join(client.feed().tag());
+    let (chunks, changes) = (membership.clone().chunks(Some(run(1))), membership.subscribe_all());
+    let started = Instant::now();
+    assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
+    let ChunkEvent::Chunk(chunk) = chunks.next().await else { panic!("a chunk is expected") };
+    assert_eq!((chunk.to_string().as_str(), started.elapsed()), ("after", SECOND));
+    assert!(changes.next().await.has_gap);
+    assert_eq!(calls.count("SubscribeToWorkflowEvents"), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_are_kept_for_a_watch_that_starts_later() {
     let created = WorkflowEvent {
         workflow_run_id: run(1).to_string(),

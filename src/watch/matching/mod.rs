@@ -24,7 +24,7 @@ use driver::Matching;
 const MAX_RUNS: usize = 50_000;
 
 impl Client {
-    /// Watches the status changes of all runs with a tag, including runs that other clients start. It covers runs that have not ended, and
+    /// Watches the status changes of all runs with a tag, including runs that other clients start. The stream covers runs that have not ended, and
     /// runs that are created from now on or [since a time](TagWatch::since). The changes of each run are in order, as in
     /// [`RunHandle::watch`](crate::RunHandle::watch).
     ///
@@ -165,7 +165,7 @@ impl TagWatch {
         self
     }
 
-    /// Limits the stream to changes of this kind, or of several kinds if it is called several times. Errors are always yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Errors are always yielded.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self
@@ -189,7 +189,7 @@ impl TagWatch {
         self.counts.followed.load(Relaxed)
     }
 
-    /// Returns the next change. `None` only after an error that has ended the stream.
+    /// Returns the next change, or `None` after an error that has ended the stream.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
