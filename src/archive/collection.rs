@@ -313,7 +313,8 @@ impl Collection {
                     self.report.at_risk += u64::from(self.risk.is_some_and(|risk| risk.includes(run.created_at)));
                     if self.options.is_dry_run {
                         self.report.archived += 1;
-                        *self.report.archived_by_workflow.entry(run.workflow_name).or_default() += 1;
+                        let workflow = workflow_of(&run).to_owned();
+                        *self.report.archived_by_workflow.entry(workflow).or_default() += 1;
                     } else {
                         self.ids.insert(run.id);
                         self.queue.push_back((run, archived));

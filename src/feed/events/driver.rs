@@ -208,13 +208,12 @@ impl EventsDriver {
                 self.lost();
             }
             StreamEvent::Lost(error) => {
-                match self.rejection(error) {
+                if let Some(error) = self.rejection(error) {
                     // Streams of chunks end with it. Meanwhile, watches continue with lists.
-                    Some(error) => self.reject(error),
-                    None => {
-                        self.group.subscribed.send_replace(Subscribed::Lost);
-                        self.group.lock().chunks.interrupt();
-                    }
+                    self.reject(&error);
+                } else {
+                    self.group.subscribed.send_replace(Subscribed::Lost);
+                    self.group.lock().chunks.interrupt();
                 }
                 self.lost();
             }
@@ -227,16 +226,16 @@ impl EventsDriver {
                     tracing::debug!(%error, failures = self.failures, "stream of run events failed again");
                 }
                 self.reopen_at = Some(Instant::now() + FAILED_PAUSE);
-                self.reject(error);
+                self.reject(&error);
                 self.lost();
             }
         }
     }
 
     /// Streams of chunks, which need the subscription, end.
-    fn reject(&self, error: Error) {
+    fn reject(&self, error: &Error) {
         self.group.subscribed.send_replace(Subscribed::Rejected(error.clone()));
-        self.group.lock().chunks.fail(&error);
+        self.group.lock().chunks.fail(error);
     }
 
     /// The error of a stream that was lost, if the server has rejected it for long. An outage has no end.
