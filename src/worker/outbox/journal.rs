@@ -66,9 +66,12 @@ enum Entry {
     End(Line),
 }
 
+/// The ends in a file, with their numbers.
+pub(super) type Ends = Vec<(u64, Key, Report)>;
+
 impl Journal {
-    /// Opens or creates the file, and returns the ends in it with their numbers. Blocks the thread.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Vec<(u64, Key, Report)>)> {
+    /// Opens or creates the file, and returns the ends in it. Blocks the thread.
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Ends)> {
         let lock = private().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}

@@ -9,11 +9,9 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::Unsaved;
-use super::journal::Journal;
+use super::journal::{Ends, Journal};
 use crate::error::{Error, ErrorKind, Result};
-use crate::rpc::convert::Report;
 use crate::time::Clock;
-use crate::worker::key::Key;
 
 /// A journal, and the thread on which it is written.
 #[derive(Debug)]
@@ -22,8 +20,8 @@ pub(in crate::worker) struct JournalWriter {
     thread: Option<JournalThread>,
 }
 
-/// A journal, and the ends in it with their numbers.
-pub(in crate::worker) type Recovered = (JournalWriter, Vec<(u64, Key, Report)>);
+/// A journal, and the ends in it.
+pub(in crate::worker) type Recovered = (JournalWriter, Ends);
 
 /// The result of a write.
 #[derive(Debug)]
