@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::announced::Ending;
 use super::changes::RunWatch;
-use super::continuity::{Continuity, SETTLED_AFTER, is_reported};
+use super::continuity::{ALL_ARRIVED_AFTER, Continuity, is_reported};
 use super::family::{Family, Found};
 use super::follower::Watched;
 use super::lateness::{Lateness, MAX_CLOCK_SKEW};
@@ -31,7 +31,7 @@ use crate::time::at;
 /// before the last chunks.
 const MAX_CHUNK_DELAY_AFTER_END: Duration = Duration::from_secs(1);
 /// The same if an end has not been announced yet: all events are late.
-const AFTER_END_IF_BEHIND: Duration = SETTLED_AFTER;
+const AFTER_END_IF_BEHIND: Duration = ALL_ARRIVED_AFTER;
 /// What arrives later than this after the end is waited for only if it was sent before the end.
 const LONG_AFTER_END: Duration = Duration::from_secs(30);
 

@@ -23,7 +23,7 @@ use crate::model::{RunId, RunStatus, TaskId};
 /// The number of losses that are remembered. Without the oldest ones, chunks may be missing.
 const MAX_LOSSES: usize = 1000;
 /// All events of an attempt have arrived if its end has been in the history for this long.
-pub(super) const SETTLED_AFTER: Duration = Duration::from_secs(10);
+pub(super) const ALL_ARRIVED_AFTER: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Continuity {
@@ -181,7 +181,7 @@ impl Continuity {
             None => true,
         };
         let affected = || self.recorded.iter().filter(is_affected);
-        let was_over = affected().filter(|end| end.since + SETTLED_AFTER <= loss.since);
+        let was_over = affected().filter(|end| end.since + ALL_ARRIVED_AFTER <= loss.since);
         let was_over = count_by_task(was_over.map(|end| end.task));
         let affected = count_by_task(affected().map(|end| end.task));
         let mut announced = count_by_task(self.announced.first(loss.announced));
@@ -329,9 +329,9 @@ mod tests {
             }
             continuity.ended()
         };
-        assert!(!is_uncertain(SETTLED_AFTER, false));
-        assert!(is_uncertain(SETTLED_AFTER / 2, false), "its last events may have been on their way");
-        assert!(is_uncertain(SETTLED_AFTER, true), "the second attempt may have sent chunks");
+        assert!(!is_uncertain(ALL_ARRIVED_AFTER, false));
+        assert!(is_uncertain(ALL_ARRIVED_AFTER / 2, false), "its last events may have been on their way");
+        assert!(is_uncertain(ALL_ARRIVED_AFTER, true), "the second attempt may have sent chunks");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::chunks::ChunkEvent;
+use super::chunk_event::ChunkEvent;
 use super::group::{Group, State, Subject, Subscribed};
 use super::schedule::Schedule;
 use super::slot::{Listing, Notifications, Slot, TaskRow};

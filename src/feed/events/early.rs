@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::chunks::{ChunkEvent, MAX_QUEUED, MAX_QUEUED_BYTES};
+use super::chunk_event::{ChunkEvent, MAX_QUEUED, MAX_QUEUED_BYTES};
 use crate::model::RunId;
 
 /// The last events of runs without readers, while runs are being started.

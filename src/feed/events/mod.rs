@@ -9,6 +9,7 @@
 
 #[cfg(feature = "__benches")]
 mod bench;
+mod chunk_event;
 mod chunks;
 mod driver;
 mod early;
@@ -30,9 +31,10 @@ use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::sync::lock;
 use crate::time::{self, Clock};
-pub(crate) use chunks::ChunkEvent;
-use chunks::{ChunkQueue, EarlyMark};
+pub(crate) use chunk_event::ChunkEvent;
+use chunks::ChunkQueue;
 use driver::Inner;
+use early::EarlyMark;
 use group::{Arrivals, Group, Subject, Subscribed};
 pub(crate) use group::{Arrived, Tag, Wanted};
 use slot::Slot;
