@@ -230,7 +230,8 @@ async fn w22_finished_work_outlives_a_process_that_is_killed() {
 #[tokio::test]
 async fn w17_a_process_that_was_frozen_reports_no_attempt_that_it_has_lost() {
     let mut process = Process::start("frozen").await;
-    let run = process.run(500).await;
+    // It ends while the process is frozen, and not before on a slow machine.
+    let run = process.run(5_000).await;
     support::until_running(&run).await;
     process.signal("-STOP").await;
     // The engine waits for 30 seconds. Nobody else has the task.
@@ -254,7 +255,8 @@ async fn w17_a_process_that_was_frozen_reports_no_attempt_that_it_has_lost() {
 #[tokio::test]
 async fn w17_the_late_result_of_a_frozen_process_is_not_counted_beside_that_of_another_worker() {
     let mut process = Process::start("replaced").await;
-    let run = process.run(500).await;
+    // It ends while the process is frozen, and not before on a slow machine.
+    let run = process.run(5_000).await;
     support::until_running(&run).await;
     process.signal("-STOP").await;
     // It takes as long as the test wants.

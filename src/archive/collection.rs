@@ -16,6 +16,7 @@ use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version, workflow_of};
@@ -192,7 +193,7 @@ impl Collection {
             let archive = options.archive.url();
             tracing::warn!(
                 archive,
-                engine_retention = engine_retention.map(|period| tracing::field::display(Length(period))),
+                engine_retention = engine_retention.map(|period| display(Length(period))),
                 "the age is not shorter than the retention period of the engine: runs are dropped before they are archived"
             );
         }

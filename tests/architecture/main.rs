@@ -140,7 +140,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["feed"], &["tasks", "sharing", "fetcher", "results", "events", "workflows"]),
-    (&["feed", "events"], &["schedule", "slot", "chunk_event", "early", "chunks", "group", "driver", "bench"]),
+    (&["feed", "events"], &["schedule", "slot", "chunk_event", "early", "chunks", "group", "driver", "bench", "tests"]),
     (
         &["watch"],
         &[
