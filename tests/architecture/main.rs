@@ -154,6 +154,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "lookup",
             "follower",
             "changes",
+            "chunk_group",
             "chunk_reader",
             "chunks",
             "sse",
