@@ -69,6 +69,8 @@ pub(super) struct Reader {
     lateness: Lateness,
     /// Whether the subscription was there before the run.
     from_start: bool,
+    /// Whether it was, and no event of the run has arrived yet.
+    expects_creation: bool,
     /// The last attempt of each task that was known while it had not ended.
     unended: HashMap<TaskId, Unended>,
     /// Whether tasks have other ids than the run.
@@ -121,6 +123,7 @@ impl Reader {
             continuity: Continuity::new(run, with_children),
             lateness: Lateness::default(),
             from_start,
+            expects_creation: from_start,
             unended: HashMap::new(),
             is_dag,
             family: with_children.then(|| Family::new(run)),
@@ -189,8 +192,12 @@ impl Reader {
 
     fn take(&mut self, event: ChunkEvent) -> Result<()> {
         let now = Instant::now();
+        if event.run() == Some(self.run) {
+            self.check_beginning(&event);
+        }
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
+            ChunkEvent::Created(_) => return Ok(()),
             ChunkEvent::AttemptEnded { run, task, attempt, at } => {
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
                     self.reorder.attempt_ended(task, attempt, at);
@@ -232,6 +239,17 @@ impl Reader {
         }
         self.count_dropped();
         Ok(())
+    }
+
+    /// The engine does not confirm a subscription. One that has begun after the run lacks the event of its creation.
+    fn check_beginning(&mut self, event: &ChunkEvent) {
+        // The end of a DAG run is announced when it starts.
+        if matches!(event, ChunkEvent::RunEnded { .. }) || !std::mem::take(&mut self.expects_creation) {
+            return;
+        }
+        if !matches!(event, ChunkEvent::Created(_)) {
+            self.lost();
+        }
     }
 
     fn is_behind(&self) -> bool {

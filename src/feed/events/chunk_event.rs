@@ -17,6 +17,8 @@ pub(crate) enum ChunkEvent {
     /// The server rejects the subscription.
     Failed(Error),
     Chunk(Chunk),
+    /// A task of the run was created. This is the first event of a run.
+    Created(RunId),
     /// An attempt of a task has ended. The chunks of its next attempt are numbered from 0 again.
     AttemptEnded {
         run: RunId,
@@ -35,10 +37,10 @@ pub(crate) enum ChunkEvent {
 
 impl ChunkEvent {
     /// The run that the event is about. `None` if it is about the stream.
-    pub(super) fn run(&self) -> Option<RunId> {
+    pub(crate) fn run(&self) -> Option<RunId> {
         match self {
             Self::Chunk(chunk) => Some(chunk.run_id),
-            Self::AttemptEnded { run, .. } | Self::RunEnded { run, .. } => Some(*run),
+            Self::Created(run) | Self::AttemptEnded { run, .. } | Self::RunEnded { run, .. } => Some(*run),
             Self::Interrupted | Self::Failed(_) => None,
         }
     }
@@ -48,9 +50,6 @@ impl ChunkEvent {
     }
 
     pub(super) fn size(&self) -> usize {
-        match self {
-            Self::Chunk(chunk) => chunk.content.len(),
-            Self::Interrupted | Self::Failed(_) | Self::AttemptEnded { .. } | Self::RunEnded { .. } => 0,
-        }
+        if let Self::Chunk(chunk) = self { chunk.content.len() } else { 0 }
     }
 }

@@ -211,6 +211,7 @@ mod tests {
         events
             .map(|event| match event {
                 ChunkEvent::Chunk(chunk) => chunk.to_string(),
+                ChunkEvent::Created(_) => "created".to_owned(),
                 ChunkEvent::AttemptEnded { .. } => "ended".to_owned(),
                 ChunkEvent::RunEnded { .. } => "run ended".to_owned(),
                 ChunkEvent::Interrupted => "interrupted".to_owned(),

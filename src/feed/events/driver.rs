@@ -295,7 +295,10 @@ impl EventsDriver {
                 state.chunks.take(ChunkEvent::RunEnded { run, is_completed, at });
                 None
             }
-            RunEventKind::TaskCreated(task) => Some((task, at)),
+            RunEventKind::TaskCreated(task) => {
+                state.chunks.take(ChunkEvent::Created(run));
+                Some((task, at))
+            }
             RunEventKind::Changed => None,
         };
         let change = |notifications: &mut Notifications| match created {
