@@ -422,15 +422,14 @@ async fn a_loss_while_the_run_is_being_started_is_reported() {
 /// The engine needs longer for the subscription than the client waits, and the first event that arrives is the end of the attempt.
 #[tokio::test(start_paused = true)]
 async fn a_subscription_that_begins_after_the_run_says_so() {
-    let setup = Setup::new().await;
-    let engine = &setup.engine;
     for (delay, expected) in [
         (Duration::ZERO, vec!["0", "1"]),
         (SECOND / 2, vec!["chunk 0 is missing", "1"]),
         (2 * SECOND, vec!["interrupted"]),
     ] {
+        let setup = Setup::new().await;
+        let (engine, hatchet) = (&setup.engine, setup.engine.client());
         engine.faults().inject("SubscribeToWorkflowEvents", Fault::Delay(delay)).unwrap();
-        let hatchet = engine.client();
         let mut chunks = hatchet.run(&talk(), &Input { chunks: 2, millis: 1000 }).chunks();
         let mut items = Vec::new();
         while let Some(item) = chunks.next().await {
@@ -445,6 +444,6 @@ async fn a_subscription_that_begins_after_the_run_says_so() {
             (expected.into_iter().map(str::to_owned).collect(), 0),
             "{delay:?}"
         );
+        setup.worker.shutdown().await;
     }
-    setup.worker.shutdown().await;
 }
