@@ -16,7 +16,6 @@ use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::field::display;
 
 use super::compare::{Archived, ArchivedVersions};
 use super::convert::{self, Version, workflow_of};
@@ -193,7 +192,7 @@ impl Collection {
             let archive = options.archive.url();
             tracing::warn!(
                 archive,
-                engine_retention = engine_retention.map(|period| display(Length(period))),
+                engine_retention = engine_retention.map(|period| Length(period).to_string()),
                 "the age is not shorter than the retention period of the engine: runs are dropped before they are archived"
             );
         }

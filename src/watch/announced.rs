@@ -96,9 +96,9 @@ impl Announced {
         self.attempts.len()
     }
 
-    /// The tasks of the first ends of attempts.
-    pub(super) fn first(&self, count: usize) -> impl Iterator<Item = TaskId> {
-        self.attempts.iter().filter(move |(_, number)| **number < count).map(|((task, _), _)| *task)
+    /// The first ends of attempts, and their tasks.
+    pub(super) fn first(&self, count: usize) -> impl Iterator<Item = (TaskId, Ending)> {
+        self.attempts.iter().filter(move |(_, number)| **number < count).map(|(end, _)| *end)
     }
 
     /// The announced ends of the attempts of a task.

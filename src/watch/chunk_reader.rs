@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::announced::Ending;
+use super::beginning::Beginning;
 use super::changes::RunWatch;
 use super::continuity::{ALL_ARRIVED_AFTER, Continuity, is_reported};
 use super::family::{Family, Found};
@@ -69,8 +70,7 @@ pub(super) struct Reader {
     lateness: Lateness,
     /// Whether the subscription was there before the run.
     from_start: bool,
-    /// Whether it was, and no event of the run has arrived yet.
-    expects_creation: bool,
+    beginning: Beginning,
     /// The last attempt of each task that was known while it had not ended.
     unended: HashMap<TaskId, Unended>,
     /// Whether tasks have other ids than the run.
@@ -123,7 +123,7 @@ impl Reader {
             continuity: Continuity::new(run, with_children),
             lateness: Lateness::default(),
             from_start,
-            expects_creation: from_start,
+            beginning: Beginning::new(from_start),
             unended: HashMap::new(),
             is_dag,
             family: with_children.then(|| Family::new(run)),
@@ -180,7 +180,8 @@ impl Reader {
                 () = at(due) => {
                     if over.is_some_and(|over| over <= Instant::now()) {
                         self.reorder.release_all(&mut self.ready);
-                        if self.continuity.ended() || self.is_behind() || self.has_dropped_silently() {
+                        let is_uncertain = self.continuity.ended() || self.beginning.has_unseen_tasks();
+                        if is_uncertain || self.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }
                         self.has_ended = true;
@@ -192,12 +193,13 @@ impl Reader {
 
     fn take(&mut self, event: ChunkEvent) -> Result<()> {
         let now = Instant::now();
-        if event.run() == Some(self.run) {
-            self.check_beginning(&event);
+        if event.run() == Some(self.run) && self.beginning.arrived(&event) {
+            // The subscription is there now, so its last events are expected.
+            self.continuity.lost(now);
         }
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
-            ChunkEvent::Created(_) => return Ok(()),
+            ChunkEvent::Created(..) => return Ok(()),
             ChunkEvent::AttemptEnded { run, task, attempt, at } => {
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
                     self.reorder.attempt_ended(task, attempt, at);
@@ -239,17 +241,6 @@ impl Reader {
         }
         self.count_dropped();
         Ok(())
-    }
-
-    /// The engine does not confirm a subscription. One that has begun after the run lacks the event of its creation.
-    fn check_beginning(&mut self, event: &ChunkEvent) {
-        // The end of a DAG run is announced when it starts.
-        if matches!(event, ChunkEvent::RunEnded { .. }) || !std::mem::take(&mut self.expects_creation) {
-            return;
-        }
-        if !matches!(event, ChunkEvent::Created(_)) {
-            self.lost();
-        }
     }
 
     fn is_behind(&self) -> bool {
@@ -361,7 +352,8 @@ impl Reader {
                 return;
             }
             self.reorder.attempt_ended(task, Some(state.attempt), at);
-            self.continuity.recorded(task, at, now);
+            self.continuity.recorded(task, state.attempt, at, now);
+            self.beginning.recorded(task);
             if self.from_start || known.is_some_and(|known| now >= known.since + MAX_CHUNK_DELAY_AFTER_END) {
                 self.lateness.expect(task, state.attempt, at);
             }

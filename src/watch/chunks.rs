@@ -108,7 +108,7 @@ impl<O: 'static> RunBuilder<O> {
                 let run = run.start(Some(tag)).await?;
                 return Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true });
             }
-            let starting = feed.events.join(feed.tag()).starting();
+            let mut starting = feed.events.join(feed.tag()).starting();
             if !starting.membership().subscribed().await? {
                 starting.interrupt();
             }

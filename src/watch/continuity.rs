@@ -47,6 +47,7 @@ pub(super) struct Continuity {
 #[derive(Debug, Clone, Copy)]
 struct Recorded {
     task: TaskId,
+    attempt: u32,
     at: DateTime<Utc>,
     /// Since when it has been known.
     since: Instant,
@@ -156,8 +157,8 @@ impl Continuity {
     }
 
     /// The history of the run has the end of an attempt, which its worker has reported.
-    pub(super) fn recorded(&mut self, task: TaskId, at: Option<DateTime<Utc>>, now: Instant) {
-        self.recorded.extend(at.map(|at| Recorded { task, at, since: now }));
+    pub(super) fn recorded(&mut self, task: TaskId, attempt: u32, at: Option<DateTime<Utc>>, now: Instant) {
+        self.recorded.extend(at.map(|at| Recorded { task, attempt, at, since: now }));
     }
 
     /// The run has this status. What follows its end is no loss.
@@ -181,17 +182,18 @@ impl Continuity {
             None => true,
         };
         let affected = || self.recorded.iter().filter(is_affected);
+        // The ends that are known to be from before the loss: those that were announced, and those that had been in the history for long.
         let was_over = affected().filter(|end| end.since + ALL_ARRIVED_AFTER <= loss.since);
-        let was_over = count_by_task(was_over.map(|end| end.task));
+        let was_over = was_over.map(|end| (end.task, Ending::Attempt(end.attempt)));
+        let known: HashSet<_> = self.announced.first(loss.announced).chain(was_over).collect();
+        let mut known = count_by_task(known.into_iter().map(|(task, _)| task));
+        *known.entry(only_task).or_default() += loss.unannounced;
         let affected = count_by_task(affected().map(|end| end.task));
-        let mut announced = count_by_task(self.announced.first(loss.announced));
-        *announced.entry(only_task).or_default() += loss.unannounced;
-        let over_before = |task: &TaskId| *announced.get(task).unwrap_or(&0).max(was_over.get(task).unwrap_or(&0));
         let is_resumed = |task: &TaskId| loss.resumed.get(task).is_some_and(|resumed| resumed.is_of_same_attempt);
         !loss.sending.iter().all(is_resumed)
             // The end of a run that was cancelled is not announced as that of an attempt.
             || self.with_children && !self.status.as_ref().is_some_and(is_reported)
-            || affected.iter().any(|(task, count)| over_before(task) < *count)
+            || affected.iter().any(|(task, count)| known.get(task).unwrap_or(&0) < count)
     }
 }
 
@@ -251,8 +253,8 @@ mod tests {
                 Loss => continuity.lost(Instant::now()),
             }
         }
-        for second in ends {
-            continuity.recorded(task(1), at(*second), Instant::now());
+        for (attempt, second) in (1..).zip(ends) {
+            continuity.recorded(task(1), attempt, at(*second), Instant::now());
         }
         is_uncertain | continuity.ended()
     }
@@ -292,7 +294,7 @@ mod tests {
         let mut continuity = Continuity::new(uuid::Uuid::from_u128(9).into(), false);
         continuity.run_ended(true, None);
         continuity.lost(Instant::now());
-        continuity.recorded(task(1), at(2), Instant::now());
+        continuity.recorded(task(1), 1, at(2), Instant::now());
         assert!(continuity.ended());
     }
 
@@ -311,7 +313,7 @@ mod tests {
         let mut continuity = Continuity::new(run(), false);
         for attempt in 1..=3 {
             continuity.announced(task(1), Ending::new(Some(attempt), at(2)));
-            continuity.recorded(task(1), at(2), Instant::now());
+            continuity.recorded(task(1), 1, at(2), Instant::now());
         }
         continuity.lost(Instant::now());
         assert!(!continuity.ended());
@@ -322,13 +324,20 @@ mod tests {
     fn a_loss_long_after_an_attempt_has_lost_nothing_of_it() {
         let is_uncertain = |later: Duration, second_ends: bool| {
             let (mut continuity, start) = (Continuity::new(run(), false), Instant::now());
-            continuity.recorded(task(1), at(1), start);
+            continuity.recorded(task(1), 1, at(1), start);
             continuity.lost(start + later);
             if second_ends {
-                continuity.recorded(task(1), at(100), start + later);
+                continuity.recorded(task(1), 2, at(100), start + later);
             }
             continuity.ended()
         };
+        // The stream began with the second attempt, whose end was announced.
+        let (mut continuity, start) = (Continuity::new(run(), false), Instant::now());
+        continuity.recorded(task(1), 1, at(1), start);
+        continuity.announced(task(1), Ending::new(Some(2), at(100)));
+        continuity.recorded(task(1), 2, at(100), start + ALL_ARRIVED_AFTER);
+        continuity.lost(start + ALL_ARRIVED_AFTER);
+        assert!(!continuity.ended());
         assert!(!is_uncertain(ALL_ARRIVED_AFTER, false));
         assert!(is_uncertain(ALL_ARRIVED_AFTER / 2, false), "its last events may have been on their way");
         assert!(is_uncertain(ALL_ARRIVED_AFTER, true), "the second attempt may have sent chunks");
@@ -372,8 +381,8 @@ mod tests {
                 }
             }
             continuity.chunk(task(2), NEW, at(1));
-            for second in ends {
-                continuity.recorded(task(1), at(*second), Instant::now());
+            for (attempt, second) in (1..).zip(ends) {
+                continuity.recorded(task(1), attempt, at(*second), Instant::now());
             }
             continuity.run_is(&status);
             assert!(continuity.sending.is_empty(), "nothing is kept of the tasks of children");

@@ -1,6 +1,7 @@
 //! Following runs: waiting for results, and watching status changes.
 
 mod announced;
+mod beginning;
 mod changes;
 mod chunk_group;
 mod chunk_reader;

@@ -147,6 +147,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "step",
             "reorder",
             "announced",
+            "beginning",
             "lateness",
             "continuity",
             "family",

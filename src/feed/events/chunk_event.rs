@@ -18,7 +18,7 @@ pub(crate) enum ChunkEvent {
     Failed(Error),
     Chunk(Chunk),
     /// A task of the run was created. This is the first event of a run.
-    Created(RunId),
+    Created(RunId, TaskId),
     /// An attempt of a task has ended. The chunks of its next attempt are numbered from 0 again.
     AttemptEnded {
         run: RunId,
@@ -40,8 +40,17 @@ impl ChunkEvent {
     pub(crate) fn run(&self) -> Option<RunId> {
         match self {
             Self::Chunk(chunk) => Some(chunk.run_id),
-            Self::Created(run) | Self::AttemptEnded { run, .. } | Self::RunEnded { run, .. } => Some(*run),
+            Self::Created(run, _) | Self::AttemptEnded { run, .. } | Self::RunEnded { run, .. } => Some(*run),
             Self::Interrupted | Self::Failed(_) => None,
+        }
+    }
+
+    /// The task that the event is about.
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Chunk(chunk) => Some(chunk.task_id),
+            Self::Created(_, task) | Self::AttemptEnded { task, .. } => Some(*task),
+            Self::RunEnded { .. } | Self::Interrupted | Self::Failed(_) => None,
         }
     }
 

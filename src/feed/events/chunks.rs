@@ -128,11 +128,6 @@ impl ChunkReaders {
         self.queues().for_each(|queue| queue.interrupt());
     }
 
-    /// The runs that are being started may lose the chunks that they send from now on.
-    pub(super) fn interrupt_starting(&mut self) {
-        self.early.interrupt();
-    }
-
     /// The server rejects the subscription.
     pub(super) fn fail(&mut self, error: &Error) {
         self.early.interrupt();
@@ -154,8 +149,12 @@ impl ChunkReaders {
     }
 
     /// Adds a reader of a run that was started after [`start`](Self::start) had returned this. It receives what has arrived since.
-    pub(super) fn add_started(&mut self, run: RunId, since: EarlyMark) -> Arc<ChunkQueue> {
+    /// `is_interrupted`: there was no stream at first.
+    pub(super) fn add_started(&mut self, run: RunId, since: EarlyMark, is_interrupted: bool) -> Arc<ChunkQueue> {
         let queue = self.add(Some(run));
+        if is_interrupted {
+            queue.interrupt();
+        }
         for event in self.early.take(run, since) {
             match event {
                 ChunkEvent::Interrupted => queue.interrupt(),
@@ -211,7 +210,7 @@ mod tests {
         events
             .map(|event| match event {
                 ChunkEvent::Chunk(chunk) => chunk.to_string(),
-                ChunkEvent::Created(_) => "created".to_owned(),
+                ChunkEvent::Created(..) => "created".to_owned(),
                 ChunkEvent::AttemptEnded { .. } => "ended".to_owned(),
                 ChunkEvent::RunEnded { .. } => "run ended".to_owned(),
                 ChunkEvent::Interrupted => "interrupted".to_owned(),
@@ -264,7 +263,7 @@ mod tests {
         readers.interrupt();
         readers.take(end_of(run));
         readers.take(ChunkEvent::RunEnded { run, is_completed: true, at: None });
-        let (queue, of_all) = (readers.add_started(run, since), readers.add(None));
+        let (queue, of_all) = (readers.add_started(run, since, false), readers.add(None));
         assert_eq!(readers.early.len(), 1, "only those of other runs");
         readers.started(since);
         readers.take(chunk(1, "late"));

@@ -34,8 +34,8 @@ pub(super) const STREAM: StreamPolicy = StreamPolicy {
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
 /// For how long the server may reject the stream with errors that are usually transient.
 pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
-/// A stream that ends after this time was not rejected.
-const MIN_OPEN: Duration = Duration::from_secs(10);
+/// A stream that ends so long after it has probably begun was not rejected.
+const MIN_OPEN: Duration = Duration::from_secs(1);
 /// How long after the request was sent the engine probably sends events. It does not confirm a subscription.
 const SUBSCRIBE_DELAY: Duration = Duration::from_millis(100);
 /// How long the stream stays open when nobody watches.
@@ -103,6 +103,8 @@ pub(super) struct EventsDriver {
     idle_since: Option<Instant>,
     /// For the next list, for the next stream, and for the end of an unused one.
     alarm: Alarm,
+    /// Whether its task has run. Otherwise, the runtime has shut down, or the client is closed.
+    has_run: bool,
 }
 
 impl EventsDriver {
@@ -123,12 +125,14 @@ impl EventsDriver {
             fetching: None,
             listed: HashMap::new(),
             too_long: None,
+            has_run: false,
             idle_since: None,
             alarm: Alarm::default(),
         }
     }
 
     async fn run(mut self) {
+        self.has_run = true;
         loop {
             let now = Instant::now();
             let (demand, is_idle) = {
@@ -240,8 +244,11 @@ impl EventsDriver {
 
     /// The error of a stream that was lost, if the server has rejected it for long. An outage has no end.
     fn rejection(&mut self, error: Option<Error>) -> Option<Error> {
-        let is_open = self.stream.opened_at().elapsed() >= MIN_OPEN;
-        let Some(error) = error.filter(|error| !error.is_transient() && !is_open) else {
+        let was_open = match &*self.group.subscribed.borrow() {
+            Subscribed::Since(at) => at.elapsed() >= MIN_OPEN,
+            Subscribed::No | Subscribed::Lost | Subscribed::Rejected(_) => false,
+        };
+        let Some(error) = error.filter(|error| !error.is_transient() && !was_open) else {
             self.rejected_since = None;
             return None;
         };
@@ -296,7 +303,7 @@ impl EventsDriver {
                 None
             }
             RunEventKind::TaskCreated(task) => {
-                state.chunks.take(ChunkEvent::Created(run));
+                state.chunks.take(ChunkEvent::Created(run, task));
                 Some((task, at))
             }
             RunEventKind::Changed => None,
@@ -429,7 +436,12 @@ impl Drop for EventsDriver {
     fn drop(&mut self) {
         let mut state = self.group.lock();
         state.is_running = false;
-        state.fail_all();
-        state.chunks.interrupt();
+        state.fail_slots();
+        // Readers start another task then. They must not do that again and again in vain.
+        if self.has_run {
+            self.group.subscribed.send_replace(Subscribed::Lost);
+            state.mark_gap();
+            state.chunks.interrupt();
+        }
     }
 }

@@ -209,10 +209,15 @@ impl State {
 
     /// There is no list. Each watch fetches its run, and gets the error itself.
     pub(super) fn fail_all(&self) {
+        self.fail_slots();
+        self.mark_gap();
+    }
+
+    /// The same, for the watches of single runs.
+    pub(super) fn fail_slots(&self) {
         for slot in self.by_run.values().flatten() {
             slot.update(|notifications| notifications.listing = Some(Listing::Failed));
         }
-        self.mark_gap();
     }
 
     /// Events may have been lost.

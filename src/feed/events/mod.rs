@@ -92,6 +92,8 @@ pub(crate) struct ChunkSubscription {
 pub(crate) struct Starting {
     membership: Membership,
     since: EarlyMark,
+    /// Whether there was no stream when the run was about to be started.
+    is_interrupted: bool,
 }
 
 impl RunEvents {
@@ -223,7 +225,7 @@ impl Membership {
     /// Keeps the chunks of a run that will be started.
     pub(crate) fn starting(self) -> Starting {
         let since = self.group.lock().chunks.start();
-        Starting { membership: self, since }
+        Starting { membership: self, since, is_interrupted: false }
     }
 }
 
@@ -233,13 +235,13 @@ impl Starting {
     }
 
     /// There is no stream now: the chunks that are sent from now on may be lost.
-    pub(crate) fn interrupt(&self) {
-        self.membership.group.lock().chunks.interrupt_starting();
+    pub(crate) fn interrupt(&mut self) {
+        self.is_interrupted = true;
     }
 
     /// The run was started: subscribes to its chunks.
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
-        let queue = self.membership.group.lock().chunks.add_started(run, self.since);
+        let queue = self.membership.group.lock().chunks.add_started(run, self.since, self.is_interrupted);
         let membership = self.membership.clone();
         ChunkSubscription { membership, run: Some(run), queue }.checked()
     }

@@ -193,7 +193,7 @@ async fn chunks_are_missing_from_a_stream_that_is_lost_when_the_reader_joins() {
     assert!(!membership.subscribed().await.unwrap());
     assert_eq!(started.elapsed(), MAX_SUBSCRIBE_DELAY);
     assert!(matches!(membership.clone().chunks(Some(run(1))).next().await, ChunkEvent::Interrupted));
-    let starting = membership.starting();
+    let mut starting = membership.starting();
     starting.interrupt();
     assert!(matches!(starting.started(run(2)).next().await, ChunkEvent::Interrupted));
     assert_eq!(started.elapsed(), MAX_SUBSCRIBE_DELAY);
@@ -242,4 +242,25 @@ async fn an_idle_stream_that_was_lost_is_a_gap_before_the_next_chunk() {
     let half = Duration::from_millis(500);
     assert_eq!(texts[0].0, "before");
     assert_eq!(texts[1..], [("interrupted", SECOND + half), ("after", SECOND + half), ("last", 2 * SECOND)]);
+}
+
+/// Nothing can read the stream any longer. What waits for it must not try to change that again and again.
+#[test]
+fn readers_are_told_once_that_the_runtime_of_the_client_is_gone() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let of_client = runtime();
+    let (_client, chunks, changes) = of_client.block_on(async {
+        let (client, _) = client(|_, _| Scripted::Hangs);
+        let membership = client.feed().events.join(client.feed().tag());
+        // The task begins.
+        tokio::task::yield_now().await;
+        (client, membership.clone().chunks(None), membership.subscribe_all())
+    });
+    drop(of_client);
+    runtime().block_on(async {
+        assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
+        assert!(changes.next().await.has_gap);
+        assert!(tokio::time::timeout(SECOND, chunks.next()).await.is_err());
+        assert!(tokio::time::timeout(SECOND, changes.next()).await.is_err());
+    });
 }

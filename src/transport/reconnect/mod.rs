@@ -236,7 +236,11 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                             return StreamEvent::Message(message);
                         }
                     }
-                    Ok(None) | Err(_) => self.replaced = None,
+                    Ok(None) => {
+                        self.replaced = None;
+                        self.overlap.replaced_has_ended(Instant::now());
+                    }
+                    Err(_) => self.replaced = None,
                 },
                 received = or_pending(source.map(Source::next)) => match received {
                     Ok(Some(message)) => {

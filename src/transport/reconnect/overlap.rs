@@ -47,6 +47,11 @@ impl<T: Clone + PartialEq> Overlap<T> {
         }
     }
 
+    /// The server has ended the replaced stream, which was alive until then. The new one has begun long ago, unless the overlap is not over.
+    pub(super) fn replaced_has_ended(&mut self, now: Instant) {
+        self.is_doubtful &= self.end.is_some_and(|end| now < end);
+    }
+
     /// Whether a message of the new stream would show that the replaced one was lost.
     pub(super) fn is_doubtful(&self) -> bool {
         self.is_doubtful

@@ -180,7 +180,7 @@ impl Matching {
                     if let Some(Some(at)) = announced?
                         && !self.is_known(run)
                     {
-                        self.watch_announced(run, at);
+                        self.follow_announced(run, at);
                     }
                 }
                 row = or_pending(list.map(|(_, list)| list.next())) => match row {
@@ -235,8 +235,7 @@ impl Matching {
             return;
         }
         if !row.status.is_final() {
-            // While it is looked up, it has its space already.
-            if self.has_space() || self.foreign.contains(&row.id) {
+            if self.has_space() {
                 self.watch(row.id, Some(row.created_at), None);
             } else {
                 self.reject(row.id);
@@ -256,7 +255,7 @@ impl Matching {
 
     /// Whether one more run may be followed.
     fn has_space(&self) -> bool {
-        self.watches.len() + self.lookups.len() < self.max_runs.saturating_add(self.listed_ended.len())
+        self.watches.len() < self.max_runs.saturating_add(self.listed_ended.len())
     }
 
     /// Does not follow a run.
@@ -278,11 +277,14 @@ impl Matching {
         if self.is_known(run) || self.foreign.contains(&run) {
             return;
         }
-        if !self.has_space() {
-            return self.reject(run);
-        }
         if self.client.namespace().is_none() {
-            return self.watch_announced(run, at);
+            return self.follow_announced(run, at);
+        }
+        // A list has the runs of the namespace.
+        if self.lookups.len() >= self.max_runs {
+            self.must_confirm = true;
+            self.list_at.get_or_insert(self.last_list + MIN_LIST_INTERVAL);
+            return;
         }
         if self.foreign.len() >= MAX_FOREIGN {
             self.foreign.clear();
@@ -293,6 +295,15 @@ impl Matching {
         self.lookups.push(lookup(&self.client, run, &self.turns, move |found| {
             found.workflow_config.as_ref().is_some_and(|config| client.is_own(&config.name)).then_some(at)
         }));
+    }
+
+    /// Watches a run of the namespace, unless there are too many.
+    fn follow_announced(&mut self, run: RunId, at: Announced) {
+        if self.has_space() {
+            self.watch_announced(run, at);
+        } else {
+            self.reject(run);
+        }
     }
 
     /// Watches a run that has changed just now. It is new, or it had ended long ago and is replayed: its changes from before that are not
