@@ -26,7 +26,7 @@ impl<O> RunHandle<O> {
     /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
     /// Hatchet SDKs.
     ///
-    /// The server does not store chunks, so earlier chunks are missing. Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
+    /// The server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives. Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
     /// chunks of the same attempt arrive. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
@@ -71,7 +71,8 @@ impl<O> RunHandle<O> {
 
 impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`]. The client
-    /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 100 ms.
+    /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 250 ms. If the
+    /// subscription begins still later, and chunks may be missing, that is a gap or [`Interrupted`](ChunkItem::Interrupted).
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
     /// If the server rejects the subscription, the stream yields its error and ends, and the run is not started. If no subscription can be

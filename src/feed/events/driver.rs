@@ -36,8 +36,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
 /// A stream that ends so long after it has probably begun was not rejected.
 const MIN_OPEN: Duration = Duration::from_secs(1);
-/// How long after the request was sent the engine probably sends events. It does not confirm a subscription.
-const SUBSCRIBE_DELAY: Duration = Duration::from_millis(100);
+/// How long after the request was sent the engine probably sends events: usually 100 ms, and later under load. It does not confirm a subscription.
+const SUBSCRIBE_DELAY: Duration = Duration::from_millis(250);
 /// How long the stream stays open when nobody watches.
 pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of rows in one request, and of requests for one list.
