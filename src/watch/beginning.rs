@@ -14,12 +14,12 @@ pub(super) struct Beginning {
     /// The tasks of the run, and whether an event of each has arrived.
     tasks: HashMap<TaskId, bool>,
     /// The number of those that have ended without an event.
-    unseen: usize,
+    missed: usize,
 }
 
 impl Beginning {
     pub(super) fn new(from_start: bool) -> Self {
-        Self { from_start, has_begun: false, tasks: HashMap::new(), unseen: 0 }
+        Self { from_start, has_begun: false, tasks: HashMap::new(), missed: 0 }
     }
 
     /// An event of the run has arrived. Returns whether chunks may be missing before it.
@@ -27,7 +27,7 @@ impl Beginning {
         // The end of a DAG run is announced when it starts.
         let Some(task) = event.task().filter(|_| self.from_start) else { return false };
         if self.tasks.insert(task, true) == Some(false) {
-            self.unseen = self.unseen.saturating_sub(1);
+            self.missed = self.missed.saturating_sub(1);
         }
         !std::mem::replace(&mut self.has_begun, true) && !matches!(event, ChunkEvent::Created(..))
     }
@@ -36,13 +36,13 @@ impl Beginning {
     pub(super) fn recorded(&mut self, task: TaskId) {
         if self.from_start && !self.tasks.contains_key(&task) {
             self.tasks.insert(task, false);
-            self.unseen += 1;
+            self.missed += 1;
         }
     }
 
     /// The run has ended. Returns whether a task has ended of which no event has arrived.
-    pub(super) fn has_unseen_tasks(&self) -> bool {
-        self.unseen > 0
+    pub(super) fn has_missed_tasks(&self) -> bool {
+        self.missed > 0
     }
 }
 
@@ -86,11 +86,11 @@ mod tests {
         beginning.recorded(task(1));
         beginning.recorded(task(1));
         beginning.recorded(task(2));
-        assert!(beginning.has_unseen_tasks());
+        assert!(beginning.has_missed_tasks());
         beginning.arrived(&ended(1));
-        assert!(!beginning.has_unseen_tasks(), "it was late");
+        assert!(!beginning.has_missed_tasks(), "it was late");
         let mut of_handle = Beginning::new(false);
         of_handle.recorded(task(1));
-        assert!(!of_handle.has_unseen_tasks());
+        assert!(!of_handle.has_missed_tasks());
     }
 }

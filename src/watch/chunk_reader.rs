@@ -180,7 +180,7 @@ impl Reader {
                 () = at(due) => {
                     if over.is_some_and(|over| over <= Instant::now()) {
                         self.reorder.release_all(&mut self.ready);
-                        let is_uncertain = self.continuity.ended() || self.beginning.has_unseen_tasks();
+                        let is_uncertain = self.continuity.ended() || self.beginning.has_missed_tasks();
                         if is_uncertain || self.is_behind() || self.has_dropped_silently() {
                             self.ready.push_back(ChunkItem::Interrupted);
                         }

@@ -246,7 +246,7 @@ async fn an_idle_stream_that_was_lost_is_a_gap_before_the_next_chunk() {
 
 /// Nothing can read the stream any longer. What waits for it must not try to change that again and again.
 #[test]
-fn readers_are_told_once_that_the_runtime_of_the_client_is_gone() {
+fn readers_learn_once_that_the_runtime_of_the_client_is_gone() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let of_client = runtime();
     let (_client, chunks, changes) = of_client.block_on(async {
