@@ -171,13 +171,14 @@ impl TagWatch {
         self
     }
 
-    /// Limits the stream to the changes and gaps of tasks with this name; see [`RunWatch::task`].
+    /// Limits the stream to the changes and gaps of tasks with this name; see [`RunWatch::task`](crate::stream::RunWatch::task).
     pub fn task(mut self, name: impl Into<String>) -> Self {
         self.filter.tasks.push(name.into());
         self
     }
 
-    /// Returns the number of updates that were ignored, for all runs together; see [`RunWatch::ignored_updates`].
+    /// Returns the number of updates that were ignored, for all runs together; see
+    /// [`RunWatch::ignored_updates`](crate::stream::RunWatch::ignored_updates).
     pub fn ignored_updates(&self) -> u64 {
         self.counts.ignored.load(Relaxed)
     }
