@@ -245,13 +245,13 @@ impl CollectBuilder {
             return out_of_range("requests per second", "at least 1", 0);
         }
         if self.options.interval > MAX_DURATION {
-            let problem = format_args!("expected at most 10 years, got {}", Length(self.options.interval));
+            let problem = format!("expected at most 10 years, got {}", Length(self.options.interval));
             return Err(Error::invalid("interval", problem));
         }
         if let Some(period) = self.options.engine_retention
             && (period.is_zero() || period > MAX_DURATION)
         {
-            let problem = format_args!("expected more than zero and at most 10 years, got {}", Length(period));
+            let problem = format!("expected more than zero and at most 10 years, got {}", Length(period));
             return Err(Error::invalid("engine retention", problem));
         }
         if self.options.logs > RunDetails::MAX_LOGS {

@@ -123,7 +123,7 @@ impl CollectorBuilder {
     pub fn start(self) -> Result<RunningCollector> {
         let Self { mut collection, interval } = self;
         if !(Duration::from_secs(1)..=MAX_DURATION).contains(&interval) {
-            let problem = format_args!("expected 1 second to 10 years, got {}", Length(interval));
+            let problem = format!("expected 1 second to 10 years, got {}", Length(interval));
             return Err(Error::invalid("interval", problem));
         }
         collection.options.interval = interval;

@@ -92,7 +92,7 @@ impl SweepBuilder {
     async fn start(self) -> Result<Sweeper> {
         let grace_period = TimeDelta::from_std(self.grace_period).unwrap_or(TimeDelta::MAX);
         if grace_period > REMOVED_FOR {
-            let problem = format_args!("expected at most 90 days, got {}", Length(self.grace_period));
+            let problem = format!("expected at most 90 days, got {}", Length(self.grace_period));
             return Err(Error::invalid("grace period", problem));
         }
         Sweeper::start(self.archive, grace_period).await
