@@ -3,6 +3,7 @@
 
 mod events;
 mod fetcher;
+mod rejection;
 mod results;
 mod sharing;
 mod tasks;

@@ -1,23 +1,19 @@
 //! The subscription that has the chunks of a run: by a tag of the run, or by its id.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::follower::Watched;
+use super::lookup::{MAX_LAG, MAX_PAUSE};
 use super::outage::Outage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{CLIENT_KEY, FAMILY_PREFIX, Membership, Tag, creation_deadline};
 use crate::model::metadata;
 use crate::observe::if_found;
 use crate::transport::Polling;
-
-/// For how long a run is requested that REST does not have yet, and the longest pause before the next time.
-const MAX_LAG: Duration = Duration::from_secs(10);
-const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The metadata of a run, and when it was created.
 type Tags = (BTreeMap<String, Value>, Option<DateTime<Utc>>);
@@ -95,6 +91,8 @@ async fn fetch(watched: &Watched) -> Result<Tags> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;

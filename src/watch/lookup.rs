@@ -16,8 +16,8 @@ use crate::transport::Polling;
 
 /// For how long a run is fetched that REST does not have yet, or not with its tasks, and the longest pause before the next time. Usually, it
 /// has a run 0.1 s after its start; under load, up to eight seconds later.
-const MAX_LAG: Duration = Duration::from_secs(10);
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const MAX_LAG: Duration = Duration::from_secs(10);
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is read from a run.
 pub(super) type Lookup<T> = BoxFuture<'static, (RunId, Result<Option<T>>)>;

@@ -225,19 +225,8 @@ async fn a_child_that_may_have_sent_chunks_during_a_loss_is_reported() {
                 setup.engine.faults().clear();
             }
         };
-        let read = async {
-            let mut items = Vec::new();
-            while let Some(item) = chunks.next().await {
-                items.push(match item.unwrap() {
-                    ChunkItem::Chunk(chunk) => chunk.to_string(),
-                    ChunkItem::Gap(gap) => gap.to_string(),
-                    _ => "interrupted".to_owned(),
-                });
-            }
-            items
-        };
-        let (items, ()) = tokio::join!(read, loss);
-        assert_eq!(items, expected);
+        let (items, ()) = tokio::join!(read_items(&mut chunks), loss);
+        assert_eq!(items.iter().map(text).collect::<Vec<_>>(), expected);
         worker.shutdown().await;
         setup.worker.shutdown().await;
     }
@@ -256,14 +245,7 @@ async fn a_run_whose_parent_cannot_be_looked_up_does_not_end_the_stream() {
         setup.engine.faults().inject(READS[0], Fault::RejectRest(400)).unwrap();
         setup.start(Input { chunks: 2, millis: 10 }).await;
     };
-    let read = async {
-        let mut items = Vec::new();
-        while let Some(item) = chunks.next().await {
-            items.push(item.unwrap());
-        }
-        items
-    };
-    let (items, ()) = tokio::join!(read, other);
+    let (items, ()) = tokio::join!(read_items(&mut chunks), other);
     let [ChunkItem::Gap(gap), ChunkItem::Chunk(one), ChunkItem::Chunk(two), ChunkItem::Interrupted] = &items[..] else {
         panic!("{items:?}")
     };
@@ -406,14 +388,7 @@ async fn a_loss_while_the_run_is_being_started_is_reported() {
         engine.faults().inject("SubscribeToWorkflowEvents", Fault::Delay(SECOND * 6 / 5)).unwrap();
         engine.faults().interrupt("SubscribeToWorkflowEvents").unwrap();
     };
-    let read = async {
-        let mut items = Vec::new();
-        while let Some(item) = chunks.next().await {
-            items.push(item.unwrap());
-        }
-        items
-    };
-    let (items, ()) = tokio::join!(read, loss);
+    let (items, ()) = tokio::join!(read_items(&mut chunks), loss);
     let [ChunkItem::Chunk(first), ChunkItem::Interrupted] = &items[..] else { panic!("{items:?}") };
     assert_eq!((first.index, engine.faults().planned()), (Some(0), 0));
     setup.worker.shutdown().await;
@@ -431,19 +406,9 @@ async fn a_subscription_that_begins_after_the_run_says_so() {
         let (engine, hatchet) = (&setup.engine, setup.engine.client());
         engine.faults().inject("SubscribeToWorkflowEvents", Fault::Delay(delay)).unwrap();
         let mut chunks = hatchet.run(&talk(), &Input { chunks: 2, millis: 1000 }).chunks();
-        let mut items = Vec::new();
-        while let Some(item) = chunks.next().await {
-            items.push(match item.unwrap() {
-                ChunkItem::Chunk(chunk) => chunk.to_string(),
-                ChunkItem::Gap(gap) => gap.to_string(),
-                _ => "interrupted".to_owned(),
-            });
-        }
-        assert_eq!(
-            (items, engine.faults().planned()),
-            (expected.into_iter().map(str::to_owned).collect(), 0),
-            "{delay:?}"
-        );
+        let items = read_items(&mut chunks).await;
+        assert_eq!(items.iter().map(text).collect::<Vec<_>>(), expected, "{delay:?}");
+        assert_eq!(engine.faults().planned(), 0);
         setup.worker.shutdown().await;
     }
 }

@@ -15,12 +15,7 @@ type Items = Vec<(u128, String)>;
 async fn read<O>(mut chunks: RunChunks<O>) -> (Items, u128) {
     let (start, mut items) = (Instant::now(), Vec::new());
     while let Some(item) = chunks.next().await {
-        let text = match item.unwrap() {
-            ChunkItem::Chunk(chunk) => chunk.to_string(),
-            ChunkItem::Gap(gap) => gap.to_string(),
-            _ => "interrupted".to_owned(),
-        };
-        items.push((start.elapsed().as_millis(), text));
+        items.push((start.elapsed().as_millis(), text(&item.unwrap())));
     }
     (items, start.elapsed().as_millis())
 }
@@ -54,10 +49,7 @@ async fn late_events_lose_nothing() {
         let texts: Vec<_> = expected.iter().map(|(_, text)| text.clone()).collect();
         assert_eq!(of_builder, (expected, ended), "delayed by {delay} seconds");
         // The other stream began after the start of the run.
-        let of_handle = received.chunks.iter().map(|item| match item {
-            ChunkItem::Chunk(chunk) => chunk.to_string(),
-            _ => "interrupted".to_owned(),
-        });
+        let of_handle = received.chunks.iter().map(text);
         assert_eq!(of_handle.collect::<Vec<_>>(), texts);
         setup.worker.shutdown().await;
     }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use futures_util::future::join3;
 use hatchet::model::{ChangeKind, ChunkItem};
+use hatchet::stream::RunChunks;
 use hatchet::{Client, Context, Error, RunHandle, Task};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
@@ -45,6 +46,23 @@ fn talk() -> Task<Input, u64> {
         Ok(input.chunks)
     })
     .timeout(7200 * SECOND)
+}
+
+fn text(item: &ChunkItem) -> String {
+    match item {
+        ChunkItem::Chunk(chunk) => chunk.to_string(),
+        ChunkItem::Gap(gap) => gap.to_string(),
+        _ => "interrupted".to_owned(),
+    }
+}
+
+/// Reads a stream to its end.
+async fn read_items<O>(chunks: &mut RunChunks<O>) -> Vec<ChunkItem> {
+    let mut items = Vec::new();
+    while let Some(item) = chunks.next().await {
+        items.push(item.unwrap());
+    }
+    items
 }
 
 /// What the followers of a run have received, and when.

@@ -13,6 +13,7 @@ use super::schedule::Schedule;
 use super::slot::{Listing, Notifications, Slot, TaskRow};
 use crate::error::{Error, Result};
 use crate::feed::fetcher::Fetcher;
+use crate::feed::rejection::Rejection;
 use crate::feed::tasks::Tasks;
 use crate::model::{RunId, RunStatus};
 use crate::rpc::Rpc;
@@ -32,8 +33,6 @@ pub(super) const STREAM: StreamPolicy = StreamPolicy {
 };
 /// The pause before a failed stream is reopened.
 const FAILED_PAUSE: Duration = Duration::from_secs(30);
-/// For how long the server may reject the stream with errors that are usually transient.
-pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
 /// A stream that ends so long after it has probably begun was not rejected.
 const MIN_OPEN: Duration = Duration::from_secs(1);
 /// How long after the request was sent the engine probably sends events: usually 100 ms, and later under load. It does not confirm a subscription.
@@ -92,8 +91,7 @@ pub(super) struct EventsDriver {
     /// When the stream is reopened after it has failed, and how often it has failed since the last message.
     reopen_at: Option<Instant>,
     failures: u32,
-    /// Since when the server has rejected the stream.
-    rejected_since: Option<Instant>,
+    rejection: Rejection,
     schedule: Schedule,
     fetching: Option<Fetching>,
     /// The tasks in the last list, by run: those that are running, or all that have not ended if there are no events.
@@ -120,7 +118,7 @@ impl EventsDriver {
             has_gap: false,
             reopen_at: None,
             failures: 0,
-            rejected_since: None,
+            rejection: Rejection::default(),
             schedule: Schedule::new(Instant::now()),
             fetching: None,
             listed: HashMap::new(),
@@ -195,7 +193,7 @@ impl EventsDriver {
             }
             StreamEvent::Message(event) => {
                 self.failures = 0;
-                self.rejected_since = None;
+                self.rejection.end();
                 // A message of the stream that is replaced does not show that the new one has begun.
                 if !self.stream.is_overlapping() && std::mem::take(&mut self.has_gap) {
                     self.group.subscribed.send_replace(Subscribed::Since(Instant::now()));
@@ -212,7 +210,9 @@ impl EventsDriver {
                 self.lost();
             }
             StreamEvent::Lost(error) => {
-                if let Some(error) = self.rejection(error) {
+                let error = error.filter(|_| !self.was_open());
+                let is_final = self.rejection.is_final(error.as_ref());
+                if let Some(error) = error.filter(|_| is_final) {
                     // Streams of chunks end with it. Meanwhile, watches continue with lists.
                     self.reject(&error);
                 } else {
@@ -242,18 +242,9 @@ impl EventsDriver {
         self.group.lock().chunks.fail(error);
     }
 
-    /// The error of a stream that was lost, if the server has rejected it for long. An outage has no end.
-    fn rejection(&mut self, error: Option<Error>) -> Option<Error> {
-        let was_open = match &*self.group.subscribed.borrow() {
-            Subscribed::Since(at) => at.elapsed() >= MIN_OPEN,
-            Subscribed::No | Subscribed::Lost | Subscribed::Rejected(_) => false,
-        };
-        let Some(error) = error.filter(|error| !error.is_transient() && !was_open) else {
-            self.rejected_since = None;
-            return None;
-        };
-        let since = self.rejected_since.get_or_insert_with(Instant::now);
-        (since.elapsed() >= MAX_REJECTION).then_some(error)
+    /// Whether the stream that was lost had been open.
+    fn was_open(&self) -> bool {
+        matches!(&*self.group.subscribed.borrow(), Subscribed::Since(at) if at.elapsed() >= MIN_OPEN)
     }
 
     fn open(&mut self) {

@@ -3,9 +3,10 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use super::driver::{IDLE_STREAM_TTL, MAX_REJECTION, STREAM};
+use super::driver::{IDLE_STREAM_TTL, STREAM};
 use super::*;
 use crate::error::ErrorKind;
+use crate::feed::rejection::MAX_REJECTION;
 use crate::rpc::pb::WorkflowEvent;
 use crate::scripted::{Scripted, client};
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::fetcher::Gate;
+use super::rejection::Rejection;
 use super::tasks::Tasks;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::RunId;
@@ -44,8 +45,6 @@ const EAGER_PROBE_DELAY: Duration = Duration::from_millis(20);
 const NEW_RUN_PROBE_DELAY: Duration = Duration::from_secs(10);
 /// The delay of the first probe of any other run.
 const PROBE_DELAY: Duration = Duration::from_secs(1);
-/// For how long the server may reject the stream with an error of its own.
-const MAX_REJECTION: Duration = Duration::from_secs(60);
 /// A server rejects a stream within this time, if it does.
 const MIN_OPEN: Duration = Duration::from_secs(30);
 /// The number of runs on a stream for which nobody waits any longer, from which on the stream is replaced. The engine asks about them again
@@ -156,8 +155,7 @@ struct ResultsDriver {
     /// For the next probe, and for the end of an unused stream.
     alarm: Alarm,
     idle_since: Option<Instant>,
-    /// Since when the server has rejected each stream with an error of its own.
-    rejected_since: Option<Instant>,
+    rejection: Rejection,
     /// Whether the last run had ended before the stream was asked about it. Then the next one probably has, too.
     last_had_ended: bool,
 }
@@ -177,7 +175,7 @@ impl ResultsDriver {
             probes: FuturesUnordered::new(),
             alarm: Alarm::default(),
             idle_since: None,
-            rejected_since: None,
+            rejection: Rejection::default(),
             last_had_ended: false,
         }
     }
@@ -278,7 +276,7 @@ impl ResultsDriver {
         self.stream.close();
         self.ids = None;
         self.replaced_ids = None;
-        self.rejected_since = None;
+        self.rejection.end();
     }
 
     /// Queues as many run ids as there is capacity for.
@@ -298,7 +296,7 @@ impl ResultsDriver {
             // Its ids were sent again.
             StreamEvent::Gap => {}
             StreamEvent::Message(RunResults { run, tasks }) => {
-                self.rejected_since = None;
+                self.rejection.end();
                 self.last_had_ended = false;
                 let answer = tasks.map_or(Answer::Fetch, Answer::Results);
                 for waiter in self.waiting.take(run) {
@@ -326,16 +324,11 @@ impl ResultsDriver {
         }
         // A stream that was open before it ended was not rejected.
         if self.stream.opened_at().elapsed() >= MIN_OPEN {
-            self.rejected_since = None;
+            self.rejection.end();
         }
-        // An outage has no end. A server that responds, and rejects the stream, does.
-        match error.filter(|error| !error.is_transient()) {
-            None => self.rejected_since = None,
-            Some(error) => {
-                if self.rejected_since.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION {
-                    self.fail_all(error);
-                }
-            }
+        let is_final = self.rejection.is_final(error);
+        if let Some(error) = error.filter(|_| is_final) {
+            self.fail_all(error);
         }
     }
 

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
+use super::super::rejection::MAX_REJECTION;
 use super::*;
 use crate::client::Client;
 use crate::rpc::pb;

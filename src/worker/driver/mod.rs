@@ -211,14 +211,12 @@ impl WorkerDriver {
             if let Some(saving) = self.saving.take() {
                 self.on_saved(saving.await);
             }
-            let mut journal = self.journal.take();
+            let Some(journal) = self.journal.take() else { return };
             // What was accepted since must not be reported again by the next process.
-            if journal.is_some()
-                && let Some(unsaved) = self.outbox.take_unsaved()
-            {
-                let saved = or_pending(journal.take().map(|journal| journal.save(unsaved))).await;
-                journal = saved.and_then(|saved| saved.journal);
-            }
+            let journal = match self.outbox.take_unsaved() {
+                Some(unsaved) => journal.save(unsaved).await.and_then(|saved| saved.journal),
+                None => Some(journal),
+            };
             if let Some(journal) = journal {
                 journal.close().await;
             }

@@ -2,6 +2,16 @@
 
 use super::super::super::connection::MAX_REJECTION;
 use super::*;
+use crate::worker::RunningWorker;
+
+/// Waits until an attempt has started and ended.
+async fn until_attempt_has_run(running: &RunningWorker) {
+    let mut statuses = running.statuses();
+    for expected in [1, 0] {
+        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
+        timeout(60 * SECOND, is_expected).await.unwrap();
+    }
+}
 
 /// A proxy may pass on unary calls and reject streams.
 #[tokio::test(start_paused = true)]
@@ -31,11 +41,7 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
         _ => None,
     });
     let running = worker(&client).start().await.unwrap();
-    let mut statuses = running.statuses();
-    for expected in [1, 0] {
-        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
-        timeout(60 * SECOND, is_expected).await.unwrap();
-    }
+    until_attempt_has_run(&running).await;
     assert_eq!(calls.count("ListenV2"), 2);
     // With the first heartbeat that the engine gets when it has had time to notice the new stream, and after the time that the function has.
     assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(680) + SECOND);
@@ -95,11 +101,7 @@ async fn a_cancellation_before_the_engine_has_noticed_the_new_stream_is_found_ou
         _ => None,
     });
     let running = worker(&client).start().await.unwrap();
-    let mut statuses = running.statuses();
-    for expected in [1, 0] {
-        let is_expected = async { while statuses.next().await.unwrap().running != expected {} };
-        timeout(60 * SECOND, is_expected).await.unwrap();
-    }
+    until_attempt_has_run(&running).await;
     // With the first heartbeat that the engine gets when it has had time to notice the stream, and after the time that the function has to end.
     assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(680) + SECOND);
     assert_eq!(running.shutdown().await.cancelled, 1);
