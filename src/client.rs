@@ -116,7 +116,8 @@ impl Client {
     /// ```
     ///
     /// # Cancel safety
-    /// If the future is dropped after its first poll, the client is closed, but its streams and tasks may still be ending. Call the method again to wait for them.
+    /// If the future is dropped after its first poll, the client is closed, but its streams and tasks may still be ending.
+    /// Call the method again to wait for them.
     pub async fn close(&self) {
         self.0.rpc.close();
         self.0.feed.close().await;

@@ -91,7 +91,7 @@
 //! | batch | the attempts of a batch task that the engine assigns together; their function is called once |
 //! | outbox | the results of attempts that the engine has not accepted yet, kept by the worker in memory or in a file |
 //! | chunk | a piece of text or bytes that a task sends while it runs; it is not stored |
-//! | gap | in a stream: status changes or chunks that are missing |
+//! | gap | an item of a stream that stands for missing status changes or chunks |
 //! | engine | the part of Hatchet that stores definitions and assigns attempts to workers; also the embedded engine |
 //! | server | what a client connects to: an engine with its gRPC and REST APIs |
 //! | API view | one of the ways in which the server shows a run: gRPC, REST, and its streams |

@@ -46,7 +46,7 @@ impl<T> Request<T> {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "nothing is sent before `send`"]
+#[must_use = "nothing is sent until `send` is awaited"]
 pub struct CommandBuilder<T = ()>(Request<T>);
 
 impl<T> CommandBuilder<T> {
@@ -85,7 +85,8 @@ impl<T> CommandBuilder<T> {
 }
 
 /// A builder for a read request, such as [`CronHandle::details`](crate::handle::CronHandle::details). The request is sent when the builder
-/// is awaited. Dropping the builder has no effect.
+/// is awaited. It is cancel safe, because it only reads. If the timeout is out of range, it fails with
+/// [`InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
 /// ```no_run
 /// # async fn example(cron: hatchet::handle::CronHandle) -> hatchet::Result<()> {
@@ -96,7 +97,7 @@ impl<T> CommandBuilder<T> {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "nothing is fetched before it is awaited"]
+#[must_use = "nothing is fetched until the builder is awaited"]
 pub struct ReadBuilder<T>(Request<T>);
 
 impl<T> ReadBuilder<T> {

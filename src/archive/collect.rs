@@ -32,7 +32,8 @@ const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
 
 impl Archive {
-    /// Returns a builder for a collection, which copies runs to the archive: those of the client's namespace that have ended and that the [`Retention`] selects.
+    /// Returns a builder for a collection, which copies runs to the archive:
+    /// those of the client's namespace that have ended and that the [`Retention`] selects.
     /// The engine's copies are not deleted; the engine drops them after its retention period.
     ///
     /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
@@ -100,7 +101,7 @@ impl CollectBuilder {
         self
     }
 
-    /// Also archives the first log lines of each run, at most this many. The default is 0, and the maximum is
+    /// Also archives the first `count` log lines of each run. The default is 0, and the maximum is
     /// [`RunDetails::MAX_LOGS`](crate::model::RunDetails::MAX_LOGS).
     pub fn logs(mut self, count: usize) -> Self {
         self.options.logs = count;
@@ -145,7 +146,7 @@ impl CollectBuilder {
 
     /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
     /// [`is_age_too_long`](CollectReport::is_age_too_long) are computed. It must be positive and at most ten years. By default, it is
-    /// read from the server, which shows what its default was when the tenant was created. The engine drops runs according to the current
+    /// read from the server, which reports the default that the tenant was created with. The engine drops runs according to the current
     /// settings of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if the settings have changed since
     /// then, if the server has several periods (set the shortest), or if the server is too old to report one.
     ///
@@ -196,9 +197,10 @@ impl CollectBuilder {
     /// with [`batches`](Self::batches), the report is available.
     ///
     /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
-    /// again. If the server does not respond for five runs in a row, or responds with 500, 502, 503 or 504, the collection requests a list and
-    /// the three newest other runs. If the list or all of these runs fail in the same way, the collection ends with this error; otherwise it
-    /// continues with the next runs. Errors that do not concern one run, such as a rejected token, and errors of the archive end the collection.
+    /// again. If the server does not respond for five runs in a row, or responds with a 5xx status other than 501,
+    /// the collection requests a list
+    /// and three other runs, of other workflows if possible. If the list or all these runs fail in the same way, it ends with this error;
+    /// otherwise, it continues. Errors that do not concern one run, such as a rejected token, and errors of the archive end the collection.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is invalid, or if the archive contains runs of another tenant or namespace.
@@ -206,8 +208,9 @@ impl CollectBuilder {
     /// archive cannot be read or written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. Runs are committed at
-    /// the latest about five minutes after they were fetched, when the fetches that are in progress by then have finished.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others.
+    /// A fetched run is committed
+    /// after about five minutes at the latest, once the fetches that are in progress at that time have finished.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches();
         while batches.next().await.transpose()?.is_some() {}
@@ -216,8 +219,8 @@ impl CollectBuilder {
 
     /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10,000 of them or
     /// 64 MiB are fetched, about five minutes after the first of them was fetched, and at the end. If the list or a fetch fails, the runs that
-    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them. Before the first
-    /// item, [`fetched`](CollectedBatches::fetched) is the progress.
+    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them. Until the first
+    /// item, [`fetched`](CollectedBatches::fetched) shows the progress.
     ///
     /// An error is the last item; see [`send`](Self::send).
     pub fn batches(self) -> CollectedBatches {
@@ -289,7 +292,7 @@ impl CollectedBatches {
         self.items.next().await
     }
 
-    /// Returns the number of runs that were fetched so far. Unlike [`report`](Self::report), it includes those that are not committed yet, and
+    /// Returns how many runs have been fetched so far. Unlike [`report`](Self::report), it includes those that are not committed yet, and
     /// those that could not be fetched.
     ///
     /// ```no_run

@@ -32,7 +32,8 @@ const TASK_BACKOFF_FACTOR: f32 = 10.0;
 const TASK_MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 impl CollectBuilder {
-    /// Returns a builder for a collector, which repeats the collection: it collects immediately when it is started, and then once per interval. The interval
+    /// Returns a builder for a collector, which repeats the collection: it collects immediately when it is started,
+    /// and then once per interval. The interval
     /// must be from 1 second to 10 years.
     ///
     /// ```no_run
@@ -106,7 +107,7 @@ impl CollectBuilder {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is archived before `start`"]
+#[must_use = "nothing is archived until `start` is called"]
 pub struct CollectorBuilder {
     collection: CollectBuilder,
     interval: Duration,

@@ -14,7 +14,8 @@ use super::report::{CompactReport, CompactedPartition};
 use crate::error::Result;
 
 impl Archive {
-    /// Returns a builder for a compaction: the files of each workflow and day are merged into one file, or into a few of the maximum size. Queries then
+    /// Returns a builder for a compaction: the files of each workflow and day are merged into one file, or into a few of the maximum size.
+    /// Queries then
     /// read less. The merged files stay in the store until [`sweep`](Self::sweep) deletes them. Until then, a tool that reads all files of the
     /// directory sees their runs twice; [`files`](Self::files) lists the current files.
     ///

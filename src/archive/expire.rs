@@ -13,7 +13,8 @@ use super::text::Count;
 use crate::error::Result;
 
 impl Archive {
-    /// Returns a builder for an expiry, which removes the archived runs that a [`Retention`] selects. The runs of a workflow and a day are removed together, when the
+    /// Returns a builder for an expiry, which removes the archived runs that a [`Retention`] selects.
+    /// The runs of a workflow and a day are removed together, when the
     /// newest of them is old enough. Runs are never removed without this call.
     ///
     /// The ages must be longer than the engine's retention period. Otherwise, the engine still has runs that were removed, and the next
@@ -35,7 +36,7 @@ impl Archive {
     }
 }
 
-/// A builder for a removal of expired runs; see [`Archive::expire`]. [`send`](Self::send) removes them.
+/// A builder for an expiry, which removes old runs; see [`Archive::expire`]. [`send`](Self::send) removes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -46,7 +47,7 @@ impl Archive {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is removed before `send`"]
+#[must_use = "nothing is removed until `send` is awaited"]
 pub struct ExpireBuilder {
     archive: Archive,
     retention: Retention,
@@ -66,7 +67,8 @@ impl ExpireBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads,
-    /// because whole days expire. [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
+    /// because whole days expire.
+    /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
     /// if the manifest cannot be read or written.
     ///
     /// # Cancel safety

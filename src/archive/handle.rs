@@ -88,9 +88,9 @@ impl Archive {
 
     /// Returns the same archive with the clock of a client, for tests on virtual time: that of the embedded engine, or the system clock if the
     /// client is connected to another engine. By default, an archive uses the system clock. The clock determines the end of
-    /// [`Window::last`](crate::model::Window::last) and the ages of [`expire`](Self::expire). The clock of [`sweep`](Self::sweep) is always
-    /// that of the system, which stores use for the times of files, and the one of [`collect`](Self::collect) and
-    /// [`History`](super::History) always that of their client.
+    /// [`Window::last`](crate::model::Window::last) and the ages of [`expire`](Self::expire). [`sweep`](Self::sweep) always uses
+    /// the system clock, as stores do for the times of files. [`collect`](Self::collect) and
+    /// [`History`](super::History) always use the clock of their client.
     ///
     /// ```no_run
     /// # async fn example() -> hatchet::Result<()> {

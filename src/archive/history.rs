@@ -92,13 +92,14 @@ impl History {
 /// ```
 ///
 /// # Errors
-/// [`RunNotFound`](ErrorKind::RunNotFound) if neither the engine nor the archive has the run. Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
+/// [`RunNotFound`](ErrorKind::RunNotFound) if neither the engine nor the archive has the run.
+/// Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
 /// [`Archive::details`].
 ///
 /// # Cancel safety
 /// The request is cancel safe: it only reads.
 #[derive(Debug, Clone)]
-#[must_use = "nothing is fetched before it is awaited"]
+#[must_use = "nothing is fetched until the builder is awaited"]
 pub struct HistoryDetailsBuilder {
     history: History,
     id: RunId,
@@ -209,7 +210,8 @@ impl HistoryQuery {
         self
     }
 
-    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs, and the token of the next page. The
+    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs,
+    /// and the token of the next page. The
     /// token can be sent to another process, and it stays valid while runs are archived, compacted and dropped by the engine.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages. Runs that both the engine and the archive have

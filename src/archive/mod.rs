@@ -1,4 +1,4 @@
-//! An archive of runs that outlives the engine's retention.
+//! An archive of runs that outlive the engine's retention period.
 //!
 //! The engine drops runs after its retention period, which is 30 days by default. An [`Archive`] keeps copies of them in Parquet files, in a
 //! local directory or in an object store. This crate can query them, and so can every other tool that reads Parquet.

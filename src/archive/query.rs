@@ -91,7 +91,8 @@ impl ArchiveQuery {
         self
     }
 
-    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs, and the token of the next page.
+    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs,
+    /// and the token of the next page.
     /// The token can be sent to another process. [`count`](Self::count) returns the exact number, for which it reads all matching runs.
     ///
     /// No run is on two pages. A run that is archived in the meantime is on a later page if it is older than the last run of this one.

@@ -52,7 +52,7 @@ pub struct CollectReport {
     /// Whether nothing was archived because of [`dry_run`](super::CollectBuilder::dry_run).
     pub is_dry_run: bool,
     /// The engine's retention period, if it was [set](super::CollectBuilder::engine_retention), or if the server reports it. The server
-    /// reports what its default was when the tenant was created; older servers report nothing.
+    /// reports the default that the tenant was created with; older servers report nothing.
     pub engine_retention: Option<Duration>,
     /// Whether the age of a rule is not shorter than the engine's retention period, so that the engine drops runs before they are archived.
     /// It is `false` if the retention period is unknown.

@@ -16,7 +16,9 @@ use crate::time::MAX_DURATION;
 const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Which runs are due, by workflow and age: [`collect`](super::Archive::collect) copies the due runs of the engine to the archive, and
-/// [`expire`](super::Archive::expire) removes the due runs of the archive. By default, runs of all workflows are due after 90 days. That suits [`expire`](super::Archive::expire); for [`collect`](super::Archive::collect), pass an age that is shorter than the retention period of the engine, or the engine drops the runs before they are archived.
+/// [`expire`](super::Archive::expire) removes the due runs of the archive. By default, runs of all workflows are due after 90 days.
+/// That suits [`expire`](super::Archive::expire); for [`collect`](super::Archive::collect), pass an age that is shorter than the
+/// retention period of the engine, or the engine drops the runs before they are archived.
 ///
 /// The engine drops runs after its retention period, which is 30 days unless its operator has changed it. Runs must be archived before
 /// that, so set an age that is several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is that
@@ -171,7 +173,8 @@ impl Rule {
 
     /// Archives runs without inputs, outputs, payloads of events and log lines: inputs and outputs are `null` in the archive, and the others
     /// are absent. Inputs are JSON objects, so `details.input.as_str() == "null"` finds such runs; parsing it fails with
-    /// [`Decode`](crate::ErrorKind::Decode) unless the type accepts `null`. Metadata and error messages are archived. [`expire`](super::Archive::expire) rejects such a rule.
+    /// [`Decode`](crate::ErrorKind::Decode) unless the type accepts `null`. Metadata and error messages are archived.
+    /// [`expire`](super::Archive::expire) rejects such a rule.
     pub fn without_payloads(mut self) -> Self {
         self.without_payloads = true;
         self

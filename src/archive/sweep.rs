@@ -25,8 +25,10 @@ const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const FILES_PER_ITEM: usize = 100;
 
 impl Archive {
-    /// Returns a builder for a sweep, which deletes files that are not part of the archive: files that a compaction or an expiry has removed, and files that were
-    /// written but not committed because of a crash, including those that a killed process left incomplete in a local directory. Old parts of the manifest are deleted, too: all but the newest two of its stored states,
+    /// Returns a builder for a sweep, which deletes files that are not part of the archive:
+    /// files that a compaction or an expiry has removed, and files that were
+    /// written but not committed because of a crash, including those that a killed process left incomplete in a local directory.
+    /// Old parts of the manifest are deleted, too: all but the newest two of its stored states,
     /// and the commits before these.
     ///
     /// ```no_run
@@ -40,7 +42,7 @@ impl Archive {
     }
 }
 
-/// A builder for a deletion of unused files; see [`Archive::sweep`]. [`send`](Self::send) deletes them.
+/// A builder for a sweep, which deletes unused files; see [`Archive::sweep`]. [`send`](Self::send) deletes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {

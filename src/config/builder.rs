@@ -77,8 +77,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the tenant. Deprecated in Hatchet, because the token contains it (claim `sub`), and [`build`](Self::build) rejects
-    /// another one. Needed only if the token has no such claim.
+    /// Sets the tenant. Hatchet has deprecated this setting: the token contains the tenant (claim `sub`), and
+    /// [`build`](Self::build) rejects
+    /// a different one. It is needed only if the token has no such claim.
     pub fn tenant_id(mut self, tenant_id: impl Into<String>) -> Self {
         self.tenant_id = Some(tenant_id.into());
         self

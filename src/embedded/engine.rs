@@ -96,7 +96,7 @@ struct Ports {
 /// # }
 /// ```
 #[derive(Debug, Clone, Default)]
-#[must_use = "nothing happens before `start`"]
+#[must_use = "nothing happens until `start` is awaited"]
 pub struct EngineBuilder {
     quirks: Quirks,
     seed: Option<u64>,
@@ -418,11 +418,11 @@ impl Engine {
         self.handle.clock.now()
     }
 
-    /// Simulates an engine that is down for some time: all streams end with `UNAVAILABLE`, all calls are rejected with it and REST requests with
-    /// 503, and nothing happens in the engine. After that time, calls are accepted again, and two seconds later what has become due
-    /// meanwhile happens. So attempts are kept if their worker is back by then: a real engine behaves in the same way after a restart.
+    /// Simulates an engine that is down for some time: all streams end with `UNAVAILABLE`, gRPC calls are rejected with `UNAVAILABLE` and
+    /// REST requests with 503, and no timer of the engine fires. After that time, calls are accepted again. Timers that are due fire
+    /// two seconds later, so a worker that has reconnected by then keeps its attempts, as after a restart of a real engine.
     ///
-    /// Returns at once. [`Faults::clear`] ends the rejections early, and nothing else: what becomes due in the engine still waits.
+    /// Returns immediately. [`Faults::clear`] ends only the rejections early: the timers still wait.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -441,6 +441,10 @@ impl Engine {
     ///
     /// # Panics
     /// Panics if the engine has panicked before.
+    ///
+    /// # Cancel safety
+    /// This method is not cancel safe: if the future is dropped after its first poll, calls are rejected, but the timers of the engine may
+    /// still fire.
     pub async fn restart_after(&self, downtime: Duration) -> Result<()> {
         self.faults().reject_everything_for(downtime)?;
         let resumed = self.now() + downtime + RESUME_DELAY;
@@ -458,6 +462,9 @@ impl Engine {
     ///
     /// # Panics
     /// Panics if the engine has panicked before.
+    ///
+    /// # Cancel safety
+    /// This method is cancel safe: it only reads.
     pub async fn run_count(&self) -> usize {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
     }

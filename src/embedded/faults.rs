@@ -334,7 +334,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Returns the names of all calls.
+    /// Returns the names of all calls, for [`inject`](Self::inject).
     pub fn calls() -> impl Iterator<Item = &'static str> {
         calls::GRPC.iter().chain(calls::REST).copied()
     }

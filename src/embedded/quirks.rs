@@ -41,7 +41,7 @@ impl Quirk {
     /// All quirks.
     pub const ALL: &[Self] = ALL;
 
-    /// Returns the name of the quirk, as in Rust.
+    /// Returns the name of the variant, such as `RestLag`.
     pub fn as_str(self) -> &'static str {
         name(self)
     }
@@ -57,7 +57,7 @@ quirks! {
     /// REST does not find a run for the first tenth of a second after its creation, and an event a little longer. The runs of one
     /// call appear one after the other, a millisecond apart.
     RestLag,
-    /// The server sends every failed attempt as the end of the run, even if another attempt follows. Streams that watch the run by its
+    /// The server reports every failed attempt as the end of the run, even if another attempt follows. Streams that watch the run by its
     /// id end there.
     EarlyEnd,
     /// Tasks that depend on a task whose output is not a JSON object are never created.
@@ -65,7 +65,7 @@ quirks! {
     /// A cancellation of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
     UncancellableWaits,
     /// The cancellations of one call are executed one after the other. All but the first follow the response, which takes seconds for
-    /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancel.
+    /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancellation.
     SlowCancels,
     /// One in five tasks that are cancelled while queued still times out when its schedule timeout passes. Then REST
     /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
@@ -84,7 +84,7 @@ quirks! {
     /// A task of a DAG is assigned some time after the tasks that it depends on have ended. In between, gRPC shows the run as
     /// queued again.
     LateDependents,
-    /// The server sends the completion of a DAG when it has started, and the streams that watch it end.
+    /// The server reports a DAG as completed as soon as it has started, and the streams that watch it end.
     EarlyDagEnd,
     /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
     LateSubscription,
@@ -118,10 +118,11 @@ quirks! {
     /// A task that failed and has a backoff stays in its queue for seconds after the backoff is over.
     SlowBackoffQueue,
     /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
-    /// milliseconds after ASSIGNED. REST shows such a task, requested by itself, as queued as long as it runs.
+    /// milliseconds after ASSIGNED. REST shows such a task, if it is fetched by its id, as queued while it runs.
     LateTimestamps,
     /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run
-    /// before the events of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt as the end of the run. The same
+    /// before the events of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt
+    /// as the end of the run. The same
     /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
     /// end was reported without the worker's id, is not found by its worker.
     UnorderedRows,
@@ -237,7 +238,7 @@ impl Quirks {
         Quirk::ALL.iter().copied().filter(move |quirk| self.contains(*quirk))
     }
 
-    /// Returns whether an engine with this set has the defect.
+    /// Returns whether an engine with this set reproduces the quirk.
     pub const fn contains(self, quirk: Quirk) -> bool {
         self.0 & 1 << quirk as u64 != 0
     }

@@ -20,7 +20,8 @@ use super::Error;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration is invalid, or the current thread has no suitable Tokio runtime. For an invalid configuration,
+    /// The configuration is invalid, the current thread has no suitable Tokio runtime, or a worker cannot use its outbox file or receive
+    /// signals. For an invalid configuration,
     /// [`Error::config_error`](crate::Error::config_error) lists all problems.
     Config,
     /// The request is invalid, and was not sent. The message names the field and the limit.
@@ -46,7 +47,8 @@ pub enum ErrorKind {
     WorkflowNotFound,
     /// Another object does not exist, such as an event, a schedule, a cron or a parent's output.
     NotFound,
-    /// Something with the same key exists: a run with the same idempotency key ([`Error::existing_run_id`](crate::Error::existing_run_id)),
+    /// Something exists already: a recorder, a run with the same idempotency key
+    /// ([`Error::existing_run_id`](crate::Error::existing_run_id)),
     /// a cron with the same name and expression, or a workflow whose name differs only in case.
     AlreadyExists,
     /// The server rejects the request. A retry has the same result.

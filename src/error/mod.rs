@@ -1,8 +1,8 @@
 //! The error type of the crate: a kind, predicates, and the cause as its source.
 //!
 //! A run that failed is not an error, but an [`Outcome`]. An error means that something could not be done or could not be
-//! determined. The only exception is [`RunHandle::result`](crate::RunHandle::result), which returns only outputs. Its error contains the
-//! outcome.
+//! determined. Methods that return only outputs, such as [`RunHandle::result`](crate::RunHandle::result), are exceptions: their errors have
+//! the outcome.
 
 mod kind;
 mod stored;
@@ -239,8 +239,8 @@ impl Error {
         self.0.kind
     }
 
-    /// Returns whether a later retry of the same call may succeed: the server could not be reached, a deadline has passed, or the server
-    /// limits the rate of calls.
+    /// Returns whether a later retry of the same call may succeed: the server could not be reached, a deadline has passed, the server
+    /// limits the rate of calls, or it has been rejecting a previously accepted token for less than five minutes.
     ///
     /// *What to do:* This crate has already retried the call where that was safe. Retry it after a pause. If the call has side effects,
     /// check [`has_no_side_effects`](Self::has_no_side_effects) first.

@@ -260,8 +260,8 @@ impl WorkflowCache {
             return Ok(id);
         }
         self.forget(&full);
-        Err(Error::new(ErrorKind::WorkflowNotFound, format!("the server has no workflow {name:?}"))
-            .without_side_effects())
+        let text = format!("the server has no workflow {name:?}: start a worker that registers it");
+        Err(Error::new(ErrorKind::WorkflowNotFound, text).without_side_effects())
     }
 
     /// The name of a workflow on the server that differs from `name` only in case, if there is one. Both include the namespace.
@@ -354,7 +354,7 @@ mod tests {
         });
         let started = Instant::now();
         let error = confirm(&client, &[run()], 30 * SECOND).await.unwrap_err();
-        assert_eq!(error.to_string(), "the server has no workflow \"greet\"");
+        assert_eq!(error.to_string(), "the server has no workflow \"greet\": start a worker that registers it");
         assert!(started.elapsed() < SECOND, "{:?}", started.elapsed());
     }
 

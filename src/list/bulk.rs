@@ -23,7 +23,7 @@ use crate::run::cancel::{self, CancelOptions};
 use crate::run::replay::{self, Replay};
 
 impl RunQuery {
-    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, also from
+    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, even from
     /// the report. If it has one, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
     ///
     /// ```no_run
@@ -42,7 +42,7 @@ impl RunQuery {
         BulkCancelBuilder { query: self.clone(), options: CancelOptions::default() }
     }
 
-    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, also from
+    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, even from
     /// the report, and so are cancelled runs unless they are [included](BulkReplayBuilder::include_cancelled). If it has one, they are
     /// reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
@@ -62,7 +62,7 @@ impl RunQuery {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is cancelled before `send` or `reports`"]
+#[must_use = "nothing is cancelled until `send` is awaited or the stream from `reports` is polled"]
 pub struct BulkCancelBuilder {
     query: RunQuery,
     options: CancelOptions,
@@ -120,7 +120,8 @@ impl BulkCancelBuilder {
     /// but batches that have been sent still take effect.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason, the author, the time limit or the timeout is invalid. Errors of the list are in the
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason, the author, the time limit or the timeout is invalid.
+    /// Errors of the list are in the
     /// stream.
     pub fn reports(self) -> Result<RunReports> {
         self.options.check()?;
@@ -146,7 +147,7 @@ impl BulkCancelBuilder {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is replayed before `send` or `reports`"]
+#[must_use = "nothing is replayed until `send` is awaited or the stream from `reports` is polled"]
 pub struct BulkReplayBuilder {
     query: RunQuery,
     command: Replay,

@@ -143,7 +143,8 @@ impl RunQuery {
     }
 
     /// Returns a page: at most `size` of the newest matching runs, the number of all matching runs, and the token of the next page. If the
-    /// server's list includes other runs (if the client has a namespace and the filter has no workflow, and for some of the statuses that it lists as failed,
+    /// server's list includes other runs (if the client has a namespace and the filter has no workflow,
+    /// and for some of the statuses that it lists as failed,
     /// see [`RunFilter::status`]), this method sends several requests until the page is full or the time window is exhausted.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages.

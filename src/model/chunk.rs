@@ -78,7 +78,7 @@ pub struct Chunk {
     pub content: ChunkContent,
 }
 
-/// What a [`Chunk`] consists of.
+/// The content of a [`Chunk`]: text or bytes.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -140,7 +140,8 @@ impl Concurrency {
     }
 
     /// Shares the limit between all workflows of the tenant that declare a limit with the same [name](Self::name), which is required.
-    /// If workflows share several limits, each workflow must add them in the same order. The client's namespace is not added to the name. Requires engine v0.106.5
+    /// If workflows share several limits, each workflow must add them in the same order. The client's namespace is not added to the name.
+    /// Requires engine v0.106.5
     /// or later.
     pub fn tenant_scoped(mut self) -> Self {
         self.is_tenant_scoped = true;

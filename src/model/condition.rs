@@ -103,7 +103,8 @@ impl Condition {
         Self { alternatives: vec![Alternative { kind, data_key: None }], problems: Vec::new() }
     }
 
-    /// Creates a condition that is satisfied after this time, which must be greater than 0 and at most 10 years. Its data is an object with the field
+    /// Creates a condition that is satisfied after this time, which must be greater than 0 and at most 10 years.
+    /// Its data is an object with the field
     /// `sleep_duration`, and its default name is `sleep:` with the duration, such as `sleep:90s`.
     pub fn sleep(duration: Duration) -> Self {
         Self::new(ConditionKind::Sleep(duration))

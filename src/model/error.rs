@@ -48,7 +48,8 @@ impl Error {
         Self::new(ErrorKind::AlreadyExists, text).with_run(RunDetail::Existing(existing)).without_side_effects()
     }
 
-    /// Returns the id of the run that has the same idempotency key, if a run was not started for that reason. The kind of the error is then [`ErrorKind::AlreadyExists`].
+    /// Returns the id of the run that has the same idempotency key, if a run was not started for that reason.
+    /// The kind of the error is then [`ErrorKind::AlreadyExists`].
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), u64>) -> hatchet::Result<()> {

@@ -35,7 +35,7 @@ pub struct EventDetails {
     pub scope: Option<String>,
     /// When the engine accepted the event, by the engine's clock.
     pub created_at: Option<DateTime<Utc>>,
-    /// The runs that the event has started, in no order.
+    /// The runs that the event has started, in no particular order.
     pub run_ids: Vec<RunId>,
     /// The number of these runs by status. Failed runs include timed-out runs.
     pub counts: StatusCounts,

@@ -15,7 +15,8 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 ///
 /// A second run is not started. The error is [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and
 /// [`Error::existing_run_id`](crate::Error::existing_run_id) returns the run that has the key. So a start request whose result is unknown
-/// can be retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if keys of different workflows may collide. An
+/// can be retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if keys
+/// of different workflows may collide. An
 /// event or a schedule that would start a second run starts none, and no error is reported.
 ///
 /// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the engine

@@ -226,7 +226,7 @@ pub struct RateLimitDetails {
     pub key: String,
     /// The number of units in a window.
     pub limit: i64,
-    /// How many units are left in this window. It is more than the limit if an expression has refilled units.
+    /// The number of units that are left in this window. It exceeds the limit if an expression has refilled units.
     /// The engine stores it once per second, so it can be out of date for that long.
     pub remaining: i64,
     /// The window. `None` if this version of the crate does not know it.

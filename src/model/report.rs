@@ -9,7 +9,7 @@ use super::name::parse_name;
 use super::{RunId, RunStatus};
 use crate::error::Error;
 
-/// What was requested of the runs of a [`RunReport`] or a [`BulkReport`].
+/// The action that a [`RunReport`] or a [`BulkReport`] is about.
 ///
 /// ```
 /// use hatchet::model::RunAction;
@@ -54,7 +54,7 @@ pub struct RunReport {
     pub attempt: Option<u32>,
 }
 
-/// The effect of a cancellation or a replay on a run. Errors are compared by their kind and their text.
+/// The effect of a cancellation or a replay on a run. Two errors are equal if their kinds and their messages are.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -172,7 +172,7 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The effects of an action on many runs. Errors are compared by their kind and their text.
+/// The effects of an action on many runs. Two errors are equal if their kinds and their messages are.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -31,7 +31,7 @@ pub struct SseEvent {
 }
 
 impl SseEvent {
-    /// Creates an event with this data. Line breaks are not preserved: a browser receives CR LF and CR as LF.
+    /// Creates an event with this data. A browser receives all line breaks (CR LF and CR, too) as LF.
     pub fn new(data: impl Into<String>) -> Self {
         Self { name: None, id: None, retry: None, data: data.into() }
     }

@@ -39,8 +39,8 @@ pub enum Trigger {
     Event(EventTrigger),
     /// A cron, at one of its recurring times.
     Cron(CronTrigger),
-    /// A schedule of this crate. A schedule of another SDK leaves no trace in its run, whose trigger is then
-    /// [`Manual`](Self::Manual).
+    /// A schedule that was created with this crate. The trigger of a run that another SDK has scheduled is
+    /// [`Manual`](Self::Manual), because nothing in the run refers to the schedule.
     Schedule(ScheduleTrigger),
     /// A task of another run.
     Child(ChildTrigger),

@@ -49,7 +49,8 @@ impl Until {
         Self(Condition::Attempt(number))
     }
 
-    /// Creates a condition that is true when the task with this name has this status, in any attempt. Only the tasks of a DAG run have statuses of their own.
+    /// Creates a condition that is true when the task with this name has this status, in any attempt.
+    /// Only the tasks of a DAG run have statuses of their own.
     pub fn task(name: impl Into<String>, status: RunStatus) -> Self {
         Self(Condition::Task(name.into(), status))
     }

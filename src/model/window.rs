@@ -35,7 +35,7 @@ enum Start {
 }
 
 impl Window {
-    /// Creates a window that covers the `length` before each query.
+    /// Creates a window that begins `length` before each query, and has no end.
     ///
     /// ```
     /// use std::time::Duration;

@@ -21,7 +21,8 @@ use crate::transport::Polling;
 const EVENT_TIMEOUT: Duration = Duration::from_millis(700);
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A builder for a request that fetches the details of a run; see [`RunHandle::details`](crate::RunHandle::details). The request is sent when the builder is awaited.
+/// A builder for a request that fetches the details of a run; see [`RunHandle::details`](crate::RunHandle::details).
+/// The request is sent when the builder is awaited.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -32,7 +33,7 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "nothing is fetched before it is awaited"]
+#[must_use = "nothing is fetched until the builder is awaited"]
 pub struct DetailsBuilder {
     client: Client,
     run: RunId,

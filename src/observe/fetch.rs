@@ -155,7 +155,7 @@ impl RunFetch {
         let resolution = resolve(&view, is_last);
         let is_consistent = is_last || is_consistent(&view, &resolution, stability);
         let lagging = || {
-            let text = format!("run {} has ended, but the server does not report its state yet", self.run);
+            let text = format!("run {} has ended, but the server does not report its state yet; retry later", self.run);
             Error::new(ErrorKind::Server, text).without_side_effects()
         };
         is_consistent.then(|| details(&view, resolution).ok_or_else(lagging))

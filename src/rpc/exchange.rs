@@ -46,7 +46,9 @@ impl Limits {
     ) -> Result<Bytes> {
         let length = u32::try_from(size).ok().filter(|_| size <= self.send).ok_or_else(|| {
             let limit = self.send;
-            let text = format!("the message of {call} is too large: expected at most {limit} bytes, got {size}");
+            let text = format!(
+                "the message of {call} is too large: expected at most {limit} bytes (max_send_message_length), got {size}"
+            );
             Error::new(ErrorKind::TooLarge, text).without_side_effects()
         })?;
         let text = || format!("cannot encode the message of {call}");

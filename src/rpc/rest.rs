@@ -217,7 +217,7 @@ impl Rest {
     }
 
     fn unreachable(&self, name: &str, cause: Error) -> Error {
-        let text = format!("{name}: the REST API at {} cannot be reached", self.wire.base());
+        let text = format!("{name}: the REST API at {} (server_url) cannot be reached", self.wire.base());
         let never_sent = cause.has_no_side_effects();
         let error = Error::new(ErrorKind::Unavailable, text).with_source(cause).transient();
         if never_sent { error.without_side_effects() } else { error }

@@ -174,7 +174,9 @@ pub(crate) fn fits(what: &str, at: usize, size: usize, limit: usize) -> Result<(
     if size <= limit {
         return Ok(());
     }
-    let text = format!("{what}[{at}] is too large: expected a message of at most {limit} bytes, got {size}");
+    let text = format!(
+        "{what}[{at}] is too large: expected a message of at most {limit} bytes (max_send_message_length), got {size}"
+    );
     Err(Error::new(ErrorKind::TooLarge, text).without_side_effects())
 }
 

@@ -115,7 +115,7 @@ impl CancelOptions {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is cancelled before `send`"]
+#[must_use = "nothing is cancelled until `send` is awaited"]
 pub struct CancelBuilder {
     client: Client,
     run: RunId,
@@ -169,8 +169,8 @@ impl CancelBuilder {
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time limit is longer
-    /// than 10 years.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty, too long or contains U+0000, or if the
+    /// time limit or the timeout is out of range.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be cancelled.
@@ -202,7 +202,7 @@ impl CancelBuilder {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is cancelled before `send`"]
+#[must_use = "nothing is cancelled until `send` is awaited"]
 pub struct CancelManyBuilder {
     client: Client,
     runs: Vec<RunId>,
@@ -256,8 +256,8 @@ impl CancelManyBuilder {
     /// Cancels the runs in batches of 100, and returns a report for each run, in the order of the ids.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty or too long, or if the time limit is longer
-    /// than 10 years. Errors of individual runs are in their reports.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason or the author is empty, too long or contains U+0000, or if the
+    /// time limit or the timeout is out of range. Errors of individual runs are in their reports.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.

@@ -181,7 +181,8 @@ impl<O> RunHandle<O> {
     /// ```
     ///
     /// # Errors
-    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run. [`InvalidInput`](crate::ErrorKind::InvalidInput) if
+    /// more than 1000 log lines are requested, or if the timeout is out of range.
     ///
     /// # Cancel safety
     /// The request is cancel safe: it only reads.

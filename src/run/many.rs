@@ -78,7 +78,7 @@ impl Client {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is started before `start`"]
+#[must_use = "nothing is started until `start` is awaited"]
 pub struct RunManyBuilder<O> {
     client: Client,
     workflow: String,

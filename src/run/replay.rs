@@ -80,7 +80,7 @@ impl Replay {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is replayed before `send`"]
+#[must_use = "nothing is replayed until `send` is awaited"]
 pub struct ReplayBuilder<O> {
     run: RunHandle<O>,
     command: Replay,
@@ -150,7 +150,8 @@ impl<O> ReplayBuilder<O> {
     /// # Errors
     /// [`RunState`](ErrorKind::RunState) if the run has not ended or was cancelled; [`run_status`](Error::run_status) returns its status.
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the engine has no such run. [`Server`](ErrorKind::Server) if the server accepts the
-    /// replay three times without an effect.
+    /// replay three times, and it has no effect within 15 seconds each time.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the timeout is out of range.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.
@@ -185,7 +186,7 @@ impl<O> ReplayBuilder<O> {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is replayed before `send`"]
+#[must_use = "nothing is replayed until `send` is awaited"]
 pub struct ReplayManyBuilder {
     client: Client,
     runs: Vec<RunId>,
@@ -214,7 +215,8 @@ impl ReplayManyBuilder {
         self
     }
 
-    /// Sets options for individual runs. The function is called once for each run, with its id and the options of all runs, and returns the options of that run.
+    /// Sets options for individual runs. The function is called once for each run, with its id and the options of all runs,
+    /// and returns the options of that run.
     pub fn each(mut self, mut options: impl FnMut(RunId, ReplayOptions) -> ReplayOptions) -> Self {
         let (of_all, runs) = (self.command.options, &self.runs);
         self.command.each = runs.iter().map(|run| (*run, options(*run, of_all))).collect();

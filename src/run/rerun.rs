@@ -50,7 +50,7 @@ impl<O> RunHandle<O> {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is started before `start`"]
+#[must_use = "nothing is started until `start` is awaited"]
 pub struct RerunBuilder<O> {
     run: RunHandle<O>,
     input: Option<Result<String>>,
@@ -61,7 +61,7 @@ pub struct RerunBuilder<O> {
 }
 
 impl<O> RerunBuilder<O> {
-    /// Sets another input instead of the original one. It must serialize to a JSON object.
+    /// Replaces the input of the original. It must serialize to a JSON object.
     pub fn input<I: Serialize + ?Sized>(mut self, input: &I) -> Self {
         self.input = Some(encode_input("input", input));
         self
@@ -97,7 +97,8 @@ impl<O> RerunBuilder<O> {
     ///
     /// # Errors
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the server does not return
-    /// the name of its workflow or its input. [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of the original is
+    /// the name of its workflow or its input.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of the original is
     /// in another namespace. All other errors are those of [`RunBuilder::start`].
     ///
     /// # Cancel safety

@@ -47,7 +47,7 @@ pub trait Runnable {
     /// Returns the workflow's name, without the namespace.
     fn workflow_name(&self) -> &str;
 
-    /// Returns whether its runs are DAG runs: those of a workflow with several tasks. The default is `None`: not known.
+    /// Returns whether its runs are DAG runs: those of a workflow with several tasks. The default is `None`, for unknown.
     fn is_dag(&self) -> Option<bool> {
         None
     }
@@ -59,7 +59,7 @@ pub trait Runnable {
     }
 
     /// Returns whether the definition has an [idempotency key](crate::model::Idempotency) that is kept for at least 10 minutes and does not
-    /// end with the run, so that a start request can be repeated. The default is `None`: not known.
+    /// end with the run, so that a start request can be repeated. The default is `None`, for unknown.
     fn has_idempotency_key(&self) -> Option<bool> {
         None
     }
@@ -174,7 +174,7 @@ impl Parent {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is started before `start`"]
+#[must_use = "nothing is started until `start` is awaited"]
 pub struct RunBuilder<O> {
     client: Client,
     workflow: String,
@@ -317,7 +317,8 @@ impl<O> RunBuilder<O> {
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::model::Idempotency).
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge) if the request is invalid or too large; nothing is sent then. For all
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge)
+    /// if the request is invalid or too large; nothing is sent then. For all
     /// other errors, the run may have been started if
     /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. In that case, the request is not retried.
     ///

@@ -7,7 +7,7 @@
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
 //! Each call to the server runs in a span [`CALL_SPAN`], and the opening of each stream in a span [`STREAM_SPAN`], with the same target and
-//! the level `DEBUG`. A call that is retried has one span. Opening a stream lasts until the server sends the first message. Their fields:
+//! the level `DEBUG`. A call that is retried has one span. A stream is open when the server has sent the first message. Their fields:
 //!
 //! | field | value |
 //! |---|---|
@@ -49,7 +49,7 @@
 //! | `ERROR` | `health server thread panicked` |
 //! | `WARN` | `failed to check for workflows whose names differ only in case` |
 //! | `WARN` | `failed to check that the rate limits of the tasks exist` |
-//! | `WARN` | `a rate limit has fewer units than are consumed at once; what needs them does not start` |
+//! | `WARN` | `a rate limit has fewer units than are consumed at once; attempts that consume them never start` |
 //! | `WARN` | `the engine's version cannot be parsed, so it is assumed to have all options` |
 //!
 //! The connection of a worker, and other streams:
@@ -109,7 +109,7 @@
 //! | `WARN` | `lost the response to a cancellation` |
 //! | `WARN` | `replay failed, or its response was lost` |
 //! | `WARN` | `failed to read the cancel request` |
-//! | `WARN` | `the results of a run cannot be read` |
+//! | `WARN` | `failed to decode the results of a run` |
 //! | `WARN` | `dropped an invalid transition` |
 //! | `ERROR` | `metrics recorder panicked` |
 //!
@@ -332,7 +332,7 @@ pub enum Measurement<'a> {
     },
 }
 
-/// How the function of an attempt has ended.
+/// How the function of an attempt ended.
 ///
 /// ```
 /// use hatchet::telemetry::AttemptResult;

@@ -77,7 +77,7 @@ where
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is called before `run`"]
+#[must_use = "nothing is called until `run` is awaited"]
 pub struct Call<O> {
     definition: Definition,
     input: Result<String>,
@@ -192,7 +192,7 @@ pub struct SentChunk {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct StartedRun {
-    /// The id of the child run. Its engine has been stopped, so the run no longer exists.
+    /// The id of the child run. The run no longer exists, because the engine of the call has been stopped.
     pub run_id: RunId,
     /// The workflow, without the namespace.
     pub workflow_name: String,

@@ -117,7 +117,7 @@ impl Harness {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing happens before `start`"]
+#[must_use = "nothing happens until `start` is awaited"]
 pub struct HarnessBuilder {
     engine: EngineBuilder,
     definitions: Vec<Definition>,

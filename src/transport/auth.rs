@@ -46,7 +46,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Authorized<S> {
 /// If it were not sensitive, no call would be faster: h2 never indexes the value of `authorization`, and encodes it again for each request.
 pub(crate) fn bearer(token: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
-        Error::new(ErrorKind::Config, "the token contains characters that are not valid in a header")
+        Error::new(ErrorKind::Config, "expected a token of visible ASCII characters, got one with other characters")
             .without_side_effects()
     })?;
     value.set_sensitive(true);

@@ -143,7 +143,10 @@ impl Connector {
         match ended {
             EarlyEnd::OtherProtocol(actual) => inner.mismatch(inner.api.protocol(), actual).with_source(error).into(),
             EarlyEnd::Rejected(alert) => {
-                let text = format!("{} rejected the connection after the TLS handshake: {alert}", inner.address());
+                let text = format!(
+                    "{} rejected the connection after the TLS handshake: {alert}; check ConfigBuilder::tls_cert and tls_key",
+                    inner.address()
+                );
                 ConnectError::permanent(text).with_source(error).into()
             }
             EarlyEnd::NoResponse => {
@@ -258,7 +261,7 @@ impl tower::Service<Uri> for Connector {
             match AbortOnDropHandle::new(connecting).await {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(error) => {
-                    let text = "the Tokio runtime that the client was created on has shut down";
+                    let text = "the Tokio runtime that the client was created on has shut down: create another client";
                     Err(ConnectError::permanent(text).with_kind(ErrorKind::Closed).with_source(error))
                 }
             }

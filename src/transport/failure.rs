@@ -23,7 +23,7 @@ pub(super) fn no_response(call: &str, error: BoxError) -> Error {
     }
     let lost = if find::<tower::buffer::error::Closed>(cause).is_some() {
         // The task that owns the channel has ended without receiving this call.
-        lost("the Tokio runtime that the client was created on has shut down")
+        lost("the Tokio runtime that the client was created on has shut down: create another client")
             .with_kind(ErrorKind::Closed)
             .without_side_effects()
     } else if find::<hyper::Error>(cause).is_some_and(hyper::Error::is_canceled) {

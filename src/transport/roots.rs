@@ -38,11 +38,10 @@ fn native() -> Result<RootCertStore, BoxError> {
     if !roots.is_empty() {
         return Ok(roots);
     }
-    Err(found
-        .errors
-        .into_iter()
-        .next()
-        .map_or_else(|| "the system has no root certificates".into(), |error| Box::new(error) as BoxError))
+    Err(found.errors.into_iter().next().map_or_else(
+        || "the system has no root certificates: install them, or set ConfigBuilder::tls_root_ca".into(),
+        |error| Box::new(error) as BoxError,
+    ))
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Client {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is created before `send`"]
+#[must_use = "nothing is created until `send` is awaited"]
 pub struct CronBuilder<O> {
     client: Client,
     workflow: String,
@@ -123,7 +123,8 @@ impl<O> CronBuilder<O> {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`AlreadyExists`](ErrorKind::AlreadyExists)
-    /// if the workflow has a cron with the same name and expression. [`InvalidInput`](ErrorKind::InvalidInput) if the request is invalid; nothing is sent then.
+    /// if the workflow has a cron with the same name and expression.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the request is invalid; nothing is sent then.
     /// [`Rejected`](ErrorKind::Rejected) if the cron no longer exists a moment later. For all other errors, the cron may have been created if
     /// [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///

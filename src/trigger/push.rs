@@ -115,7 +115,7 @@ fn check(key: &str, scope: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A builder for an event; see [`Client::push`]. [`send`](Self::send) pushes it, by default without tags, scope and priority.
+/// A builder for an event; see [`Client::push`]. [`send`](Self::send) pushes it. By default, it has no tags, no scope and no priority.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -125,7 +125,7 @@ fn check(key: &str, scope: Option<&str>) -> Result<()> {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is sent before `send`"]
+#[must_use = "nothing is sent until `send` is awaited"]
 pub struct EventBuilder {
     common: Common,
     payload: Result<String>,
@@ -169,7 +169,8 @@ impl EventBuilder {
     /// Sends the event. Its runs may start before this method returns. It is not an error if no workflow listens to the key.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge) if the event is invalid or too large; nothing is sent then. For all other errors,
+    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge)
+    /// if the event is invalid or too large; nothing is sent then. For all other errors,
     /// the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`. In that case, the event is
     /// not sent again.
     ///
@@ -193,7 +194,7 @@ impl EventBuilder {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is sent before `send`"]
+#[must_use = "nothing is sent until `send` is awaited"]
 pub struct EventManyBuilder {
     common: Common,
     payloads: Vec<Result<String>>,

@@ -76,7 +76,7 @@ impl Filter {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is sent before `get`"]
+#[must_use = "nothing is sent until `get` is awaited"]
 pub struct ScheduleQuery {
     client: Client,
     filter: Filter,
@@ -136,7 +136,7 @@ impl ScheduleQuery {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is sent before `get`"]
+#[must_use = "nothing is sent until `get` is awaited"]
 pub struct CronQuery {
     client: Client,
     filter: Filter,
@@ -149,7 +149,8 @@ impl CronQuery {
         self
     }
 
-    /// Matches only crons with this tag, whose value must not contain a colon. If this method is called several times, crons with all of the tags match.
+    /// Matches only crons with this tag, whose value must not contain a colon.
+    /// If this method is called several times, crons with all of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self

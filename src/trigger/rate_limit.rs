@@ -9,7 +9,8 @@ use crate::model::{RateLimitDetails, RateLimitWindow};
 use crate::request::{CommandBuilder, ReadBuilder};
 
 impl Client {
-    /// Returns a builder for a rate limit of this many units in each window; [`send`](RateLimitBuilder::send) creates or changes it. Tasks consume its units
+    /// Returns a builder for a rate limit of this many units in each window; [`send`](RateLimitBuilder::send) creates or changes it.
+    /// Tasks consume its units
     /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
     /// the limit.
     ///
@@ -62,7 +63,7 @@ impl Client {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is created before `send`"]
+#[must_use = "nothing is created until `send` is awaited"]
 pub struct RateLimitBuilder {
     client: Client,
     key: String,
@@ -86,7 +87,8 @@ impl RateLimitBuilder {
         self
     }
 
-    /// Creates the rate limit, or changes the one with the same key. A higher limit applies from the next window on, and a lower one applies immediately.
+    /// Creates the rate limit, or changes the one with the same key.
+    /// A higher limit applies from the next window on, and a lower one applies immediately.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2,147,483,647. Nothing is
@@ -170,7 +172,7 @@ impl RateLimitHandle {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is sent before `get`"]
+#[must_use = "nothing is sent until `get` is awaited"]
 pub struct RateLimitQuery {
     client: Client,
     key_part: Option<String>,
@@ -178,7 +180,8 @@ pub struct RateLimitQuery {
 }
 
 impl RateLimitQuery {
-    /// Matches only limits whose key contains this string; the match is case-sensitive. If this method is called several times, the last string applies.
+    /// Matches only limits whose key contains this string; the match is case-sensitive.
+    /// If this method is called several times, the last string applies.
     pub fn key_contains(mut self, part: impl Into<String>) -> Self {
         self.key_part = Some(part.into());
         self

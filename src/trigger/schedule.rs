@@ -78,7 +78,7 @@ impl Client {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is created before `send`"]
+#[must_use = "nothing is created until `send` is awaited"]
 pub struct ScheduleBuilder<O> {
     client: Client,
     workflow: String,
@@ -125,7 +125,8 @@ impl<O> ScheduleBuilder<O> {
     ///
     /// # Errors
     /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge) if the request is invalid or too large; nothing is sent then. For all other errors,
+    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge)
+    /// if the request is invalid or too large; nothing is sent then. For all other errors,
     /// the schedule may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
@@ -219,7 +220,8 @@ impl<O> ScheduleHandle<O> {
         })
     }
 
-    /// Returns a command that deletes the schedule. It also succeeds if the schedule does not exist; [`run`](Self::run) reports whether it has started its run.
+    /// Returns a command that deletes the schedule. It also succeeds if the schedule does not exist;
+    /// [`run`](Self::run) reports whether it has started its run.
     ///
     /// # Errors
     /// The errors of [`CommandBuilder::send`](crate::builder::CommandBuilder::send). A schedule that does not exist is not an error.

@@ -159,7 +159,8 @@ impl RunWatch {
         self
     }
 
-    /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if this method is called several times. The stream still ends
+    /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if this method is called several times.
+    /// The stream still ends
     /// with the run. The task of a single-task run has no changes of its own.
     ///
     /// ```no_run

@@ -29,7 +29,9 @@ pub(super) async fn membership(watched: &Watched, with_children: bool) -> Result
         Some(tag) => events.join(&tag),
         None if with_children => {
             let run = watched.run;
-            let problem = format!("expected a run with a tag, which its children have too, got run {run} without one");
+            let problem = format!(
+                "expected a run with a tag, which its children inherit, got run {run} without one; set one with RunBuilder::metadata"
+            );
             return Err(Error::invalid("run", problem));
         }
         None => events.join_run(watched.run),

@@ -26,7 +26,8 @@ impl<O> RunHandle<O> {
     /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
     /// Hatchet SDKs.
     ///
-    /// The server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives. Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
+    /// The server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives.
+    /// Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
     /// chunks of the same attempt arrive. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
@@ -72,7 +73,7 @@ impl<O> RunHandle<O> {
 impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`]. The client
     /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 250 ms. If the
-    /// subscription begins still later, and chunks may be missing, that is a gap or [`Interrupted`](ChunkItem::Interrupted).
+    /// subscription begins even later, and chunks may be missing, that is a gap or [`Interrupted`](ChunkItem::Interrupted).
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
     /// If the server rejects the subscription, the stream yields its error and ends, and the run is not started. If no subscription can be
@@ -213,7 +214,8 @@ impl<O> RunChunks<O> {
     }
 
     /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too. A run that this stream
-    /// starts is started by this method if the stream was not polled before. Chunks that arrive from then on wait in the stream. For a run that
+    /// starts is started by this method, unless the stream has already been polled.
+    /// Chunks that arrive from then on wait in the stream. For a run that
     /// was started before, the handle is returned at once.
     ///
     /// # Errors
@@ -261,7 +263,8 @@ impl<O> RunChunks<O> {
 
     /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait to be
     /// read. As many more can wait for missing earlier chunks, and, with [`with_children`](Self::with_children), for the parent of their run
-    /// to be known. Dropped chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as
+    /// to be known. Dropped chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered
+    /// and later chunks of the attempt arrive, and as
     /// [`Interrupted`](ChunkItem::Interrupted) otherwise.
     pub fn dropped_chunks(&self) -> u64 {
         self.shared.dropped.load(Relaxed)

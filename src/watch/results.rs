@@ -18,7 +18,7 @@ use crate::model::{Outcome, RunId};
 use crate::run::RunHandle;
 
 impl Client {
-    /// Waits for several runs, and returns the result of each as soon as the run has ended, with its id.
+    /// Waits for several runs, and yields the id and the result of each run as soon as it has ended.
     ///
     /// All runs are waited for at once, on the one stream that all waits of a client share. There is no limit to their number. Runs that must
     /// be fetched, because this client did not start them or because the stream does not determine their outcome, are fetched at most 16 at
@@ -49,7 +49,7 @@ impl Client {
         RunResults(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
     }
 
-    /// Waits for several runs, and returns the outcome of each as soon as the run has ended, with its id; see [`results`](Self::results).
+    /// Waits for several runs, and yields the id and the outcome of each run as soon as it has ended; see [`results`](Self::results).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {
@@ -86,7 +86,7 @@ impl Client {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "nothing is waited for before the stream is polled"]
+#[must_use = "a stream does nothing unless it is polled"]
 pub struct RunResults<O>(BoxStream<(RunId, Result<O>)>);
 
 /// A stream of the outcomes of several runs, in the order in which they end; see [`Client::outcomes`].
@@ -100,7 +100,7 @@ pub struct RunResults<O>(BoxStream<(RunId, Result<O>)>);
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "nothing is waited for before the stream is polled"]
+#[must_use = "a stream does nothing unless it is polled"]
 pub struct RunOutcomes(BoxStream<(RunId, Result<Outcome>)>);
 
 impl<O> RunResults<O> {

@@ -86,14 +86,16 @@ pub struct ChunkSse {
 }
 
 impl ChunkSse {
-    /// Sends a comment whenever there was no event for this long, so that proxies keep the connection open, and the server notices when a
+    /// Sends a comment whenever there has been no event for this long, so that proxies keep the connection open and the server
+    /// notices when a
     /// browser has disconnected. The default is 15 seconds, and the minimum is one second.
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval.max(MIN_KEEP_ALIVE);
         self
     }
 
-    /// Sends each chunk as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time, including chunks that consist of bytes. This distinguishes
+    /// Sends each chunk as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time, including chunks that consist of bytes.
+    /// This distinguishes
     /// the tasks of a DAG run, and preserves line breaks other than LF.
     pub fn json(mut self) -> Self {
         self.encoder.json = true;

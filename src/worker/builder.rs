@@ -71,7 +71,7 @@ impl Client {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "nothing is sent before `Worker::start` or `Worker::run_until`"]
+#[must_use = "nothing is sent until the worker is built and started"]
 pub struct WorkerBuilder {
     client: Client,
     name: String,
@@ -87,7 +87,9 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Sets the number of default slots, from 1 to 100,000. The default is 100. An attempt occupies one of them by default, and a batch occupies one; see [`Task::slots`](crate::Task::slots) and [`Task::slot_request`](crate::Task::slot_request).
+    /// Sets the number of default slots, from 1 to 100,000. The default is 100.
+    /// An attempt occupies one of them by default, and a batch occupies one;
+    /// see [`Task::slots`](crate::Task::slots) and [`Task::slot_request`](crate::Task::slot_request).
     pub fn slots(self, slots: u32) -> Self {
         self.slot_type(DEFAULT_SLOT_TYPE, slots)
     }
@@ -109,7 +111,8 @@ impl WorkerBuilder {
 
     /// Sets the maximum number of results in the outbox, from 1 to 1,000,000. The default is 10,000. The outbox holds the results of
     /// attempts that the engine has not accepted yet. If it is full, or its outputs and errors exceed 64 MiB, the worker starts no further
-    /// attempts until the engine accepts results again. The engine does not know this: attempts that it assigns meanwhile wait in the worker, and time
+    /// attempts until the engine accepts results again. The engine does not know this: attempts that it assigns
+    /// meanwhile wait in the worker, and time
     /// out if they wait for longer than the timeout of their task.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;
@@ -154,6 +157,7 @@ impl WorkerBuilder {
     }
 
     /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, and the maximum is 10 years.
+    /// If the worker cannot be paused, because the REST API cannot be reached, the grace period is at most 25 seconds.
     pub fn shutdown_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -247,7 +251,7 @@ impl WorkerBuilder {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing is sent before `start` or `run_until`"]
+#[must_use = "nothing is sent until `start` or `run_until` is awaited"]
 pub struct Worker {
     pub(super) client: Client,
     pub(super) name: String,

@@ -73,7 +73,7 @@ impl RunningWorker {
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "nothing happens before `start`"]
+#[must_use = "nothing happens until `start` is awaited"]
 pub struct HealthBuilder {
     address: SocketAddr,
     source: HealthSource,

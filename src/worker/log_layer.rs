@@ -20,7 +20,8 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 
 /// A layer for `tracing-subscriber` that writes the events of a task to its log in Hatchet.
 ///
-/// An event belongs to a task if it occurs in the span of its attempt, or in a descendant of that span. That includes code which the task has spawned
+/// An event belongs to a task if it occurs in the span of its attempt, or in a descendant of that span.
+/// That includes code that the task has spawned
 /// in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans below that of the attempt become the
 /// metadata of the line, including those that were set with `Span::record` before the event. If several have the same name, the event and
 /// the inner spans take precedence. With [`spans`](Self::spans), the spans of a task are lines of its log, too. Lines are truncated and

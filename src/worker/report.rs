@@ -29,7 +29,8 @@ pub struct WorkerReport {
     /// engine ends them before it notifies the worker.
     pub cancelled: u64,
     /// The number of attempts that did not end within the grace period or before a second signal, of attempts that were assigned after the
-    /// worker stopped accepting them or in a message that it does not understand, and of attempts whose report was not confirmed. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
+    /// worker stopped accepting them or in a message that it does not understand, and of attempts whose report was not confirmed.
+    /// The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
     /// The first [1000](Self::MAX_UNFINISHED_TASKS) unfinished attempts.
     pub unfinished_tasks: Vec<UnfinishedTask>,

@@ -94,7 +94,7 @@ impl RunningWorker {
             Ok(Err(_)) => Err(this.stopped().await.err().unwrap_or_else(|| Error::closed("the worker"))),
             Err(_) => Err(Error::new(
                 ErrorKind::Timeout,
-                format!("no heartbeat of worker {id} was accepted within {READY_TIMEOUT:?}"),
+                format!("the engine accepted no heartbeat of worker {id} within {READY_TIMEOUT:?}"),
             )
             .transient()),
         }
@@ -132,7 +132,7 @@ impl RunningWorker {
     /// [`Closed`](ErrorKind::Closed) if the worker shuts down or has ended.
     ///
     /// # Cancel safety
-    /// This method is cancel safe.
+    /// This method is cancel safe: it can be called again.
     pub async fn ready(&self) -> Result<()> {
         let mut life = self.handle.life.clone();
         let is_decided = |life: &Life| life.status.state != WorkerState::Disconnected;
@@ -159,7 +159,7 @@ impl RunningWorker {
     /// client was closed or this crate's own background code panicked. After a panic, the error text contains the panic message.
     ///
     /// # Cancel safety
-    /// This method is cancel safe.
+    /// This method is cancel safe: it can be called again.
     pub async fn stopped(&self) -> Result<()> {
         let mut life = self.handle.life.clone();
         let has_ended = |life: &Life| life.failure.is_some() || life.status.state == WorkerState::Stopped;
@@ -278,7 +278,8 @@ impl RunningWorker {
         }
     }
 
-    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds. Running attempts
+    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds.
+    /// Running attempts
     /// continue.
     ///
     /// ```no_run
@@ -293,8 +294,8 @@ impl RunningWorker {
     /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
     ///
     /// # Cancel safety
-    /// If the future is dropped, send the command again: the engine may have paused the worker, which is undone if the worker registers
-    /// again.
+    /// If the future is dropped, the engine may have paused the worker without the worker knowing it: it is active again if it registers
+    /// again. Send the command again.
     pub fn pause(&self) -> CommandBuilder {
         self.set_paused(true)
     }
@@ -357,7 +358,8 @@ impl RunningWorker {
     /// returns a report.
     ///
     /// The shutdown takes at least 1.75 seconds, because the engine may take up to 1.5 seconds to notice that a worker is paused, and
-    /// an assignment to a closed stream would be a failed attempt. With a paused clock it takes no real time.
+    /// an assignment to a closed stream would be a failed attempt. If the REST API cannot be reached to pause the worker, it takes at least
+    /// 5.5 seconds. With a paused clock it takes no real time.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {

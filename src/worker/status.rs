@@ -37,7 +37,7 @@ pub struct WorkerStatus {
     pub slots: usize,
     /// The number of attempts that are running.
     pub running: usize,
-    /// The number of assigned attempts that wait for a slot.
+    /// The number of assigned attempts that wait for a slot, or for space in the outbox.
     pub queued: usize,
     /// The number of attempts whose result is in the outbox: the engine has not accepted it yet.
     pub unreported: usize,

@@ -38,7 +38,8 @@ where
     O: Serialize + 'static,
 {
     /// Creates a task whose function gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
-    /// items. Use it if one call with many inputs is cheaper than many calls, for example to insert rows or to compute embeddings. The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
+    /// items. Use it if one call with many inputs is cheaper than many calls, for example to insert rows or to compute embeddings.
+    /// The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
     /// batch again. Everything else is as with [`new`](Self::new). Requires engine v0.88.1 or later.
     ///
     /// If the function returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results

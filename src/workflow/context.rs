@@ -300,7 +300,8 @@ impl Context {
         &self.0.attempt.client
     }
 
-    /// Resolves when the attempt must stop: it was cancelled, it has timed out, or the worker is shutting down and its grace period is
+    /// Resolves when the attempt must stop: it was cancelled, it has timed out, it was reassigned,
+    /// or the worker is shutting down and its grace period is
     /// over. A task that continues is dropped at its next await after the worker's
     /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Whatever it returns is ignored: the engine has already
     /// ended the attempt, or assigns it to another worker.
@@ -325,7 +326,7 @@ impl Context {
         self.0.attempt.stop.is_requested()
     }
 
-    /// Returns why the attempt must stop, or `None` while it need not stop.
+    /// Returns why the attempt must stop, or `None` if it need not stop.
     ///
     /// ```
     /// use hatchet::workflow::CancelCause;

@@ -13,7 +13,8 @@ use crate::run::RunHandle;
 use crate::time::MAX_DURATION;
 
 impl Context {
-    /// Returns a command that extends the execution timeout of this attempt. The command returns the new deadline by the engine's clock, or `None` if the engine
+    /// Returns a command that extends the execution timeout of this attempt.
+    /// The command returns the new deadline by the engine's clock, or `None` if the engine
     /// does not report it.
     ///
     /// ```
@@ -40,7 +41,8 @@ impl Context {
         })
     }
 
-    /// Returns a command that requests that the engine free the slot of this attempt, so that another attempt can start while this one only waits. The worker may
+    /// Returns a command that requests that the engine free the slot of this attempt, so that another attempt can start
+    /// while this one only waits. The worker may
     /// then run more attempts than it has slots.
     ///
     /// Engines up to v0.104.7 accept the request but do not free the slot. After it, the engine does not notify the worker if the attempt is

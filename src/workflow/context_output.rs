@@ -45,7 +45,8 @@ impl Context {
     ///
     /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The
     /// lines of a task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is
-    /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata. If 10,000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
+    /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata.
+    /// If 10,000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
     /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```

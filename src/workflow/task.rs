@@ -35,7 +35,7 @@ use crate::run::Runnable;
 /// .timeout(Duration::from_secs(30));
 /// ```
 ///
-/// A closure that captures variables clones them for each call:
+/// A closure that captures variables must clone them for each call:
 /// `move |input: Greeting, _: Context| { let pool = pool.clone(); async move { .. } }`.
 pub struct Task<I, O> {
     definition: Arc<TaskDefinition>,

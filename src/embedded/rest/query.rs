@@ -65,7 +65,7 @@ impl Query {
         match limit {
             Some(limit) if limit > MAX_PAGE => Err(Rejection::description(
                 StatusCode::BAD_REQUEST,
-                format!("found limit={limit}, accepted: at most {MAX_PAGE} rows in a page of the embedded engine"),
+                format!("expected a limit of at most {MAX_PAGE} rows per page of the embedded engine, got {limit}"),
             )),
             _ => Ok(limit),
         }

@@ -49,7 +49,7 @@ async fn read(body: Body) -> Result<Bytes, Rejection> {
     let too_large = || {
         Rejection::message(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("found a larger body, accepted: at most {MAX_BODY_BYTES} bytes"),
+            format!("expected a body of at most {MAX_BODY_BYTES} bytes, got a larger one"),
         )
     };
     // A body with a larger declared size is rejected immediately.

@@ -39,7 +39,7 @@ impl TryFrom<pb::WorkflowRunEvent> for RunResults {
         let tasks = tasks.collect::<CrateResult<_>>();
         if let Err(error) = &tasks {
             // The end of the run is not lost with it.
-            tracing::warn!(run_id = %run, %error, "the results of a run cannot be read");
+            tracing::warn!(run_id = %run, %error, "failed to decode the results of a run");
         }
         Ok(Self { run, tasks: tasks.ok() })
     }

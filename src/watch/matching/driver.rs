@@ -267,7 +267,7 @@ impl Matching {
     fn too_many(&self, run: RunId) -> Error {
         let max = self.max_runs;
         let text = format!(
-            "the changes of the run are not returned: the watch follows {max} runs, which is its maximum (max_runs)"
+            "the run is not followed: the watch already follows {max} runs, its maximum; set a higher one with max_runs"
         );
         Error::new(ErrorKind::TooLarge, text).of_run(run)
     }

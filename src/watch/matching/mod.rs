@@ -107,7 +107,8 @@ struct Pending {
 }
 
 impl TagWatch {
-    /// Also watches the runs that were created at or after `time` and have ended. The changes of different runs are in no order: those of runs
+    /// Also watches the runs that were created at or after `time` and have ended. The changes of different runs are in no particular
+    /// order: those of runs
     /// that are started meanwhile can be returned before those of runs that are listed. The list is read as fast as its runs can be fetched:
     /// up to 1000 of those that have ended wait for that. Runs that were created before `time` are included if they have not ended when the
     /// list is read. Calling this method after the first poll has no effect.
