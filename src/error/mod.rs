@@ -292,6 +292,13 @@ impl Error {
         matches!(self.0.kind, ErrorKind::NotFound | ErrorKind::RunNotFound | ErrorKind::WorkflowNotFound)
     }
 
+    /// Whether the error is probably that of a proxy, which rejects a path or a token. The engine uses HTTP statuses only in REST, and no
+    /// `PERMISSION_DENIED`.
+    pub(crate) fn is_by_proxy(&self) -> bool {
+        const PERMISSION_DENIED: i32 = 7;
+        matches!(self.0.status, Some(ServerStatus::Http(_) | ServerStatus::Grpc(PERMISSION_DENIED)))
+    }
+
     /// Returns the gRPC status code of the response, if the server sent one: 5 is `NOT_FOUND`.
     pub fn grpc_code(&self) -> Option<i32> {
         match self.0.status {

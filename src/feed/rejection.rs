@@ -1,39 +1,47 @@
-//! For how long a server has rejected a stream with errors of its own. They can be those of a moment, so it is requested again for a while.
+//! For how long a server has rejected a stream or a list with errors of its own. They can be those of a moment, so it is requested again for a
+//! while.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
-/// For how long the server may reject a stream with an error of its own.
+/// For how long the server may reject a request with an error of its own.
 pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
 
-/// Since when a stream has been rejected.
+/// Since when a request has been rejected.
 #[derive(Debug, Default)]
 pub(super) struct Rejection(Option<Instant>);
 
 impl Rejection {
-    /// The server has accepted the stream.
+    /// The server has accepted the request.
     pub(super) fn end(&mut self) {
         self.0 = None;
     }
 
-    /// The stream was lost. Returns whether the server has rejected it for so long that it is requested in vain. An outage has no end: a
-    /// server that responds does.
+    /// The request has failed. Returns whether the server has rejected it for so long that it is sent in vain, or has rejected what it asks
+    /// for. An outage has no end: a server that responds does.
     pub(super) fn is_final(&mut self, error: Option<&Error>) -> bool {
-        if error.is_none_or(Error::is_transient) {
+        let Some(error) = error.filter(|error| !error.is_transient()) else {
             self.end();
             return false;
-        }
-        self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
+        };
+        let is_invalid = error.kind() == ErrorKind::Rejected && !error.is_by_proxy();
+        is_invalid || self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
+    }
+
+    /// A stream has failed with an error that is usually permanent. Returns whether it is: a proxy can reject a path or a token for a moment,
+    /// for example while it loads another configuration.
+    pub(super) fn has_failed(&mut self, error: &Error) -> bool {
+        !error.is_by_proxy() || error.forbids_retries() || self.is_final(Some(error))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::error::ServerStatus;
 
     #[tokio::test(start_paused = true)]
     async fn a_rejection_is_final_after_a_minute_without_anything_else() {
@@ -53,5 +61,26 @@ mod tests {
         }
         rejection.end();
         assert!(!rejection.is_final(Some(&rejected)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_proxy_rejects_is_requested_again_for_a_minute() {
+        let error = |kind, status| Error::new(kind, "no").with_status(status);
+        let by_proxy = [
+            error(ErrorKind::Unimplemented, ServerStatus::Http(404)),
+            error(ErrorKind::Unauthenticated, ServerStatus::Http(403)),
+            error(ErrorKind::Unauthenticated, ServerStatus::Grpc(7)),
+        ];
+        for error in by_proxy {
+            let mut rejection = Rejection::default();
+            assert!(!rejection.has_failed(&error), "{error:?}");
+            tokio::time::advance(MAX_REJECTION).await;
+            assert!(rejection.has_failed(&error), "{error:?}");
+        }
+        for kind in [ErrorKind::Unimplemented, ErrorKind::Unauthenticated, ErrorKind::Closed] {
+            assert!(Rejection::default().has_failed(&error(kind, ServerStatus::Grpc(12))), "{kind:?}");
+        }
+        let invalid = |status| Rejection::default().is_final(Some(&error(ErrorKind::Rejected, status)));
+        assert_eq!((invalid(ServerStatus::Grpc(3)), invalid(ServerStatus::Http(400))), (true, false));
     }
 }

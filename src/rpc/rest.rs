@@ -34,7 +34,9 @@ enum Reachability {
     None,
     /// It could not be reached, and must not be tried again before this time.
     Failed(Error, Instant),
+    /// Only errors, which can be those of a proxy.
     Responded,
+    Succeeded,
 }
 
 impl Rest {
@@ -85,7 +87,12 @@ impl Rest {
 
     /// Whether the REST API has ever responded.
     pub(crate) fn has_responded(&self) -> bool {
-        matches!(*self.lock(), Reachability::Responded)
+        matches!(*self.lock(), Reachability::Responded | Reachability::Succeeded)
+    }
+
+    /// Whether the REST API has ever answered a request.
+    pub(crate) fn has_succeeded(&self) -> bool {
+        matches!(*self.lock(), Reachability::Succeeded)
     }
 
     /// Rows of tasks that have not ended, of all runs with a tag that were created since a time, newest first.
@@ -166,7 +173,9 @@ impl Rest {
         {
             return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
         }
-        let (started_at, has_responded) = (Instant::now(), matches!(reachability, Reachability::Responded));
+        let has_responded = matches!(reachability, Reachability::Responded | Reachability::Succeeded);
+        let has_succeeded = matches!(reachability, Reachability::Succeeded);
+        let started_at = Instant::now();
         let (gave_up, got_response) = (AtomicBool::new(false), AtomicBool::new(has_responded));
         let response = self
             .caller
@@ -193,7 +202,9 @@ impl Rest {
                 Err(if is_final { error } else { self.unanswered(kind.name, error) })
             }
             response => {
-                if !has_responded {
+                if response.is_ok() && !has_succeeded {
+                    *self.lock() = Reachability::Succeeded;
+                } else if !has_responded {
                     *self.lock() = Reachability::Responded;
                 }
                 response
@@ -209,7 +220,7 @@ impl Rest {
         }
         let never_sent = error.has_no_side_effects();
         let mut reachability = self.lock();
-        if never_sent && !matches!(*reachability, Reachability::Responded) {
+        if never_sent && !matches!(*reachability, Reachability::Responded | Reachability::Succeeded) {
             *reachability = Reachability::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
             return self.unreachable(name, error).rest_unreached();
         }

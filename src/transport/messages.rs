@@ -62,6 +62,14 @@ impl<T> Messages<T> {
         }
     }
 
+    /// Keeps a value until the stream is dropped.
+    pub(crate) fn holding(self, value: impl Send + 'static) -> Self
+    where
+        T: 'static,
+    {
+        Self(Box::pin(self.0.inspect(move |_| _ = &value)))
+    }
+
     /// A stream of these items.
     #[cfg(test)]
     pub(crate) fn of(items: Vec<Result<T>>) -> Self

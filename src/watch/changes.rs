@@ -74,7 +74,7 @@ impl<O: 'static> RunBuilder<O> {
 ///
 /// The stream continues after an outage of the server, however long it is. It ends after an error:
 /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run; otherwise the error of a fetch, immediately if a retry cannot
-/// succeed or the REST API has never been reached, and after a minute if the server responds with errors.
+/// succeed or the REST API has never been reached, and after more than a minute if the server responds with errors.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -25,7 +25,15 @@ pub(super) struct Outage {
 /// Whether an outage can be the reason of an error: the server was reached before. Otherwise, its address may be wrong.
 fn was_reached(client: &Client, error: &Error) -> bool {
     let rpc = client.rpc();
+    if is_missing_path(error) {
+        return rpc.has_responded() && rpc.rest.has_succeeded();
+    }
     !error.is_rest_unreached() && (rpc.has_responded() || rpc.rest.has_responded())
+}
+
+/// A proxy may not have the path for a moment, for example while it loads another configuration.
+fn is_missing_path(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unimplemented && error.is_by_proxy() && !error.forbids_retries()
 }
 
 impl Outage {
@@ -48,7 +56,7 @@ impl Outage {
 
     /// A request has failed. Returns the pause before the next one, or `None` if the error is the end of the watch.
     fn failed(&mut self, now: Instant, error: &Error, jitter: f64) -> Option<Duration> {
-        if !may_recover(error) {
+        if !may_recover(error) && !is_missing_path(error) {
             return None;
         }
         let limit = match error.kind() {
@@ -76,7 +84,7 @@ impl Outage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::RetryAfter;
+    use crate::error::{RetryAfter, ServerStatus};
 
     #[test]
     fn a_server_that_does_not_respond_is_waited_for() {
@@ -125,6 +133,16 @@ mod tests {
         }
         let own = Error::new(ErrorKind::Server, "broken").with_retry_after(Some(RetryAfter::Never));
         assert_eq!(outage.failed(now, &own, 1.0), None, "the server forbids it");
+    }
+
+    #[test]
+    fn a_path_that_a_proxy_lacks_is_requested_again_for_a_minute() {
+        let (mut outage, start) = (Outage::default(), Instant::now());
+        let error = Error::new(ErrorKind::Unimplemented, "no such page");
+        let by_proxy = error.clone().with_status(ServerStatus::Http(404));
+        assert!(outage.failed(start, &by_proxy, 1.0).is_some());
+        assert_eq!(outage.failed(start + MAX_SERVER_ERRORS, &by_proxy, 1.0), None);
+        assert_eq!(Outage::default().failed(start, &error.with_status(ServerStatus::Grpc(12)), 1.0), None);
     }
 
     #[test]

@@ -33,9 +33,10 @@ impl<O> RunHandle<O> {
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
-    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run within 15 seconds.
+    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run: usually
+    /// after 15 seconds, and later if many runs are awaited.
     /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is rejected for five minutes. The server's error if the server
-    /// responds with errors for a minute, or immediately if the error is permanent.
+    /// responds with errors for more than a minute, or immediately if the error is permanent.
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
@@ -184,7 +185,7 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     }
 }
 
-impl<O> RunManyBuilder<O> {
+impl<O> RunManyBuilder<'_, O> {
     /// Starts the runs, waits for all of them to end, and returns one outcome for each input, in the order of the inputs. A run that
     /// failed is an outcome, and not an error.
     ///
@@ -215,7 +216,7 @@ impl<O> RunManyBuilder<O> {
     }
 }
 
-impl<O: DeserializeOwned> RunManyBuilder<O> {
+impl<O: DeserializeOwned> RunManyBuilder<'_, O> {
     /// Starts the runs, waits for all of them to end, and returns one result for each input, in the order of the inputs.
     ///
     /// ```no_run

@@ -11,7 +11,7 @@ use super::chunk_event::ChunkEvent;
 use super::group::{Group, State, Subject, Subscribed};
 use super::schedule::Schedule;
 use super::slot::{Listing, Notifications, Slot, TaskRow};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::fetcher::Fetcher;
 use crate::feed::rejection::Rejection;
 use crate::feed::tasks::Tasks;
@@ -21,7 +21,7 @@ use crate::rpc::convert::{RunEvent, RunEventKind};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::MAX_WARNINGS;
 use crate::time::{Alarm, Clock};
-use crate::transport::{ReconnectingStream, Sent, StreamEvent, StreamPolicy, Twins};
+use crate::transport::{ReconnectingStream, Sent, StreamEvent, StreamPolicy, Twins, retry_delay};
 
 /// An idle stream is reopened, and its runs are listed: it may have lost events. Chunks that are lost cannot be read in another way, so the
 /// limit is short.
@@ -75,8 +75,6 @@ struct List {
     is_complete: bool,
     /// The number of requests that it was allowed to need.
     max_pages: usize,
-    /// Those that have waited for it.
-    newcomers: Vec<(RunId, Arc<Slot>)>,
 }
 
 type Fetching = BoxFuture<'static, Result<List>>;
@@ -92,8 +90,12 @@ pub(super) struct EventsDriver {
     reopen_at: Option<Instant>,
     failures: u32,
     rejection: Rejection,
+    list_rejection: Rejection,
+    list_failures: u32,
     schedule: Schedule,
     fetching: Option<Fetching>,
+    /// Those that wait for the list that is fetched.
+    newcomers: HashMap<u64, (RunId, Arc<Slot>)>,
     /// The tasks in the last list, by run: those that are running, or all that have not ended if there are no events.
     listed: HashMap<RunId, Vec<TaskRow>>,
     /// The list has more pages than this, and until when that counts.
@@ -119,8 +121,11 @@ impl EventsDriver {
             reopen_at: None,
             failures: 0,
             rejection: Rejection::default(),
+            list_rejection: Rejection::default(),
+            list_failures: 0,
             schedule: Schedule::new(Instant::now()),
             fetching: None,
+            newcomers: HashMap::new(),
             listed: HashMap::new(),
             too_long: None,
             has_run: false,
@@ -188,6 +193,8 @@ impl EventsDriver {
         match event {
             StreamEvent::NeedsOpen => self.open(),
             StreamEvent::Idle => {
+                // It was open.
+                self.rejection.end();
                 self.open();
                 self.lost();
             }
@@ -216,9 +223,13 @@ impl EventsDriver {
                     // Streams of chunks end with it. Meanwhile, watches continue with lists.
                     self.reject(&error);
                 } else {
-                    self.group.subscribed.send_replace(Subscribed::Lost);
-                    self.group.lock().chunks.interrupt();
+                    self.interrupt();
                 }
+                self.lost();
+            }
+            StreamEvent::Failed(error) if !self.rejection.has_failed(&error) => {
+                self.stream.mark_lost();
+                self.interrupt();
                 self.lost();
             }
             // Meanwhile, lists continue without events.
@@ -234,6 +245,12 @@ impl EventsDriver {
                 self.lost();
             }
         }
+    }
+
+    /// Streams of chunks may have lost some.
+    fn interrupt(&self) {
+        self.group.subscribed.send_replace(Subscribed::Lost);
+        self.group.lock().chunks.interrupt();
     }
 
     /// Streams of chunks, which need the subscription, end.
@@ -320,12 +337,16 @@ impl EventsDriver {
         // Without events, only its absence shows that a queued run has ended.
         let with_queued = is_periodic || !self.group.subject.has_events();
         let mut state = self.group.lock();
-        let newcomers = if with_queued { std::mem::take(&mut state.newcomers) } else { HashMap::new() };
-        let newcomers = newcomers.into_values().collect();
+        if with_queued {
+            self.newcomers = std::mem::take(&mut state.newcomers);
+        }
         let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
         // Without a tag, the list has the tasks of others, too. If it is longer than the number of watches, checking each run is cheaper.
-        let max_pages =
-            if self.group.subject.has_events() { MAX_PAGES } else { state.by_run.len().clamp(1, MAX_PAGES) };
+        // With one, most of its tasks are watched. A list that were cut would have each of the others be fetched.
+        let max_pages = match state.by_run.len() {
+            watched if self.group.subject.has_events() => MAX_PAGES.max(2 * watched / PAGE_SIZE + 1),
+            watched => watched.clamp(1, MAX_PAGES),
+        };
         drop(state);
         let is_too_long = self.too_long.is_some_and(|(pages, until)| max_pages <= pages && now < until);
         let (rpc, gate) = (self.inner.rpc.clone(), self.inner.fetcher.gate());
@@ -343,20 +364,39 @@ impl EventsDriver {
                     break;
                 }
             }
-            Ok(List { rows, with_queued, is_periodic, is_complete, max_pages, newcomers })
+            Ok(List { rows, with_queued, is_periodic, is_complete, max_pages })
         }));
+    }
+
+    /// A list has failed. It is requested again, instead of each run.
+    fn on_list_failed(&mut self, error: &Error) {
+        tracing::debug!(%error, "listing the tasks of watched runs failed");
+        let newcomers = std::mem::take(&mut self.newcomers);
+        let may_recover = error.is_transient() || error.kind() == ErrorKind::Server && !error.forbids_retries();
+        let mut state = self.group.lock();
+        if error.is_rest_unreached() || !may_recover || self.list_rejection.is_final(Some(error)) {
+            return state.fail_all();
+        }
+        self.list_failures = self.list_failures.saturating_add(1);
+        let pause = error.pushback().unwrap_or_else(|| retry_delay(self.list_failures, fastrand::f64()));
+        self.schedule.failed(Instant::now(), pause);
+        for (number, (run, slot)) in newcomers {
+            if state.by_run.get(&run).is_some_and(|slots| slots.iter().any(|of_run| Arc::ptr_eq(of_run, &slot))) {
+                state.newcomers.insert(number, (run, slot));
+            }
+        }
     }
 
     fn on_list(&mut self, list: Result<List>) {
         self.fetching = None;
-        let state = self.group.lock();
         let mut list = match list {
             Ok(list) => list,
-            Err(error) => {
-                tracing::debug!(%error, "listing the tasks of watched runs failed");
-                return state.fail_all();
-            }
+            Err(error) => return self.on_list_failed(&error),
         };
+        self.list_rejection.end();
+        self.list_failures = 0;
+        let newcomers = std::mem::take(&mut self.newcomers);
+        let state = self.group.lock();
         let count = list.rows.len();
         let mut rows: HashMap<RunId, Vec<TaskRow>> = HashMap::new();
         for row in list.rows.drain(..) {
@@ -371,7 +411,7 @@ impl EventsDriver {
                 Listing::Rows { rows: of_run, with_queued: list.with_queued }
             }
         };
-        for (run, slot) in &list.newcomers {
+        for (run, slot) in newcomers.values() {
             slot.list(listing(run));
         }
         let has_events = self.group.subject.has_events();

@@ -134,6 +134,14 @@ impl Schedule {
         self.waiting_since = None;
     }
 
+    /// A list could not be fetched. The next one is requested after a pause, and shows what this one would have shown.
+    pub(super) fn failed(&mut self, now: Instant, pause: Duration) {
+        self.last = Some(now);
+        self.min_interval = pause;
+        self.last_complete = None;
+        self.lost_at.get_or_insert(now);
+    }
+
     /// A list has arrived.
     pub(super) fn received(&mut self, rows: usize, has_changed: bool) {
         self.min_interval = INTERVAL_PER_ROW.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX)).min(MAX_INTERVAL);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -53,6 +55,47 @@ async fn a_failed_list_is_reported_to_all() {
     let (one, two) = (subscribe(1), subscribe(2));
     let (one, two) = tokio::join!(one.next(Wanted::List), two.next(Wanted::Start));
     assert_eq!((one.listing, two.listing), (Some(Listing::Failed), Some(Listing::Failed)));
+}
+
+/// The watches of many runs are not as many requests when the server is in trouble.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_may_succeed_later_is_requested_again() {
+    let started = Instant::now();
+    let lists = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lists);
+    let (client, _) = client(move |name, _| {
+        if !is_list(name) {
+            return Scripted::Hangs;
+        }
+        count.fetch_add(1, Relaxed);
+        if started.elapsed() < 30 * SECOND {
+            Scripted::Rest(500, String::new())
+        } else {
+            Scripted::Rest(200, r#"{"rows":[]}"#.into())
+        }
+    });
+    let membership = client.feed().events.join(client.feed().tag());
+    let subscribe = |number| membership.clone().subscribe(run(number), client.clock().now());
+    let (one, two, gone) = (subscribe(1), subscribe(2), subscribe(3));
+    assert!(tokio::time::timeout(SECOND, gone.next(Wanted::List)).await.is_err());
+    drop(gone);
+    let (one, two) = tokio::join!(one.next(Wanted::List), two.next(Wanted::Start));
+    let empty = Some(Listing::Rows { rows: Vec::new(), with_queued: true });
+    assert_eq!((one.listing, two.listing), (empty.clone(), empty));
+    let lists = lists.load(Relaxed);
+    assert!((3..60).contains(&lists), "{lists} lists in {:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_the_server_rejects_for_a_minute_has_failed() {
+    let (client, _) = client(|name, _| match name {
+        name if is_list(name) => Scripted::Rest(500, String::new()),
+        _ => Scripted::Hangs,
+    });
+    let started = Instant::now();
+    let subscription = client.feed().events.join(client.feed().tag()).subscribe(run(1), client.clock().now());
+    assert_eq!(subscription.next(Wanted::List).await.listing, Some(Listing::Failed));
+    assert!((MAX_REJECTION..2 * MAX_REJECTION).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
 /// A bug ends the task of a group: the server of the test is called in it.

@@ -145,8 +145,6 @@ struct ResultsDriver {
     /// Sends run ids on the stream. They are sent while the stream is opening, because the server accepts it only with the first
     /// message.
     ids: Option<mpsc::Sender<RunId>>,
-    /// Keeps the client's side of the stream that was replaced open while it is still read: the server ends a stream as soon as one side has.
-    replaced_ids: Option<mpsc::Sender<RunId>>,
     /// Ids for which the queue of the stream had no space yet.
     unsent_ids: VecDeque<RunId>,
     /// How often, since the stream was opened, the last waiter of a run has left it.
@@ -169,7 +167,6 @@ impl ResultsDriver {
             waiting: Waiting::default(),
             stream: ReconnectingStream::new(STREAM),
             ids: None,
-            replaced_ids: None,
             unsent_ids: VecDeque::new(),
             abandoned: 0,
             probes: FuturesUnordered::new(),
@@ -183,9 +180,6 @@ impl ResultsDriver {
     async fn run(mut self) {
         loop {
             self.send_ids();
-            if !self.stream.is_overlapping() {
-                self.replaced_ids = None;
-            }
             let probe = self.waiting.next_probe().filter(|_| self.probes.len() < MAX_CONCURRENT_PROBES);
             let idle = self.idle_since.filter(|_| !self.stream.is_closed()).map(|since| since + IDLE_STREAM_TTL);
             let due = [probe, idle].into_iter().flatten().min();
@@ -267,15 +261,14 @@ impl ResultsDriver {
         let rpc = self.rpc.clone();
         self.unsent_ids = self.waiting.runs();
         self.abandoned = 0;
-        // A stream that was lost has no ids.
-        self.replaced_ids = self.ids.replace(sender).or(self.replaced_ids.take());
-        self.stream.open(async move { rpc.dispatcher.run_results(ids).await });
+        self.ids = Some(sender.clone());
+        // The server ends a stream as soon as one side has. While it is read, the client's side stays open, also if it was replaced.
+        self.stream.open(async move { Ok(rpc.dispatcher.run_results(ids).await?.holding(sender)) });
     }
 
     fn close(&mut self) {
         self.stream.close();
         self.ids = None;
-        self.replaced_ids = None;
         self.rejection.end();
     }
 
@@ -292,7 +285,12 @@ impl ResultsDriver {
 
     fn on_stream(&mut self, event: StreamEvent<RunResults>) {
         match event {
-            StreamEvent::NeedsOpen | StreamEvent::Idle => self.open(),
+            StreamEvent::NeedsOpen => self.open(),
+            StreamEvent::Idle => {
+                // It was open.
+                self.rejection.end();
+                self.open();
+            }
             // Its ids were sent again.
             StreamEvent::Gap => {}
             StreamEvent::Message(RunResults { run, tasks }) => {
@@ -305,7 +303,12 @@ impl ResultsDriver {
                 self.check_idle();
             }
             StreamEvent::Lost(error) => self.on_lost(error.as_ref()),
-            StreamEvent::Failed(error) => self.fail_all(&error),
+            StreamEvent::Failed(error) if self.rejection.has_failed(&error) => self.fail_all(&error),
+            StreamEvent::Failed(_) => {
+                self.unsent_ids.clear();
+                self.ids = None;
+                self.stream.mark_lost();
+            }
         }
     }
 

@@ -133,6 +133,19 @@ async fn streams_that_end_with_an_error_after_hours_are_not_rejected() {
     assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
 }
 
+/// Two errors of a moment, minutes apart, are no rejection: the stream was open between.
+#[tokio::test(start_paused = true)]
+async fn errors_of_a_moment_with_a_silent_stream_between_are_not_a_rejection() {
+    let stream = |count| match count {
+        1 | 3 => Scripted::Status(13),
+        2 => Scripted::Stream(Vec::new(), None),
+        _ => Scripted::Stream(vec![(SECOND, result())], None),
+    };
+    let (client, calls) = server(stream, running);
+    assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
+    assert_eq!(calls.count("SubscribeToWorkflowRuns"), 4);
+}
+
 #[tokio::test(start_paused = true)]
 async fn idle_streams_that_a_proxy_ends_are_no_outage() {
     // The server sends its headers only with the first message.

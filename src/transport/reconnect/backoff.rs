@@ -61,6 +61,11 @@ impl Backoff {
         self.rejected_since = None;
     }
 
+    /// The stream was open when it was replaced, so its token was accepted.
+    pub(super) fn replaced(&mut self) {
+        self.rejected_since = None;
+    }
+
     /// Returns the pause before the stream is reopened, or `None` if reopening it cannot succeed.
     pub(super) fn lost(&mut self, error: Option<&Error>, jitter: f64) -> Option<Duration> {
         if error.is_some_and(|error| is_permanent(error) || error.forbids_retries()) {

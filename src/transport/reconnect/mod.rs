@@ -147,14 +147,18 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         }
     }
 
-    /// Opens the stream. If it is open, it is replaced without a gap: both are read for a moment.
+    /// Opens the stream. If it is open, it is replaced without a gap: the old one is read until the new one has certainly begun.
     pub(crate) fn open(&mut self, opening: impl Future<Output = Result<Messages<T>>> + Send + 'static) {
         let now = Instant::now();
         let requested = State::Requested(Source::Opening(Box::pin(opening)));
         if let State::Requested(replaced) = std::mem::replace(&mut self.state, requested) {
             tracing::debug!(stream = self.policy.name, "stream replaced");
-            self.replaced = Some(replaced);
-            self.overlap = Overlap::default();
+            self.backoff.replaced();
+            // If only the one before is alive, the last one hangs.
+            if self.replaced.is_none() || !self.overlap.only_replaced_is_alive() {
+                self.replaced = Some(replaced);
+                self.overlap = Overlap::default();
+            }
         }
         if self.replaced.is_some() {
             self.overlap.begin(now);
@@ -229,9 +233,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 // What it has received came first.
                 received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
                     Ok(Some(message)) => {
-                        if self.policy.twins == Twins::Dropped {
-                            self.overlap.replaced_is_alive(Instant::now());
-                        }
+                        self.overlap.replaced_is_alive(Instant::now());
                         if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
@@ -246,6 +248,9 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                     Ok(Some(message)) => {
                         let now = Instant::now();
                         self.backoff.reset(self.policy.name);
+                        if self.replaced.is_some() {
+                            self.overlap.new_is_alive(now);
+                        }
                         self.idle_at = now + self.idle_limit;
                         self.first = Some((message, now + TWIN_DELAY));
                     }
@@ -520,8 +525,8 @@ mod tests {
         let expected =
             |events: &[(u128, u32)]| -> Vec<_> { events.iter().map(|(at, n)| (*at, n.to_string())).collect() };
         // The new one begins only after a while, and is behind. What comes after the overlap is only on the new one.
-        let events = replaced(&[(10, 1), (500, 2), (4999, 3), (5011, 4)], &[(600, 2), (5100, 3), (5101, 4)]).await;
-        assert_eq!(events, expected(&[(10, 1), (500, 2), (4999, 3), (5101, 4)]));
+        let events = replaced(&[(10, 1), (500, 2), (5599, 3), (5601, 4)], &[(600, 2), (5700, 3), (5701, 4)]).await;
+        assert_eq!(events, expected(&[(10, 1), (500, 2), (5599, 3), (5701, 4)]));
         // The idle one is behind.
         let events = replaced(&[(400, 1)], &[(10, 1), (20, 1)]).await;
         assert_eq!(events, expected(&[(400, 1), (400, 1)]));
@@ -544,9 +549,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_that_is_alive_is_read_while_its_replacement_hangs() {
+        for twins in [Twins::Dropped, Twins::Kept] {
+            let mut stream = ReconnectingStream::new(StreamPolicy { twins, ..POLICY });
+            let limit = next_limit();
+            let start = Instant::now() + limit;
+            stream.open(async move { Ok(timed(start, &[(10, 1), (30_000, 2), (100_000, 3), (200_000, 9)])) });
+            assert_eq!(text(&stream.next().await), "idle");
+            stream.open(pending());
+            assert_eq!((text(&stream.next().await), text(&stream.next().await)), ("1".into(), "2".into()));
+            assert_eq!(text(&stream.next().await), "idle");
+            // It is alive, too, and behind. Then the first one is no longer read.
+            stream.open(async move { Ok(timed(start, &[(110_000, 4), (150_000, 5)])) });
+            for (at, expected) in [(100_000, "3"), (110_000, "4"), (150_000, "5")] {
+                assert_eq!(text(&stream.next().await), expected, "{twins:?}");
+                assert_eq!(start.elapsed().as_millis(), at);
+            }
+            assert_eq!(text(&stream.next().await), "idle");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_owner_can_get_the_messages_of_both_streams() {
         let policy = StreamPolicy { twins: Twins::Kept, ..POLICY };
-        let events = replaced_with(policy, &[(10, 1), (5001, 2)], &[(10, 1), (600, 1)]).await;
+        let events = replaced_with(policy, &[(10, 1), (5011, 2)], &[(10, 1), (600, 1)]).await;
         assert_eq!(events, [(10, "1".to_owned()), (10, "1".into()), (600, "1".into())]);
     }
 

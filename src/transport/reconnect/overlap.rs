@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// For how long the replaced stream is read. The engine sends the messages of a new subscription about 100 ms after the request, and later
-/// under load.
+/// For how long the replaced stream is read after the first message of the new one, which can be behind.
 pub(super) const OVERLAP_DURATION: Duration = Duration::from_secs(5);
 /// The number of messages that are remembered. The streams that are replaced are idle, so they have few.
 const MAX_UNMATCHED: usize = 1024;
@@ -20,7 +19,9 @@ pub(super) enum Side {
 /// The messages that only one of the two streams has delivered.
 #[derive(Debug)]
 pub(super) struct Overlap<T> {
-    /// When the replaced stream is not needed any longer.
+    /// When the new stream was requested.
+    requested_at: Option<Instant>,
+    /// When the replaced stream is no longer needed. Not before the new one has delivered a message: it may hang.
     end: Option<Instant>,
     unmatched: VecDeque<(Side, T)>,
     /// Whether the replaced stream has delivered nothing yet, so that it may have been lost.
@@ -29,15 +30,21 @@ pub(super) struct Overlap<T> {
 
 impl<T> Default for Overlap<T> {
     fn default() -> Self {
-        Self { end: None, unmatched: VecDeque::new(), is_doubtful: false }
+        Self { requested_at: None, end: None, unmatched: VecDeque::new(), is_doubtful: false }
     }
 }
 
 impl<T: Clone + PartialEq> Overlap<T> {
     /// A stream was requested while another one is read.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.end = Some(now + OVERLAP_DURATION);
+        self.requested_at = Some(now);
+        self.end = None;
         self.is_doubtful = true;
+    }
+
+    /// The new stream has delivered a message.
+    pub(super) fn new_is_alive(&mut self, now: Instant) {
+        self.end.get_or_insert(now + OVERLAP_DURATION);
     }
 
     /// The replaced stream has delivered a message. The other one may be behind.
@@ -47,9 +54,14 @@ impl<T: Clone + PartialEq> Overlap<T> {
         }
     }
 
-    /// The server has ended the replaced stream, which was alive until then. The new one has begun long ago, unless the overlap is not over.
+    /// The server has ended the replaced stream, which was alive until then. The new one has begun, if it was not requested just now.
     pub(super) fn replaced_has_ended(&mut self, now: Instant) {
-        self.is_doubtful &= self.end.is_some_and(|end| now < end);
+        self.is_doubtful &= self.requested_at.is_some_and(|requested| now < requested + OVERLAP_DURATION);
+    }
+
+    /// Whether only the replaced stream has delivered messages since the new one was requested. The new one may hang.
+    pub(super) fn only_replaced_is_alive(&self) -> bool {
+        self.requested_at.is_some() && self.end.is_none() && !self.is_doubtful
     }
 
     /// Whether a message of the new stream would show that the replaced one was lost.
@@ -63,9 +75,8 @@ impl<T: Clone + PartialEq> Overlap<T> {
 
     /// Whether a message has not been delivered by the other stream. Each is delivered once by each of them, or only by one.
     pub(super) fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
-        let Some(end) = self.end else { return true };
         // One stream can be behind the other.
-        if now >= end + OVERLAP_DURATION {
+        if self.requested_at.is_none() || self.end.is_some_and(|end| now >= end + OVERLAP_DURATION) {
             *self = Self::default();
             return true;
         }
@@ -93,7 +104,8 @@ mod tests {
         let (mut overlap, now) = (Overlap::default(), Instant::now());
         assert!(overlap.is_new(now, Side::New, &1) && overlap.is_new(now, Side::New, &1));
         overlap.begin(now);
-        assert!(overlap.is_new(now, Side::Replaced, &1));
+        assert!(overlap.is_new(now, Side::Replaced, &1) && overlap.end().is_none(), "the new one may hang");
+        overlap.new_is_alive(now);
         assert!(
             !overlap.is_new(now + 2 * OVERLAP_DURATION - Duration::from_millis(1), Side::New, &1),
             "it may be behind"

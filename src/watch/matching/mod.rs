@@ -64,7 +64,7 @@ impl Client {
 ///
 /// It never ends by itself, and continues after an outage of the server. An error of a single run
 /// ([`Error::run_id`](crate::Error::run_id) returns its id) does not end it. It ends after the error of a list of runs: immediately if a retry
-/// cannot succeed or the REST API has never been reached, and after a minute if the server responds with errors.
+/// cannot succeed or the REST API has never been reached, and after more than a minute if the server responds with errors.
 ///
 /// A run that has ended is remembered for ten minutes. If it is replayed meanwhile, the changes of the replay are returned only with
 /// [`follow_replays`](Self::follow_replays).
