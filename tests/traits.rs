@@ -144,7 +144,7 @@ fn handles_builders_and_streams_can_be_sent_and_shared() {
     shared_and_shown::<CommandBuilder>();
     shared_and_shown::<ReadBuilder<Output>>();
     shared_and_shown::<RunBuilder<Output>>();
-    shared_and_shown::<RunManyBuilder<Output>>();
+    shared_and_shown::<RunManyBuilder<'_, Output>>();
     plain::<RunOptions>();
     plain::<ReplayOptions>();
     plain::<EventOptions>();

@@ -13,30 +13,35 @@ const CONCURRENCY: usize = 50;
 
 pub(crate) fn run(work: Work, side: Side, count: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        match (work, side) {
-            (Work::Trigger, Side::Raw) => {
+    let spent = runtime.block_on(async {
+        match side {
+            Side::Raw => {
                 let client = raw::Raw::connect().await;
-                spread(count, |count| raw::triggers(client.clone(), count)).await;
+                let start = processor_time();
+                match work {
+                    Work::Trigger => spread(count, |count| raw::triggers(client.clone(), count)).await,
+                    Work::Bulk => raw::bulk(client, count).await,
+                    Work::Wait => raw::waits(client, count).await,
+                    Work::Watch => raw::watches(client, count).await,
+                    Work::Task | Work::Dispatch => raw::worker(client, end_of_input()).await,
+                }
+                processor_time() - start
             }
-            (Work::Trigger, Side::Sdk) => {
+            Side::Sdk => {
                 let client = hatchet::Client::from_env().unwrap();
-                spread(count, |count| sdk::triggers(client.clone(), count)).await;
-            }
-            (Work::Bulk, Side::Raw) => raw::bulk(raw::Raw::connect().await, count).await,
-            (Work::Bulk, Side::Sdk) => sdk::bulk(hatchet::Client::from_env().unwrap(), count).await,
-            (Work::Wait, Side::Raw) => raw::waits(raw::Raw::connect().await, count).await,
-            (Work::Wait, Side::Sdk) => sdk::waits(hatchet::Client::from_env().unwrap(), count).await,
-            (Work::Watch, Side::Raw) => raw::watches(raw::Raw::connect().await, count).await,
-            (Work::Watch, Side::Sdk) => sdk::watches(hatchet::Client::from_env().unwrap(), count).await,
-            (Work::Task | Work::Dispatch, Side::Raw) => raw::worker(raw::Raw::connect().await, end_of_input()).await,
-            (Work::Task | Work::Dispatch, Side::Sdk) => {
-                let is_batching = work == Work::Task;
-                sdk::worker(hatchet::Client::from_env().unwrap(), is_batching, end_of_input()).await;
+                let start = processor_time();
+                match work {
+                    Work::Trigger => spread(count, |count| sdk::triggers(client.clone(), count)).await,
+                    Work::Bulk => sdk::bulk(client, count).await,
+                    Work::Wait => sdk::waits(client, count).await,
+                    Work::Watch => sdk::watches(client, count).await,
+                    Work::Task | Work::Dispatch => sdk::worker(client, work == Work::Task, end_of_input()).await,
+                }
+                processor_time() - start
             }
         }
     });
-    println!("{}", processor_time().as_nanos());
+    println!("{}", spent.as_nanos());
 }
 
 /// Does operations without a connection.

@@ -7,7 +7,7 @@
 //!
 //! Each side is a separate process under callgrind, which performs the same operations over TCP against the embedded engine in this
 //! process. It runs twice, with N and with 2N operations: the difference is the cost of N operations, without startup and shutdown. The
-//! times are CPU times of the same process without callgrind. All user-space code of the process is counted: SDK, tonic, hyper, h2 and libc.
+//! times are CPU times of the same process without callgrind, with the kernel: the medians of five alternating runs. All user-space code of the process is counted: SDK, tonic, hyper, h2 and libc.
 //!
 //! The baseline of each operation is in `raw.rs`. That of `watch` is a stream of the events of each run, which lacks what a watch adds: it
 //! neither reports each state and attempt, nor verifies that nothing is missing.
@@ -17,7 +17,12 @@
 //! their parts are only visible in the profile: `CALLGRIND_OUT=<file>` keeps it.
 //!
 //! A second table has code that runs without a connection, see `alone.rs`.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "benchmarks print to the terminal and may panic")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "benchmarks print to the terminal and may panic"
+)]
 
 mod alone;
 mod child;
@@ -131,13 +136,26 @@ fn supervise(runtime: &Runtime, bed: &Bed, work: Work, child: &mut Child, count:
     (nanos, collected)
 }
 
-/// What one operation takes on average.
-fn each(runtime: &Runtime, tool: Tool, work: Work, side: Side, count: usize) -> f64 {
-    // Other programs affect times, but not instruction counts, so the minimum of several times is used.
-    let tries = if matches!(tool, Tool::Clock) { 3 } else { 1 };
-    let least = |count| (0..tries).map(|_| measure(runtime, tool, work, side, count)).fold(f64::INFINITY, f64::min);
-    let (once, twice) = (least(count), least(2 * count));
+/// The instructions of one operation, on average.
+fn instructions(runtime: &Runtime, work: Work, side: Side) -> f64 {
+    let count = work.operations();
+    let [once, twice] = [count, 2 * count].map(|count| measure(runtime, Tool::Callgrind, work, side, count));
     (twice - once) / f64::from(u32::try_from(count).unwrap())
+}
+
+/// The microseconds of one operation on both sides, on average: the medians of several pairs, and the median of their ratios.
+fn times(runtime: &Runtime, work: Work) -> [f64; 3] {
+    // The clock is coarse, and an operation is fast. A wait is mostly idle: many of them take minutes.
+    let count = if work.waits() { work.operations() } else { 20 * work.operations() };
+    let each =
+        |side| measure(runtime, Tool::Clock, work, side, count) / f64::from(u32::try_from(count).unwrap()) / 1000.0;
+    let pairs: Vec<_> = (0..5).map(|_| (each(Side::Raw), each(Side::Sdk))).collect();
+    let median = |of: fn(&(f64, f64)) -> f64| {
+        let mut values: Vec<_> = pairs.iter().map(of).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    [median(|pair| pair.0), median(|pair| pair.1), median(|pair| pair.1 / pair.0)]
 }
 
 /// The instructions of one operation without a connection.
@@ -155,20 +173,12 @@ fn alone_each(alone: Alone, waiting: usize) -> f64 {
 }
 
 fn row(runtime: &Runtime, work: Work) {
-    let count = work.operations();
-    // The clock is coarse, and without callgrind an operation is fast.
-    let of = |tool, side| match tool {
-        Tool::Callgrind => each(runtime, tool, work, side, count),
-        // A wait is mostly idle: more of them take minutes.
-        Tool::Clock if work.waits() => each(runtime, tool, work, side, count),
-        Tool::Clock => each(runtime, tool, work, side, 5 * count),
-    };
-    let (raw, sdk) = (of(Tool::Callgrind, Side::Raw), of(Tool::Callgrind, Side::Sdk));
-    let (raw_time, sdk_time) = (of(Tool::Clock, Side::Raw) / 1000.0, of(Tool::Clock, Side::Sdk) / 1000.0);
-    let (ratio, time_ratio) = (sdk / raw, sdk_time / raw_time);
+    let [raw, sdk] = [Side::Raw, Side::Sdk].map(|side| instructions(runtime, work, side));
+    let [raw_time, sdk_time, time_ratio] = times(runtime, work);
     println!(
-        "{:<10} {raw:>10.0} {sdk:>10.0} {ratio:>7.2} {raw_time:>10.2} {sdk_time:>10.2} {time_ratio:>7.2}",
-        work.name()
+        "{:<10} {raw:>10.0} {sdk:>10.0} {:>7.2} {raw_time:>10.2} {sdk_time:>10.2} {time_ratio:>7.2}",
+        work.name(),
+        sdk / raw
     );
 }
 

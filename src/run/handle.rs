@@ -100,8 +100,12 @@ impl<O> RunHandle<O> {
 
     /// Sets whether the run is one of a workflow that is known to be a DAG.
     pub(super) fn of_dag(mut self, is_dag: bool) -> Self {
-        self.is_dag = is_dag;
+        self.set_dag(is_dag);
         self
+    }
+
+    pub(super) fn set_dag(&mut self, is_dag: bool) {
+        self.is_dag = is_dag;
     }
 
     /// Whether the run is known to be a DAG run.

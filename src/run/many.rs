@@ -1,6 +1,5 @@
 //! Starting many runs at once.
 
-use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::batch::{CallResults, Took, all_failed, batched, fits};
 use super::handle::RunHandle;
+use super::inputs::{Each, Inputs};
 use super::options::{RunOptions, check_child_key};
 use super::placement::Placement;
 use super::reconcile::reconcile;
@@ -18,7 +18,6 @@ use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
-use crate::model::payload::encode_input;
 use crate::model::{DesiredLabel, Priority, RunId, WorkerId};
 use crate::rpc::convert::{EncodedRun, NewRun, TriggeredMany};
 
@@ -28,8 +27,8 @@ const MAX_CONCURRENT_STARTS: usize = 16;
 impl Client {
     /// Returns a builder for many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
-    /// The inputs are serialized by this call, so they may contain references. The JSON is kept in memory until it is sent. If it does not
-    /// fit in memory, use several calls.
+    /// The inputs are taken and serialized while the calls are made, so they need not fit in memory together. Those of child runs are
+    /// taken by `start`. The iterator may borrow what outlives the builder. If it is not `Send`, collect it into a vector.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};
@@ -43,23 +42,19 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run_many<R: Runnable>(
+    pub fn run_many<'a, R: Runnable<Input: 'a>>(
         &self,
         workflow: &R,
-        inputs: impl IntoIterator<Item = R::Input>,
-    ) -> RunManyBuilder<R::Output> {
+        inputs: impl IntoIterator<Item = R::Input, IntoIter: Send + 'a>,
+    ) -> RunManyBuilder<'a, R::Output> {
         RunManyBuilder {
             client: self.clone(),
             workflow: workflow.workflow_name().to_owned(),
-            inputs: inputs
-                .into_iter()
-                .enumerate()
-                .map(|(at, input)| encode_input(format_args!("inputs[{at}]"), &input))
-                .collect(),
+            inputs: Inputs::new("inputs", inputs.into_iter()),
             metadata: Metadata::of(workflow.default_metadata()),
             priority: None,
             placement: Placement::default(),
-            each: HashMap::new(),
+            each: Each::default(),
             request: RequestOptions::default(),
             parent: None,
             is_dag: workflow.is_dag() == Some(true),
@@ -79,22 +74,21 @@ impl Client {
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is started until `start` is awaited"]
-pub struct RunManyBuilder<O> {
+pub struct RunManyBuilder<'a, O> {
     client: Client,
     workflow: String,
-    inputs: Vec<Result<String>>,
+    inputs: Inputs<'a>,
     metadata: Metadata,
     priority: Option<Priority>,
     placement: Placement,
-    /// The options for individual runs, by their index.
-    each: HashMap<usize, RunOptions>,
+    each: Each<'a, RunOptions>,
     request: RequestOptions,
     parent: Option<Parent>,
     is_dag: bool,
     output: PhantomData<fn() -> O>,
 }
 
-impl<O> RunManyBuilder<O> {
+impl<'a, O> RunManyBuilder<'a, O> {
     pub(crate) fn child_of(mut self, parent: Parent) -> Self {
         self.parent = Some(parent);
         self
@@ -146,7 +140,8 @@ impl<O> RunManyBuilder<O> {
         self
     }
 
-    /// Sets options for individual runs. The function is called once for each input, with its index, and returns the options of its run. They
+    /// Sets options for individual runs. While the calls are made, the function is called once for each input that can be serialized, with its
+    /// index, and returns the options of its run. They
     /// are added to the options of all runs, and replace those of the same name.
     ///
     /// ```no_run
@@ -163,10 +158,8 @@ impl<O> RunManyBuilder<O> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn each(mut self, mut options: impl FnMut(usize, RunOptions) -> RunOptions) -> Self {
-        let all = (0..self.inputs.len()).map(|index| (index, options(index, RunOptions::default())));
-        // Most are empty if only some runs are special.
-        self.each = all.filter(|(_, options)| *options != RunOptions::default()).collect();
+    pub fn each(mut self, options: impl FnMut(usize, RunOptions) -> RunOptions + Send + 'a) -> Self {
+        self.each = Each::new(options);
         self
     }
 
@@ -189,10 +182,13 @@ impl<O> RunManyBuilder<O> {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.
     /// [Children](crate::Context::run_many) get their indexes when this method is called, even if the future is never polled.
-    pub fn start(self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
+    pub fn start(mut self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
         // As for one run, the numbers of children are taken now.
-        let first = self.parent.as_ref().map(|parent| parent.take(self.inputs.len()));
-        self.start_from(first.unwrap_or_default())
+        let mut first = 0;
+        if let Some(parent) = &self.parent {
+            first = parent.take(self.inputs.encode_all());
+        }
+        self.start_from(first)
     }
 
     /// What runs with these options have in common.
@@ -211,34 +207,40 @@ impl<O> RunManyBuilder<O> {
         .encode())
     }
 
-    async fn start_from(self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
+    async fn start_from(mut self, first: i32) -> Result<Vec<Result<RunHandle<O>>>> {
+        let (inputs, mut each) = (self.inputs.take(), self.each.take());
         let common = self.common(RunOptions::default())?;
-        let own: HashMap<_, _> = self.each.iter().map(|(at, options)| (*at, self.common(options.clone()))).collect();
         let is_child = self.parent.is_some();
         let limit = self.client.rpc().workflows.max_send();
-        let run = |at: usize, input| {
+        let mut run = |at: usize, input| {
             let index = || first.saturating_add(i32::try_from(at).unwrap_or(i32::MAX));
-            let common = own.get(&at).map_or(Ok(&common), Result::as_ref).map_err(Error::clone)?;
-            Ok::<_, Error>(common.run(input, is_child.then(index)))
+            let own = match each.get(at) {
+                Some(options) => &self.common(options)?,
+                None => &common,
+            };
+            Ok::<_, Error>(own.run(input, is_child.then(index)))
         };
-        let runs = self.inputs.into_iter().enumerate().map(|(at, input)| {
+        let runs = inputs.enumerate().map(|(at, input)| {
             let run = run(at, input?)?;
             let size = run.size();
             fits("inputs", at, size, limit).map(|()| (run, size))
         });
         // In a call with several runs, the engine would start a child again that already exists.
         let one_by_one = self.parent.as_ref().is_some_and(|parent| parent.again);
-        let (client, workflow) = (&self.client.with(self.request)?, &Arc::<str>::from(self.workflow));
+        let (client, workflow) = (&self.client.with(self.request)?, &Arc::<str>::from(self.workflow.as_str()));
         let call = |runs| async move {
-            if one_by_one { each(client, workflow, runs).await } else { all(client, workflow, runs).await }
+            if one_by_one { separately(client, workflow, runs).await } else { all(client, workflow, runs).await }
         };
-        let results = batched(runs, limit, client.rpc_timeout(), call).await;
+        let mut results = batched(runs, limit, client.rpc_timeout(), call).await;
         // A missing workflow fails the whole request, unless some runs were started before it was deleted.
         let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
         let none_started = !results.iter().any(Result::is_ok);
         match results.iter().filter_map(|result| result.as_ref().err()).find(missing).filter(|_| none_started) {
             Some(error) => Err(error.clone()),
-            None => Ok(results.into_iter().map(|run| Ok(run?.of_dag(self.is_dag))).collect()),
+            None => {
+                results.iter_mut().flatten().for_each(|run| run.set_dag(self.is_dag));
+                Ok(results)
+            }
         }
     }
 }
@@ -272,7 +274,7 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
 }
 
 /// Starts runs with a call for each.
-async fn each<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
+async fn separately<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
     let sent_at = Instant::now();
     let start = |run| Prepared::new(client.clone(), Arc::clone(workflow), run).start();
     let results = stream::iter(runs).map(start).buffered(MAX_CONCURRENT_STARTS).collect().await;

@@ -76,11 +76,11 @@ impl Harness {
     }
 
     /// Returns a builder for many runs; see [`Client::run_many`].
-    pub fn run_many<R: Runnable>(
+    pub fn run_many<'a, R: Runnable<Input: 'a>>(
         &self,
         workflow: &R,
-        inputs: impl IntoIterator<Item = R::Input>,
-    ) -> RunManyBuilder<R::Output> {
+        inputs: impl IntoIterator<Item = R::Input, IntoIter: Send + 'a>,
+    ) -> RunManyBuilder<'a, R::Output> {
         self.client.run_many(workflow, inputs)
     }
 

@@ -1,6 +1,5 @@
 //! Pushing events.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::model::Priority;
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::rpc::convert::NewEvent;
-use crate::run::{Took, all_failed, batched, fits};
+use crate::run::{Each, Inputs, Took, all_failed, batched, fits};
 use crate::telemetry::EVENT_TRACEPARENT;
 
 impl Client {
@@ -48,17 +47,13 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn push_many<T: Serialize>(
+    pub fn push_many<'a, T: Serialize + 'a>(
         &self,
         key: impl Into<String>,
-        payloads: impl IntoIterator<Item = T>,
-    ) -> EventManyBuilder {
-        let payloads = payloads
-            .into_iter()
-            .enumerate()
-            .map(|(at, payload)| encode_input(format_args!("payloads[{at}]"), &payload));
-        let payloads = payloads.collect();
-        EventManyBuilder { common: Common::new(self, key.into()), payloads, each: HashMap::new() }
+        payloads: impl IntoIterator<Item = T, IntoIter: Send + 'a>,
+    ) -> EventManyBuilder<'a> {
+        let payloads = Inputs::new("payloads", payloads.into_iter());
+        EventManyBuilder { common: Common::new(self, key.into()), payloads, each: Each::default() }
     }
 }
 
@@ -195,11 +190,10 @@ impl EventBuilder {
 /// ```
 #[derive(Debug)]
 #[must_use = "nothing is sent until `send` is awaited"]
-pub struct EventManyBuilder {
+pub struct EventManyBuilder<'a> {
     common: Common,
-    payloads: Vec<Result<String>>,
-    /// The options for individual events, by their index.
-    each: HashMap<usize, EventOptions>,
+    payloads: Inputs<'a>,
+    each: Each<'a, EventOptions>,
 }
 
 /// The options of one of many events; see [`EventManyBuilder::each`].
@@ -241,7 +235,7 @@ impl EventOptions {
     }
 }
 
-impl EventManyBuilder {
+impl<'a> EventManyBuilder<'a> {
     /// Adds a tag to all events and the runs that they start. Keys must not be empty, must not contain a colon, must not begin with
     /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -276,11 +270,10 @@ impl EventManyBuilder {
         self
     }
 
-    /// Sets options for individual events. The function is called once for each payload, with its index, and returns the options of its
-    /// event. They are added to the options of all events, and replace those of the same name.
-    pub fn each(mut self, mut options: impl FnMut(usize, EventOptions) -> EventOptions) -> Self {
-        let all = (0..self.payloads.len()).map(|index| (index, options(index, EventOptions::default())));
-        self.each = all.filter(|(_, options)| *options != EventOptions::default()).collect();
+    /// Sets options for individual events. While the calls are made, the function is called once for each payload that can be serialized, with
+    /// its index, and returns the options of its event. They are added to the options of all events, and replace those of the same name.
+    pub fn each(mut self, options: impl FnMut(usize, EventOptions) -> EventOptions + Send + 'a) -> Self {
+        self.each = Each::new(options);
         self
     }
 
@@ -298,14 +291,15 @@ impl EventManyBuilder {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the events may have been sent.
     pub async fn send(self) -> Result<Vec<Result<EventHandle>>> {
-        let Self { common, payloads, each } = self;
+        let Self { common, mut payloads, mut each } = self;
         let event = common.event(&EventOptions::default())?;
         let client = common.client.with(common.request)?;
         let limit = client.rpc().events.max_send();
-        let events = payloads.into_iter().enumerate().map(|(at, payload)| {
-            let event = match each.get(&at) {
-                Some(own) => common.event(own)?.with_payload(payload?),
-                None => event.with_payload(payload?),
+        let events = payloads.take().enumerate().map(|(at, payload)| {
+            let payload = payload?;
+            let event = match each.get(at) {
+                Some(own) => common.event(&own)?.with_payload(payload),
+                None => event.with_payload(payload),
             };
             let size = event.size();
             fits("payloads", at, size, limit).map(|()| (event, size))

@@ -273,11 +273,11 @@ impl Context {
     }
 
     /// Returns a builder for many child runs of one workflow; see [`run`](Self::run).
-    pub fn run_many<R: Runnable>(
+    pub fn run_many<'a, R: Runnable<Input: 'a>>(
         &self,
         workflow: &R,
-        inputs: impl IntoIterator<Item = R::Input>,
-    ) -> RunManyBuilder<R::Output> {
+        inputs: impl IntoIterator<Item = R::Input, IntoIter: Send + 'a>,
+    ) -> RunManyBuilder<'a, R::Output> {
         self.client().run_many(workflow, inputs).child_of(self.parent())
     }
 

@@ -188,6 +188,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "batch",
             "placement",
             "options",
+            "inputs",
             "handle",
             "cancel_reason",
             "effect",

@@ -29,11 +29,15 @@ async fn failure<O: serde::de::DeserializeOwned>(run: &RunHandle<O>) -> String {
     }
 }
 
-fn numbers(count: i64) -> impl Iterator<Item = Number> {
+fn numbers(count: i64) -> impl Iterator<Item = Number> + Send {
     (0..count).map(|n| Number { n })
 }
 
-async fn start<O>(setup: &Setup, task: &Task<Number, O>, inputs: impl Iterator<Item = Number>) -> Vec<RunHandle<O>>
+async fn start<O>(
+    setup: &Setup,
+    task: &Task<Number, O>,
+    inputs: impl Iterator<Item = Number> + Send,
+) -> Vec<RunHandle<O>>
 where
     O: serde::de::DeserializeOwned + Send + 'static,
 {
