@@ -9,8 +9,8 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{EventDetails, EventId, RunId, RunStatus, StatusCounts, metadata};
 use crate::request::ReadBuilder;
+use crate::rpc::convert::rest_events_and_crons::Event;
 use crate::rpc::convert::rest_input;
-use crate::rpc::convert::rest_trigger::Event;
 use crate::run::RunHandle;
 use crate::transport::Polling;
 
