@@ -68,7 +68,8 @@ async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
     let all = stream::iter(runs).map(|run| run.details().into_future()).buffered(16).try_collect::<Vec<_>>().await?;
     let mut rows = Vec::with_capacity(all.len());
     for details in &all {
-        rows.push((name(&details.input.parse::<File>()?.path), details));
+        let file = details.input.as_ref().map(|input| input.parse::<File>()).transpose()?;
+        rows.push((file.map(|file| name(&file.path)).unwrap_or_default(), details));
     }
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     let width = rows.iter().map(|(file, _)| file.len()).max().unwrap_or_default().max("file".len());
