@@ -472,9 +472,9 @@ mod tests {
         let (started, late) = (Instant::now(), EFFECT_TIMEOUT + Duration::from_secs(5));
         let (client, calls) = single_task_run::client(
             |count| single_task_run::grpc(if count == 1 { Status::Completed } else { Status::Running }),
-            move |_| match started.elapsed() < late {
-                true => single_task_run::rest("COMPLETED", 1),
-                false => single_task_run::rest("RUNNING", 2),
+            move |_| {
+                let is_late = started.elapsed() >= late;
+                if is_late { single_task_run::rest("RUNNING", 2) } else { single_task_run::rest("COMPLETED", 1) }
             },
             |_| single_task_run::events(&ENDED),
             |_| Scripted::empty(),

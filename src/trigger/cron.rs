@@ -220,6 +220,9 @@ impl<O> CronHandle<O> {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> ReadBuilder<CronDetails> {
         let id = self.id;
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id).await })

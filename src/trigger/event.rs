@@ -79,6 +79,9 @@ impl EventHandle {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> ReadBuilder<EventDetails> {
         let (id, timeout) = (self.id, self.creation_timeout());
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id, timeout).await })
@@ -100,6 +103,9 @@ impl EventHandle {
     ///
     /// # Errors
     /// The errors of [`details`](Self::details).
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn runs(&self) -> ReadBuilder<Vec<RunHandle>> {
         let (id, timeout) = (self.id, self.creation_timeout());
         ReadBuilder::new(&self.client, move |client| async move { fetch_runs(&client, id, timeout).await })

@@ -51,9 +51,10 @@ struct Methods {
 impl Methods {
     fn check(&mut self, signature: &Signature, attributes: &[Attribute]) {
         let ReturnType::Type(_, kind) = &signature.output else {
-            return if signature.asyncness.is_some() {
-                self.require(signature, attributes, &[CANCEL_SAFETY])
-            };
+            if signature.asyncness.is_some() {
+                self.require(signature, attributes, &[CANCEL_SAFETY]);
+            }
+            return;
         };
         // The methods of a builder return it.
         let is_request = name_of(kind).is_some_and(|name| self.awaited.contains(&name) && name != self.owner);
