@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // One run.
     let run = hatchet.run(&import, &()).start().await?;
     let mut watch = run.watch();
-    while watch.next().await.transpose()?.is_some_and(|change| !change.is(&RunStatus::Running)) {}
+    while watch.next().await.transpose()?.is_some_and(|change| !change.has_status(&RunStatus::Running)) {}
     let report = run.cancel().reason("the customer asked").by("ada").send().await?;
     println!("run {report}");
     if let Some(request) = run.details().await?.cancellation() {
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while all.counts_by_status().await?.total() < 250 {
         sleep(Duration::from_millis(100)).await;
     }
-    let mut reports = all.cancel().reason("bad deploy").by("ada").reports()?;
+    let mut reports = all.cancel().reason("bad deploy").by("ada").reports();
     let mut done = 0;
     while let Some(report) = reports.next().await {
         done += u32::from(report?.is_applied());

@@ -45,7 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // One stream for all runs. They share the requests that show which of them have started.
     let mut changes = hatchet.watch_many(&runs).only(ChangeKind::Run);
     while let Some(change) = changes.next().await.transpose()? {
-        started.inc(change.is(&RunStatus::Running).into());
+        started.inc(change.has_status(&RunStatus::Running).into());
         ended.inc(change.is_final().into());
     }
     bars.clear()?;

@@ -68,7 +68,8 @@ async fn print(runs: &[RunHandle<Counts>]) -> Result<(), Box<dyn Error>> {
     let all = stream::iter(runs).map(|run| run.details().into_future()).buffered(16).try_collect::<Vec<_>>().await?;
     let mut rows = Vec::with_capacity(all.len());
     for details in &all {
-        rows.push((name(&details.input.parse::<File>()?.path), details));
+        let input = details.input.as_ref().ok_or("the server did not return the input of a run")?;
+        rows.push((name(&input.parse::<File>()?.path), details));
     }
     rows.sort_by(|(a, _), (b, _)| a.cmp(b));
     let width = rows.iter().map(|(file, _)| file.len()).max().unwrap_or_default().max("file".len());

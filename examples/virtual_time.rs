@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 async fn main() -> Result<(), Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "the duration in real time is measured")]
     let started = Instant::now();
-    let engine = Engine::builder().now("2028-02-29T00:00:00Z".parse()?).start().await?;
+    let engine = Engine::builder().start_time("2028-02-29T00:00:00Z".parse()?).start().await?;
     let hatchet = engine.client();
 
     let slow: Task<(), ()> =

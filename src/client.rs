@@ -11,7 +11,7 @@ use crate::config::{Config, RequestOptions};
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::feed::Feed;
-use crate::model::{TenantId, WorkflowId, parse_id};
+use crate::model::{TenantId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::runtime::{self, Needs};
 use crate::time::Clock;
@@ -81,18 +81,15 @@ impl Client {
     }
 
     /// Returns the id of the tenant that the token belongs to.
-    ///
-    /// # Errors
-    /// [`Decode`](crate::ErrorKind::Decode) if the tenant in the token is not a UUID.
-    pub fn tenant_id(&self) -> Result<TenantId> {
-        parse_id(self.0.config.tenant_id())
+    pub fn tenant_id(&self) -> TenantId {
+        self.0.config.tenant_id()
     }
 
     /// Returns the namespace, with its trailing underscore. It is the prefix of the names of workflows, events and actions on the server.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
-    /// println!("{:?} in tenant {}", hatchet.namespace(), hatchet.tenant_id()?);
+    /// println!("{:?} in tenant {}", hatchet.namespace(), hatchet.tenant_id());
     /// # Ok(())
     /// # }
     /// ```

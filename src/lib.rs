@@ -59,12 +59,18 @@
 //!
 //! | final method | request |
 //! |---|---|
-//! | `start()` | starts a run, a worker, or an engine. [`run(..)`](Client::run) can also end with a method that waits for the run or follows it: `result()`, `outcome()`, `watch()`, `chunks()` |
+//! | `start()` | starts runs, a worker, a collector, or an engine |
+//! | `start_or_existing()` | starts a run, or returns the one that has its [idempotency key](model::Idempotency) |
+//! | `result()`, `outcome()`, `watch()`, `chunks()` | starts a [run](Client::run) or a [rerun](RunHandle::rerun), and waits for it or follows it |
+//! | `results()`, `outcomes()` | starts [many runs](Client::run_many), and waits for all of them |
 //! | `send()` | changes something: cancel, replay, push, cron, schedule, pause … |
+//! | `reports()`, `batches()`, `partitions()` | like `send()`, as a stream that makes the change while it is polled: a command on the runs of a query, or on an archive |
 //! | `get()`, `page(n)`, `items()`, `count()`, `counts_by_status()` | reads what a query selects |
 //! | `.await` | reads what a handle refers to, such as [`run.details()`](RunHandle::details) |
 //!
-//! Builders of requests to the engine have `timeout(..)` and `retry(..)`. Their defaults are set in [`Config`].
+//! Builders of requests to the engine have `timeout(..)` and `retry(..)`. Their defaults are set in [`Config`]. Exceptions are a
+//! [worker](Client::worker), whose calls all use the defaults, and the commands on the files of an archive (compact, expire, sweep), which
+//! send nothing to the engine.
 //!
 //! # Glossary
 //!
@@ -229,4 +235,10 @@ mod guide {
     #[cfg(feature = "archive")]
     #[doc = include_str!("../docs/archive.md")]
     struct Archive;
+    #[cfg(feature = "archive")]
+    #[doc = include_str!("../docs/archive-queries.md")]
+    struct ArchiveQueries;
+    #[cfg(feature = "archive")]
+    #[doc = include_str!("../docs/archive-operations.md")]
+    struct ArchiveOperations;
 }

@@ -218,3 +218,75 @@ fn streamed(messages: Vec<(Duration, Vec<u8>)>, end: Option<i32>, request: Reque
     let body: Frames = Box::pin(frames.chain(last));
     Response::builder().header(CONTENT_TYPE, "application/grpc").body(Body::new(StreamBody::new(body))).unwrap()
 }
+
+/// The responses about one single-task run.
+pub(crate) mod single_task_run {
+    use serde_json::json;
+
+    use super::{Calls, Scripted};
+    use crate::client::Client;
+    use crate::model::RunId;
+    use crate::rpc::pb;
+
+    const ID: &str = "00000000-0000-4000-8001-000000000001";
+    pub(crate) const REST: &str = "GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001";
+    const EVENTS: &str = "GET /api/v1/stable/tasks/00000000-0000-4000-8001-000000000001/task-events";
+
+    pub(crate) fn id() -> RunId {
+        ID.parse().unwrap()
+    }
+
+    /// The run in gRPC.
+    pub(crate) fn grpc(status: pb::v1::RunStatus) -> Scripted {
+        use pb::v1::RunStatus::{Cancelled, Completed, Failed};
+
+        let status_number = status as i32;
+        let task = pb::v1::TaskRunDetail { external_id: ID.into(), status: status_number, ..Default::default() };
+        let output = (status == Completed).then(|| "{}".into());
+        let task = pb::v1::TaskRunDetail { error: Some(String::new()), output, ..task };
+        Scripted::message(&pb::v1::GetRunDetailsResponse {
+            status: status_number,
+            done: [Cancelled, Completed, Failed].contains(&status),
+            task_runs: [("work".to_owned(), task)].into(),
+            ..Default::default()
+        })
+    }
+
+    /// The run in REST, with the number of its attempt.
+    pub(crate) fn rest(status: &str, attempt: u32) -> Scripted {
+        let task = json!({
+            "taskExternalId": ID, "taskName": "work", "status": status, "output": {}, "retryCount": attempt - 1,
+        });
+        let body = json!({ "run": { "metadata": { "id": ID }, "status": status }, "shape": [task], "tasks": [task] });
+        Scripted::Rest(200, body.to_string())
+    }
+
+    /// The events of its task in REST: the kind and the number of the attempt of each, oldest first.
+    pub(crate) fn events(events: &[(&str, u32)]) -> Scripted {
+        let row = |(at, (kind, attempt)): (usize, &(&str, u32))| {
+            json!({
+                "eventType": kind, "timestamp": format!("2026-11-23T14:00:{at:02}Z"), "retryCount": attempt - 1,
+                "message": "", "errorMessage": "",
+            })
+        };
+        let rows: Vec<_> = events.iter().enumerate().map(row).rev().collect();
+        Scripted::Rest(200, json!({ "rows": rows }).to_string())
+    }
+
+    /// A client, and the calls that were made, of a server that answers reads of the run with these responses, by the number of the call,
+    /// and `CancelTasks` and `ReplayTasks` with the last.
+    pub(crate) fn client(
+        grpc: impl Fn(usize) -> Scripted + Send + Sync + 'static,
+        rest: impl Fn(usize) -> Scripted + Send + Sync + 'static,
+        events: impl Fn(usize) -> Scripted + Send + Sync + 'static,
+        command: impl Fn(usize) -> Scripted + Send + Sync + 'static,
+    ) -> (Client, Calls) {
+        super::client(move |call, count| match call {
+            "GetRunDetails" => grpc(count),
+            "CancelTasks" | "ReplayTasks" => command(count),
+            REST => rest(count),
+            EVENTS => events(count),
+            other => panic!("{other} is not expected"),
+        })
+    }
+}

@@ -52,7 +52,7 @@ fn memory() -> Archive {
 
 async fn engine() -> (Engine, Client) {
     let start = "2026-11-01T10:00:00Z".parse().unwrap();
-    let engine = Engine::builder().now(start).retention(30 * DAY).start().await.unwrap();
+    let engine = Engine::builder().start_time(start).retention(30 * DAY).start().await.unwrap();
     let client = engine.client();
     (engine, client)
 }

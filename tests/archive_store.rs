@@ -89,7 +89,7 @@ async fn an_archive_lives_in_a_store() {
     // Each of them has a state of its own, as in a process of its own.
     let open = || Archive::open(&url).unwrap();
     // Archived runs expire by the system clock, so the engine starts in 2001.
-    let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
+    let engine = Engine::builder().start_time("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
     let client = engine.client();
     let tasks: Vec<_> = (0..WORKFLOWS).map(task).collect();
     let worker = tasks.iter().fold(client.worker("worker").slots(20), hatchet::worker::WorkerBuilder::register);
@@ -165,7 +165,7 @@ async fn an_archive_lives_in_a_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn collections_in_a_store_are_stopped_at_any_time() {
     let (url, directory) = url();
-    let engine = Engine::builder().now("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
+    let engine = Engine::builder().start_time("2001-01-01T10:00:00Z".parse().unwrap()).start().await.unwrap();
     let client = engine.client();
     let tasks = [task(0), task(1)];
     let worker = client.worker("worker").slots(20).register(&tasks[0]).register(&tasks[1]);

@@ -177,7 +177,7 @@ fn a_worker_whose_tasks_never_yield_can_be_ended() {
     // The engine may assign attempts for 1.75 seconds. The code has 0.1 seconds to end, and reports have five.
     assert!(elapsed > SECOND && elapsed < 9 * SECOND, "{elapsed:?}");
     assert_eq!((report.unfinished, report.total()), (2, 2), "{report}");
-    assert!(report.unfinished_tasks.iter().all(|task| !task.is_finished), "{report:?}");
+    assert!(report.unfinished_attempts.iter().all(|task| !task.is_finished), "{report:?}");
 }
 
 /// The engine frees the slot of an attempt that it has ended, and starts the next one. The thread of the first one is still busy.

@@ -53,7 +53,7 @@ impl Setup {
 
 async fn until_running<O>(run: &RunHandle<O>) {
     let mut watch = run.watch();
-    while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
+    while !watch.next().await.unwrap().unwrap().has_status(&RunStatus::Running) {}
 }
 
 fn alive_tasks() -> usize {
@@ -104,7 +104,7 @@ async fn watches_that_are_running_end_with_the_error_and_are_fused() {
     let run = hatchet.run(&setup.slow, &()).start().await.unwrap();
     let mut watches = [run.watch(), hatchet.run(&setup.slow, &()).watch()];
     for watch in &mut watches {
-        while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
+        while !watch.next().await.unwrap().unwrap().has_status(&RunStatus::Running) {}
     }
     let close = async {
         sleep(60 * SECOND).await;
@@ -217,7 +217,7 @@ async fn clones_and_handles_are_closed_and_other_clients_are_not() {
     assert_closed("client of a handle", &run.client().run(&setup.slow, &()).start().await.unwrap_err());
     assert_eq!(other.run(&setup.slow, &()).result().await.unwrap(), 1);
     // What needs no server still works.
-    assert_eq!((clone.tenant_id().unwrap(), run.client().namespace()), (setup.engine.tenant_id(), None));
+    assert_eq!((clone.tenant_id(), run.client().namespace()), (setup.engine.tenant_id(), None));
     setup.end().await;
 }
 
@@ -315,7 +315,7 @@ async fn no_task_is_left_after_a_close() {
     let run = hatchet.run_handle(id);
     let mut watch = run.watch();
     let first = watch.next().await.unwrap().unwrap();
-    assert!(first.is(&RunStatus::Queued));
+    assert!(first.has_status(&RunStatus::Queued));
     let mut outcome = std::pin::pin!(run.outcome());
     assert!(tokio::time::timeout(SECOND, outcome.as_mut()).await.is_err());
     assert_eq!(alive_tasks(), before + 2, "one for the events of runs, and one for their results");
@@ -375,7 +375,8 @@ async fn a_worker_of_a_closed_client_counts_its_attempts_as_unfinished() {
     let started = Instant::now();
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.unfinished, report.total()), (1, 2, 3), "{report}");
-    let finished_of = |run| report.unfinished_tasks.iter().find(|task| task.run_id == run).map(|task| task.is_finished);
+    let finished_of =
+        |run| report.unfinished_attempts.iter().find(|task| task.run_id == run).map(|task| task.is_finished);
     assert_eq!((finished_of(finished.id()), finished_of(dropped.id())), (Some(true), Some(false)));
     assert_eq!(started.elapsed(), 21 * SECOND, "the grace period of the shutdown, and that of a cancellation");
     setup.end().await;

@@ -90,7 +90,7 @@ async fn watches_wait_and_workers_end_after_the_engine_has_stopped() {
     let hatchet = connect(config.rpc_timeout(Duration::from_secs(1)));
     let (worker, run) = support::start_stuck_run(&hatchet).await;
     let mut watch = run.watch();
-    while !watch.next().await.unwrap().unwrap().is(&hatchet::RunStatus::Running) {}
+    while !watch.next().await.unwrap().unwrap().has_status(&hatchet::RunStatus::Running) {}
     engine.shutdown().await;
     // A server that restarts is back within a minute.
     assert!(tokio::time::timeout(Duration::from_secs(3), watch.next()).await.is_err());

@@ -89,7 +89,7 @@ async fn b5_a_task_can_be_called_alone() {
     let [line] = &record.log[..] else { panic!("{:?}", record.log) };
     assert_eq!(
         (&line.level, line.message.as_str(), &line.metadata),
-        (&LogLevel::Warn, "order 7", &json!({"attempt": 2}))
+        (&LogLevel::Warn, "order 7", &Some(json!({"attempt": 2})))
     );
     let chunks: Vec<_> = record.chunks.iter().map(|chunk| (chunk.index, chunk.content.text().unwrap())).collect();
     assert_eq!(chunks, [(0, "one"), (1, r#"{"two":2}"#)]);

@@ -148,7 +148,7 @@ async fn floats_keep_their_bits() {
     let run = hatchet.run(&flow, &place).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), json!({"first": place, "second": place}));
     let details = run.details().await.unwrap();
-    assert_eq!(details.input.parse::<Place>().unwrap(), place);
+    assert_eq!(details.input.as_ref().unwrap().parse::<Place>().unwrap(), place);
     worker.shutdown().await;
 }
 
@@ -239,7 +239,7 @@ async fn attempts_that_are_assigned_during_shutdown_are_unfinished() {
     let (report, late) = tokio::join!(worker.shutdown(), late);
     assert_eq!((report.unfinished, report.total()), (2, 2), "{report}");
     let unfinished: Vec<_> =
-        report.unfinished_tasks.iter().map(|one| (one.run_id, one.attempt, one.is_finished)).collect();
+        report.unfinished_attempts.iter().map(|one| (one.run_id, one.attempt, one.is_finished)).collect();
     assert_eq!(unfinished.len(), 2);
     assert!(unfinished.contains(&(first, 1, false)) && unfinished.contains(&(late, 1, false)), "{unfinished:?}");
     assert_eq!(started.load(SeqCst), 1, "the second attempt was not started");

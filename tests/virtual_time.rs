@@ -51,7 +51,7 @@ async fn worker_row(hatchet: &Client, worker: &RunningWorker) -> Value {
 #[tokio::test(start_paused = true)]
 async fn the_engine_starts_at_the_date_that_is_set() {
     let start: DateTime<Utc> = "2028-02-28T23:59:50Z".parse().unwrap();
-    let engine = Engine::builder().now(start).quirks(Quirks::all()).start().await.unwrap();
+    let engine = Engine::builder().start_time(start).quirks(Quirks::all()).start().await.unwrap();
     assert_eq!(engine.now(), start);
     let hatchet = engine.client();
     let task = work().cron("0 0 * * *").cron_input(&seconds(0));
@@ -83,7 +83,7 @@ async fn the_engine_starts_at_the_date_that_is_set() {
 #[tokio::test]
 async fn a_date_outside_the_supported_years_is_rejected() {
     for date in ["1969-12-31T23:59:59Z", "9001-01-01T00:00:00Z", "-0500-01-01T00:00:00Z"] {
-        let error = Engine::builder().now(date.parse().unwrap()).start().await.unwrap_err();
+        let error = Engine::builder().start_time(date.parse().unwrap()).start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{date}: {error}");
     }
 }
@@ -122,7 +122,7 @@ async fn a_task_that_takes_days_is_not_reassigned() {
 
 #[tokio::test(start_paused = true)]
 async fn crons_of_idle_days_run() {
-    let engine = Engine::builder().now("2027-06-01T00:00:00Z".parse().unwrap()).start().await.unwrap();
+    let engine = Engine::builder().start_time("2027-06-01T00:00:00Z".parse().unwrap()).start().await.unwrap();
     let (hatchet, task) = (engine.client(), work().cron("0 * * * *").cron_input(&seconds(60)));
     let running = support::start_worker(&hatchet, &task).await;
     let cost = cost(sleep(2 * DAY + 2 * 60 * SECOND)).await;

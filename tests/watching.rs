@@ -98,7 +98,7 @@ async fn each_watch_gets_the_state_that_its_run_has_had_for_a_while() {
     let start = Instant::now();
     for run in runs {
         let mut watch = run.unwrap().watch();
-        while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
+        while !watch.next().await.unwrap().unwrap().has_status(&RunStatus::Running) {}
     }
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     worker.shutdown_with_timeout(Duration::ZERO).await;
@@ -132,7 +132,7 @@ async fn waiting_runs_cost_the_same_whatever_their_number() {
         setup.count_calls();
         let mut watch = setup.hatchet.watch_many(&runs);
         for _ in 0..count {
-            assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+            assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
         }
         let first = setup.calls();
         assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());
@@ -216,11 +216,11 @@ async fn waiting_runs_of_other_sdks_share_the_list_of_a_watched_tag() {
     let setup = Setup::new(200).await;
     let runs = foreign_runs(&setup, 20).await;
     let mut tenant = setup.hatchet.watch_matching("tenant", "acme");
-    assert!(tenant.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    assert!(tenant.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
     setup.count_calls();
     let mut watch = setup.hatchet.watch_many(&runs);
     for _ in 0..20 {
-        assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+        assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
     }
     assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());
     assert!(setup.calls() < 120, "{}", setup.calls());
@@ -239,7 +239,7 @@ async fn waiting_runs_of_other_sdks_share_the_list_of_their_workflow() {
         let runs = foreign_runs(&setup, count).await;
         let mut watch = setup.hatchet.watch_many(&runs);
         for _ in 0..count {
-            assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+            assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
         }
         assert!(tokio::time::timeout(10 * SECOND, watch.next()).await.is_err());
         setup.count_calls();
@@ -300,7 +300,7 @@ async fn a_stream_of_a_tag_names_each_run_that_it_does_not_follow() {
         while followed.len() + rejected.len() < count {
             match watch.next().await.unwrap() {
                 Ok(change) => {
-                    assert!(change.is(&RunStatus::Queued));
+                    assert!(change.has_status(&RunStatus::Queued));
                     assert!(followed.insert(change.run_id()));
                 }
                 Err(error) => {
@@ -386,7 +386,7 @@ async fn a_waiting_run_in_a_long_queue_costs_one_request_each_time() {
     setup.runs(2500).await;
     let run = foreign_runs(&setup, 1).await.remove(0);
     let mut watch = run.watch();
-    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
     assert!(tokio::time::timeout(10 * SECOND, watch.next()).await.is_err());
     setup.count_calls();
     assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err());

@@ -303,7 +303,7 @@ async fn what_a_shutdown_cuts_off_runs_again_elsewhere() {
         let report = first.shutdown().await;
         assert_eq!(started.elapsed(), 2 * SECOND, "the code ends at once");
         assert_eq!((report.unfinished, report.total()), (1, 1), "{report}");
-        let [unfinished] = &report.unfinished_tasks[..] else { panic!("{report:?}") };
+        let [unfinished] = &report.unfinished_attempts[..] else { panic!("{report:?}") };
         assert_eq!((unfinished.run_id, unfinished.attempt, unfinished.is_finished), (run.id(), 1, false));
         let second = build("second").start().await.unwrap();
         assert_eq!(run.result().await.unwrap(), "done by attempt 2");

@@ -259,7 +259,7 @@ async fn a_worker_drains_while_it_is_disconnected() {
             assert_eq!(run.result().await.unwrap(), 5);
         } else {
             assert!((30 * SECOND..45 * SECOND).contains(&elapsed), "{elapsed:?}");
-            assert!(report.unfinished_tasks[0].is_finished, "only its report is missing");
+            assert!(report.unfinished_attempts[0].is_finished, "only its report is missing");
         }
         assert_eq!(attempts.load(SeqCst), 1);
         engine.faults().clear();

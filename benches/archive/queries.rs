@@ -41,7 +41,7 @@ pub(crate) fn run(runs: usize) {
 /// Archives the runs day by day. The engine drops them after two days. Returns the oldest and the newest run.
 async fn fill(url: &str, runs: usize) -> (RunId, RunId) {
     let engine =
-        Engine::builder().now("2026-01-01T00:00:00Z".parse().unwrap()).retention(2 * DAY).start().await.unwrap();
+        Engine::builder().start_time("2026-01-01T00:00:00Z".parse().unwrap()).retention(2 * DAY).start().await.unwrap();
     let hatchet = engine.client();
     let tasks: Vec<_> = (0..WORKFLOWS).map(task).collect();
     let worker = tasks.iter().fold(hatchet.worker("worker").slots(1000), hatchet::worker::WorkerBuilder::register);

@@ -286,6 +286,9 @@ pub struct CollectedBatches {
 impl CollectedBatches {
     /// Returns the next batch when it is committed, or `None` at the end.
     ///
+    /// # Errors
+    /// The errors of [`CollectBuilder::send`]. An error is the last item.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: the collection continues with the next call.
     pub async fn next(&mut self) -> Option<Result<CollectedBatch>> {

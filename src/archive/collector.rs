@@ -202,6 +202,10 @@ impl RunningCollector {
     /// Waits until a collection ends, and returns its result. If several collections have ended since the last call, only the result of the
     /// newest is returned. Returns `None` if the collector has ended.
     ///
+    /// # Errors
+    /// The error of the collection; see [`CollectBuilder::send`](super::CollectBuilder::send). The collector continues after an
+    /// error.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the next call returns the result.
     pub async fn next_result(&mut self) -> Option<Result<CollectReport>> {

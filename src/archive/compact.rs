@@ -131,6 +131,9 @@ pub struct CompactedPartitions(OperationStream<CompactedPartition, CompactReport
 impl CompactedPartitions {
     /// Returns the next workflow and day when its files are committed, or `None` at the end.
     ///
+    /// # Errors
+    /// The errors of [`CompactBuilder::send`]. The stream continues with the next workflow and day, unless the manifest cannot be read or written.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: the compaction continues with the next call.
     pub async fn next(&mut self) -> Option<Result<CompactedPartition>> {

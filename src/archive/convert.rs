@@ -139,7 +139,7 @@ pub(super) fn row(run: &RunSummary, details: &RunDetails, has_payloads: bool, ar
     row.set(Column::NonStringMetadata, (!others.is_empty()).then(|| json(&others)).transpose()?);
     row.set(Column::EngineMetadata, json(&details.engine_metadata)?);
     if has_payloads {
-        row.set(Column::Input, text_of(&details.input));
+        row.set(Column::Input, details.input.as_ref().and_then(text_of));
         row.set(Column::Output, details.output().and_then(text_of));
         row.set(Column::Logs, (!details.logs.is_empty()).then(|| json(&details.logs)).transpose()?);
     }
@@ -219,7 +219,7 @@ pub(super) fn details(row: &Row) -> Result<RunDetails> {
         status: status(row)?,
         outcome: outcome.map(with_output),
         trigger,
-        input: Payload::input(row.text(Column::Input).unwrap_or("null")),
+        input: row.text(Column::Input).map(Payload::input),
         metadata: metadata(row)?,
         engine_metadata: json_or_default(row, Column::EngineMetadata)?,
         created_at: time(row, Column::CreatedAt),

@@ -138,7 +138,7 @@ impl Archive {
 
     /// Checks that the archive has no runs of another tenant or namespace, and returns those of the client.
     pub(super) async fn check_source(&self, client: &Client) -> Result<Source> {
-        let source = Source { tenant_id: client.tenant_id()?, namespace: client.namespace().map(str::to_owned) };
+        let source = Source { tenant_id: client.tenant_id(), namespace: client.namespace().map(str::to_owned) };
         match &self.inner.log.state().await?.source {
             Some(other) if *other != source => Err(rejected(Conflict::Source(other.clone()))),
             _ => Ok(source),

@@ -76,6 +76,13 @@ impl History {
     }
 
     /// Returns a request for the details of a run: from the engine if it has the run, otherwise from the archive.
+    ///
+    /// # Errors
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if neither the engine nor the archive has the run. Also the errors of
+    /// [`RunHandle::details`](crate::RunHandle::details) and [`Archive::details`].
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self, id: RunId) -> HistoryDetailsBuilder {
         HistoryDetailsBuilder { history: self.clone(), id, logs: 0, request: RequestOptions::default() }
     }
@@ -90,14 +97,6 @@ impl History {
 /// # Ok(())
 /// # }
 /// ```
-///
-/// # Errors
-/// [`RunNotFound`](ErrorKind::RunNotFound) if neither the engine nor the archive has the run.
-/// Also the errors of [`RunHandle::details`](crate::RunHandle::details) and
-/// [`Archive::details`].
-///
-/// # Cancel safety
-/// The request is cancel safe: it only reads.
 #[derive(Debug, Clone)]
 #[must_use = "nothing is fetched until the builder is awaited"]
 pub struct HistoryDetailsBuilder {
@@ -278,7 +277,7 @@ impl HistoryQuery {
     ///
     /// let mut runs = history.runs(Window::all()).logs(100).details();
     /// while let Some(run) = runs.next().await.transpose()? {
-    ///     println!("{run} {}", run.input);
+    ///     println!("{run} {:?}", run.input);
     /// }
     /// # Ok(())
     /// # }
@@ -370,6 +369,9 @@ pub struct HistoryRuns(BoxStream<Result<RunSummary>>);
 impl HistoryRuns {
     /// Returns the next run, or `None` at the end.
     ///
+    /// # Errors
+    /// The errors of [`RunQuery::page`](crate::builder::RunQuery::page) and of [`ArchivedRuns::next`](super::ArchivedRuns::next).
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no run is lost.
     pub async fn next(&mut self) -> Option<Result<RunSummary>> {
@@ -413,6 +415,9 @@ pub struct HistoryDetails(BoxStream<Result<RunDetails>>);
 
 impl HistoryDetails {
     /// Returns the details of the next run, or `None` at the end.
+    ///
+    /// # Errors
+    /// The errors of [`HistoryRuns::next`] and [`RunHandle::details`](crate::RunHandle::details).
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no run is lost.

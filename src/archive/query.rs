@@ -230,6 +230,11 @@ pub struct ArchivedDetails(BoxStream<Result<RunDetails>>);
 impl ArchivedRuns {
     /// Returns the next run, or `None` at the end.
     ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter is invalid; [`Storage`](crate::ErrorKind::Storage),
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if a file cannot be read. The stream continues after a
+    /// damaged file.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no run is lost.
     pub async fn next(&mut self) -> Option<Result<RunSummary>> {
@@ -239,6 +244,9 @@ impl ArchivedRuns {
 
 impl ArchivedDetails {
     /// Returns the details of the next run, or `None` at the end.
+    ///
+    /// # Errors
+    /// The errors of [`ArchivedRuns::next`].
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no run is lost.

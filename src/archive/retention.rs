@@ -171,9 +171,9 @@ impl Rule {
         self
     }
 
-    /// Archives runs without inputs, outputs, payloads of events and log lines: inputs and outputs are `null` in the archive, and the others
-    /// are absent. Inputs are JSON objects, so `details.input.as_str() == "null"` finds such runs; parsing it fails with
-    /// [`Decode`](crate::ErrorKind::Decode) unless the type accepts `null`. Metadata and error messages are archived.
+    /// Archives runs without inputs, outputs, payloads of events and log lines. The [input](crate::model::RunDetails::input) of such a run is
+    /// `None`, and the output of one that completed is the JSON value `null`: parsing it fails with [`Decode`](crate::ErrorKind::Decode) unless
+    /// the type accepts `null`. Metadata and error messages are archived.
     /// [`expire`](super::Archive::expire) rejects such a rule.
     pub fn without_payloads(mut self) -> Self {
         self.without_payloads = true;

@@ -199,6 +199,9 @@ pub struct SweptBatches(OperationStream<SweptBatch, SweepReport>);
 impl SweptBatches {
     /// Returns the next batch when its files are deleted, or `None` at the end.
     ///
+    /// # Errors
+    /// The errors of [`SweepBuilder::send`]. An error is the last item.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: the sweep continues with the next call.
     pub async fn next(&mut self) -> Option<Result<SweptBatch>> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::env::ProcessEnv;
 use super::layers::Pem;
 use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
+use crate::value::TenantId;
 
 /// A builder for a [`Config`]. Its values take precedence over the environment and over the claims of the token.
 ///
@@ -34,7 +35,7 @@ pub struct ConfigBuilder {
     /// Whether to read environment variables.
     pub(super) use_env: bool,
     pub(super) token: Option<Secret>,
-    pub(super) tenant_id: Option<String>,
+    pub(super) tenant_id: Option<TenantId>,
     pub(super) host_port: Option<String>,
     pub(super) server_url: Option<String>,
     pub(super) namespace: Option<String>,
@@ -80,8 +81,8 @@ impl ConfigBuilder {
     /// Sets the tenant. Hatchet has deprecated this setting: the token contains the tenant (claim `sub`), and
     /// [`build`](Self::build) rejects
     /// a different one. It is needed only if the token has no such claim.
-    pub fn tenant_id(mut self, tenant_id: impl Into<String>) -> Self {
-        self.tenant_id = Some(tenant_id.into());
+    pub fn tenant_id(mut self, tenant_id: TenantId) -> Self {
+        self.tenant_id = Some(tenant_id);
         self
     }
 
@@ -255,7 +256,7 @@ impl ConfigBuilder {
     /// The configuration of a client of the embedded engine: host `embedded`, no TLS, and the given tenant and token. Of the
     /// builder, only the namespace, timeouts, message sizes and compression are used.
     #[cfg(any(test, feature = "embedded"))]
-    pub(crate) fn embedded(self, tenant: &str, token: impl Into<String>) -> Result<Config, ConfigError> {
+    pub(crate) fn embedded(self, tenant: TenantId, token: impl Into<String>) -> Result<Config, ConfigError> {
         resolve::embedded(&self, tenant, token.into(), &ProcessEnv)
     }
 }

@@ -20,7 +20,7 @@ pub enum Source {
     Claim(&'static str),
     /// Another setting, which is named here. For example, the TLS server name is derived from the host.
     Derived(&'static str),
-    /// The embedded engine.
+    /// The in-process engine, whose clients have its address, its tenant and its token.
     Embedded,
     /// The default, because no other source has a value.
     Default,

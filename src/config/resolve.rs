@@ -1,5 +1,7 @@
 //! Resolves all settings to a [`Config`], or to an error with all problems.
 
+use uuid::Uuid;
+
 use super::address::{HostPort, Reason};
 use super::env::Env;
 use super::layers::{Layers, Lookup, Reported, Sourced};
@@ -7,6 +9,7 @@ use super::resolved::Values;
 use super::setting::{self, Setting};
 use super::token::Claims;
 use super::{Config, ConfigBuilder, ConfigError, Secret, Source, TlsStrategy, address, namespace, tls_layers, tuning};
+use crate::value::TenantId;
 
 /// The default gRPC port of an engine without TLS.
 const PLAIN_PORT: u16 = 7070;
@@ -74,7 +77,7 @@ pub(super) fn resolve(builder: &ConfigBuilder, env: &dyn Env) -> Result<Config, 
 #[cfg(any(test, feature = "embedded"))]
 pub(super) fn embedded(
     builder: &ConfigBuilder,
-    tenant: &str,
+    tenant: TenantId,
     token: String,
     env: &dyn Env,
 ) -> Result<Config, ConfigError> {
@@ -83,7 +86,7 @@ pub(super) fn embedded(
     let authority = address::authority(HOST, PLAIN_PORT);
     let server_url = format!("http://{HOST}");
     layers.add_entry("token", "(hidden)", Source::Embedded);
-    layers.add_entry("tenant_id", tenant, Source::Embedded);
+    layers.add_entry("tenant_id", tenant.to_string(), Source::Embedded);
     layers.add_entry("host_port", authority.as_str(), Source::Embedded);
     layers.add_entry("server_url", server_url.as_str(), Source::Embedded);
     let namespace = namespace(&mut layers, builder);
@@ -93,7 +96,7 @@ pub(super) fn embedded(
     Ok(Config::new(Values {
         token: Secret::new(token),
         token_expires_at: None,
-        tenant_id: tenant.to_owned(),
+        tenant_id: tenant,
         host: HOST.to_owned(),
         port: PLAIN_PORT,
         authority,
@@ -119,23 +122,20 @@ fn credential(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Result<(Secre
     Ok((token, claims))
 }
 
-fn tenant_id(layers: &mut Layers<'_>, builder: &ConfigBuilder, claims: Option<&Claims>) -> Result<String, Reported> {
-    // The tenant is a path segment in REST calls.
-    let check = |text: &str| {
-        let safe = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        if safe && !text.is_empty() { Ok(text.to_owned()) } else { Err("invalid tenant id") }
-    };
+fn tenant_id(layers: &mut Layers<'_>, builder: &ConfigBuilder, claims: Option<&Claims>) -> Result<TenantId, Reported> {
+    let read = |text: &str| text.parse::<Uuid>().map(TenantId::from).map_err(|_| "invalid tenant id");
     let given = layers
-        .string(&setting::TENANT_ID, builder.tenant_id.as_deref())
-        .and_then(|found| parse(layers, &setting::TENANT_ID, found, check));
+        .string(&setting::TENANT_ID, builder.tenant_id.map(|tenant| tenant.to_string()).as_deref())
+        .and_then(|found| parse(layers, &setting::TENANT_ID, found, read));
     if let (Ok(Some(given)), Some(sub)) = (&given, claims.and_then(|claims| claims.string("sub")))
-        && !given.value.eq_ignore_ascii_case(sub)
+        && read(sub) != Ok(given.value)
     {
-        let got = format!("{}, but the token's tenant is {}", layers.quote(&given.value), layers.quote(sub));
+        let got =
+            format!("{}, but the token's tenant is {}", layers.quote(&given.value.to_string()), layers.quote(sub));
         return Err(layers.report(&setting::TENANT_ID, given.source, &got));
     }
-    let Sourced { value, source } = or_claim(layers, &setting::TENANT_ID, given, claims, "sub", check)?;
-    layers.add_entry("tenant_id", value.as_str(), source);
+    let Sourced { value, source } = or_claim(layers, &setting::TENANT_ID, given, claims, "sub", read)?;
+    layers.add_entry("tenant_id", value.to_string(), source);
     Ok(value)
 }
 
@@ -212,6 +212,10 @@ mod tests {
         resolve(&ConfigBuilder::from_env(), env)
     }
 
+    fn id(tenant: &str) -> TenantId {
+        tenant.parse::<Uuid>().unwrap().into()
+    }
+
     fn problems(env: &FakeEnv) -> String {
         from(env).unwrap_err().to_string()
     }
@@ -230,7 +234,11 @@ mod tests {
             .var("TENANT_ID", &tenant)
             .var("NAMESPACE", "env");
         let builder = || {
-            ConfigBuilder::from_env().host_port("code:2").server_url("http://code/").tenant_id(TENANT).namespace("Code")
+            ConfigBuilder::from_env()
+                .host_port("code:2")
+                .server_url("http://code/")
+                .tenant_id(id(TENANT))
+                .namespace("Code")
         };
         let names = ["host_port", "server_url", "tenant_id", "namespace"];
         let values = |config: &Config| {
@@ -273,7 +281,7 @@ mod tests {
         let alone = resolve(&Config::builder().token(jwt(&claims())), &environment).unwrap();
         assert_eq!(values(&alone), values(&from(&token).unwrap()));
         assert_eq!(source(&alone, "token"), Source::Builder);
-        assert_eq!(from(&environment).unwrap().tenant_id(), tenant);
+        assert_eq!(from(&environment).unwrap().tenant_id(), id(TENANT), "parsed in upper case");
     }
 
     #[test]
@@ -306,7 +314,7 @@ mod tests {
             format!(
                 "\
 10 problems in the configuration
-  HATCHET_CLIENT_TENANT_ID: expected the tenant of the token (letters, digits, '-', '_'), or no value, got \"00000000-0000-4000-8000-000000000000\", but the token's tenant is \"{TENANT}\"
+  HATCHET_CLIENT_TENANT_ID: expected the tenant of the token (a UUID), or no value, got \"00000000-0000-4000-8000-000000000000\", but the token's tenant is \"{TENANT}\"
   HATCHET_CLIENT_HOST_PORT: expected host:port, optionally after http://, https://, grpc:// or grpcs://, with an IPv6 host in brackets, got \"local host\" (invalid character in the host name)
   HATCHET_CLIENT_SERVER_URL: expected http:// or https://, a host, and optionally a port and a path, got \"localhost\" (missing http:// or https://)
   HATCHET_CLIENT_TLS_STRATEGY: expected none, tls, mtls, got \"tsl\"
@@ -353,9 +361,9 @@ mod tests {
                 "HATCHET_CLIENT_HOST_PORT: no value, and the token has no claim grpc_broadcast_address",
             ]
         );
-        let env = bare().var("TENANT_ID", "t-1").var("SERVER_URL", "http://a").var("HOST_PORT", "a");
+        let env = bare().var("TENANT_ID", TENANT).var("SERVER_URL", "http://a").var("HOST_PORT", "a");
         let config = from(&env).unwrap();
-        assert_eq!((config.tenant_id(), config.authority()), ("t-1", "a:443"));
+        assert_eq!((config.tenant_id(), config.authority()), (id(TENANT), "a:443"));
         assert_eq!(config.token_expires_at().map(|at| at.timestamp()), Some(1), "an expired token is accepted");
     }
 
@@ -368,6 +376,16 @@ mod tests {
         let found = from(&FakeEnv::default().var("TOKEN", jwt(&bad))).unwrap_err();
         let names: Vec<_> = found.problems().iter().map(super::super::Problem::name).collect();
         assert_eq!(names, ["token claim sub", "token claim server_url", "token claim grpc_broadcast_address"]);
+    }
+
+    #[test]
+    fn the_tenant_is_a_uuid() {
+        let env = FakeEnv::with_token().var("TENANT_ID", "acme");
+        let text = "expected the tenant of the token (a UUID), or no value, got \"acme\" (invalid tenant id)";
+        assert!(problems(&env).contains(text), "{}", problems(&env));
+        let other = ConfigBuilder::from_env().tenant_id(Uuid::nil().into());
+        let error = resolve(&other, &FakeEnv::with_token()).unwrap_err().to_string();
+        assert!(error.contains("but the token's tenant is"), "{error}");
     }
 
     #[test]
@@ -408,14 +426,14 @@ mod tests {
     fn clients_of_the_embedded_engine_use_its_address() {
         let env = FakeEnv::with_token().var("NAMESPACE", "env");
         let builder = Config::builder().namespace("Code").host_port("junk:junk").tls_strategy(TlsStrategy::Mtls);
-        let config = embedded(&builder, "tenant", "any token".to_owned(), &env).unwrap();
-        assert_eq!((config.host(), config.tenant_id(), config.namespace()), ("embedded", "tenant", Some("code_")));
+        let config = embedded(&builder, id(TENANT), "any token".to_owned(), &env).unwrap();
+        assert_eq!((config.host(), config.tenant_id(), config.namespace()), ("embedded", id(TENANT), Some("code_")));
         assert_eq!((config.token().expose(), config.server_url()), ("any token", "http://embedded"));
         assert!(!config.tls().is_enabled());
         assert_eq!(source(&config, "host_port"), Source::Embedded);
         assert!(!format!("{config:?}{}", config.explain()).contains("any token"));
-        assert!(Config::builder().namespace("two words").embedded("t", "token").is_err());
-        assert_eq!(Config::builder().embedded("t", "token").unwrap().namespace(), None);
+        assert!(Config::builder().namespace("two words").embedded(id(TENANT), "token").is_err());
+        assert_eq!(Config::builder().embedded(id(TENANT), "token").unwrap().namespace(), None);
     }
 
     #[cfg(unix)]

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::tuning::Tuning;
 use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
+use crate::value::TenantId;
 
 /// The configuration of a client. It is validated, immutable, and cheap to clone.
 ///
@@ -42,7 +43,7 @@ use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPo
 /// | variable, after `HATCHET_CLIENT_` | builder | token claim | default | accepted |
 /// |---|---|---|---|---|
 /// | `TOKEN` | [`token`](ConfigBuilder::token) | | required | an API token (a JWT) |
-/// | `TENANT_ID` (deprecated) | [`tenant_id`](ConfigBuilder::tenant_id) | `sub` | required | the token's tenant |
+/// | `TENANT_ID` (deprecated) | [`tenant_id`](ConfigBuilder::tenant_id) | `sub` | required | the token's tenant (a UUID) |
 /// | `HOST_PORT` | [`host_port`](ConfigBuilder::host_port) | `grpc_broadcast_address` | required | `host:port`, optionally with a scheme |
 /// | `SERVER_URL`, `API_URL` | [`server_url`](ConfigBuilder::server_url) | `server_url` | required | `http://…` or `https://…` |
 /// | `NAMESPACE` | [`namespace`](ConfigBuilder::namespace) | | none | letters, digits, `.`, `-`, `_` |
@@ -89,7 +90,7 @@ pub struct Config {
 pub(super) struct Values {
     pub(super) token: Secret,
     pub(super) token_expires_at: Option<DateTime<Utc>>,
-    pub(super) tenant_id: String,
+    pub(super) tenant_id: TenantId,
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) authority: String,
@@ -133,10 +134,10 @@ impl Config {
         self.values.token_expires_at
     }
 
-    /// Returns the id of the tenant, usually a UUID.
+    /// Returns the id of the tenant that the token belongs to.
     #[must_use]
-    pub fn tenant_id(&self) -> &str {
-        &self.values.tenant_id
+    pub fn tenant_id(&self) -> TenantId {
+        self.values.tenant_id
     }
 
     /// Returns the engine's gRPC host: a host name or an IP address, IPv6 without brackets.
@@ -169,7 +170,7 @@ impl Config {
         self.values.namespace.as_deref()
     }
 
-    /// Returns the TLS settings.
+    /// Returns how connections are encrypted, for gRPC and REST: strategy, server names, certificates and minimum version.
     #[must_use]
     pub fn tls(&self) -> &Tls {
         &self.values.tls

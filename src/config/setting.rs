@@ -32,7 +32,7 @@ macro_rules! settings {
 
 settings! {
     TOKEN = "token" ["TOKEN"] "an API token (a JWT: three base64url parts joined by dots)";
-    TENANT_ID = "tenant_id" ["TENANT_ID"] "the tenant of the token (letters, digits, '-', '_'), or no value";
+    TENANT_ID = "tenant_id" ["TENANT_ID"] "the tenant of the token (a UUID), or no value";
     HOST_PORT = "host_port" ["HOST_PORT"]
         "host:port, optionally after http://, https://, grpc:// or grpcs://, with an IPv6 host in brackets";
     SERVER_URL = "server_url" ["SERVER_URL", "API_URL"]

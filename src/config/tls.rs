@@ -196,7 +196,7 @@ impl Tls {
         self.rest_server_name.as_deref()
     }
 
-    /// Returns the minimum TLS version.
+    /// Returns the lowest version of TLS with which a connection is accepted.
     #[must_use]
     pub const fn min_version(&self) -> TlsVersion {
         self.min_version

@@ -102,7 +102,7 @@ pub struct EngineBuilder {
     seed: Option<u64>,
     config: Option<ConfigBuilder>,
     listen: Option<Ports>,
-    now: Option<DateTime<Utc>>,
+    start_time: Option<DateTime<Utc>>,
     version: Option<String>,
     shutdown_grace_period: Option<Duration>,
     retention: Option<Duration>,
@@ -182,7 +182,7 @@ impl EngineBuilder {
     /// use hatchet::embedded::Engine;
     ///
     /// let leap_day = "2028-02-29T12:00:00Z".parse().expect("a time");
-    /// let engine = Engine::builder().now(leap_day).start().await?;
+    /// let engine = Engine::builder().start_time(leap_day).start().await?;
     /// assert!(engine.now() >= leap_day);
     /// # engine.shutdown().await;
     /// # Ok(())
@@ -196,8 +196,8 @@ impl EngineBuilder {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn now(mut self, now: DateTime<Utc>) -> Self {
-        self.now = Some(now);
+    pub fn start_time(mut self, time: DateTime<Utc>) -> Self {
+        self.start_time = Some(time);
         self
     }
 
@@ -245,7 +245,7 @@ impl EngineBuilder {
     /// Starts the engine.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`now`](Self::now) is before the year 1970 or after 9000, if the
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`start_time`](Self::start_time) is before the year 1970 or after 9000, if the
     /// [version](Self::version) does not consist of three numbers, or if the [retention](Self::retention) is zero or longer than ten years.
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if a port is in use. [`Config`](crate::ErrorKind::Config) if the client
     /// configuration is invalid, or if the current thread is not in a Tokio runtime with timers enabled (and with I/O, if the engine listens).
@@ -253,7 +253,7 @@ impl EngineBuilder {
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no engine runs.
     pub async fn start(self) -> Result<Engine> {
-        check_time(self.now)?;
+        check_time(self.start_time)?;
         let version = version(self.version.as_deref())?;
         let retention = self.retention.map(retention).transpose()?;
         let needs = if self.listen.is_some() { Needs::TimersAndSockets } else { Needs::Timers };
@@ -277,7 +277,7 @@ impl EngineBuilder {
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
         let token: Arc<str> = token::issue(TENANT, &grpc, &server, token::random(self.seed)).into();
-        let (stop, clock) = (CancellationToken::new(), Clock::tokio(self.now));
+        let (stop, clock) = (CancellationToken::new(), Clock::tokio(self.start_time));
         let core = Core::new(TENANT, self.quirks);
         let core = match retention {
             Some(retention) => core.with_retention(retention),
@@ -288,7 +288,7 @@ impl EngineBuilder {
         let faults = Faults::of(clock.clone());
         let services = Services::new(handle.clone(), TENANT, Arc::clone(&token), faults.clone());
         let router = rest::router(handle.clone(), TENANT, Arc::clone(&token), faults);
-        let config = self.config.unwrap_or_else(Config::builder).embedded(&TENANT.to_string(), token.to_string())?;
+        let config = self.config.unwrap_or_else(Config::builder).embedded(TENANT.into(), token.to_string())?;
         let client = connect(config, &services, &router, clock)?;
         let mut tasks = vec![task];
         if let Some((grpc, rest)) = sockets {
@@ -305,9 +305,11 @@ impl EngineBuilder {
 }
 
 /// Rejects years in which a timeout or a schedule could lead to a time that cannot be represented.
-fn check_time(now: Option<DateTime<Utc>>) -> Result<()> {
-    match now.filter(|now| !(1970..=9000).contains(&now.year())) {
-        Some(now) => Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", now.year()))),
+fn check_time(time: Option<DateTime<Utc>>) -> Result<()> {
+    match time.filter(|time| !(1970..=9000).contains(&time.year())) {
+        Some(time) => {
+            Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", time.year())))
+        }
         None => Ok(()),
     }
 }
@@ -375,7 +377,7 @@ impl Engine {
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) if the configuration is invalid.
     pub fn client_with(&self, config: ConfigBuilder) -> Result<Client> {
-        let config = config.embedded(&TENANT.to_string(), self.token.to_string())?;
+        let config = config.embedded(TENANT.into(), self.token.to_string())?;
         connect(config, &self.services, &self.router, self.handle.clock.clone())
     }
 

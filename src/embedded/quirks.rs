@@ -221,13 +221,13 @@ impl Quirks {
         Self((1 << Quirk::ALL.len()) - 1)
     }
 
-    /// Adds a quirk.
+    /// Returns this set with one more quirk, whose defect the embedded engine then has.
     #[must_use]
     pub const fn with(self, quirk: Quirk) -> Self {
         Self(self.0 | 1 << quirk as u64)
     }
 
-    /// Removes a quirk.
+    /// Returns this set without one quirk, so that the embedded engine does not have that defect.
     #[must_use]
     pub const fn without(self, quirk: Quirk) -> Self {
         Self(self.0 & !(1 << quirk as u64))

@@ -113,24 +113,27 @@ impl BulkCancelBuilder {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be cancelled.
     pub async fn send(self) -> Result<BulkReport> {
-        self.reports()?.sum(RunAction::Cancel).await
+        self.reports().sum(RunAction::Cancel).await
     }
 
     /// Returns a stream that cancels the runs while it is polled, with a report for each run. Dropping the stream stops the cancellation,
     /// but batches that have been sent still take effect.
     ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the reason, the author, the time limit or the timeout is invalid.
-    /// Errors of the list are in the
-    /// stream.
-    pub fn reports(self) -> Result<RunReports> {
-        self.options.check()?;
+    /// An error is the last item; see [`RunReports::next`].
+    pub fn reports(self) -> RunReports {
+        let checked = self.options.check();
         let Self { query, options } = self;
         let selection = selection(&query, [RunStatus::Queued, RunStatus::Running], options.request);
-        RunReports::new(selection, cancel::RUNS_PER_CALL, cancel::MAX_CONCURRENT_BATCHES, move |client, runs| {
-            let options = options.clone();
-            Box::pin(async move { cancel::batch(&client, &runs, &options).await })
-        })
+        RunReports::new(
+            checked,
+            selection,
+            cancel::RUNS_PER_CALL,
+            cancel::MAX_CONCURRENT_BATCHES,
+            move |client, runs| {
+                let options = options.clone();
+                Box::pin(async move { cancel::batch(&client, &runs, &options).await })
+            },
+        )
     }
 }
 
@@ -185,25 +188,30 @@ impl BulkReplayBuilder {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may be replayed.
     pub async fn send(self) -> Result<BulkReport> {
-        self.reports()?.sum(RunAction::Replay).await
+        self.reports().sum(RunAction::Replay).await
     }
 
     /// Returns a stream that replays the runs while it is polled, with a report for each run. Dropping the stream stops the replays, but
     /// batches that have been sent still take effect.
     ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the timeout is out of range. Errors of the list are in the stream.
-    pub fn reports(self) -> Result<RunReports> {
+    /// An error is the last item; see [`RunReports::next`].
+    pub fn reports(self) -> RunReports {
         let mut ended = vec![RunStatus::Completed, RunStatus::Failed, RunStatus::TimedOut];
         if self.command.options.include_cancelled {
             ended.push(RunStatus::Cancelled);
         }
         let Self { query, command } = self;
         // The engine loses replays if there are many at once.
-        RunReports::new(selection(&query, ended, command.request), replay::RUNS_PER_CALL, 1, move |client, runs| {
-            let command = command.clone();
-            Box::pin(async move { replay::batch(&client, &runs, &command).await })
-        })
+        RunReports::new(
+            Ok(()),
+            selection(&query, ended, command.request),
+            replay::RUNS_PER_CALL,
+            1,
+            move |client, runs| {
+                let command = command.clone();
+                Box::pin(async move { replay::batch(&client, &runs, &command).await })
+            },
+        )
     }
 }
 
@@ -220,7 +228,7 @@ fn selection(query: &RunQuery, statuses: impl Into<Vec<RunStatus>>, options: Req
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
 /// use hatchet::model::Window;
 ///
-/// let mut reports = hatchet.runs(Window::all()).cancel().reports()?;
+/// let mut reports = hatchet.runs(Window::all()).cancel().reports();
 /// while let Some(report) = reports.next().await {
 ///     println!("{}", report?);
 /// }
@@ -231,13 +239,18 @@ fn selection(query: &RunQuery, statuses: impl Into<Vec<RunStatus>>, options: Req
 pub struct RunReports(BoxStream<Result<RunReport>>);
 
 impl RunReports {
+    /// The reports on the runs of a selection, or the error of the command or of the selection as the only item.
     fn new(
+        checked: Result<()>,
         selection: Selection,
         batch: usize,
         concurrency: usize,
         act: impl Fn(Client, Vec<RunId>) -> BoxFuture<'static, Vec<RunReport>> + Send + 'static,
-    ) -> Result<Self> {
-        let client = selection.client.with(selection.request)?;
+    ) -> Self {
+        let client = match checked.and_then(|()| selection.client.with(selection.request)) {
+            Ok(client) => client,
+            Err(error) => return Self(BoxStream::new(stream::iter([Err(error)]))),
+        };
         let items = RunItems::new(selection);
         // The list may contain a run twice. No run is acted on twice.
         let batches = unfold(Some((items, HashSet::new())), move |state| async move {
@@ -267,10 +280,14 @@ impl RunReports {
                 stream::iter(reports.into_iter().map(Ok).chain(failed.map(Err)).collect::<Vec<_>>())
             }
         });
-        Ok(Self(BoxStream::new(reports.buffered(concurrency).flatten())))
+        Self(BoxStream::new(reports.buffered(concurrency).flatten()))
     }
 
     /// Returns the next report, or `None` at the end.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter or an option of the command is invalid, and the errors of the list of
+    /// runs. An error is the last item. The error of an action on one run is in its report.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the next call continues.
@@ -346,15 +363,15 @@ mod tests {
         let all = engine.client().runs(Window::all());
         let second = Duration::from_secs(1);
         let sent_at = tokio::time::Instant::now();
-        let mut reports = all.clone().timeout(second).cancel().within(second).reports().unwrap();
+        let mut reports = all.clone().timeout(second).cancel().within(second).reports();
         reports.next().await.unwrap().unwrap();
         // One second for the call, and one for its effect. The last fetch waits for REST.
         assert!((2 * second..3 * second).contains(&sent_at.elapsed()), "{:?}", sent_at.elapsed());
         let invalid = all.timeout(Duration::ZERO);
-        assert!(invalid.cancel().reports().is_err());
-        assert!(
-            invalid.cancel().timeout(second).reports().is_ok(),
-            "options of the command replace those of the query"
-        );
+        let first = async |mut reports: RunReports| reports.next().await;
+        let error = first(invalid.cancel().reports()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), crate::error::ErrorKind::InvalidInput);
+        // Options of the command replace those of the query.
+        assert!(first(invalid.cancel().timeout(second).reports()).await.unwrap().is_ok());
     }
 }

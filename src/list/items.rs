@@ -54,6 +54,9 @@ impl RunItems {
 
     /// Returns the next run, or `None` at the end.
     ///
+    /// # Errors
+    /// The errors of [`RunQuery::page`](super::RunQuery::page). An error is the last item.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no run is lost.
     pub async fn next(&mut self) -> Option<Result<RunSummary>> {
@@ -98,6 +101,9 @@ impl TaskItems {
     }
 
     /// Returns the next task, or `None` at the end.
+    ///
+    /// # Errors
+    /// The errors of [`RunQuery::page`](super::RunQuery::page). An error is the last item.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no task is lost.

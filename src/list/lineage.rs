@@ -32,6 +32,9 @@ impl<O> RunHandle<O> {
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn children(&self) -> ReadBuilder<Vec<RunSummary>> {
         let id = self.id();
         ReadBuilder::new(self.client(), move |client| async move { children(&client, id).await })

@@ -221,8 +221,8 @@ impl Change {
         self.state().map(|state| &state.status)
     }
 
-    /// Returns whether this is a change to this status, of the run or of a task.
-    pub fn is(&self, status: &RunStatus) -> bool {
+    /// Returns whether the run or the task now has this status. It is `false` for a gap.
+    pub fn has_status(&self, status: &RunStatus) -> bool {
         self.status() == Some(status)
     }
 

@@ -91,13 +91,13 @@ pub struct CronDetails {
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The input of the runs.
+    /// The value that each run is started with.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
     /// The metadata keys that this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// The priority of the runs.
+    /// The priority that each run is started with. `None` if the server does not report one.
     pub priority: Option<Priority>,
     /// When the cron was created, by the engine's clock.
     pub created_at: Option<DateTime<Utc>>,

@@ -44,8 +44,8 @@ pub struct RunDetails {
     pub outcome: Option<Outcome>,
     /// What started the run.
     pub trigger: Trigger,
-    /// The input, as it was sent.
-    pub input: Payload,
+    /// The input, as it was sent. `None` if the server has not returned it, and if the run was archived without payloads.
+    pub input: Option<Payload>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
     /// The metadata keys that the engine and this crate added.
@@ -61,7 +61,7 @@ pub struct RunDetails {
     pub conflicts: Vec<Conflict>,
 }
 
-/// The details of one task of a run.
+/// The attempts of one task of a run, and how it ended.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -88,7 +88,7 @@ pub struct TaskDetails {
     pub replayed_after: Vec<u32>,
 }
 
-/// One attempt of a task.
+/// One execution of a task, with its times and its worker.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -315,7 +315,7 @@ mod tests {
             status: RunStatus::Completed,
             outcome: Some(outcome),
             trigger: Trigger::Manual,
-            input: Payload::input(r#"{"n":1}"#),
+            input: Some(Payload::input(r#"{"n":1}"#)),
             metadata: BTreeMap::from([("k".into(), json!("v"))]),
             engine_metadata: BTreeMap::new(),
             created_at: Some(DateTime::UNIX_EPOCH),

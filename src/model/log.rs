@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::TaskId;
 
-/// A log line of a task.
+/// A message that a task wrote to its log, with its severity and its metadata.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -35,8 +35,8 @@ pub struct LogLine {
     pub level: LogLevel,
     /// The message, without its level and its metadata.
     pub message: String,
-    /// The metadata of the line, usually an object.
-    pub metadata: Value,
+    /// The metadata of the line, usually an object. `None` if it has none.
+    pub metadata: Option<Value>,
 }
 
 /// The severity of a log line. The engine has four; a name that this crate does not know is kept.

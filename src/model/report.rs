@@ -48,7 +48,7 @@ pub struct RunReport {
     pub run_id: RunId,
     /// What was requested.
     pub action: RunAction,
-    /// The effect of the action.
+    /// What has happened to the run since, as far as the client could observe it.
     pub effect: Effect,
     /// For a replay: the number of the new attempt, if it is known.
     pub attempt: Option<u32>,
@@ -113,7 +113,7 @@ impl RunReport {
         Self { run_id, action: RunAction::Replay, effect, attempt }
     }
 
-    /// Returns whether the action was applied.
+    /// Returns whether the run is cancelled, or runs again, because of the action.
     pub fn is_applied(&self) -> bool {
         matches!(self.effect, Effect::Applied)
     }

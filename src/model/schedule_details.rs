@@ -30,13 +30,13 @@ pub struct ScheduleDetails {
     pub workflow_name: String,
     /// When the run will be started.
     pub scheduled_at: DateTime<Utc>,
-    /// The input of the run.
+    /// The value that the run will be started with.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
     /// The metadata keys that this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// The priority of the run.
+    /// The priority that the run will be started with. `None` if the server does not report one.
     pub priority: Option<Priority>,
     /// When the schedule was created, by the engine's clock.
     pub created_at: Option<DateTime<Utc>>,

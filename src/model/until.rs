@@ -91,9 +91,9 @@ impl Until {
 impl Condition {
     fn take(&mut self, change: &Change) -> bool {
         match self {
-            Self::Status(status) => change.task_name().is_none() && change.is(status),
+            Self::Status(status) => change.task_name().is_none() && change.has_status(status),
             Self::Attempt(number) => matches!(change, Change::Run(run) if run.state.attempt >= *number),
-            Self::Task(name, status) => change.task_name() == Some(name) && change.is(status),
+            Self::Task(name, status) => change.task_name() == Some(name) && change.has_status(status),
             Self::Ended => change.is_final(),
             // The wait ends with the first one, so the others need not take the change.
             Self::Any(all) => all.iter_mut().any(|one| one.take(change)),

@@ -111,15 +111,15 @@ fn without_times(number: u32, status: RunStatus) -> Attempt {
 }
 
 /// gRPC has the input itself. If it is too large for gRPC, REST has it, for a single-task run within the payload of the worker.
-fn input(view: &RunView<'_>) -> Payload {
-    let by_grpc = view.evidence.grpc.as_ref().map(|run| run.input.clone()).filter(|input| !input.as_str().is_empty());
+fn input(view: &RunView<'_>) -> Option<Payload> {
+    let by_grpc = view.evidence.grpc.as_ref().and_then(|run| run.input.clone());
     let by_rest = || {
         let text = view.evidence.rest.as_ref()?.run.input.as_ref()?.get();
         let enveloped = || serde_json::from_str::<Envelope>(text).ok()?.input;
         let inner = view.is_single_task.then(enveloped).flatten();
         Some(Payload::input(inner.as_deref().map_or(text, |inner| inner.get())))
     };
-    by_grpc.or_else(by_rest).unwrap_or_else(|| Payload::input(""))
+    by_grpc.or_else(by_rest)
 }
 
 fn all_metadata(evidence: &Evidence) -> BTreeMap<String, Value> {
@@ -137,7 +137,16 @@ mod tests {
         let mut evidence = evidence("", "RUNNING", &[], &[]);
         let body = &mut evidence.rest.as_mut().unwrap().run;
         body.input = serde_json::from_str(r#"{"input":{"n":1},"parents":{}}"#).unwrap();
-        assert_eq!(input(&RunView::new(run(), &evidence)).as_str(), r#"{"n":1}"#);
+        assert_eq!(input(&RunView::new(run(), &evidence)).unwrap().as_str(), r#"{"n":1}"#);
+    }
+
+    #[test]
+    fn an_input_that_no_api_view_has_is_none() {
+        let mut evidence = evidence("RUNNING", "RUNNING", &[("STARTED", "")], &[]);
+        evidence.grpc.as_mut().unwrap().input = None;
+        evidence.rest.as_mut().unwrap().run.input = None;
+        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running)).unwrap();
+        assert_eq!(details.input, None);
     }
 
     #[test]

@@ -283,6 +283,8 @@ mod tests {
     use crate::embedded::{Engine, Fault};
     use crate::model::RunStatus;
     use crate::model::trigger::PARENT_RUN_KEY;
+    use crate::rpc::pb::v1::RunStatus as Status;
+    use crate::scripted::{Scripted, single_task_run};
     use crate::workflow::{Context, Task, Workflow};
 
     #[tokio::test(start_paused = true)]
@@ -399,5 +401,45 @@ mod tests {
             engine.faults().clear();
             worker.shutdown().await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_rest_loses_for_a_while_is_fetched_again() {
+        let rest = |count| match count {
+            1 => single_task_run::rest("RUNNING", 1),
+            2 => Scripted::Rest(404, "{}".into()),
+            _ => single_task_run::rest("COMPLETED", 1),
+        };
+        let events = |count| match count {
+            1 => single_task_run::events(&[("STARTED", 1)]),
+            2 => Scripted::Rest(404, "{}".into()),
+            _ => single_task_run::events(&[("STARTED", 1), ("FINISHED", 1)]),
+        };
+        let (client, calls) = single_task_run::client(
+            |_| single_task_run::grpc(Status::Completed),
+            rest,
+            events,
+            |_| panic!("there is no command"),
+        );
+        let details = RunFetch::new(single_task_run::id()).fetch(&client).await.unwrap();
+        assert_eq!((details.status, details.tasks[0].attempts.len()), (RunStatus::Completed, 1));
+        assert_eq!((calls.count("GetRunDetails"), calls.count(single_task_run::REST)), (3, 3));
+    }
+
+    /// The first responses are from before the replay, and the second ones from after it.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_replayed_between_two_fetches_is_running() {
+        let (client, calls) = single_task_run::client(
+            |count| single_task_run::grpc(if count == 1 { Status::Completed } else { Status::Running }),
+            |count| single_task_run::rest("RUNNING", if count == 1 { 1 } else { 2 }),
+            |count| {
+                let all = [("STARTED", 1), ("FINISHED", 1), ("RETRIED_BY_USER", 2), ("QUEUED", 2), ("STARTED", 2)];
+                single_task_run::events(if count == 1 { &all[..1] } else { &all })
+            },
+            |_| panic!("there is no command"),
+        );
+        let details = RunFetch::new(single_task_run::id()).fetch(&client).await.unwrap();
+        assert_eq!((&details.status, details.attempt(), &details.outcome), (&RunStatus::Running, 2, &None));
+        assert!(calls.count("GetRunDetails") >= 2, "{calls:?}");
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn evidence(grpc: &str, rest: &str, events: &[(&str, &str)], results:
         grpc: (!grpc.is_empty()).then(|| GrpcRun {
             status: RunStatus::from_name(grpc),
             done: RunStatus::from_name(grpc).is_final(),
-            input: Payload::input("{}"),
+            input: Some(Payload::input("{}")),
             metadata: BTreeMap::new(),
             tasks: [("work".to_owned(), task)].into(),
         }),

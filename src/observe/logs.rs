@@ -84,6 +84,10 @@ impl LogItems {
 
     /// Returns the next line, or `None` at the end.
     ///
+    /// # Errors
+    /// [`RunNotFound`](ErrorKind::RunNotFound) if the engine has no such run. [`Server`](ErrorKind::Server) if more than 10,000 lines of a task have
+    /// the same timestamp. Also the errors of REST calls, such as [`Unavailable`](ErrorKind::Unavailable). An error is the last item.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<LogLine>> {
@@ -244,8 +248,9 @@ pub(crate) fn cancel_line(reason: Option<&str>, by: Option<&str>) -> (String, St
 }
 
 fn request(line: &LogLine) -> Option<CancelRequest> {
-    line.metadata.get(CANCEL_KEY)?;
-    let text = |key: &str| line.metadata.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
+    let metadata = line.metadata.as_ref()?;
+    metadata.get(CANCEL_KEY)?;
+    let text = |key: &str| metadata.get(key).and_then(serde_json::Value::as_str).map(str::to_owned);
     Some(CancelRequest { reason: text("reason"), by: text("by"), requested_at: line.created_at })
 }
 

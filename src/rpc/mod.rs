@@ -11,7 +11,7 @@ pub(crate) mod pb;
 #[cfg(feature = "unstable-raw")]
 pub mod pb;
 mod rest;
-mod rest_triggers;
+mod rest_events_and_crons;
 mod streams;
 mod unary;
 mod version;
@@ -88,7 +88,7 @@ impl Rpc {
             workflows: Workflows::new(unary.clone()),
             dispatcher: Dispatcher::new(unary.clone(), Streams::new(wire, limits, caller.token())),
             events: Events::new(unary),
-            rest: Rest::new(rest, caller.for_other_api(), config.tenant_id().to_owned()),
+            rest: Rest::new(rest, caller.for_other_api(), config.tenant_id().to_string()),
             caller,
             #[cfg(feature = "unstable-raw")]
             wire: wire.clone(),

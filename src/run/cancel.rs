@@ -427,6 +427,8 @@ mod tests {
     use super::*;
     use crate::embedded::{Engine, Fault};
     use crate::model::RunStatus;
+    use crate::rpc::pb::v1::RunStatus as Status;
+    use crate::scripted::{Scripted, single_task_run};
     use crate::workflow::{Context, Task};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -529,5 +531,35 @@ mod tests {
         assert_eq!(reasons, [(Some("duplicate".into()), "ada".into()), (None, "ada".into())]);
         let too_long = client.cancel_many([second.id()]).each(|_, own| own.reason("x".repeat(4001)));
         assert_eq!(too_long.send().await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+
+    const ENDED: [(&str, u32); 2] = [("STARTED", 1), ("FINISHED", 1)];
+
+    /// The server accepts the cancellation, but the run completes, as if its worker had reported the result just before.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_completes_after_its_cancel_was_accepted_has_finished_first() {
+        let (client, calls) = single_task_run::client(
+            |count| single_task_run::grpc(if count < 3 { Status::Running } else { Status::Completed }),
+            |_| single_task_run::rest("COMPLETED", 1),
+            |_| single_task_run::events(&ENDED),
+            |_| Scripted::empty(),
+        );
+        let report = client.run_handle(single_task_run::id()).cancel().send().await.unwrap();
+        assert_eq!(report.effect, Effect::FinishedFirst(RunStatus::Completed));
+        assert_eq!(calls.count("CancelTasks"), 1);
+    }
+
+    /// A cancellation would corrupt a run that has ended. The response is late, so the status is no longer current when it arrives.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_ends_while_its_cancel_is_rejected_is_not_cancelled_again() {
+        let (client, calls) = single_task_run::client(
+            |count| single_task_run::grpc(if count == 1 { Status::Running } else { Status::Completed }),
+            |_| single_task_run::rest("COMPLETED", 1),
+            |_| single_task_run::events(&ENDED),
+            |_| Scripted::after(STATE_VALID_FOR + SECOND, Scripted::Status(8)),
+        );
+        let report = client.run_handle(single_task_run::id()).cancel().send().await.unwrap();
+        assert_eq!(report.effect, Effect::FinishedFirst(RunStatus::Completed));
+        assert_eq!(calls.count("CancelTasks"), 1);
     }
 }

@@ -24,5 +24,5 @@ pub use many::RunManyBuilder;
 pub use options::{ReplayOptions, RunOptions};
 pub use replay::{ReplayBuilder, ReplayManyBuilder, Replayed};
 pub use rerun::RerunBuilder;
-pub(crate) use start::Parent;
+pub(crate) use start::{Numbered, Parent};
 pub use start::{RunBuilder, Runnable, WorkflowRef};

@@ -59,7 +59,7 @@ async fn fetch(client: &Client, ids: Vec<RunId>) -> (VecDeque<Started>, Option<E
         match client.rpc().admin.run_details(id).await {
             Ok(run) => Ok(Some(Started {
                 id,
-                input: serde_json::from_str(run.input.as_str()).unwrap_or_default(),
+                input: run.input.and_then(|input| serde_json::from_str(input.as_str()).ok()).unwrap_or_default(),
                 metadata: Value::Object(run.metadata.into_iter().collect()),
             })),
             // The run was never created, because its key could not be evaluated. Runs with keys are created immediately.

@@ -405,6 +405,8 @@ async fn replayed_tasks(client: &Client, run: RunId, before: &Counts) -> Result<
 mod tests {
     use super::*;
     use crate::embedded::{Engine, Fault};
+    use crate::rpc::pb::v1::RunStatus as Status;
+    use crate::scripted::{Scripted, single_task_run};
     use crate::worker::RunningWorker;
     use crate::workflow::{Context, Task};
 
@@ -460,5 +462,38 @@ mod tests {
         let replayed = run.replay().send().await.unwrap();
         assert_eq!((replayed.attempt, engine.faults().planned()), (2, 1));
         worker.shutdown().await;
+    }
+
+    const ENDED: [(&str, u32); 2] = [("STARTED", 1), ("FINISHED", 1)];
+
+    /// gRPC shows that the run runs again, so a second replay would start it once more.
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_that_rest_shows_late_is_not_sent_again() {
+        let (started, late) = (Instant::now(), EFFECT_TIMEOUT + Duration::from_secs(5));
+        let (client, calls) = single_task_run::client(
+            |count| single_task_run::grpc(if count == 1 { Status::Completed } else { Status::Running }),
+            move |_| {
+                let is_late = started.elapsed() >= late;
+                if is_late { single_task_run::rest("RUNNING", 2) } else { single_task_run::rest("COMPLETED", 1) }
+            },
+            |_| single_task_run::events(&ENDED),
+            |_| Scripted::empty(),
+        );
+        let replayed = client.run_handle(single_task_run::id()).replay().send().await.unwrap();
+        assert_eq!((replayed.attempt, calls.count("ReplayTasks")), (2, 1));
+        assert!((late..late + MAX_POLL_INTERVAL).contains(&started.elapsed()), "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_others_replay_while_the_replay_is_rejected_is_skipped() {
+        let (client, calls) = single_task_run::client(
+            |count| single_task_run::grpc(if count == 1 { Status::Completed } else { Status::Running }),
+            |_| single_task_run::rest("COMPLETED", 1),
+            |_| single_task_run::events(&ENDED),
+            |_| Scripted::Status(8),
+        );
+        let error = client.run_handle(single_task_run::id()).replay().send().await.unwrap_err();
+        assert_eq!((error.kind(), error.run_status()), (ErrorKind::RunState, Some(&RunStatus::Running)));
+        assert_eq!(calls.count("ReplayTasks"), 1);
     }
 }

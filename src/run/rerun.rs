@@ -7,12 +7,13 @@ use serde::Serialize;
 
 use super::handle::RunHandle;
 use super::start::RunBuilder;
+use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::trigger::RERUN_KEY;
-use crate::model::{Priority, RunDetails, RunStatus};
+use crate::model::{DesiredLabel, Priority, RunDetails, RunStatus, WorkerId};
 use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
@@ -33,6 +34,8 @@ impl<O> RunHandle<O> {
             input: None,
             metadata: Metadata::default(),
             priority: None,
+            worker: None,
+            labels: Vec::new(),
             request: RequestOptions::default(),
             output: PhantomData,
         }
@@ -40,7 +43,7 @@ impl<O> RunHandle<O> {
 }
 
 /// A builder for a rerun; see [`RunHandle::rerun`]. [`start`](Self::start) starts it, with the input and the tags of the original unless
-/// others are set.
+/// others are set. Like a [run](super::RunBuilder), it can also end with a method that waits for the new run or follows it.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -56,6 +59,8 @@ pub struct RerunBuilder<O> {
     input: Option<Result<String>>,
     metadata: Metadata,
     priority: Option<Priority>,
+    worker: Option<WorkerId>,
+    labels: Vec<(String, DesiredLabel)>,
     request: RequestOptions,
     output: PhantomData<fn() -> O>,
 }
@@ -93,7 +98,26 @@ impl<O> RerunBuilder<O> {
         self
     }
 
-    /// Starts the new run.
+    /// Requests a worker; see [`RunBuilder::desired_worker`]. The request of the original is not copied, because the server does not
+    /// report it.
+    pub fn desired_worker(mut self, worker: WorkerId) -> Self {
+        self.worker = Some(worker);
+        self
+    }
+
+    /// Requests workers with a label; see [`RunBuilder::desired_label`]. The requests of the original are not copied, because the server
+    /// does not report them.
+    pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
+        self.labels.push((key.into(), label.into()));
+        self
+    }
+
+    /// The client that will start the run.
+    pub(crate) fn client(&self) -> &Client {
+        self.run.client()
+    }
+
+    /// Starts the new run, and returns a handle without waiting for the run to end.
     ///
     /// # Errors
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the server does not return
@@ -104,6 +128,11 @@ impl<O> RerunBuilder<O> {
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.
     pub async fn start(self) -> Result<RunHandle<O>> {
+        self.prepare().await?.start().await
+    }
+
+    /// The new run, with what it inherits from the original.
+    pub(crate) async fn prepare(self) -> Result<RunBuilder<O>> {
         let (client, original) = (self.run.client(), self.run.id());
         let reading = client.with(self.request)?;
         let details = RunFetch::new(original).for_reading().fetch(&reading).await?;
@@ -127,15 +156,19 @@ impl<O> RerunBuilder<O> {
         if let Some(priority) = self.priority {
             run = run.priority(priority);
         }
-        run.with_request(self.request).start().await
+        if let Some(worker) = self.worker {
+            run = run.desired_worker(worker);
+        }
+        run = self.labels.into_iter().fold(run, |run, (key, label)| run.desired_label(key, label));
+        Ok(run.with_request(self.request))
     }
 }
 
 /// The original's input, or `{}` if the server has replaced an input that is not an object.
 fn own_input(details: &RunDetails) -> Option<String> {
-    match details.input.as_str().trim() {
-        "" if details.status == RunStatus::Queued => None,
-        "" | "null" => Some("{}".to_owned()),
-        text => Some(text.to_owned()),
+    match details.input.as_ref().map(|input| input.as_str().trim()) {
+        None if details.status == RunStatus::Queued => None,
+        None | Some("null") => Some("{}".to_owned()),
+        Some(text) => Some(text.to_owned()),
     }
 }

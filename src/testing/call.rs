@@ -109,20 +109,20 @@ pub struct Call<O> {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CallRecord<O> {
     /// What the function returned.
     pub result: TaskResult<O>,
     /// The lines that the function logged, oldest first.
-    pub log: Vec<WrittenLine>,
+    pub log: Vec<LoggedLine>,
     /// The chunks that the function sent, oldest first.
     pub chunks: Vec<SentChunk>,
     /// The child runs that the function started, oldest first.
     pub children: Vec<StartedRun>,
 }
 
-/// A line that a task has logged.
+/// A message that the function of a task wrote to its log.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -141,16 +141,16 @@ pub struct CallRecord<O> {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct WrittenLine {
+pub struct LoggedLine {
     /// The severity.
     pub level: LogLevel,
     /// The message, without its level and its metadata.
     pub message: String,
-    /// The metadata: an object, or `null`.
-    pub metadata: Value,
+    /// The metadata, an object. `None` if the line has none.
+    pub metadata: Option<Value>,
 }
 
-/// A chunk that a task has sent.
+/// A piece of text or bytes that the function of a task has sent.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -214,7 +214,7 @@ impl<O> Call<O> {
         self
     }
 
-    /// Adds a parent that was skipped.
+    /// Adds a parent without an output: [`Context::was_skipped`] returns `true` for it.
     pub fn skipped_parent(self, task: impl TaskName) -> Self {
         self.parent(task, &json!({"skipped": true}))
     }
@@ -347,8 +347,8 @@ impl<O: DeserializeOwned> Call<O> {
         let (mut log, mut chunks) = (Vec::new(), Vec::new());
         let mut collect = |message: TaskMessage| match message.content {
             TaskContent::Log { level, message, metadata, .. } => {
-                let metadata = serde_json::from_str(&metadata).unwrap_or_default();
-                log.push(WrittenLine { level, message, metadata });
+                let metadata = serde_json::from_str(&metadata).ok();
+                log.push(LoggedLine { level, message, metadata });
             }
             TaskContent::Chunk { index, content, .. } => chunks.push(SentChunk { index, content }),
             TaskContent::Flush(_) => {}
@@ -379,7 +379,9 @@ impl<O: DeserializeOwned> Call<O> {
         for child in children {
             let details = client.run_handle(child.id).details().await?;
             let workflow_name = details.workflow_name.unwrap_or_default();
-            record.children.push(StartedRun { run_id: child.id, workflow_name, input: details.input });
+            // As for a rerun: the engine replaces an input that is not an object.
+            let input = details.input.unwrap_or_else(|| Payload::input("{}"));
+            record.children.push(StartedRun { run_id: child.id, workflow_name, input });
         }
         if let Some(worker) = worker {
             worker.shutdown().await;

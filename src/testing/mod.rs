@@ -27,5 +27,5 @@
 mod call;
 mod harness;
 
-pub use call::{Call, CallRecord, SentChunk, StartedRun, WrittenLine, call};
+pub use call::{Call, CallRecord, LoggedLine, SentChunk, StartedRun, call};
 pub use harness::{Harness, HarnessBuilder};

@@ -288,7 +288,7 @@ mod tests {
     }
 
     fn connector(addresses: Vec<SocketAddr>, timeout: Duration) -> Connector {
-        let config = Config::builder().connect_timeout(timeout).embedded("tenant", "token").unwrap();
+        let config = Config::builder().connect_timeout(timeout).embedded(uuid::Uuid::nil().into(), "token").unwrap();
         Connector::new(&config, Api::Grpc, ("engine.example.com", 7077), None, Name(addresses)).unwrap()
     }
 

@@ -17,8 +17,8 @@ use crate::model::metadata::Metadata;
 use crate::model::payload::encode_input;
 use crate::model::{CronDetails, CronId, CronSpec, Priority, RunFilter, Window, metadata};
 use crate::request::{CommandBuilder, ReadBuilder};
+use crate::rpc::convert::rest_events_and_crons::{CronRow, NewCron};
 use crate::rpc::convert::rest_input;
-use crate::rpc::convert::rest_trigger::{CronRow, NewCron};
 use crate::run::Runnable;
 
 /// When to check that a new cron still exists: the engine accepts an expression that it cannot parse, and deletes the cron within a
@@ -220,6 +220,9 @@ impl<O> CronHandle<O> {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the cron does not exist.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> ReadBuilder<CronDetails> {
         let id = self.id;
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id).await })

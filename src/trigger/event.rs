@@ -9,8 +9,8 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{EventDetails, EventId, RunId, RunStatus, StatusCounts, metadata};
 use crate::request::ReadBuilder;
+use crate::rpc::convert::rest_events_and_crons::Event;
 use crate::rpc::convert::rest_input;
-use crate::rpc::convert::rest_trigger::Event;
 use crate::run::RunHandle;
 use crate::transport::Polling;
 
@@ -79,6 +79,9 @@ impl EventHandle {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> ReadBuilder<EventDetails> {
         let (id, timeout) = (self.id, self.creation_timeout());
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id, timeout).await })
@@ -100,6 +103,9 @@ impl EventHandle {
     ///
     /// # Errors
     /// The errors of [`details`](Self::details).
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn runs(&self) -> ReadBuilder<Vec<RunHandle>> {
         let (id, timeout) = (self.id, self.creation_timeout());
         ReadBuilder::new(&self.client, move |client| async move { fetch_runs(&client, id, timeout).await })

@@ -138,6 +138,9 @@ impl RateLimitHandle {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the limit does not exist.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> ReadBuilder<RateLimitDetails> {
         let key = self.key.clone();
         ReadBuilder::new(&self.client, move |client| async move {

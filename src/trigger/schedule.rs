@@ -17,8 +17,8 @@ use crate::model::payload::encode_input;
 use crate::model::{Priority, RunFilter, ScheduleDetails, ScheduleId, metadata};
 use crate::observe::if_found;
 use crate::request::{CommandBuilder, ReadBuilder};
+use crate::rpc::convert::rest_events_and_crons::ScheduleRow;
 use crate::rpc::convert::rest_input;
-use crate::rpc::convert::rest_trigger::ScheduleRow;
 use crate::run::{RunHandle, Runnable};
 use crate::time::is_representable;
 use crate::transport::Polling;
@@ -200,6 +200,9 @@ impl<O> ScheduleHandle<O> {
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the schedule has started its run or was deleted.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn details(&self) -> ReadBuilder<ScheduleDetails> {
         let id = self.id;
         ReadBuilder::new(&self.client, move |client| async move { fetch(&client, id).await })
@@ -239,6 +242,9 @@ impl<O> ScheduleHandle<O> {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists: then its run cannot
     /// be found. Keep the handle, or search by a metadata tag.
+    ///
+    /// # Cancel safety
+    /// The request is cancel safe: it only reads.
     pub fn run(&self) -> ReadBuilder<Option<RunHandle<O>>> {
         let (id, created) = (self.id, self.created.clone());
         ReadBuilder::new(&self.client, move |client| async move {

@@ -31,9 +31,9 @@ pub enum Outcome {
     Completed(Completed),
     /// The run failed with the error of a task.
     Failed(Failure),
-    /// The run was cancelled.
+    /// A request or the engine ended the run early, for example because of a concurrency limit.
     Cancelled(Cancellation),
-    /// The run timed out.
+    /// A task exceeded its execution timeout, or waited for a worker for longer than its schedule timeout.
     TimedOut(Timeout),
 }
 
@@ -48,7 +48,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Completed {
-    /// The output. For a DAG run, it is an object with the outputs of the tasks by task name.
+    /// The output. For a DAG run, it is an object with the outputs of the tasks by task name. For a run that was archived
+    /// without payloads, it is `null`.
     pub output: Payload,
 }
 
@@ -103,7 +104,7 @@ pub struct Cancellation {
 pub struct CancelRequest {
     /// The reason that the caller gave, if any.
     pub reason: Option<String>,
-    /// The author.
+    /// Who requested the cancellation, if the caller named somebody.
     pub by: Option<String>,
     /// The time of the request, by the engine's clock.
     pub requested_at: DateTime<Utc>,
@@ -147,7 +148,7 @@ pub enum TimeoutKind {
 }
 
 impl Outcome {
-    /// Returns the status of a run with this outcome.
+    /// Returns the final status that corresponds to this outcome.
     pub fn status(&self) -> RunStatus {
         match self {
             Self::Completed(_) => RunStatus::Completed,

@@ -20,8 +20,10 @@ pub(crate) const WRAPPER: &str = "_value";
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
 /// let details = run.details().await?;
-/// println!("{}", details.input); // the JSON text
-/// let input: serde_json::Value = details.input.parse()?;
+/// if let Some(input) = &details.input {
+///     println!("{input}"); // the JSON text
+///     let order: serde_json::Value = input.parse()?;
+/// }
 /// # Ok(())
 /// # }
 /// ```

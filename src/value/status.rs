@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The status of a run, of a task, or of one attempt.
+/// The state of a run, of a task, or of one attempt at one moment.
 ///
 /// ```
 /// use hatchet::RunStatus;

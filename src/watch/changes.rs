@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 
 use super::follower::{Follower, Shared, Watched};
 use crate::boxed::BoxStream;
+use crate::client::Client;
 use crate::error::Result;
 use crate::model::{Change, ChangeKind};
 use crate::run::{RunBuilder, RunHandle};
@@ -60,13 +61,7 @@ impl<O: 'static> RunBuilder<O> {
     /// # }
     /// ```
     pub fn watch(self) -> RunWatch {
-        let client = self.client().clone();
-        let start = self.start();
-        let watched = async move {
-            let membership = client.feed().events.join(client.feed().tag());
-            start.await.map(|run| Watched { membership: Some(membership), ..Watched::of(&run) })
-        };
-        RunWatch::new(watched, Arc::default())
+        RunWatch::starting(self.client().clone(), self.start())
     }
 }
 
@@ -82,7 +77,7 @@ impl<O: 'static> RunBuilder<O> {
 ///
 /// let mut changes = run.watch();
 /// while let Some(change) = changes.next().await.transpose()? {
-///     if change.is(&RunStatus::Running) {
+///     if change.has_status(&RunStatus::Running) {
 ///         println!("attempt {} has started", change.attempt());
 ///     }
 /// }
@@ -132,6 +127,18 @@ impl RunWatch {
     /// A watch that adds its ignored updates to those of other watches.
     pub(super) fn counted(watched: Watched, ignored: Arc<AtomicU64>) -> Self {
         Self::new(async { Ok(watched) }, ignored)
+    }
+
+    /// A watch that starts its run when it is first polled, after it has subscribed.
+    pub(super) fn starting<O: 'static>(
+        client: Client,
+        start: impl Future<Output = Result<RunHandle<O>>> + Send + 'static,
+    ) -> Self {
+        let watched = async move {
+            let membership = client.feed().events.join(client.feed().tag());
+            start.await.map(|run| Watched { membership: Some(membership), ..Watched::of(&run) })
+        };
+        Self::new(watched, Arc::default())
     }
 
     fn new(start: impl Future<Output = Result<Watched>> + Send + 'static, ignored: Arc<AtomicU64>) -> Self {
@@ -199,6 +206,10 @@ impl RunWatch {
 
     /// Returns the next change, or `None` after the end.
     ///
+    /// # Errors
+    /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run; the error of the start if the watch starts its run; and the
+    /// errors of fetches that [end the watch](Self). An error is the last item.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {
@@ -252,7 +263,7 @@ mod tests {
     async fn the_tasks_are_listed_at_growing_intervals() {
         let (engine, run) = queued().await;
         let mut watch = run.watch();
-        assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+        assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
         assert_eq!(lists(&engine), 1, "immediately");
         // 300 ms after the first list, and then after 600, 1200, and 2000 ms each.
         for (millis, expected) in [(299, 1), (301, 2), (899, 2), (901, 3), (2101, 4), (4101, 5), (8101, 7)] {

@@ -14,10 +14,11 @@ use super::chunk_group::membership;
 use super::chunk_reader::{Options, Reader, Shared};
 use super::follower::Watched;
 use crate::boxed::BoxStream;
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::feed::ChunkSubscription;
 use crate::model::{ChunkItem, RunId, RunStatus};
-use crate::run::{RunBuilder, RunHandle};
+use crate::run::{Numbered, RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
 use crate::sync::lock;
 
@@ -98,9 +99,15 @@ impl<O: 'static> RunBuilder<O> {
     /// ```
     pub fn chunks(self) -> RunChunks<O> {
         let client = self.client().clone();
-        let run = self.numbered();
-        RunChunks::new(async move |with_children| {
-            let feed = client.feed();
+        RunChunks::starting(client, std::future::ready(Ok(self.numbered())))
+    }
+}
+
+impl<O: 'static> RunChunks<O> {
+    /// The chunks of a run that the stream starts when it is first polled, after it has subscribed.
+    pub(super) fn starting(client: Client, run: impl Future<Output = Result<Numbered<O>>> + Send + 'static) -> Self {
+        Self::new(async move |with_children| {
+            let (run, feed) = (run.await?, client.feed());
             if with_children {
                 let tag = feed.family_tag();
                 let chunks = feed.events.join(&tag).chunks(None);
@@ -277,6 +284,10 @@ impl<O> RunChunks<O> {
     }
 
     /// Returns the next item, or `None` after the end of the run.
+    ///
+    /// # Errors
+    /// The error of the start if the stream starts its run; the error with which the server rejects the subscription; and the errors of
+    /// fetches that end a [watch](super::RunWatch) of the run. An error is the last item.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.

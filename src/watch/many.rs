@@ -97,6 +97,9 @@ impl RunsWatch {
 
     /// Returns the next change, or `None` when all runs have ended.
     ///
+    /// # Errors
+    /// The error of one run, with its [id](crate::Error::run_id); see [`RunWatch::next`]. The stream continues with the other runs.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {

@@ -15,6 +15,7 @@ mod many;
 mod matching;
 mod outage;
 mod reorder;
+mod rerun;
 mod results;
 mod sse;
 mod step;

@@ -106,6 +106,9 @@ pub struct RunOutcomes(BoxStream<(RunId, Result<Outcome>)>);
 impl<O> RunResults<O> {
     /// Returns the result of the next run that ends, or `None` when all have ended.
     ///
+    /// # Errors
+    /// The errors of [`RunHandle::result`], each for one run. The stream continues with the others.
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<(RunId, Result<O>)> {
@@ -115,6 +118,9 @@ impl<O> RunResults<O> {
 
 impl RunOutcomes {
     /// Returns the outcome of the next run that ends, or `None` when all have ended.
+    ///
+    /// # Errors
+    /// The errors of [`RunHandle::outcome`], each for one run. The stream continues with the others.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.

@@ -30,7 +30,7 @@ pub use builder::{Worker, WorkerBuilder};
 pub use health::{HealthBuilder, HealthServer};
 #[cfg(feature = "tracing-subscriber")]
 pub use log_layer::TaskLogLayer;
-pub use report::{UnfinishedTask, WorkerReport};
+pub use report::{UnfinishedAttempt, WorkerReport};
 pub use running::RunningWorker;
 
 pub use status::{WorkerState, WorkerStatus, WorkerStatuses};

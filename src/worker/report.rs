@@ -12,7 +12,7 @@ use crate::model::{RunId, TaskId};
 /// # async fn example(worker: hatchet::worker::RunningWorker) {
 /// let report = worker.shutdown().await;
 /// println!("{report}"); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
-/// for task in &report.unfinished_tasks {
+/// for task in &report.unfinished_attempts {
 ///     println!("{} attempt {}", task.run_id, task.attempt);
 /// }
 /// # }
@@ -32,15 +32,15 @@ pub struct WorkerReport {
     /// worker stopped accepting them or in a message that it does not understand, and of attempts whose report was not confirmed.
     /// The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
-    /// The first [1000](Self::MAX_UNFINISHED_TASKS) unfinished attempts.
-    pub unfinished_tasks: Vec<UnfinishedTask>,
+    /// The first [1000](Self::MAX_UNFINISHED_ATTEMPTS) unfinished attempts.
+    pub unfinished_attempts: Vec<UnfinishedAttempt>,
 }
 
 /// An attempt whose end was not reported to the engine, or whose report was not confirmed.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
-/// for task in worker.shutdown().await.unfinished_tasks {
+/// for task in worker.shutdown().await.unfinished_attempts {
 ///     println!("attempt {} of {} in run {}", task.attempt, task.task_id, task.run_id);
 /// }
 /// # Ok(())
@@ -48,7 +48,7 @@ pub struct WorkerReport {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct UnfinishedTask {
+pub struct UnfinishedAttempt {
     /// The run that the task belongs to.
     pub run_id: RunId,
     /// The task that the attempt belongs to.
@@ -60,17 +60,18 @@ pub struct UnfinishedTask {
 }
 
 impl WorkerReport {
-    /// The maximum number of [`unfinished_tasks`](Self::unfinished_tasks). Further attempts are only counted.
-    pub const MAX_UNFINISHED_TASKS: usize = 1000;
+    /// The maximum number of [`unfinished_attempts`](Self::unfinished_attempts). Further attempts are only counted.
+    pub const MAX_UNFINISHED_ATTEMPTS: usize = 1000;
 
     /// Returns the number of attempts that were assigned to the worker.
     pub fn total(&self) -> u64 {
         self.completed + self.failed + self.cancelled + self.unfinished
     }
 
-    pub(super) fn add_unfinished(&mut self, task: Option<UnfinishedTask>) {
+    pub(super) fn add_unfinished(&mut self, task: Option<UnfinishedAttempt>) {
         self.unfinished += 1;
-        self.unfinished_tasks.extend(task.filter(|_| self.unfinished_tasks.len() < Self::MAX_UNFINISHED_TASKS));
+        self.unfinished_attempts
+            .extend(task.filter(|_| self.unfinished_attempts.len() < Self::MAX_UNFINISHED_ATTEMPTS));
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
         let run: RunId = "00000000-0000-4000-8001-000000000001".parse().unwrap();
         let mut report = WorkerReport { completed: 2, failed: 1, ..WorkerReport::default() };
         for attempt in 1..=1500 {
-            report.add_unfinished(Some(UnfinishedTask {
+            report.add_unfinished(Some(UnfinishedAttempt {
                 run_id: run,
                 task_id: run.into(),
                 attempt,
@@ -99,7 +100,7 @@ mod tests {
             }));
         }
         report.add_unfinished(None);
-        assert_eq!((report.total(), report.unfinished_tasks.len()), (1504, WorkerReport::MAX_UNFINISHED_TASKS));
+        assert_eq!((report.total(), report.unfinished_attempts.len()), (1504, WorkerReport::MAX_UNFINISHED_ATTEMPTS));
         assert_eq!(report.to_string(), "2 completed, 1 failed attempt, 0 cancelled, 1501 unfinished");
     }
 }

@@ -105,7 +105,7 @@ impl RunningWorker {
         self.handle.id()
     }
 
-    /// Returns the current status.
+    /// Returns whether the worker is connected or paused, and how many attempts run and wait.
     ///
     /// ```no_run
     /// # fn example(worker: &hatchet::worker::RunningWorker) -> bool {

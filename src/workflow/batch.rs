@@ -26,9 +26,9 @@ use crate::model::batch::BatchOptions;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BatchItem<I> {
-    /// The input of the run.
+    /// The value that the run was started with.
     pub input: I,
-    /// The context of the attempt.
+    /// What belongs to this attempt alone, such as its ids, its log and its cancellation.
     pub context: Context,
 }
 

@@ -37,7 +37,7 @@ pub type TaskResult<O> = Result<O, TaskError>;
 ///     Ok(std::fs::read_to_string(file.path)?) // retried
 /// });
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TaskError {
     message: String,
     retry: bool,
@@ -94,7 +94,7 @@ impl TaskError {
         Self { retry: false, ..Self::new(message) }
     }
 
-    /// Returns the error message of the attempt.
+    /// Returns the message with which the attempt fails, including those of the causes.
     pub fn message(&self) -> &str {
         &self.message
     }

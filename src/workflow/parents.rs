@@ -30,7 +30,7 @@ impl<I, O> TaskName for Task<I, O> {
     note = "use a task (`&task`), a name (`\"name\"`), a tuple of up to 8 of them, or an array, a slice or a `Vec` of one type"
 )]
 pub trait Parents: Sealed {
-    /// Returns the names of the tasks.
+    /// Returns the names of the tasks, in the given order.
     #[doc(hidden)]
     fn names(self) -> Vec<String>;
 }

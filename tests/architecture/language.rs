@@ -12,8 +12,9 @@ use super::public_api::is_pub;
 use super::source::{Sources, is_test};
 
 /// Words that say nothing beside the name of an item.
-const EMPTY_WORDS: &str = "a an and any are as at be by create creates each for from get gets have has in is it its no of on one or return \
-     returns set sets that the this to was whether which with";
+const EMPTY_WORDS: &str = "a action add adds all an and any are as at attempt author be by create creates current each engine for from get \
+     gets have has in is it its no of on one or remove removes return returns run set sets task that the this to was whether which \
+     with";
 
 /// Words that documentation, comments, names and texts avoid, and the term that they use.
 const AVOIDED: &[(&str, &str)] = &[
@@ -71,7 +72,24 @@ const AVOIDED: &[(&str, &str)] = &[
 const FOREIGN_NAMES: [&str; 4] = ["PhantomData", "SizeHint", "size_hint", "std::hint"];
 
 /// The directories whose text is checked: comments, names, and texts of errors and events.
-const DIRECTORIES: [&str; 6] = ["src", "docs", "examples", "benches", "proto", "tests"];
+const DIRECTORIES: [&str; 8] = ["src", "docs", "examples", "benches", "proto", "tests", "fuzz/fuzz_targets", ".github"];
+
+/// The files outside of these directories whose text is checked.
+const FILES: [&str; 13] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "RELEASING.md",
+    "Cargo.toml",
+    "build.rs",
+    "clippy.toml",
+    "deny.toml",
+    "rustfmt.toml",
+    "fuzz/Cargo.toml",
+    ".ci/run",
+];
 
 /// The public items whose documentation has no word that is not in their names.
 pub(crate) fn docs_that_repeat_names(sources: &Sources) -> Vec<String> {
@@ -85,13 +103,12 @@ pub(crate) fn docs_that_repeat_names(sources: &Sources) -> Vec<String> {
 /// The lines with avoided words.
 pub(crate) fn avoided_words() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files: Vec<PathBuf> = Vec::new();
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "RELEASING.md"] {
-        files.push(root.join(name));
-    }
+    let mut files: Vec<PathBuf> = FILES.iter().map(|name| root.join(name)).collect();
+    assert!(files.iter().all(|path| path.exists()), "{files:?}");
     // Recordings of the engine and the output of the compiler have their own words.
     let is_checked = |path: &PathBuf| {
-        let is_text = path.extension().is_some_and(|kind| ["rs", "md", "proto"].iter().any(|known| kind == *known));
+        let is_text =
+            path.extension().is_some_and(|kind| ["rs", "md", "proto", "yml"].iter().any(|known| kind == *known));
         is_text && !path.ends_with(file!())
     };
     files.extend(DIRECTORIES.into_iter().flat_map(files::in_directory).filter(is_checked));

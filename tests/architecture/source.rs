@@ -24,7 +24,6 @@ pub(crate) enum Target {
 pub(crate) struct Source {
     pub(crate) module: CratePath,
     pub(crate) file: PathBuf,
-    pub(crate) text: String,
     pub(crate) syntax: syn::File,
 }
 
@@ -251,5 +250,5 @@ fn read(root: &Path, path: &Path) -> Source {
     }
     let text = fs::read_to_string(path).unwrap();
     let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    Source { module, file, text, syntax }
+    Source { module, file, syntax }
 }

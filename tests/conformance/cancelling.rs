@@ -114,12 +114,12 @@ async fn x5_all_api_views_show_the_run_as_cancelled(setup: Setup) {
     let mut last = None;
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        if change.is(&RunStatus::Running) {
+        if change.has_status(&RunStatus::Running) {
             run.cancel().send().await.unwrap();
         }
         last = Some(change);
     }
-    assert!(last.unwrap().is(&RunStatus::Cancelled));
+    assert!(last.unwrap().has_status(&RunStatus::Cancelled));
     assert!(matches!(run.outcome().await.unwrap(), Outcome::Cancelled(_)));
     assert_eq!(run.details().await.unwrap().status, RunStatus::Cancelled);
     let cancelled = RunFilter::new(setup.window()).workflow(task.name()).status(RunStatus::Cancelled);
@@ -198,7 +198,7 @@ async fn x9_all_runs_that_match_a_filter_are_cancelled(setup: Setup) {
     setup.eventually(async || query.count().await.unwrap().to_string() == count.to_string()).await;
     // The first batches are cancelled while their first reports are read, and the others with one command. The list may still contain
     // some of the first.
-    let mut reports = query.cancel().reason("bad deploy").reports().unwrap();
+    let mut reports = query.cancel().reason("bad deploy").reports();
     for _ in 0..10 {
         assert!(reports.next().await.unwrap().unwrap().is_applied());
     }

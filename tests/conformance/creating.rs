@@ -68,13 +68,13 @@ async fn c4_bulk_starts_are_split_by_count_and_size(setup: Setup) {
     assert_eq!(error.kind(), ErrorKind::TooLarge);
     assert!(error.to_string().starts_with("inputs[1007] is too large: expected a message of at most "), "{error}");
     let last = runs[1004].as_ref().unwrap().details().await.unwrap();
-    assert_eq!(last.input.parse::<Value>().unwrap(), json!({"n": 1004}));
+    assert_eq!(last.input.as_ref().unwrap().parse::<Value>().unwrap(), json!({"n": 1004}));
 }
 
 async fn c9_tenant_and_namespace(setup: Setup) {
     let namespaced = setup.client_with(|config| config.namespace("Team"));
     assert_eq!(namespaced.namespace(), Some("team_"));
-    assert_eq!(namespaced.tenant_id().unwrap(), setup.hatchet.tenant_id().unwrap());
+    assert_eq!(namespaced.tenant_id(), setup.hatchet.tenant_id());
     let task = double(setup.name("double"));
     let worker = namespaced.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
     let run = namespaced.run(&task, &Number { n: 4 }).start().await.unwrap();

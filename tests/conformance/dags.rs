@@ -57,7 +57,10 @@ async fn m3_details_have_the_output_of_each_task(setup: Setup) {
     assert_eq!(names, ["first", "left", "right", "last"], "in the order of the definition");
     assert_eq!(details.task("last").unwrap().output().unwrap().parse::<Vec<i64>>().unwrap(), [14, 21]);
     assert!(details.tasks.iter().all(|task| task.status == RunStatus::Completed && task.attempts.len() == 1));
-    assert_eq!((details.input.parse::<Number>().unwrap().n, details.attempt(), details.conflicts.len()), (7, 1, 0));
+    assert_eq!(
+        (details.input.as_ref().unwrap().parse::<Number>().unwrap().n, details.attempt(), details.conflicts.len()),
+        (7, 1, 0)
+    );
     assert_eq!(details.workflow_name.as_deref(), Some(flow.name()));
     // A list of tasks also contains their names.
     let tasks = setup.hatchet.tasks(RunFilter::new(setup.window()).workflow(flow.name()));

@@ -42,12 +42,12 @@ async fn m2_inputs_are_typed(setup: Setup) {
     let worker = setup.worker(&task).await;
     let run = setup.hatchet.run(&task, &Number { n: -7 }).start().await.unwrap();
     assert_eq!(
-        run.details().await.unwrap().input.parse::<Number>().unwrap(),
+        run.details().await.unwrap().input.unwrap().parse::<Number>().unwrap(),
         Number { n: -7 },
         "before the run has ended"
     );
     run.result().await.unwrap();
-    assert_eq!(run.details().await.unwrap().input.parse::<Number>().unwrap(), Number { n: -7 });
+    assert_eq!(run.details().await.unwrap().input.unwrap().parse::<Number>().unwrap(), Number { n: -7 });
     worker.shutdown().await;
 }
 

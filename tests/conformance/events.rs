@@ -41,7 +41,7 @@ async fn c2_an_event_starts_a_run_of_each_workflow_that_listens(setup: Setup) {
         assert_eq!(run.result().await.unwrap(), Doubled { doubled: 42 });
         let details = run.details().await.unwrap();
         assert_eq!(details.metadata.get("tenant"), Some(&json!("acme")));
-        assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 21 });
+        assert_eq!(details.input.as_ref().unwrap().parse::<Number>().unwrap(), Number { n: 21 });
     }
     // The event is also found by its id alone.
     let by_id = setup.hatchet.event_handle(event.id());

@@ -328,7 +328,8 @@ async fn m9_each_log_line_is_read_once(setup: Setup) {
         lines
     };
     setup.eventually(async || all().await.len() == count).await;
-    let mut numbers: Vec<_> = all().await.iter().map(|line| line.metadata["number"].as_u64().unwrap()).collect();
+    let mut numbers: Vec<_> =
+        all().await.iter().map(|line| line.metadata.as_ref().unwrap()["number"].as_u64().unwrap()).collect();
     // Lines with the same timestamp have no order.
     numbers.sort_unstable();
     assert_eq!(numbers, (0..count as u64).collect::<Vec<_>>(), "each line is read once");

@@ -259,7 +259,7 @@ async fn b8_bulk_collisions_name_the_existing_run(setup: Setup) {
     for at in [0, 2, 5] {
         // The engine starts one of two runs with the same key. The input shows which one.
         let run = runs[at].as_ref().or(runs[if at == 0 { 3 } else { at }].as_ref()).unwrap();
-        let input: Value = run.details().await.unwrap().input.parse().unwrap();
+        let input: Value = run.details().await.unwrap().input.unwrap().parse().unwrap();
         assert!(input == inputs[at] || at == 0 && input == inputs[3], "{at}: {input}");
     }
     let existing = |at: usize| runs[at].as_ref().unwrap_err().existing_run_id();

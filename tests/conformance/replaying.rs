@@ -125,7 +125,7 @@ async fn p3_replays_have_the_original_input(setup: Setup) {
     let again = run.replay().send().await.unwrap();
     assert_eq!(again.run.result().await.unwrap(), Doubled { doubled: 42 });
     let details = run.details().await.unwrap();
-    assert_eq!(details.input.parse::<Number>().unwrap(), Number { n: 21 });
+    assert_eq!(details.input.as_ref().unwrap().parse::<Number>().unwrap(), Number { n: 21 });
     assert_eq!(details.metadata["tenant"], "acme");
     worker.shutdown().await;
 }

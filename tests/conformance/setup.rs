@@ -147,7 +147,7 @@ pub(crate) async fn states<O>(run: &RunHandle<O>) -> Vec<String> {
 /// Watches a run until it has a status.
 pub(crate) async fn until<O>(run: &RunHandle<O>, status: RunStatus) {
     let mut watch = run.watch();
-    while !watch.next().await.expect("the run should reach the status").unwrap().is(&status) {}
+    while !watch.next().await.expect("the run should reach the status").unwrap().has_status(&status) {}
 }
 
 /// Waits until a run is running, by gRPC only.

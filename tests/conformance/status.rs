@@ -38,9 +38,9 @@ async fn s2_assigned_runs_become_running(setup: Setup) {
     setup.worker(&task).await.shutdown().await;
     let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     let mut watch = run.watch();
-    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+    assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
     let worker = setup.worker(&task).await;
-    assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Running));
+    assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Running));
     assert_eq!(run.details().await.unwrap().status, RunStatus::Running);
     drop(worker);
 }
@@ -100,7 +100,7 @@ async fn transitions(
     let (mut watch, mut seen) = (run.watch(), Vec::<RunStatus>::new());
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        if change.is(&when) {
+        if change.has_status(&when) {
             match then {
                 Some("complete") => report(setup, &run, StepActionEventType::StepEventTypeCompleted, "{}").await,
                 Some("fail") => report(setup, &run, StepActionEventType::StepEventTypeFailed, "no").await,

@@ -102,7 +102,10 @@ async fn o2_what_a_task_logs_with_tracing_are_its_log_lines(setup: Setup) {
     let found = setup.fetch_until(lines, |lines| lines.len() == 3).await;
     let texts: Vec<_> = found.iter().map(|line| (line.level.clone(), line.message.as_str())).collect();
     assert_eq!(texts, [(LogLevel::Info, "first"), (LogLevel::Info, "second"), (LogLevel::Warn, "third")]);
-    assert_eq!((&found[0].metadata["number"], &found[2].metadata["customer"]), (&7.into(), &"acme".into()));
+    assert_eq!(
+        (&found[0].metadata.as_ref().unwrap()["number"], &found[2].metadata.as_ref().unwrap()["customer"]),
+        (&7.into(), &"acme".into())
+    );
     worker.shutdown().await;
 }
 

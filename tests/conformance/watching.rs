@@ -164,7 +164,7 @@ async fn s11_watches_of_a_tag_include_runs_that_have_not_ended(setup: Setup) {
     // The run was created long before.
     let mut since = other.watch_matching("tenant", &tenant).since(chrono::Utc::now() + chrono::TimeDelta::minutes(1));
     for watch in [&mut watch, &mut since] {
-        assert!(watch.next().await.unwrap().unwrap().is(&RunStatus::Queued));
+        assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
     }
     let worker = setup.worker(&task).await;
     let (states, of_since) = tokio::join!(read(&mut watch, 1), read(&mut since, 1));
@@ -295,7 +295,7 @@ async fn s11_conditions_are_waited_for(setup: Setup) {
         run.cancel().send().await.unwrap();
     };
     let (change, ()) = tokio::join!(ended, cancelled);
-    assert!(change.unwrap().unwrap().is(&RunStatus::Cancelled));
+    assert!(change.unwrap().unwrap().has_status(&RunStatus::Cancelled));
     assert_eq!(run.until(RunStatus::Completed).await.unwrap(), None, "the run has ended before");
     worker.shutdown().await;
 }

@@ -136,9 +136,13 @@ async fn b11_shutdown_reports_all_attempts(setup: Setup) {
     assert_eq!(cancelled.outcome().await.unwrap().status(), hatchet::RunStatus::Cancelled);
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.failed, report.cancelled), (1, 0, 1));
-    assert_eq!((report.unfinished, report.unfinished_tasks.len()), (1, 1));
+    assert_eq!((report.unfinished, report.unfinished_attempts.len()), (1, 1));
     assert_eq!(
-        (report.unfinished_tasks[0].run_id, report.unfinished_tasks[0].attempt, report.unfinished_tasks[0].is_finished),
+        (
+            report.unfinished_attempts[0].run_id,
+            report.unfinished_attempts[0].attempt,
+            report.unfinished_attempts[0].is_finished
+        ),
         (unfinished.id(), 1, false)
     );
     assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 1 unfinished");

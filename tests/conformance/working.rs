@@ -249,8 +249,9 @@ async fn w12_log_lines_arrive_in_order_with_their_levels(setup: Setup) {
     assert_eq!(lines[1..51].iter().map(|line| line.message.clone()).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
     assert_eq!(
         (&lines[0].level, lines[0].message.as_str(), &lines[0].metadata),
-        (&LogLevel::Debug, "first", &json!({"n": 50}))
+        (&LogLevel::Debug, "first", &Some(json!({"n": 50})))
     );
+    assert_eq!(lines[1].metadata, None);
     assert_eq!((&lines[51].level, lines[51].message.chars().count()), (&LogLevel::Error, 10_000));
     assert!(lines[51].message.ends_with("x… (truncated)"));
     assert_eq!((lines[52].message.as_str(), lines.len()), (" ", 53));

@@ -154,6 +154,7 @@ fn requests() -> Vec<Request> {
         request!("RunBuilder", "watch", |it| it.hatchet.run(&it.task, &()), |it| it.watch().next().await.unwrap().map(drop)),
         request!("RunManyBuilder", "start", |it| it.hatchet.run_many(&it.task, [(), ()]), |it| all(it.start().await?)),
         request!(Calls::UntilConsistent, "RerunBuilder", "start", |it| it.run.rerun(), |it| it.start().await.map(drop)),
+        request!(Calls::UntilConsistent, "RerunBuilder", "outcome", |it| it.run.rerun(), |it| it.outcome().await.map(drop)),
         request!(Calls::UntilConsistent, "DetailsBuilder", "details", |it| it.run.details(), |it| it.await.map(drop)),
         request!(Calls::UntilConsistent, "LogItems", "logs", |it| it.run.logs(), |it| it.take(1).collect::<Vec<_>>().await.pop().unwrap().map(drop)),
         request!("CancelBuilder", "cancel", |it| it.run.cancel(), |it| first_error(vec![it.send().await?])),

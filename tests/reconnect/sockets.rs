@@ -204,7 +204,7 @@ async fn a_token_that_was_never_accepted_is_reported_to_everyone_at_once() {
 #[tokio::test]
 async fn a_client_whose_clock_is_ahead_gets_the_changes_of_a_tag() {
     let now = chrono::Utc::now() - chrono::TimeDelta::minutes(6);
-    let engine = Engine::builder().listen().now(now).start().await.unwrap();
+    let engine = Engine::builder().listen().start_time(now).start().await.unwrap();
     let hatchet = Client::new(support::config(&engine).build().unwrap()).unwrap();
     let worker = support::start_worker(&engine.client(), &talk()).await;
     let watched = states_with_tag(&hatchet, "a", 2);

@@ -51,5 +51,5 @@ pub(crate) async fn start_stuck_run(hatchet: &Client) -> (RunningWorker, RunHand
 /// Waits until a run is running.
 pub(crate) async fn until_running<O>(run: &RunHandle<O>) {
     let mut watch = run.watch();
-    while !watch.next().await.unwrap().unwrap().is(&RunStatus::Running) {}
+    while !watch.next().await.unwrap().unwrap().has_status(&RunStatus::Running) {}
 }

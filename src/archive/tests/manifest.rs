@@ -110,7 +110,7 @@ async fn commits_are_kept_if_the_state_after_them_is_damaged() {
 /// The repair that the guide describes.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_commit_can_be_replaced_by_one_that_changes_nothing() {
-    let guide = include_str!("../../../docs/archive.md");
+    let guide = include_str!("../../../docs/archive-operations.md");
     let nothing = guide.split("```json\n").nth(1).unwrap().split("\n```").next().unwrap();
     let store = Store::open("memory://", Vec::new()).unwrap();
     commit(&Archive::over(store.clone()), 0..3).await;

@@ -76,7 +76,7 @@ impl Bench {
     /// With an engine that keeps runs for this time.
     async fn keeping(retention: Duration) -> Self {
         let start = "2026-11-01T10:00:00Z".parse().unwrap();
-        let engine = Engine::builder().now(start).retention(retention).start().await.unwrap();
+        let engine = Engine::builder().start_time(start).retention(retention).start().await.unwrap();
         let client = engine.client();
         // Odd numbers fail at first: a replay succeeds.
         let task = Task::new("count", async |input: Input, context: Context| {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::rest_trigger::Row;
+use super::rest_events_and_crons::Row;
 use crate::model::concurrency::ConcurrencyStrategy;
 use crate::model::rate_limit::RateLimitKey;
 use crate::model::{Concurrency, RateLimit, RateLimitDetails, RateLimitWindow};

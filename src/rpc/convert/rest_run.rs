@@ -206,7 +206,7 @@ pub(crate) struct LogRow {
     pub(crate) level: Option<String>,
     pub(crate) message: String,
     #[serde(default)]
-    pub(crate) metadata: Value,
+    pub(crate) metadata: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]

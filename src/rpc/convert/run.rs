@@ -14,7 +14,8 @@ pub(crate) struct GrpcRun {
     pub(crate) status: RunStatus,
     /// Whether the engine reports that nothing is left to do.
     pub(crate) done: bool,
-    pub(crate) input: Payload,
+    /// `None` if it is too large for the response, or not stored yet.
+    pub(crate) input: Option<Payload>,
     pub(crate) metadata: BTreeMap<String, Value>,
     /// The tasks that the engine has created so far, by their names in the workflow.
     pub(crate) tasks: BTreeMap<String, GrpcTask>,
@@ -47,7 +48,7 @@ impl TryFrom<pb::v1::GetRunDetailsResponse> for GrpcRun {
         Ok(Self {
             status: status(run.status),
             done: run.done,
-            input: Payload::input(&text(run.input)),
+            input: Some(text(run.input)).filter(|input| !input.trim().is_empty()).map(|input| Payload::input(&input)),
             // Missing or unreadable metadata does not make the run unreadable.
             metadata: serde_json::from_slice(&run.additional_metadata).unwrap_or_default(),
             tasks: tasks.collect::<Result<_>>()?,
@@ -77,6 +78,15 @@ mod tests {
         let run = pb::v1::GetRunDetailsResponse { status: 77, ..Default::default() };
         assert_eq!(GrpcRun::try_from(run).unwrap().status, RunStatus::Unknown("77".into()));
         assert_eq!(status(pb::v1::RunStatus::Completed as i32), RunStatus::Completed);
+    }
+
+    #[test]
+    fn an_empty_input_is_none() {
+        let input = |bytes: &[u8]| {
+            let run = pb::v1::GetRunDetailsResponse { input: bytes.to_vec().into(), ..Default::default() };
+            GrpcRun::try_from(run).unwrap().input
+        };
+        assert_eq!((input(b""), input(b"{}")), (None, Some(Payload::input("{}"))));
     }
 
     #[test]

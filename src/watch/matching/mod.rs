@@ -193,6 +193,10 @@ impl TagWatch {
 
     /// Returns the next change, or `None` after an error that has ended the stream.
     ///
+    /// # Errors
+    /// The error of one run, with its [id](crate::Error::run_id), after which the stream continues; and the error of a list of runs, which is
+    /// the last item. [`TooLarge`](crate::ErrorKind::TooLarge) for a run beyond [`max_runs`](Self::max_runs).
+    ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {

@@ -70,7 +70,7 @@ fn details(run: RunId) -> RunDetails {
         workflow_version_id: None,
         status: RunStatus::Completed,
         outcome: Some(Outcome::Completed(Completed { output: Payload::output("{}") })),
-        input: Payload::input("{}"),
+        input: Some(Payload::input("{}")),
         metadata: std::collections::BTreeMap::default(),
         engine_metadata: std::collections::BTreeMap::default(),
         created_at: at,

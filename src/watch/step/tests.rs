@@ -33,7 +33,7 @@ fn details(status: RunStatus, attempts: &[(u32, RunStatus, bool)], outcome: Opti
         workflow_version_id: None,
         status: status.clone(),
         outcome,
-        input: Payload::input("{}"),
+        input: Some(Payload::input("{}")),
         metadata: std::collections::BTreeMap::default(),
         engine_metadata: std::collections::BTreeMap::default(),
         created_at: Some(at),

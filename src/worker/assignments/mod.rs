@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub(super) use slots::{DEFAULT_SLOT_TYPE, SlotRequest, Slots};
 
 use super::key::{Key, KeyMap, KeySet};
-use super::report::{UnfinishedTask, WorkerReport};
+use super::report::{UnfinishedAttempt, WorkerReport};
 use crate::model::{RunId, TaskId};
 
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
@@ -525,7 +525,12 @@ impl<A> Assignments<A> {
     fn add_unfinished(&mut self, key: Key, finished: bool) {
         let Key { run, task, .. } = key;
         let attempt = key.attempt();
-        self.report.add_unfinished(Some(UnfinishedTask { run_id: run, task_id: task, attempt, is_finished: finished }));
+        self.report.add_unfinished(Some(UnfinishedAttempt {
+            run_id: run,
+            task_id: task,
+            attempt,
+            is_finished: finished,
+        }));
     }
 }
 

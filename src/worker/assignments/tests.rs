@@ -85,7 +85,7 @@ fn an_attempt_that_only_a_message_of_unknown_type_names_is_unfinished() {
     assert!(all.is_idle(), "a shutdown does not wait for them");
     let report = all.into_report();
     assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 4 cancelled, 1 unfinished");
-    assert_eq!(report.unfinished_tasks[0].task_id, key(1, 0).task);
+    assert_eq!(report.unfinished_attempts[0].task_id, key(1, 0).task);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn what_is_abandoned_is_counted_as_unfinished() {
     assert!(all.is_idle());
     assert_eq!(all.step(Event::Ended(key(2, 0), End::Finished)), [], "it is not waited for");
     let report = all.into_report();
-    assert_eq!((report.unfinished, report.unfinished_tasks.iter().filter(|task| task.is_finished).count()), (3, 1));
+    assert_eq!((report.unfinished, report.unfinished_attempts.iter().filter(|task| task.is_finished).count()), (3, 1));
 }
 
 #[test]

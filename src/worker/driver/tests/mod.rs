@@ -113,7 +113,7 @@ async fn assignments_after_the_start_of_the_shutdown_are_counted() {
     let started = Instant::now();
     let report = running.shutdown().await;
     assert_eq!((report.completed, report.unfinished, report.total()), (2, 2, 4), "{report}");
-    let unfinished: Vec<_> = report.unfinished_tasks.iter().map(|task| task.task_id.to_string()).collect();
+    let unfinished: Vec<_> = report.unfinished_attempts.iter().map(|task| task.task_id.to_string()).collect();
     assert!(unfinished[0].ends_with('4') && unfinished[1].ends_with('1'), "{unfinished:?}");
     // The grace period, and that of a cancellation.
     assert_eq!(started.elapsed(), 3 * SECOND);
@@ -384,7 +384,7 @@ proptest! {
         let (report, assigned) = runtime.block_on(drive(steps, statuses));
         prop_assert_eq!(report.total(), assigned, "{}", report);
         // Attempts that cannot be identified are only counted.
-        prop_assert_eq!(report.unfinished_tasks.len() + invalid, usize::try_from(report.unfinished).unwrap(), "{}", report);
+        prop_assert_eq!(report.unfinished_attempts.len() + invalid, usize::try_from(report.unfinished).unwrap(), "{}", report);
     }
 }
 

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 
 use super::convert::Rows;
 use super::convert::limit::RateLimitRow;
-use super::convert::rest_trigger::{CronRow, Event, NewCron, Row, ScheduleRow};
+use super::convert::rest_events_and_crons::{CronRow, Event, NewCron, Row, ScheduleRow};
 use super::rest::{Rest, with};
 use crate::error::{Error, ErrorKind, Result, ServerStatus};
 use crate::model::{CronId, EventId, ScheduleId};
