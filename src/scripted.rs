@@ -42,6 +42,8 @@ pub(crate) enum Scripted {
     Rest(u16, String),
     /// A gRPC status with a message.
     Rejection(i32, &'static str),
+    /// A gRPC status with a delay that the client must wait for.
+    Pushback(i32, Duration),
     /// A response after a delay.
     After(Duration, Box<Scripted>),
     /// There is no response.
@@ -183,6 +185,10 @@ async fn respond(mut response: Scripted, request: Request<Body>) -> Response<Bod
         Scripted::Rejection(code, message) => {
             let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
             response.header("grpc-message", message).body(Body::empty()).unwrap()
+        }
+        Scripted::Pushback(code, delay) => {
+            let response = Response::builder().header(CONTENT_TYPE, "application/grpc").header("grpc-status", code);
+            response.header("retry-after", delay.as_secs()).body(Body::empty()).unwrap()
         }
         Scripted::Rest(status, body) => {
             Response::builder().status(status).body(Body::new(Full::new(Bytes::from(body)))).unwrap()

@@ -91,9 +91,9 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) -> Duration {
     start.elapsed()
 }
 
-/// Blocks threads of the worker's runtime. Returns after how many seconds the engine has received `heartbeats` of them, one second after
+/// Blocks threads of the runtime of a worker with some slots. Returns after how many seconds the engine has received `heartbeats` of them, one second after
 /// the threads were blocked: what was on its way then does not count.
-fn heartbeats_while_blocked(mut runtime: Builder, blocked: usize, heartbeats: usize) -> Duration {
+fn heartbeats_while_blocked(mut runtime: Builder, slots: u32, blocked: usize, heartbeats: usize) -> Duration {
     let (server, block) = (Server::start(), Block::new(MAX_BLOCKED));
     let task: Task<(), u32> =
         Task::with_state("blocks", block.clone(), async |block: Block, (): (), context: Context| {
@@ -104,7 +104,7 @@ fn heartbeats_while_blocked(mut runtime: Builder, blocked: usize, heartbeats: us
     let worker = thread::spawn(move || {
         runtime.enable_all().build().unwrap().block_on(async {
             let hatchet = Client::new(config).unwrap();
-            let worker = hatchet.worker("worker").slots(10).register(&task).build().unwrap().start().await.unwrap();
+            let worker = hatchet.worker("worker").slots(slots).register(&task).build().unwrap().start().await.unwrap();
             let results = hatchet.run_many(&task, runs).results().await.unwrap();
             let attempts: Vec<_> = results.into_iter().map(Result::unwrap).collect();
             (attempts, worker.shutdown().await)
@@ -128,21 +128,24 @@ fn threads(count: usize) -> Builder {
     builder
 }
 
-/// The thread for heartbeats sends its first one six seconds after the last one of the runtime, and the next one twelve seconds later. The
-/// cases take several seconds each, so they run at the same time.
+/// The thread for heartbeats sends its first one six seconds after the last one of the runtime, and the next one twelve seconds later, or
+/// two seconds later if all slots are taken. The cases take several seconds each, so they run at the same time.
 #[test]
 fn heartbeats_continue_while_threads_of_the_runtime_are_blocked() {
     thread::scope(|scope| {
-        let cases = [(threads(2), 2, 1), (Builder::new_current_thread(), 1, 1), (threads(2), 1, 2)];
-        let cases = cases.map(|(runtime, blocked, heartbeats)| {
-            scope.spawn(move || heartbeats_while_blocked(runtime, blocked, heartbeats))
+        let current_thread = Builder::new_current_thread;
+        let cases =
+            [(threads(2), 10, 2, 1), (current_thread(), 10, 1, 1), (threads(2), 10, 1, 2), (current_thread(), 1, 1, 2)];
+        let cases = cases.map(|(runtime, slots, blocked, heartbeats)| {
+            scope.spawn(move || heartbeats_while_blocked(runtime, slots, blocked, heartbeats))
         });
-        let [all, current_thread, one_of_two] = cases.map(|case| case.join().unwrap());
+        let [all, current_thread, one_of_two, full] = cases.map(|case| case.join().unwrap());
         assert!(all > 2 * SECOND && all < 8 * SECOND, "{all:?}: the runtime is blocked");
         assert!(
             current_thread > 2 * SECOND && current_thread < 8 * SECOND,
             "{current_thread:?}: the runtime is blocked"
         );
+        assert!(full > 4 * SECOND && full < 10 * SECOND, "{full:?}: there is no free slot");
         assert!(one_of_two < 8 * SECOND, "{one_of_two:?}: the free thread sends the heartbeats");
     });
 }

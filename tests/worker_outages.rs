@@ -148,6 +148,27 @@ async fn results_outlive_reports_whose_token_is_rejected() {
     assert_eq!((report.completed, report.total()), (20, 20), "{report}");
 }
 
+/// The database of the engine is away: a call with several reports fails with `INTERNAL`, and each report alone as an invalid one.
+#[tokio::test(start_paused = true)]
+async fn results_outlive_reports_that_are_rejected_while_the_database_is_away() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let runs = hatchet.run_many(&task, (0..20).map(|_| Seconds { seconds: 2 })).start().await.unwrap();
+    sleep(SECOND).await;
+    engine.faults().inject_always("SendBatchActionEvent", Fault::RejectGrpc(13)).unwrap();
+    engine.faults().inject_always("SendStepActionEvent", Fault::RejectGrpc(3)).unwrap();
+    sleep(600 * SECOND).await;
+    assert_eq!((worker.status().unreported, worker.status().running), (20, 0));
+    engine.faults().clear();
+    for run in runs {
+        assert_eq!(run.unwrap().result().await.unwrap(), 2);
+    }
+    let report = worker.shutdown().await;
+    assert_eq!((report.completed, report.total(), attempts.load(SeqCst)), (20, 20, 20), "{report}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
     let (engine, hatchet) = support::engine_with_quirks().await;

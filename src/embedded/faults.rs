@@ -47,7 +47,8 @@ use crate::time::{Clock, MAX_DURATION};
 pub enum Fault {
     /// The gRPC call does not reach the engine. The caller gets this numeric code, from 1 to 16, as if the engine had sent it: 14 is
     /// `UNAVAILABLE`. The caller cannot know whether the call had an effect. With 16, `UNAUTHENTICATED`, the message is the one
-    /// that the engine sends for a token that it does not accept, such as an expired one.
+    /// that the engine sends for a token that it does not accept, such as an expired one. With 3, `INVALID_ARGUMENT`,
+    /// `SendStepActionEvent` gets the message that the engine sends while its database fails.
     RejectGrpc(u16),
     /// The same for a REST call and its HTTP status, from 400 to 599. With 403, the body is the one that the engine sends for a token that
     /// it does not accept.
@@ -426,14 +427,18 @@ impl Faults {
     }
 }
 
+/// The message of a report whose task the engine cannot look up.
+const DATABASE_FAILED: &str =
+    "invalid task external run id 00000000-0000-0000-0000-000000000000: failed to connect to the database";
 const INJECTED: &str = "injected fault";
 /// What the engine answers to a token that it does not accept, over gRPC and REST.
 pub(super) const INVALID_TOKEN: &str = "invalid auth token";
 pub(super) const INVALID_CREDENTIALS: &str = "Please provide valid credentials";
 
-pub(super) fn status(code: u16) -> Status {
+pub(super) fn status(method: &str, code: u16) -> Status {
     match Code::from_i32(code.into()) {
         Code::Unauthenticated => Status::unauthenticated(INVALID_TOKEN),
+        Code::InvalidArgument if method == "SendStepActionEvent" => Status::invalid_argument(DATABASE_FAILED),
         code => Status::new(code, INJECTED),
     }
 }

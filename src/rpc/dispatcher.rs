@@ -80,7 +80,8 @@ impl Dispatcher {
             async move {
                 match unary.call(&GET_VERSION, GetVersionRequest {}).await {
                     Ok(response) => Ok(Some(response.version)),
-                    Err(error) if error.kind() == ErrorKind::Unimplemented => Ok(None),
+                    // Not one of a proxy.
+                    Err(error) if error.kind() == ErrorKind::Unimplemented && error.grpc_code().is_some() => Ok(None),
                     Err(error) => Err(error),
                 }
             }

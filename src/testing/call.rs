@@ -338,6 +338,7 @@ impl<O: DeserializeOwned> Call<O> {
             action: Arc::new(action),
             workflow: self.definition.name.as_str().into(),
             retries: task.max_retries(),
+            parents: None,
             output,
             stop,
             worker_labels: Arc::new(Mutex::new(self.worker_labels)),

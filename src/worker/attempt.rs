@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::assignments::End;
 use super::key::Key;
 use super::registered::RegisteredTask;
 use crate::client::Client;
+use crate::error::ErrorKind;
 use crate::model::engine_version::EngineVersion;
 use crate::model::payload::cut;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
 use crate::telemetry::{self, AttemptResult, Measurement};
+use crate::transport::retry_delay;
 use crate::workflow::{
     AttemptContext, Context, FullSlots, Stop, TaskError, TaskOutput, TaskResult, WorkerLabels,
     version_without_retry_delays,
@@ -66,6 +68,7 @@ impl Environment {
             action: Arc::clone(&attempt.action),
             workflow: task.workflow.short_name(),
             retries: task.definition.max_retries(),
+            parents: task.parents.clone(),
             output: self.output.clone(),
             stop: attempt.stop.clone(),
             worker_labels: WorkerLabels::clone(&self.labels),
@@ -74,24 +77,30 @@ impl Environment {
         })
     }
 
-    /// How an attempt has ended whose function has returned this result, or has not returned in time.
+    /// How an attempt has ended whose function has returned this result in time, or has not.
     pub(super) async fn end(&self, attempt: &Attempt, result: Option<TaskResult<String>>) -> JobEnd {
         let key = attempt.key;
         // The engine has already ended a cancelled attempt: a second end would corrupt the run.
         if attempt.stop.is_ended() {
             return JobEnd { key, end: End::Cancelled, report: None };
         }
-        // What a shutdown has cut off is not a result of the task: it runs again elsewhere.
-        let Some(result) = result.filter(|_| !attempt.stop.is_requested()) else {
-            return JobEnd { key, end: End::Dropped, report: None };
+        let report = match result {
+            Some(result) => self.report(attempt, result).await,
+            None => None,
         };
-        JobEnd { key, end: End::Finished, report: Some(self.report(attempt, result).await) }
+        let end = match &report {
+            Some(_) => End::Finished,
+            None if attempt.stop.is_ended() => End::Cancelled,
+            None => End::Dropped,
+        };
+        JobEnd { key, end, report }
     }
 
-    async fn report(&self, attempt: &Attempt, result: TaskResult<String>) -> Report {
-        let Attempt { key, action, .. } = attempt;
+    /// The report of a result. `None` if the attempt had to stop before it was known how it can be reported.
+    async fn report(&self, attempt: &Attempt, result: TaskResult<String>) -> Option<Report> {
+        let Attempt { key, action, stop } = attempt;
         let report = |kind, text| Report::new(self.worker, action, kind, self.client.clock().now(), text);
-        match result {
+        Some(match result {
             Ok(output) => report(ReportKind::Completed, output),
             Err(error) => {
                 // The engine cannot store a NUL, and would lose the failure.
@@ -103,15 +112,26 @@ impl Environment {
                     _ if !error.is_retryable() => failed.without_retry(),
                     None => failed,
                     // Boxed, because it is rarely needed.
-                    Some(delay) => Box::pin(self.delayed(failed, delay)).await,
+                    Some(delay) => Box::pin(stop.run_until_requested(self.delayed(failed, delay))).await?,
                 }
             }
-        }
+        })
     }
 
-    /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none.
+    /// The report of a failure whose retry has a delay. A retry without it could be harmful, so an engine that ignores it gets none. In an
+    /// outage, it waits for the engine: the report could not be sent earlier, either.
     async fn delayed(&self, failed: Report, delay: Duration) -> Report {
-        match version_without_retry_delays(&self.client).await {
+        let mut failures = 0;
+        let found = loop {
+            match version_without_retry_delays(&self.client).await {
+                Err(error) if error.is_transient() || error.kind() == ErrorKind::Unauthenticated => {
+                    failures += 1;
+                    sleep(retry_delay(failures, fastrand::f64())).await;
+                }
+                found => break found,
+            }
+        };
+        match found {
             Ok(None) => failed.with_retry_after(delay),
             Err(error) => {
                 let text = format!(

@@ -51,12 +51,12 @@ impl BatchJob {
     pub(super) async fn run(self) -> BatchEnds {
         let Some(first) = self.attempts.first() else { return BatchEnds { ended: Vec::new(), failed: None } };
         let mut measured = Measured::start(&first.action, self.attempts.len());
-        let mut results = self.work().await.into_iter().flatten();
+        let mut results = self.work().await.into_iter();
         let Self { environment, batch, attempts, .. } = self;
         let (mut ended, mut failed) = (Vec::with_capacity(attempts.len()), Vec::new());
         for attempt in attempts {
-            match results.next() {
-                Some(Err(error)) if !attempt.stop.is_requested() => failed.push((attempt, error)),
+            match results.next().flatten() {
+                Some(Err(error)) if !attempt.stop.is_ended() => failed.push((attempt, error)),
                 result => {
                     let end = environment.end(&attempt, result).await;
                     measured.end(&end);
@@ -83,11 +83,13 @@ impl BatchJob {
         BatchEnds { ended, failed: Some(Failed { keys, ends }) }
     }
 
-    /// Runs the function until it ends, or until all attempts must stop. There is a result for each attempt.
-    async fn work(&self) -> Option<Vec<TaskResult<String>>> {
+    /// Runs the function until it ends, or until all attempts must stop. Returns the results of those that had not to stop before.
+    async fn work(&self) -> Vec<Option<TaskResult<String>>> {
         yield_now().await;
         let all = |error: &TaskError| self.attempts.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();
-        let Some(task) = &self.task else { return Some(all(&unknown_action(&self.batch))) };
+        let Some(task) = &self.task else {
+            return all(&unknown_action(&self.batch)).into_iter().map(Some).collect();
+        };
         let contexts: Vec<_> = self.attempts.iter().map(|attempt| self.environment.context(task, attempt)).collect();
         let span = tracing::info_span!(
             target: telemetry::TARGET, telemetry::BATCH_SPAN,
@@ -111,10 +113,14 @@ impl BatchJob {
             }
             ended
         };
+        let mut in_time = None;
         let code = async {
             let ended = code.instrument(span).await;
+            let results = ended.unwrap_or_else(|panic| all(&TaskError::new(panic))).into_iter().zip(&self.attempts);
+            // The time of the flush is not that of the function.
+            in_time =
+                Some(results.map(|(result, attempt)| Some(result).filter(|_| !attempt.stop.is_requested())).collect());
             join_all(contexts.iter().map(Context::flush_chunks)).await;
-            ended
         };
         let unwanted = async {
             for attempt in &self.attempts {
@@ -124,9 +130,10 @@ impl BatchJob {
         };
         tokio::select! {
             biased;
-            ended = code => Some(ended.unwrap_or_else(|panic| all(&TaskError::new(panic)))),
-            () = unwanted => None,
+            () = code => {}
+            () = unwanted => {}
         }
+        in_time.unwrap_or_default()
     }
 }
 

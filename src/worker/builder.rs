@@ -286,7 +286,10 @@ impl Worker {
         Box::pin(async move {
             runtime::require("a worker", Needs::Timers)?;
             let journal = match self.journal.clone() {
-                Some(path) => Some(JournalWriter::open(&path, &self.client.clock()).await?),
+                Some(path) => {
+                    let tenant = self.client.config().tenant_id();
+                    Some(JournalWriter::open(&path, tenant, &self.client.clock()).await?)
+                }
                 None => None,
             };
             let definitions: Vec<_> = self.workflows.iter().map(|workflow| workflow.definition()).collect();

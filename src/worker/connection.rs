@@ -14,6 +14,9 @@ const MIN_NOTICE_DELAY: Duration = Duration::from_millis(500);
 const MAX_NOTICE_DELAY: Duration = Duration::from_secs(8);
 /// For how long the token or a call may be rejected before the worker ends.
 pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
+/// The same for a token that is valid, while the worker has attempts or results. The engine rejects all tokens while its database is
+/// unavailable.
+pub(super) const MAX_TOKEN_REJECTION: Duration = Duration::from_secs(3600);
 /// The engine rejects a stream within this time, if it does.
 const MIN_OPEN: Duration = Duration::from_secs(10);
 /// How often attempts are checked in succession about which the engine could not be asked.
@@ -62,7 +65,7 @@ pub(super) struct Connection {
     is_connected: bool,
     /// Since when a worker that has started is not connected.
     disconnected_at: Option<Instant>,
-    /// When the engine last accepted a heartbeat.
+    /// When the engine last accepted a heartbeat. `None` if it was asked about the time since then in vain.
     accepted_at: Option<Now>,
     /// How many streams in succession were given up because the engine rejected a heartbeat.
     unnoticed_streams: u32,
@@ -108,10 +111,10 @@ impl Connection {
     }
 
     /// The stream has failed with a permanent error. Returns also whether this is the first time since it was open.
-    pub(super) fn stream_failed(&mut self, now: Instant, error: &Error) -> (Severity, bool) {
+    pub(super) fn stream_failed(&mut self, now: Instant, error: &Error, patience: Duration) -> (Severity, bool) {
         self.lost(now);
         let is_first = !std::mem::replace(&mut self.is_failing, true);
-        (severity(now, error, &mut self.stream_rejected_at), is_first)
+        (severity(now, error, &mut self.stream_rejected_at, patience), is_first)
     }
 
     fn lost(&mut self, now: Instant) {
@@ -158,13 +161,13 @@ impl Connection {
         MIN_NOTICE_DELAY.saturating_mul(factor).min(MAX_NOTICE_DELAY)
     }
 
-    pub(super) fn heartbeat_failed(&mut self, now: Instant, error: &Error) -> Severity {
+    pub(super) fn heartbeat_failed(&mut self, now: Instant, error: &Error, patience: Duration) -> Severity {
         self.disconnected(now);
         if error.is_transient() {
             self.heartbeats_rejected_at = None;
             return Severity::Transient;
         }
-        severity(now, error, &mut self.heartbeats_rejected_at)
+        severity(now, error, &mut self.heartbeats_rejected_at, patience)
     }
 
     /// Which attempts the engine may have ended or assigned to other workers.
@@ -205,6 +208,10 @@ impl Connection {
 
     /// A check has ended. Returns whether an incomplete one is repeated.
     pub(super) fn check_ended(&mut self, is_incomplete: bool) -> bool {
+        if is_incomplete {
+            // All results waited for the answer. They do not wait for the next one.
+            (self.has_gap, self.accepted_at) = (false, None);
+        }
         let is_again = is_incomplete && self.incomplete_checks < MAX_INCOMPLETE_CHECKS;
         self.incomplete_checks = if is_again { self.incomplete_checks + 1 } else { 0 };
         self.must_check |= is_again;
@@ -214,18 +221,24 @@ impl Connection {
     }
 }
 
-/// What a permanent error means for the worker. `since`: since when there have been only such errors.
-fn severity(now: Instant, error: &Error, since: &mut Option<Instant>) -> Severity {
+/// What a permanent error means for the worker. `since`: since when there have been only such errors. `patience`: how long a token may be
+/// rejected.
+fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, patience: Duration) -> Severity {
     match error.kind() {
         ErrorKind::Closed => Severity::Final,
         // A proxy may reject a token or a path for a while.
         ErrorKind::Unauthenticated | ErrorKind::Unimplemented
-            if now.duration_since(*since.get_or_insert(now)) >= MAX_REJECTION =>
+            if now.duration_since(*since.get_or_insert(now)) >= longest(error, patience) =>
         {
             Severity::Final
         }
         _ => Severity::Permanent,
     }
+}
+
+/// For how long an error is waited out.
+fn longest(error: &Error, patience: Duration) -> Duration {
+    if error.kind() == ErrorKind::Unauthenticated { patience } else { MAX_REJECTION }
 }
 
 #[cfg(test)]
@@ -311,14 +324,29 @@ mod tests {
             (60, Unauthenticated, Severity::Final),
             (60, Closed, Severity::Final),
         ] {
-            assert_eq!(connection.heartbeat_failed(at(second), &error(kind)), expected, "{second} s, {kind}");
+            assert_eq!(
+                connection.heartbeat_failed(at(second), &error(kind), MAX_REJECTION),
+                expected,
+                "{second} s, {kind}"
+            );
         }
         let transient = error(ErrorKind::Unavailable).transient();
-        assert_eq!(connection.heartbeat_failed(at(61), &transient), Severity::Transient);
-        assert_eq!(connection.heartbeat_failed(at(62), &error(Unauthenticated)), Severity::Permanent, "from the start");
+        assert_eq!(connection.heartbeat_failed(at(61), &transient, MAX_REJECTION), Severity::Transient);
+        let rejected = |connection: &mut Connection, second, patience| {
+            connection.heartbeat_failed(at(second), &error(Unauthenticated), patience)
+        };
+        assert_eq!(rejected(&mut connection, 62, MAX_REJECTION), Severity::Permanent, "from the start");
+        // A worker with attempts waits for longer.
+        assert_eq!(rejected(&mut connection, 3661, MAX_TOKEN_REJECTION), Severity::Permanent);
+        assert_eq!(rejected(&mut connection, 3661, MAX_REJECTION), Severity::Final, "its attempts have ended");
+        assert_eq!(rejected(&mut connection, 3662, MAX_TOKEN_REJECTION), Severity::Final);
+        let path = connection.heartbeat_failed(at(3663), &error(Unimplemented), MAX_TOKEN_REJECTION);
+        assert_eq!(path, Severity::Final, "only for a token");
 
         // Accepted heartbeats prove a stream only after some seconds. What it delivers proves it at once.
-        let failed = |connection: &mut Connection, second| connection.stream_failed(at(second), &error(Unimplemented));
+        let failed = |connection: &mut Connection, second| {
+            connection.stream_failed(at(second), &error(Unimplemented), MAX_REJECTION)
+        };
         assert_eq!(failed(&mut connection, 0), (Severity::Permanent, true));
         assert_eq!(failed(&mut connection, 50), (Severity::Permanent, false));
         connection.heartbeat_accepted(times.at(59 * SECOND), at(59), times.stream(50 * SECOND));
@@ -357,6 +385,15 @@ mod tests {
         assert_eq!(connection.doubt(now, false), Doubt::Some);
         connection.check_started(true);
         assert!(!connection.check_ended(false) && connection.doubt(now, false) == Doubt::None);
+        // After a gap, results wait for one check, and not for those that repeat it.
+        let late = times.at(60 * SECOND);
+        assert_eq!(connection.doubt(late, false), Doubt::All);
+        connection.check_started(true);
+        assert_eq!(connection.doubt(late, true), Doubt::All);
+        assert!(connection.check_ended(true) && connection.doubt(late, false) == Doubt::Some);
+        connection.heartbeat_accepted(late, late.instant, stream);
+        connection.check_started(true);
+        assert!(!connection.check_ended(false) && connection.doubt(late, false) == Doubt::None);
         // One that is incomplete is repeated some times.
         for _ in 0..MAX_INCOMPLETE_CHECKS {
             connection.check_started(true);

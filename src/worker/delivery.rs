@@ -15,8 +15,8 @@ use crate::workflow::{MessageOrigin, TaskContent, TaskMessage};
 
 /// For how long a message is sent again while the problem is this message, and not the engine.
 const MAX_FAILING: Duration = Duration::from_secs(60);
-/// The maximum pause that the engine can request.
-const MAX_PUSHBACK: Duration = Duration::from_secs(30);
+/// The maximum pause that the engine or a proxy can request.
+pub(super) const MAX_PUSHBACK: Duration = Duration::from_secs(30);
 
 /// Sends messages. If the engine cannot be reached, one at a time is sent again, to find out whether it is back.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
 use crate::telemetry::MAX_WARNINGS;
+use crate::workflow::FullSlots;
 
 /// Two heartbeats may be lost without an effect.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -68,11 +69,11 @@ pub(super) struct Heartbeats {
 }
 
 impl Heartbeats {
-    pub(super) fn start(client: &Client, worker: WorkerId, last: &LastHeartbeat) -> Self {
+    pub(super) fn start(client: &Client, worker: WorkerId, last: &LastHeartbeat, slots: &FullSlots) -> Self {
         let (early, requests) = mpsc::channel(1);
         let (sender, results) = mpsc::channel(QUEUE_CAPACITY);
         last.set(true);
-        let thread = HeartbeatThread::start(client, worker, last.clone());
+        let thread = HeartbeatThread::start(client, worker, last.clone(), slots.clone());
         let task = tokio::spawn(send(client.clone(), worker, requests, sender, last.clone()));
         Self { early, results, task, thread }
     }

@@ -21,15 +21,18 @@ use crate::error::{ErrorKind, Result};
 use crate::model::WorkerId;
 use crate::rpc::Rpc;
 use crate::time::Clock;
+use crate::workflow::FullSlots;
 
 /// How long the engine may not have responded to the heartbeats of the runtime, and how long the runtime may not have attempted any. In an
 /// outage each takes 4 seconds, with its timeout and its pause. After 5 seconds, the engine assigns nothing more, which is right if the
 /// runtime is blocked.
 const MAX_DELAY: Duration = Duration::from_secs(6);
 const CHECK_PERIOD: Duration = Duration::from_millis(500);
-/// The interval of the heartbeats that the thread sends. The engine keeps the attempts for 30 seconds, and assigns further ones only for
-/// five seconds after a heartbeat: a blocked runtime should not get many.
+/// The interval of the heartbeats that the thread sends while the worker has a free slot. The engine keeps the attempts for 30 seconds, and
+/// assigns further ones only for five seconds after a heartbeat: a blocked runtime should not get many.
 const PERIOD: Duration = Duration::from_secs(12);
+/// The interval while all slots are taken, so that nothing can be assigned: that of the runtime.
+const FULL_PERIOD: Duration = Duration::from_secs(2);
 /// The pause after a heartbeat that failed, and after one that the runtime has attempted in vain.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -95,7 +98,7 @@ pub(super) struct HeartbeatThread {
 impl HeartbeatThread {
     /// Starts the thread, or returns `None` if the worker is not connected over sockets: an embedded engine in this process runs on the
     /// same threads.
-    pub(super) fn start(client: &Client, worker: WorkerId, last: LastHeartbeat) -> Option<Self> {
+    pub(super) fn start(client: &Client, worker: WorkerId, last: LastHeartbeat, slots: FullSlots) -> Option<Self> {
         if !matches!(client.clock(), Clock::System) {
             return None;
         }
@@ -110,7 +113,8 @@ impl HeartbeatThread {
                     let send = async || send(&config, &mut own, worker).await;
                     let ages = || Ages { attempted: last.age(), answered: last.silence() };
                     let reconnect = || rpc.dispatcher.close_connections(MAX_DELAY);
-                    runtime.block_on(watch(worker, ages, send, reconnect, stopped));
+                    let period = || if slots.are_full() { FULL_PERIOD } else { PERIOD };
+                    runtime.block_on(watch(worker, ages, period, send, reconnect, stopped));
                     // A name resolution in progress must not delay the end.
                     runtime.shutdown_background();
                 }
@@ -139,11 +143,12 @@ struct Ages {
     answered: Duration,
 }
 
-/// Sends heartbeats while the last answered one of the runtime is too old. If one is answered although the runtime has attempted others,
+/// Sends heartbeats with this period while the last answered one of the runtime is too old. If one is answered although the runtime has attempted others,
 /// their connection is at fault: `reconnect` closes it, unless it is new.
 async fn watch(
     worker: WorkerId,
     ages: impl Fn() -> Ages,
+    period: impl Fn() -> Duration,
     mut send: impl AsyncFnMut() -> Result<()>,
     reconnect: impl Fn() -> bool,
     mut stopped: oneshot::Receiver<()>,
@@ -164,7 +169,7 @@ async fn watch(
             _ = &mut stopped => return,
             heartbeat = send() => heartbeat,
         };
-        pause = PERIOD;
+        pause = period();
         let Ages { attempted, answered } = ages();
         match heartbeat {
             _ if answered < MAX_DELAY => {}
@@ -215,9 +220,10 @@ mod tests {
         unanswered: &'a [(u64, u64)],
         /// How many heartbeats of the thread fail.
         failures: usize,
+        period: Duration,
     }
 
-    const HEALTHY: Runtime<'_> = Runtime { blocked: &[], unanswered: &[], failures: 0 };
+    const HEALTHY: Runtime<'_> = Runtime { blocked: &[], unanswered: &[], failures: 0, period: PERIOD };
 
     /// Watches a runtime. Returns when the thread sent heartbeats, and when it closed the connection.
     async fn watched(runtime: Runtime<'_>, stop_at: Duration) -> (Vec<Duration>, Vec<Duration>) {
@@ -247,7 +253,7 @@ mod tests {
             sleep(stop_at).await;
             drop(stop);
         };
-        tokio::join!(watch(Uuid::nil().into(), ages, send, reconnect, stopped), stopping);
+        tokio::join!(watch(Uuid::nil().into(), ages, || runtime.period, send, reconnect, stopped), stopping);
         assert_eq!(start.elapsed(), stop_at, "it ends at once");
         (times.into_inner(), closed.into_inner())
     }
@@ -260,6 +266,9 @@ mod tests {
         // The last one was at 4 s.
         assert_eq!(sent(&[(5, 40)]).await, (vec![10 * SECOND, 22 * SECOND, 34 * SECOND], vec![]));
         assert_eq!(sent(&[(5, 20), (30, 37)]).await, (vec![10 * SECOND, 35 * SECOND], vec![]));
+        // All slots are taken.
+        let full = Runtime { blocked: &[(5, 17)], period: FULL_PERIOD, ..HEALTHY };
+        assert_eq!(watched(full, 60 * SECOND).await, ([10, 12, 14, 16].map(|at| at * SECOND).into(), vec![]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -304,7 +313,8 @@ mod tests {
                      zdF9hZGRyZXNzIjoibG9jYWxob3N0OjcwNzciLCJzZXJ2ZXJfdXJsIjoiaHR0cDovL2xvY2FsaG9zdDo4MDgwIn0.c2ln";
         let config = Config::builder().token(token).tls_strategy(crate::config::TlsStrategy::None).build().unwrap();
         let client = Client::new(config).unwrap();
-        let thread = HeartbeatThread::start(&client, Uuid::nil().into(), LastHeartbeat::now()).unwrap();
+        let thread = HeartbeatThread::start(&client, Uuid::nil().into(), LastHeartbeat::now(), FullSlots::default());
+        let thread = thread.unwrap();
         thread.stop().await;
     }
 }

@@ -29,7 +29,7 @@ impl Job {
         ended
     }
 
-    /// Runs the function until it ends or must stop.
+    /// Runs the function until it ends or must stop. Returns what it has returned before it had to.
     async fn work(&self) -> Option<TaskResult<String>> {
         // Tasks that were just woken on this thread run first: other threads cannot take them over if the function blocks this one.
         yield_now().await;
@@ -84,16 +84,19 @@ impl Job {
                 Box::pin(self.until_dropped()).await;
             }
         };
+        let mut in_time = None;
         let code = async {
             let ended = code.await;
+            // What a shutdown has cut off is not a result of the task: it runs again elsewhere. But the time of the flush is not its own.
+            in_time = Some(ended).filter(|_| !stop.is_requested());
             chunks.flush_chunks().await;
-            ended
         };
         tokio::select! {
             biased;
-            ended = code => Some(ended.unwrap_or_else(|panic| Err(TaskError::new(panic)))),
-            () = unwanted => None,
+            () = code => {}
+            () = unwanted => {}
         }
+        in_time.map(|ended| ended.unwrap_or_else(|panic| Err(TaskError::new(panic))))
     }
 
     /// Waits until a cancelled attempt whose thread is busy need not be waited for. Until then, it keeps its slot: the next attempt would occupy

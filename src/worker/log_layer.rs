@@ -1,5 +1,6 @@
 //! Writes what a task logs with `tracing` to its log in Hatchet.
 
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
@@ -14,6 +15,11 @@ use tracing_subscriber::registry::{LookupSpan, Scope};
 use crate::model::LogLevel;
 use crate::telemetry::{ATTEMPT_SPAN, TARGET};
 use crate::workflow::{Context, current_context};
+
+thread_local! {
+    /// Whether this thread writes a line.
+    static IS_WRITING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The targets of crates whose events are not those of the task, but of the connection that would carry them.
 const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls", "tokio_rustls", "tonic", "tower"];
@@ -123,7 +129,21 @@ where
         _ => LogLevel::Debug,
     };
     fields.fields.insert("target".into(), metadata.target().into());
-    attempt.write_log(level, fields.message, Value::Object(fields.fields).to_string());
+    unless_nested(|| attempt.write_log(level, fields.message, Value::Object(fields.fields).to_string()));
+}
+
+/// Runs code unless this thread runs such code already: a line that is lost is measured, and a recorder may log that in the same span.
+fn unless_nested(code: impl FnOnce()) {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            IS_WRITING.set(false);
+        }
+    }
+    if !IS_WRITING.replace(true) {
+        let _reset = Reset;
+        code();
+    }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for TaskLogLayer {
@@ -220,5 +240,29 @@ impl Visit for Fields {
 
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.add(field, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_recorder_that_logs_does_not_write_lines_without_end() {
+        fn write(count: &Cell<u32>) {
+            unless_nested(|| {
+                count.set(count.get() + 1);
+                write(count);
+            });
+        }
+        let count = Cell::new(0);
+        write(&count);
+        assert_eq!(count.get(), 1);
+        // One that panics does not end the log of the thread.
+        assert!(catch_unwind(AssertUnwindSafe(|| unless_nested(|| panic!("as planned")))).is_err());
+        write(&count);
+        assert_eq!(count.get(), 2);
     }
 }

@@ -21,6 +21,8 @@ pub(super) const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(25);
 const MAX_CALLS: usize = 8;
 /// How long a check may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The same if all results wait for it. The engine ignores those that name an attempt which is over.
+const URGENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An attempt that may not belong to the worker any longer, and its batch.
 pub(super) type Held = (Key, Option<Arc<str>>);
@@ -37,14 +39,15 @@ pub(super) struct Checked {
 }
 
 /// Asks the engine about attempts. Only REST reports the retry count of a task.
-pub(super) async fn check(rpc: Rpc, attempts: HashSet<Held>) -> Checked {
+pub(super) async fn check(rpc: Rpc, attempts: HashSet<Held>, is_urgent: bool) -> Checked {
+    let timeout = if is_urgent { URGENT_TIMEOUT } else { TIMEOUT };
     let mut by_run: HashMap<RunId, Vec<Held>> = HashMap::new();
     for held in attempts {
         by_run.entry(held.0.run).or_default().push(held);
     }
     let mut unanswered = by_run.len();
     let checks = iter(by_run).map(|(run, attempts)| check_run(&rpc, run, attempts));
-    let mut checks = pin!(checks.buffer_unordered(MAX_CALLS).take_until(sleep(TIMEOUT)));
+    let mut checks = pin!(checks.buffer_unordered(MAX_CALLS).take_until(sleep(timeout)));
     let mut checked = Checked::default();
     while let Some(answer) = checks.next().await {
         match answer {

@@ -33,6 +33,8 @@ pub(super) struct RegisteredTask {
     pub(super) workflow: Arc<RegisteredWorkflow>,
     /// Whether other tasks receive its output.
     pub(super) has_dependents: bool,
+    /// The names of its parents. `None` if it follows all other tasks.
+    pub(super) parents: Option<Arc<[String]>>,
     /// What each attempt occupies.
     pub(super) slots: SlotRequest,
 }
@@ -66,6 +68,7 @@ pub(super) fn tasks(
             definition: Arc::clone(task),
             workflow: Arc::clone(&workflow),
             has_dependents: definition.has_dependents(&task.name),
+            parents: definition.parents_of(&task.name),
             slots: SlotRequest::new(task.requested_slots(), slots),
         };
         (definition.action(client, task), registered)

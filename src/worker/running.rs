@@ -88,16 +88,22 @@ impl RunningWorker {
         };
         let driver = WorkerDriver::new(worker, id, journal, handles);
         let task = Some(tokio::spawn(supervise(driver.run(), publisher)));
-        let this = Self { handle: Arc::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
-        match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
-            Ok(Ok(ready)) => ready.map(|()| this),
-            Ok(Err(_)) => Err(this.stopped().await.err().unwrap_or_else(|| Error::closed("the worker"))),
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the engine accepted no heartbeat of worker {id} within {READY_TIMEOUT:?}"),
-            )
-            .transient()),
+        let mut this = Self { handle: Arc::new(Handle { client, stop, force, commands, life, last_heartbeat }), task };
+        let error = match tokio::time::timeout(READY_TIMEOUT, is_ready).await {
+            Ok(Ok(Ok(()))) => return Ok(this),
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(_)) => this.stopped().await.err().unwrap_or_else(|| Error::closed("the worker")),
+            Err(_) => {
+                let text = format!("the engine accepted no heartbeat of worker {id} within {READY_TIMEOUT:?}");
+                Error::new(ErrorKind::Timeout, text).transient()
+            }
+        };
+        // It holds the lock of the outbox's file, which the next start needs.
+        if let Some(task) = &this.task {
+            task.abort();
         }
+        let _ = this.ended().await;
+        Err(error)
     }
 
     /// Returns the current id of the worker. It changes if the engine loses the worker and the worker registers again.
@@ -436,6 +442,33 @@ mod tests {
         };
         let task = tokio::spawn(supervise(driver, publisher));
         RunningWorker { handle: Arc::new(handle), task: Some(task) }
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_leaves_the_file_of_the_outbox_to_the_next_one() {
+        let path = std::env::temp_dir().join(format!("hatchet-outbox-{:016x}", fastrand::u64(..)));
+        let (client, _) = client(|call, _| match call {
+            "Register" => Scripted::message(&crate::rpc::pb::WorkerRegisterResponse {
+                worker_id: uuid::Uuid::from_u128(1).to_string(),
+                ..Default::default()
+            }),
+            "PutWorkflow" => Scripted::message(&crate::rpc::pb::v1::CreateWorkflowVersionResponse {
+                id: uuid::Uuid::from_u128(1).to_string(),
+                workflow_id: uuid::Uuid::from_u128(1).to_string(),
+            }),
+            "Heartbeat" => Scripted::Status(12),
+            "ListenV2" => Scripted::Stream(Vec::new(), None),
+            _ => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        });
+        let task: crate::Task<(), ()> = crate::Task::new("task", async |(): (), _: crate::Context| Ok(()));
+        let worker = client.worker("worker").outbox_file(&path).register(&task).build().unwrap();
+        let error = worker.start().await.unwrap_err();
+        let lock_path = format!("{}.lock", path.display());
+        let is_free = std::fs::File::open(&lock_path).unwrap().try_lock().is_ok();
+        for path in [lock_path, path.display().to_string()] {
+            std::fs::remove_file(path).unwrap();
+        }
+        assert_eq!((error.kind(), is_free), (ErrorKind::Unimplemented, true), "{error}");
     }
 
     const PANIC: &str = "the background task of the worker panicked: as planned";

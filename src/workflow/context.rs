@@ -63,6 +63,8 @@ pub(crate) struct AttemptContext {
     /// The name of the workflow, without the namespace.
     pub(crate) workflow: Arc<str>,
     pub(crate) retries: u32,
+    /// The names of the tasks whose outputs it may read. `None`: of all.
+    pub(crate) parents: Option<Arc<[String]>>,
     pub(crate) output: TaskOutput,
     /// Requests that the attempt stops.
     pub(crate) stop: Stop,
@@ -87,6 +89,11 @@ impl Context {
 
     fn action(&self) -> &Action {
         &self.0.attempt.action
+    }
+
+    /// The names of the tasks whose outputs it may read. `None`: of all.
+    pub(super) fn parents(&self) -> Option<&[String]> {
+        self.0.attempt.parents.as_deref()
     }
 
     pub(super) fn output(&self) -> &TaskOutput {

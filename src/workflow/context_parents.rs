@@ -95,8 +95,7 @@ impl Context {
     /// The errors of [`output_of`](Self::output_of).
     pub fn parent_output<T: DeserializeOwned>(&self, task: impl TaskName) -> Result<T> {
         let name = task.task_name();
-        let received = self.received()?;
-        let output = received.output(name, self.task_name())?;
+        let output = self.received_output(name)?;
         if is_skipped(output) {
             let text = format!("task {name:?} was skipped, so it has no output");
             return Err(Error::new(ErrorKind::NotFound, text).deterministic());
@@ -111,7 +110,7 @@ impl Context {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the task is not a parent of this one, or has no output.
     pub fn was_skipped(&self, task: impl TaskName) -> Result<bool> {
-        Ok(is_skipped(self.received()?.output(task.task_name(), self.task_name())?))
+        Ok(is_skipped(self.received_output(task.task_name())?))
     }
 
     /// Returns the data of a [condition](Task::wait_for) by its [name](super::Condition::named), or `None` if another alternative was
@@ -165,18 +164,19 @@ impl Context {
         payload.map(|payload| parse(&Payload::input(payload.get()), &"the payload of the filter")).transpose()
     }
 
+    /// The output of a parent. The engine may pass on that of another task, too, if it ended before this attempt was assigned.
+    fn received_output(&self, name: &str) -> Result<&RawValue> {
+        let is_parent = self.parents().is_none_or(|parents| parents.iter().any(|parent| parent == name));
+        let parents = if is_parent { self.received()?.parents } else { None };
+        parents.and_then(|parents| parents.get(name).copied()).ok_or_else(|| {
+            let text = format!("task {name:?} is not a parent of task {:?}, or has no output", self.task_name());
+            Error::new(ErrorKind::NotFound, text).deterministic()
+        })
+    }
+
     fn received(&self) -> Result<Received<'_>> {
         serde_json::from_str(self.payload()).map_err(|error| {
             Error::new(ErrorKind::Decode, "failed to parse the assignment").with_source(error).deterministic()
-        })
-    }
-}
-
-impl<'a> Received<'a> {
-    fn output(&self, task: &str, own: &str) -> Result<&'a RawValue> {
-        self.parents.as_ref().and_then(|parents| parents.get(task)).copied().ok_or_else(|| {
-            let text = format!("task {task:?} is not a parent of task {own:?}, or has no output");
-            Error::new(ErrorKind::NotFound, text).deterministic()
         })
     }
 }

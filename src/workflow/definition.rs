@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::handler::Handler;
 use super::options::TaskOptions;
@@ -66,6 +67,11 @@ impl TaskDefinition {
     pub(crate) fn max_retries(&self) -> u32 {
         self.options.max_retries()
     }
+
+    /// The execution timeout of an attempt.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.options.timeouts().0
+    }
 }
 
 impl Definition {
@@ -74,9 +80,16 @@ impl Definition {
         self.tasks.iter().map(|node| &node.task).chain(&self.on_failure)
     }
 
-    /// Whether the task with this name is a parent of other tasks.
+    /// Whether other tasks receive the output of the task with this name. The on-failure task receives all.
     pub(crate) fn has_dependents(&self, task: &str) -> bool {
-        self.tasks.iter().any(|node| node.parents.iter().any(|parent| parent == task))
+        let is_parent = self.tasks.iter().any(|node| node.parents.iter().any(|parent| parent == task));
+        is_parent || self.on_failure.as_ref().is_some_and(|on_failure| on_failure.name != task)
+    }
+
+    /// The names of the parents of a task. `None` for the on-failure task, which follows all others.
+    pub(crate) fn parents_of(&self, task: &str) -> Option<Arc<[String]>> {
+        let node = self.tasks.iter().find(|node| node.task.name == task)?;
+        Some(node.parents.as_slice().into())
     }
 
     /// The options that older engines reject, or ignore without an error.

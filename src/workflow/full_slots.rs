@@ -1,4 +1,5 @@
-//! Whether a worker has a free slot for the child of an attempt, which holds its own while it waits.
+//! Whether a worker has a free slot: for the child of an attempt, which holds its own while it waits, and for what the engine assigns while
+//! the runtime is blocked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,9 +19,13 @@ impl FullSlots {
         self.0.is_full.store(is_full, Relaxed);
     }
 
+    pub(crate) fn are_full(&self) -> bool {
+        self.0.is_full.load(Relaxed)
+    }
+
     /// Whether an attempt that starts a child is to be logged: once for each worker, because a busy worker may have many of them.
     pub(super) fn take_warning(&self) -> bool {
-        self.0.is_full.load(Relaxed) && !self.0.was_logged.swap(true, Relaxed)
+        self.are_full() && !self.0.was_logged.swap(true, Relaxed)
     }
 }
 

@@ -48,7 +48,7 @@ impl TaskOptions {
         self.backoff.or(self.preset_backoff.filter(|_| self.max_retries() > 0))
     }
 
-    fn timeouts(&self) -> (Duration, Duration) {
+    pub(super) fn timeouts(&self) -> (Duration, Duration) {
         (self.timeout.unwrap_or(DEFAULT_TIMEOUT), self.schedule_timeout.unwrap_or(DEFAULT_SCHEDULE_TIMEOUT))
     }
 

@@ -110,6 +110,15 @@ impl Stop {
         self.requested.cancelled().await;
     }
 
+    /// Runs a future until it has to wait although the attempt must stop. Cancel safe if the future is.
+    pub(crate) async fn run_until_requested<F: Future>(&self, future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = self.requested() => None,
+        }
+    }
+
     /// Waits until the worker shuts down and the attempt must stop, even if it had to stop before. Cancel safe.
     pub(crate) async fn shutdown(&self) {
         // It receives the notification from now on.

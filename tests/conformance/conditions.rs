@@ -85,7 +85,9 @@ async fn w2_a_task_that_is_not_a_parent_fails_without_a_retry(setup: Setup) {
         }
     })
     .retries(3);
-    let flow = Workflow::<Number>::new(setup.name("flow")).task(&number("first")).task_after(&last, "first");
+    // It is a sibling of the parent: the engine passes its output on if it ends first.
+    let flow =
+        Workflow::<Number>::new(setup.name("flow")).task(&number("first")).task(&stranger).task_after(&last, "first");
     let worker = setup.worker(&flow).await;
     let run = setup.hatchet.run(&flow, &Number { n: 1 }).start().await.unwrap();
     let Outcome::Failed(failure) = run.outcome().await.unwrap() else { panic!() };

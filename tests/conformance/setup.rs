@@ -55,7 +55,6 @@ impl Setup {
 
     /// A client of the same engine whose connection is lost on request. `None` for a real engine with TLS, or that cannot be reached over
     /// IP: the row is skipped there.
-    #[expect(clippy::print_stderr, reason = "a skipped row is reported")]
     pub(crate) async fn unreliable_client(&self) -> Option<Unreliable<'_>> {
         if let Some(engine) = &self.engine {
             return Some(Unreliable { hatchet: engine.client(), connection: Connection::Embedded(engine) });
@@ -63,12 +62,18 @@ impl Setup {
         let config = Config::from_env().unwrap();
         let address = tokio::net::lookup_host(config.authority()).await.ok().and_then(|mut found| found.next());
         let Some(address) = address.filter(|_| config.tls().strategy() == TlsStrategy::None) else {
-            eprintln!("{}: skipped on the real engine, which is not reachable without TLS", self.row);
+            self.skipped(&"the engine is not reachable without TLS");
             return None;
         };
         let proxy = Proxy::start(address).await;
         let hatchet = self.client_with(|config| config.host_port(proxy.address.to_string()));
         Some(Unreliable { hatchet, connection: Connection::Real(proxy) })
+    }
+
+    /// Reports that the rest of a row is not tested on this engine.
+    #[expect(clippy::print_stderr, reason = "a skipped row is reported")]
+    pub(crate) fn skipped(&self, reason: &dyn std::fmt::Display) {
+        eprintln!("{}: skipped: {reason}", self.row);
     }
 
     /// Starts a worker with one task or workflow.

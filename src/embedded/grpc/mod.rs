@@ -131,7 +131,8 @@ impl Service<Request<Body>> for Services {
             Some(fault) => {
                 let mut this = self.clone();
                 let call = async move { this.route(request).await };
-                let rejected = |code| Ok(faults::status(code).into_http());
+                let name = method.to_owned();
+                let rejected = move |code| Ok(faults::status(&name, code).into_http());
                 let core = self.core.clone();
                 async move { fault.apply(&core, call, rejected, || Ok(faults::lost().into_http())).await }.boxed()
             }

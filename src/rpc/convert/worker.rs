@@ -313,6 +313,12 @@ impl Report {
         self
     }
 
+    /// The same report with another text.
+    pub(crate) fn with_text(mut self, change: impl FnOnce(String) -> String) -> Self {
+        self.event.event_payload = change(self.event.event_payload);
+        self
+    }
+
     /// The same attempt, which has failed with this text and must not be retried.
     pub(crate) fn into_failure(mut self, text: String) -> Self {
         self.kind = ReportKind::Failed;

@@ -191,6 +191,13 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         self.state = State::Lost(Instant::now() + pause);
     }
 
+    /// Limits the pause before the lost stream is reopened, whatever the server has requested.
+    pub(crate) fn limit_pause(&mut self, max: Duration) {
+        if let State::Lost(until) = &mut self.state {
+            *until = (*until).min(Instant::now() + max);
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
@@ -366,6 +373,19 @@ mod tests {
 
     fn messages(items: Vec<Result<u32>>) -> Messages<u32> {
         Messages::of(items)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_can_limit_the_pause_that_a_server_requests() {
+        let mut stream = ReconnectingStream::<u32>::new(POLICY);
+        let asked = crate::error::RetryAfter::Delay(3600 * SECOND);
+        let away = Error::new(ErrorKind::Unavailable, "away").transient().with_retry_after(Some(asked));
+        stream.open(async move { Err(away) });
+        assert_eq!(text(&stream.next().await), "lost: away");
+        let lost = Instant::now();
+        stream.limit_pause(3 * SECOND);
+        stream.limit_pause(5 * SECOND);
+        assert_eq!((text(&stream.next().await), lost.elapsed()), ("needs open".to_owned(), 3 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::assignments::Event;
 use super::super::heartbeat::Heartbeats;
 use super::super::key::Key;
+use super::super::outbox::Doubt;
 use super::super::ownership::{self, Checked, Held};
 use super::WorkerDriver;
 use crate::workflow::CancelCause;
@@ -41,9 +42,10 @@ impl WorkerDriver {
         let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
         // Including those whose results come during the check.
         self.verifying = attempts.iter().cloned().collect();
+        let is_urgent = self.connection.doubt(self.now(), true) == Doubt::All;
         self.connection.check_started(!attempts.is_empty());
         if !attempts.is_empty() {
-            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts)));
+            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts, is_urgent)));
         }
     }
 
@@ -70,7 +72,8 @@ impl WorkerDriver {
         let answers: HashMap<Held, Option<u32>> = std::mem::take(&mut self.verifying)
             .into_iter()
             .map(|held| (checked.retry_counts.get(&held).copied(), held))
-            .filter(|(retry_count, _)| retry_count.is_some() || !is_again)
+            // Those that name their attempt are not held for long: the engine ignores them if it is over.
+            .filter(|(retry_count, (_, batch))| retry_count.is_some() || batch.is_none() || !is_again)
             .map(|(retry_count, held)| (held, retry_count))
             .collect();
         self.outbox.set_checked(|held| answers.get(held).copied());

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::{Id, JoinError};
+use tokio::time::Instant;
 
 use super::super::assignments::{Effect, End, Event};
 use super::super::attempt::{Attempt, Environment, JobEnd};
 use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
-use super::WorkerDriver;
+use super::{STREAM, WorkerDriver};
 use crate::error::Result;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
@@ -80,6 +81,9 @@ impl WorkerDriver {
         let now = self.worker.client.clock().now();
         self.outbox.add(key, Report::new(worker, &action, ReportKind::Started, now, String::new()));
         self.stops.insert(key, stop.clone());
+        let timeout = self.worker.actions.get(action.name()).map(|task| task.definition.timeout()).unwrap_or_default();
+        let regular = STREAM.with_jitter(fastrand::f64());
+        self.check_times.started(Instant::now(), key, timeout, regular);
         Attempt { key, action: Arc::new(action), stop }
     }
 
@@ -117,6 +121,7 @@ impl WorkerDriver {
 
     fn on_attempt_ended(&mut self, JobEnd { key, end, report }: JobEnd) {
         self.stops.remove(&key);
+        self.check_times.ended(&key);
         let effects = self.assignments.step(Event::Ended(key, end));
         let is_reported = effects.iter().any(|effect| matches!(effect, Effect::Report(_)));
         if let Some(report) = report.filter(|_| is_reported) {

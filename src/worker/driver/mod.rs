@@ -1,5 +1,6 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
 
+mod check_times;
 mod checks;
 mod jobs;
 mod reports;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
 use super::builder::{Labels, Worker};
-use super::connection::{Connection, Now, Severity, StreamState};
+use super::connection::{Connection, MAX_REJECTION, MAX_TOKEN_REJECTION, Now, Severity, StreamState};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
 use super::key::{Key, KeyMap};
@@ -37,12 +38,13 @@ use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots, Stop};
+use check_times::CheckTimes;
 use jobs::{Assigned, JobEnds, JobKeys};
 use shutdown::{Deadlines, Phase};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is not
 /// reopened, because the engine may not notice that the old one was closed, and assign tasks to it. The engine rejects heartbeats if it has
-/// lost the stream. In case the stream has lost cancellations, the attempts are checked.
+/// lost the stream. In case a stream has lost cancellations, the attempts are checked after this limit, whatever else it delivers.
 const STREAM: StreamPolicy = StreamPolicy {
     name: "assignments",
     max_backoff: Duration::from_secs(1),
@@ -70,15 +72,17 @@ pub(super) struct WorkerDriver {
     /// The attempts of each job, and the way to stop each.
     keys: KeyMap<Id, JobKeys>,
     stops: KeyMap<Key, Stop>,
+    /// When the running attempts are checked although nothing indicates that the engine has ended them.
+    check_times: CheckTimes,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
     journal: Option<JournalWriter>,
     saving: Option<Saving>,
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
-    /// For the next call of the outbox.
+    /// For the next call of the outbox, and the next check.
     alarm: Alarm,
     outputs: Outputs,
-    /// For attempts that start children.
+    /// For attempts that start children, and for the heartbeat thread.
     full_slots: FullSlots,
     last_heartbeat: LastHeartbeat,
     stop: CancellationToken,
@@ -130,10 +134,11 @@ impl WorkerDriver {
         let (journal, unchecked) = journal.unzip();
         let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
         let (release, releases) = mpsc::unbounded_channel();
+        let full_slots = FullSlots::default();
         Self {
             stream: ReconnectingStream::new(STREAM),
             // They start when the stream is requested: an earlier one would not count.
-            heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat)),
+            heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat, &full_slots)),
             heartbeat_failures: Failures::default(),
             registering: None,
             ready: Some(ready),
@@ -142,13 +147,14 @@ impl WorkerDriver {
             jobs: JoinSet::new(),
             keys: KeyMap::default(),
             stops: KeyMap::default(),
+            check_times: CheckTimes::default(),
             outbox,
             journal,
             saving: None,
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
             outputs: Outputs::start(&worker.client),
-            full_slots: FullSlots::default(),
+            full_slots,
             last_heartbeat,
             stop,
             force,
@@ -174,11 +180,14 @@ impl WorkerDriver {
         let mut stopped = pin!(self.stop.clone().cancelled_owned());
         let mut forced = pin!(self.force.clone().cancelled_owned());
         while !self.is_drained() {
+            let now = Instant::now();
+            if self.check_times.take_due(now, STREAM.with_jitter(fastrand::f64())) {
+                self.request_check();
+            }
             self.send_reports();
             self.publish();
-            let now = Instant::now();
             let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline(now));
-            let wake = self.outbox.next_wake(now);
+            let wake = self.outbox.next_wake(now).into_iter().chain(self.check_times.next()).min();
             tokio::select! {
                 biased;
                 () = &mut forced => break,
@@ -231,8 +240,8 @@ impl WorkerDriver {
             // The worker is gone anyway if this fails.
             let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
             drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
-            // With its timer: on virtual time, it must not be what the end of the heartbeats waits for.
-            drop(self.stream);
+            // Their timers: on virtual time, they must not be what the end of the heartbeats waits for.
+            drop((self.stream, self.alarm));
             if let Some(heartbeats) = self.heartbeats {
                 heartbeats.stop().await;
             }
@@ -261,14 +270,15 @@ impl WorkerDriver {
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
             StreamEvent::Gap => self.request_check(),
-            StreamEvent::Idle => {
-                if self.assignments.held().next().is_some() {
-                    self.request_check();
-                }
+            // Running attempts are checked in any case.
+            StreamEvent::Idle => {}
+            StreamEvent::Lost(_) => {
+                // A proxy may request hours.
+                self.stream.limit_pause(STREAM.max_backoff);
+                self.connection.stream_lost(Instant::now());
             }
-            StreamEvent::Lost(_) => self.connection.stream_lost(Instant::now()),
             StreamEvent::Failed(error) => {
-                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error);
+                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.patience());
                 if is_first {
                     tracing::error!(worker_id = %self.id, %error, "worker stream failed");
                 } else {
@@ -278,6 +288,13 @@ impl WorkerDriver {
                 self.fail(error, severity);
             }
         }
+    }
+
+    /// For how long the rejection of the token is waited out.
+    fn patience(&self) -> Duration {
+        let expires_at = self.worker.client.config().token_expires_at();
+        let has_expired = expires_at.is_some_and(|at| at <= self.worker.client.clock().now());
+        if has_expired || self.assignments.is_idle() { MAX_REJECTION } else { MAX_TOKEN_REJECTION }
     }
 
     /// Ends a worker that cannot go on because of a final error. If the worker has not started, the start fails.
@@ -367,7 +384,8 @@ impl WorkerDriver {
         }
     }
 
-    fn stop_attempt(&self, key: &Key, cause: CancelCause) {
+    fn stop_attempt(&mut self, key: &Key, cause: CancelCause) {
+        self.check_times.ended(key);
         if let Some(stop) = self.stops.get(key) {
             stop.stop(cause);
         }
@@ -406,7 +424,7 @@ impl WorkerDriver {
             Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
             Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
-                let severity = self.connection.heartbeat_failed(now.instant, &error);
+                let severity = self.connection.heartbeat_failed(now.instant, &error, self.patience());
                 self.heartbeat_failures.add(self.id, &error);
                 self.fail(error, severity);
             }
@@ -442,7 +460,8 @@ impl WorkerDriver {
                 self.id = id;
                 self.connection.request_check();
                 self.stream.reopen_now();
-                self.heartbeats = Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat));
+                self.heartbeats =
+                    Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat, &self.full_slots));
             }
             // The next heartbeat is rejected again, which triggers the next try.
             Err(error) => tracing::error!(worker_id = %self.id, %error, "failed to register the worker again"),

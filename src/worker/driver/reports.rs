@@ -6,6 +6,7 @@ use super::super::assignments::{Event, Reported};
 use super::super::outbox::{self, Resolution, ResolvedReport, Saved, Sent};
 use super::{MAX_REPLACEMENT_BYTES, Saving, WorkerDriver};
 use crate::error::ErrorKind;
+use crate::model::payload::cut;
 use crate::rpc::convert::ReportKind;
 
 impl WorkerDriver {
@@ -50,9 +51,13 @@ impl WorkerDriver {
                 Resolution::Rejected(error)
                     if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES =>
                 {
-                    let what = if report.kind == ReportKind::Completed { "output" } else { "error" };
-                    let text = format!("the task's {what} could not be sent: {error}");
-                    self.outbox.add(key, report.into_failure(text));
+                    // A failure is still retried, or not.
+                    let replacement = if report.kind == ReportKind::Failed {
+                        report.with_text(|text| cut(text, MAX_REPLACEMENT_BYTES / 2))
+                    } else {
+                        report.into_failure(format!("the task's output could not be sent: {error}"))
+                    };
+                    self.outbox.add(key, replacement);
                     continue;
                 }
                 Resolution::Rejected(error) => {

@@ -56,16 +56,29 @@ pub(in crate::worker) async fn send(rpc: Rpc, mut call: Call) -> Sent {
 impl CallResult {
     fn of(error: Error, is_batch: bool) -> Self {
         match error.kind() {
-            ErrorKind::Unimplemented if is_batch => Self::NoBatches,
+            // A proxy responds with 404 or 501 to what it does not pass on for a while.
+            ErrorKind::Unimplemented if is_batch && error.grpc_code().is_some() => Self::NoBatches,
             _ if error.is_transient() => Self::Unavailable(error),
-            ErrorKind::Rejected | ErrorKind::TooLarge | ErrorKind::Closed => Self::Rejected(error),
+            ErrorKind::TooLarge | ErrorKind::Closed => Self::Rejected(error),
+            ErrorKind::Rejected if is_final(&error) => Self::Rejected(error),
             _ if error.is_not_found() => Self::Rejected(error),
-            ErrorKind::Server => Self::InternalError(error),
+            ErrorKind::Server | ErrorKind::Rejected => Self::InternalError(error),
             // They are not about the report: a proxy may reject a token or a path for a while. If the worker cannot continue, its streams
             // and heartbeats find out.
             _ => Self::Unavailable(error),
         }
     }
+}
+
+/// Whether the engine will reject a report whenever it is sent. Its status is the same if its database fails as if it does not know the
+/// task, and only the text distinguishes them. A proxy rejects calls only for a while.
+fn is_final(error: &Error) -> bool {
+    const PREFIX: &str = "invalid task external run id ";
+    let text = error.to_string();
+    let Some((_, rest)) = text.split_once(PREFIX).filter(|_| error.grpc_code().is_some()) else { return false };
+    // Without a cause, the engine does not know the kind of the report.
+    let cause = rest.split_once(": ").map(|(_, cause)| cause);
+    cause.is_none_or(|cause| cause.ends_with("no rows in result set") || cause.starts_with("invalid UUID"))
 }
 
 /// Takes the reports of the next call from a queue.
@@ -100,4 +113,58 @@ pub(super) fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
 /// The worker of the reports of a call: all have the same.
 pub(super) fn worker_of(entries: &[Entry]) -> Option<WorkerId> {
     entries.first().map(|entry| entry.report.worker)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ServerStatus;
+
+    const GRPC_INVALID: ServerStatus = ServerStatus::Grpc(3);
+
+    fn result(kind: ErrorKind, status: ServerStatus, text: &str, is_batch: bool) -> &'static str {
+        let error = Error::new(kind, format!("SendStepActionEvent failed: {text}")).with_status(status);
+        match CallResult::of(error, is_batch) {
+            CallResult::Accepted => "accepted",
+            CallResult::Unavailable(_) => "unavailable",
+            CallResult::NoBatches => "no batches",
+            CallResult::Rejected(_) => "rejected",
+            CallResult::InternalError(_) => "internal error",
+        }
+    }
+
+    #[test]
+    fn only_what_the_engine_says_about_a_report_is_final() {
+        let id = "invalid task external run id 00000000-0000-4000-8001-000000000001";
+        for (text, expected) in [
+            (format!("{id}: no rows in result set"), "rejected"),
+            (format!("{id}: could not get task: no rows in result set"), "rejected"),
+            (format!("{id}: invalid UUID length: 2"), "rejected"),
+            (format!("{id}: invalid UUID format"), "rejected"),
+            (id.to_owned(), "rejected"),
+            ("rejected by a gateway".to_owned(), "internal error"),
+            (format!("{id}: failed to connect to `host=postgres`: dial error"), "internal error"),
+            (format!("{id}: timeout: context deadline exceeded"), "internal error"),
+            (format!("{id}: conn closed"), "internal error"),
+        ] {
+            assert_eq!(result(ErrorKind::Rejected, GRPC_INVALID, &text, false), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_neither_rejects_a_report_for_good_nor_disables_batches() {
+        for status in [400, 405, 421, 426] {
+            let found = result(ErrorKind::Rejected, ServerStatus::Http(status), "received HTTP 4xx", false);
+            assert_eq!(found, "internal error", "{status}");
+        }
+        assert_eq!(result(ErrorKind::TooLarge, ServerStatus::Http(413), "received HTTP 413", false), "rejected");
+        for (status, is_batch, expected) in [
+            (ServerStatus::Http(404), true, "unavailable"),
+            (ServerStatus::Http(501), true, "unavailable"),
+            (ServerStatus::Grpc(12), true, "no batches"),
+            (ServerStatus::Grpc(12), false, "unavailable"),
+        ] {
+            assert_eq!(result(ErrorKind::Unimplemented, status, "no", is_batch), expected, "{status:?}");
+        }
+    }
 }

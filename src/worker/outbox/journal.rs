@@ -1,6 +1,6 @@
 //! A file with the ends of attempts that the engine has not accepted yet. They survive the process.
 //!
-//! The first line names the format. Each other line is a JSON value: an end, or the number of an end that was accepted. When the file is
+//! The first line names the format and the tenant, whose engine alone knows the attempts. Each other line is a JSON value: an end, or the number of an end that was accepted. When the file is
 //! opened, it is replaced by one with only the ends that remain. The last line may have been cut off by a crash. If any other line cannot
 //! be read, the file is left as it is.
 
@@ -17,14 +17,16 @@ use crate::model::{RunId, TaskId, WorkerId};
 use crate::rpc::convert::{Report, ReportKind};
 use crate::worker::key::Key;
 
-/// The first line.
-const HEADER: &str = r#"{"format":"hatchet outbox 1"}"#;
+/// The format in the first line.
+const FORMAT: &str = "hatchet outbox 1";
 /// The size at which the file is replaced, if most of its ends were accepted.
 const COMPACT_BYTES: u64 = 16 << 20;
 
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
+    /// The first line.
+    header: String,
     file: File,
     /// Keeps other workers from using the file.
     _lock: File,
@@ -36,6 +38,14 @@ pub(super) struct Journal {
     /// The lines of the ends that remain, by number.
     remaining: BTreeMap<u64, String>,
     next: u64,
+}
+
+/// The first line. Files of earlier versions name no tenant.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: String,
+    #[serde(default)]
+    tenant: Option<String>,
 }
 
 /// An end in the file.
@@ -70,8 +80,8 @@ enum Entry {
 pub(super) type Ends = Vec<(u64, Key, Report)>;
 
 impl Journal {
-    /// Opens or creates the file, and returns the ends in it. Blocks the thread.
-    pub(super) fn open(path: &Path) -> io::Result<(Self, Ends)> {
+    /// Opens or creates the file of a tenant, and returns the ends in it. Blocks the thread.
+    pub(super) fn open(path: &Path, tenant: &str) -> io::Result<(Self, Ends)> {
         let lock = private().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -81,7 +91,8 @@ impl Journal {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let (mut remaining, mut ends, mut next) = (BTreeMap::new(), BTreeMap::new(), 1);
-        for entry in read(path)? {
+        let header = serde_json::to_string(&Header { format: FORMAT.to_owned(), tenant: Some(tenant.to_owned()) })?;
+        for entry in read(path, &header, tenant)? {
             match entry {
                 (Entry::Accepted { accepted }, _) => {
                     remaining.remove(&accepted);
@@ -94,10 +105,11 @@ impl Journal {
                 }
             }
         }
-        let (file, bytes) = rewrite(path, &remaining)?;
+        let (file, bytes) = rewrite(path, &header, &remaining)?;
         let ends = ends.into_values().map(|end| (end.number, end.key(), end.into_report())).collect();
         let path = path.to_owned();
-        let journal = Self { path, file, _lock: lock, bytes, is_broken: false, unwritten: Vec::new(), remaining, next };
+        let (is_broken, unwritten) = (false, Vec::new());
+        let journal = Self { path, header, file, _lock: lock, bytes, is_broken, unwritten, remaining, next };
         Ok((journal, ends))
     }
 
@@ -141,7 +153,7 @@ impl Journal {
         }
         let remaining: usize = self.remaining.values().map(String::len).sum();
         if u64::try_from(remaining).unwrap_or(u64::MAX) < self.bytes / 2 {
-            (self.file, self.bytes) = rewrite(&self.path, &self.remaining)?;
+            (self.file, self.bytes) = rewrite(&self.path, &self.header, &self.remaining)?;
         }
         Ok(())
     }
@@ -181,7 +193,7 @@ fn private() -> OpenOptions {
 }
 
 /// The entries of a file, with their lines. None if it does not exist.
-fn read(path: &Path) -> io::Result<Vec<(Entry, String)>> {
+fn read(path: &Path, header: &str, tenant: &str) -> io::Result<Vec<(Entry, String)>> {
     let content = match fs::read(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -193,10 +205,14 @@ fn read(path: &Path) -> io::Result<Vec<(Entry, String)>> {
     // After the last line break, or the last line of a process that was killed.
     let last = lines.pop().filter(|_| !is_complete);
     let mut lines = lines.into_iter().enumerate();
-    match lines.next() {
-        Some((_, header)) if header == HEADER.as_bytes() => {}
-        None if last.is_none_or(|last| HEADER.as_bytes().starts_with(last)) => return Ok(Vec::new()),
-        _ => return Err(invalid("expected an outbox of this version, got another file".into())),
+    let found = match lines.next() {
+        Some((_, found)) => serde_json::from_slice::<Header>(found).ok().filter(|found| found.format == FORMAT),
+        None if last.is_none_or(|last| header.as_bytes().starts_with(last)) => return Ok(Vec::new()),
+        None => None,
+    };
+    let found = found.ok_or_else(|| invalid("expected an outbox of this version, got another file".into()))?;
+    if let Some(other) = found.tenant.filter(|other| other != tenant) {
+        return Err(invalid(format!("expected an outbox of tenant {tenant}, got one of tenant {other}")));
     }
     let entry = |(number, line): (usize, &[u8])| {
         let text = String::from_utf8_lossy(line).into_owned();
@@ -207,7 +223,7 @@ fn read(path: &Path) -> io::Result<Vec<(Entry, String)>> {
 }
 
 /// Replaces the file by one with these lines. A crash leaves the old file or the new one.
-fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)> {
+fn rewrite(path: &Path, header: &str, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)> {
     let new = with_suffix(path, ".new");
     // One that a crash has left may have another mode.
     match fs::remove_file(&new) {
@@ -215,8 +231,8 @@ fn rewrite(path: &Path, lines: &BTreeMap<u64, String>) -> io::Result<(File, u64)
         _ => {}
     }
     let mut file = private().create_new(true).write(true).open(&new)?;
-    let mut bytes = HEADER.len() as u64 + 1;
-    file.write_all(HEADER.as_bytes())?;
+    let mut bytes = header.len() as u64 + 1;
+    file.write_all(header.as_bytes())?;
     file.write_all(b"\n")?;
     for line in lines.values() {
         file.write_all(line.as_bytes())?;
@@ -278,6 +294,15 @@ mod tests {
     use super::super::writer::JournalWriter;
     use super::*;
 
+    const TENANT: &str = "707d0855-80ab-4e1f-a156-f1c4546cbf52";
+    const HEADER: &str = r#"{"format":"hatchet outbox 1","tenant":"707d0855-80ab-4e1f-a156-f1c4546cbf52"}"#;
+    /// The first line of earlier versions.
+    const OLD_HEADER: &str = r#"{"format":"hatchet outbox 1"}"#;
+
+    fn open(path: &Path) -> io::Result<(Journal, Ends)> {
+        Journal::open(path, TENANT)
+    }
+
     fn end(task: u128, text: &str) -> (Key, Report) {
         let key = Key { run: Uuid::from_u128(1).into(), task: Uuid::from_u128(task).into(), retry_count: 2 };
         let worker = Uuid::from_u128(7).into();
@@ -313,7 +338,7 @@ mod tests {
     #[test]
     fn unaccepted_results_survive_a_crash() {
         let directory = Directory::new();
-        let (mut journal, ends) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, ends) = open(&directory.file()).unwrap();
         assert!(ends.is_empty());
         let [one, two, three] = [end(1, "{}"), end(2, "broken"), end(3, "\"a\\nb\"")];
         let two = (two.0, two.1.without_retry());
@@ -322,14 +347,30 @@ mod tests {
         // The process is killed in the middle of a line.
         journal.file.write_all(br#"{"number":9,"run":"#).unwrap();
         drop(journal);
-        let (mut journal, ends) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, ends) = open(&directory.file()).unwrap();
         let found: Vec<_> = ends.iter().map(|(number, key, report)| (*number, *key, format!("{report:?}"))).collect();
         let expected = [(numbers[1], two.0, format!("{:?}", two.1)), (numbers[2], three.0, format!("{:?}", three.1))];
         assert_eq!(found, expected);
         let more = append(&mut journal, &[end(4, "{}")]);
         assert!(more[0] > numbers[2], "numbers are not used twice");
         drop(journal);
-        assert_eq!(Journal::open(&directory.file()).unwrap().1.len(), 3);
+        assert_eq!(open(&directory.file()).unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn a_file_belongs_to_a_tenant() {
+        let directory = Directory::new();
+        // Earlier versions did not write the tenant.
+        fs::write(directory.file(), format!("{OLD_HEADER}\n")).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
+        append(&mut journal, &[end(1, "{}")]);
+        drop(journal);
+        let content = fs::read_to_string(directory.file()).unwrap();
+        assert!(content.starts_with(&format!("{HEADER}\n")), "{content}");
+        let error = Journal::open(&directory.file(), "another").unwrap_err();
+        assert_eq!(error.to_string(), format!("expected an outbox of tenant another, got one of tenant {TENANT}"));
+        assert_eq!(fs::read_to_string(directory.file()).unwrap(), content, "it is left as it is");
+        assert_eq!(open(&directory.file()).unwrap().1.len(), 1);
     }
 
     #[test]
@@ -337,54 +378,54 @@ mod tests {
         let directory = Directory::new();
         for content in ["a = 1\n", "{}\n", "a", &format!("{HEADER}\n{{\n{{\"accepted\":1}}\n")] {
             fs::write(directory.file(), content).unwrap();
-            assert_eq!(Journal::open(&directory.file()).unwrap_err().kind(), io::ErrorKind::InvalidData, "{content}");
+            assert_eq!(open(&directory.file()).unwrap_err().kind(), io::ErrorKind::InvalidData, "{content}");
             assert_eq!(fs::read_to_string(directory.file()).unwrap(), content);
         }
         for content in ["", &HEADER[..7], HEADER, &format!("{HEADER}\n{{\"num")] {
             fs::write(directory.file(), content).unwrap();
-            assert!(Journal::open(&directory.file()).unwrap().1.is_empty(), "{content}");
+            assert!(open(&directory.file()).unwrap().1.is_empty(), "{content}");
         }
     }
 
     #[test]
     fn the_delay_of_a_retry_is_kept() {
         let directory = Directory::new();
-        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
         let (key, report) = end(1, "broken");
         append(&mut journal, &[(key, report.with_retry_after(Duration::from_secs(3600)))]);
         drop(journal);
-        let ends = Journal::open(&directory.file()).unwrap().1;
+        let ends = open(&directory.file()).unwrap().1;
         assert_eq!(ends[0].2.retry_after(), Some(Duration::from_secs(3600)));
     }
 
     #[test]
     fn attempts_of_a_batch_are_still_without_a_retry_count() {
         let directory = Directory::new();
-        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
         let (key, report) = end(1, "{}");
         let report = report.in_batch("b");
         append(&mut journal, &[(key, report.clone())]);
         drop(journal);
-        let ends = Journal::open(&directory.file()).unwrap().1;
+        let ends = open(&directory.file()).unwrap().1;
         assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (key, format!("{report:?}")));
     }
 
     #[test]
     fn a_failure_of_a_batch_keeps_its_actual_retry_count() {
         let directory = Directory::new();
-        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
         let (key, report) = end(1, "broken");
         let report = report.in_batch("b").with_retry_count(7);
         append(&mut journal, &[(key, report.clone())]);
         drop(journal);
-        let ends = Journal::open(&directory.file()).unwrap().1;
+        let ends = open(&directory.file()).unwrap().1;
         assert_eq!((ends[0].1, format!("{:?}", ends[0].2)), (Key { retry_count: 7, ..key }, format!("{report:?}")));
     }
 
     #[test]
     fn what_was_written_in_part_does_not_corrupt_what_follows() {
         let directory = Directory::new();
-        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
         let one = append(&mut journal, &[end(1, "{}")]);
         // The disk is full.
         journal.file.write_all(br#"{"number":2,"run":"#).unwrap();
@@ -395,7 +436,7 @@ mod tests {
         append(&mut journal, &[end(3, "{}")]);
         journal.remove(&[]).unwrap();
         drop(journal);
-        let ends = Journal::open(&directory.file()).unwrap().1;
+        let ends = open(&directory.file()).unwrap().1;
         assert_eq!(ends.iter().map(|(_, key, _)| *key).collect::<Vec<_>>(), [end(3, "").0]);
     }
 
@@ -403,7 +444,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_cannot_be_repaired_is_not_used_any_longer() {
         let directory = Directory::new();
-        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
         let good = std::mem::replace(&mut journal.file, OpenOptions::new().write(true).open("/dev/full").unwrap());
         let mut outbox = super::super::Outbox::new(super::super::Limits { reports: 9, bytes: 99 }, true, true);
         let (key, report) = end(1, "{}");
@@ -424,7 +465,7 @@ mod tests {
             fs::write(&path, "").unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
         }
-        drop(Journal::open(&directory.file()).unwrap());
+        drop(open(&directory.file()).unwrap());
         for path in [directory.file(), with_suffix(&directory.file(), ".lock")] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
@@ -433,8 +474,8 @@ mod tests {
     #[test]
     fn two_workers_do_not_share_a_file() {
         let directory = Directory::new();
-        let _journal = Journal::open(&directory.file()).unwrap();
-        let error = Journal::open(&directory.file()).unwrap_err();
+        let _journal = open(&directory.file()).unwrap();
+        let error = open(&directory.file()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         assert!(format!("{error:?}").contains("another worker uses it"), "{error:?}");
     }
@@ -442,7 +483,7 @@ mod tests {
     #[test]
     fn the_file_does_not_grow_without_bound() {
         let directory = Directory::new();
-        let (mut journal, _) = Journal::open(&directory.file()).unwrap();
+        let (mut journal, _) = open(&directory.file()).unwrap();
         let large = "x".repeat(1 << 20);
         for task in 0..40 {
             let numbers = append(&mut journal, &[end(task, &large)]);
@@ -450,6 +491,6 @@ mod tests {
         }
         assert!(fs::metadata(directory.file()).unwrap().len() < COMPACT_BYTES + (2 << 20));
         drop(journal);
-        assert!(Journal::open(&directory.file()).unwrap().1.is_empty());
+        assert!(open(&directory.file()).unwrap().1.is_empty());
     }
 }

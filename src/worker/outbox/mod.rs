@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::delivery::MAX_PUSHBACK;
 use super::key::{Key, KeyMap, KeySet};
 use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
@@ -33,6 +34,8 @@ const SLOW_CALL: Duration = Duration::from_millis(250);
 const MAX_SLOW_CALLS: usize = 64;
 /// For how long a report is sent again to which the engine responds with an internal error while it accepts others.
 const MAX_INTERNAL_ERRORS: Duration = Duration::from_secs(120);
+/// How long the engine is not asked again whether it accepts several reports in one call. It can be upgraded, or replaced by another one.
+const NO_BATCHES_FOR: Duration = Duration::from_secs(300);
 
 /// The limits of an outbox. When one is reached, the worker starts no further attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub(super) struct Limits {
 }
 
 /// A report that the engine has not accepted yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) report: Report,
@@ -98,8 +101,10 @@ struct Outage {
 #[derive(Debug)]
 pub(super) struct Outbox {
     limits: Limits,
-    /// Whether the engine accepts several reports in one call, and may be sent them.
-    has_batches: bool,
+    /// Whether several reports may be sent in one call.
+    may_batch: bool,
+    /// Until when the engine is not asked again whether it accepts them.
+    no_batches_until: Option<Instant>,
     /// Whether ends are written to a journal before they are sent.
     has_journal: bool,
     unsaved: BTreeMap<u64, Entry>,
@@ -127,7 +132,7 @@ pub(super) struct Outbox {
     outage: Option<Outage>,
     /// For the log.
     failures: Failures,
-    /// When the engine last accepted a report.
+    /// When the engine last accepted a result.
     accepted_at: Option<Instant>,
 }
 
@@ -165,10 +170,11 @@ enum Place {
 }
 
 impl Outbox {
-    pub(super) fn new(limits: Limits, has_batches: bool, has_journal: bool) -> Self {
+    pub(super) fn new(limits: Limits, may_batch: bool, has_journal: bool) -> Self {
         Self {
             limits,
-            has_batches,
+            may_batch,
+            no_batches_until: None,
             has_journal,
             unsaved: BTreeMap::new(),
             doubt: Doubt::None,
@@ -364,7 +370,8 @@ impl Outbox {
         let first = |(kind, queue): (&ReportKind, &Queue)| Some((*queue.first_key_value()?.0, *kind));
         let may_send = |(_, kind): &(u64, ReportKind)| self.may_send(*kind, now);
         let (_, kind) = self.ready.iter().filter_map(first).filter(may_send).min()?;
-        let entries = collect(self.ready.get_mut(&kind)?, self.has_batches);
+        let has_batches = self.has_batches(now);
+        let entries = collect(self.ready.get_mut(&kind)?, has_batches);
         self.calls += 1;
         if kind != ReportKind::Started {
             self.places.extend(entries.iter().map(|entry| (entry.key, Place::Away)));
@@ -378,7 +385,12 @@ impl Outbox {
             return false;
         }
         let is_recent = |call: &&InFlight| call.kind == kind && now < call.since + SLOW_CALL;
-        !self.has_batches || self.in_flight.values().filter(is_recent).count() < MAX_CALLS
+        !self.has_batches(now) || self.in_flight.values().filter(is_recent).count() < MAX_CALLS
+    }
+
+    /// Whether the engine accepts several reports in one call, as far as is known, and may be sent them.
+    fn has_batches(&self, now: Instant) -> bool {
+        self.may_batch && self.no_batches_until.is_none_or(|until| until <= now)
     }
 
     /// When [`next_call`](Self::next_call) may return a call again, without anything having happened. It has returned `None` now.
@@ -400,11 +412,16 @@ impl Outbox {
     /// Records the result of a call. `jitter`: from 0 to 1.
     pub(super) fn sent(&mut self, now: Instant, sent: Sent, jitter: f64) -> Vec<ResolvedReport> {
         let Sent { call: Call { number, entries }, result } = sent;
-        let since = self.in_flight.remove(&number).map_or(now, |call| call.since);
+        let call = self.in_flight.remove(&number);
+        let since = call.as_ref().map_or(now, |call| call.since);
+        let is_start = call.is_some_and(|call| call.kind == ReportKind::Started);
         match result {
             CallResult::Accepted => {
                 self.outage = None;
-                self.accepted_at = Some(now);
+                // The engine stores an accepted start later: it proves nothing about results.
+                if !is_start {
+                    self.accepted_at = Some(now);
+                }
                 let worker = call::worker_of(&entries);
                 let resolved =
                     entries.into_iter().filter_map(|entry| self.resolve(entry, Resolution::Accepted)).collect();
@@ -422,13 +439,16 @@ impl Outbox {
                 self.queue_all(entries)
             }
             CallResult::NoBatches => {
-                tracing::info!("the engine does not accept several reports in one call");
-                self.has_batches = false;
+                tracing::info!(retry_after = ?NO_BATCHES_FOR, "the engine does not accept several reports in one call");
+                self.no_batches_until = Some(now + NO_BATCHES_FOR);
                 self.queue_all(entries)
             }
-            // It may be only one of them.
-            CallResult::Rejected(_) | CallResult::InternalError(_) if entries.len() > 1 => {
-                self.queue_all(entries.into_iter().map(|entry| Entry { is_alone: true, ..entry }).collect())
+            // It may be only one of them. A start is not sent again after an internal error, so it needs no pause.
+            CallResult::Rejected(_) if entries.len() > 1 => self.queue_all(alone(entries)),
+            CallResult::InternalError(_) if entries.len() > 1 && is_start => self.queue_all(alone(entries)),
+            CallResult::InternalError(error) if entries.len() > 1 => {
+                self.outage = None;
+                alone(entries).into_iter().filter_map(|entry| self.delay(now, entry, &error, jitter)).collect()
             }
             CallResult::Rejected(error) => {
                 self.outage = None;
@@ -446,7 +466,8 @@ impl Outbox {
     fn add_failure(&mut self, now: Instant, since: Instant, worker: Option<WorkerId>, error: &Error, jitter: f64) {
         let is_new = self.outage.is_none_or(|outage| since > outage.last_failure);
         let failures = self.outage.map_or(0, |outage| outage.failures).saturating_add(u32::from(is_new));
-        let pause = retry_delay(failures, jitter).max(error.pushback().unwrap_or_default());
+        let pushback = error.pushback().unwrap_or_default().min(MAX_PUSHBACK);
+        let pause = retry_delay(failures, jitter).max(pushback);
         self.outage = Some(Outage { failures, last_failure: now, until: now + pause });
         if is_new {
             self.failures.add(now, worker, self.count, error);
@@ -551,6 +572,11 @@ impl Outbox {
         }
         self.ready.entry(kind).or_default().insert(number, entry);
     }
+}
+
+/// Reports that were sent together, and are sent one by one from now on.
+fn alone(entries: Vec<Entry>) -> Vec<Entry> {
+    entries.into_iter().map(|entry| Entry { is_alone: true, ..entry }).collect()
 }
 
 #[cfg(test)]

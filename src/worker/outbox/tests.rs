@@ -153,13 +153,67 @@ async fn internal_errors_delay_one_report_and_end_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_without_batches_gets_single_reports() {
+async fn a_batch_with_an_internal_error_is_split_after_a_pause() {
+    let mut outbox = with(&[(1, Completed), (2, Completed)]);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    assert!(answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server))).is_empty());
+    assert!(outbox.next_call(Instant::now()).is_none());
+    let (start, wake) = (Instant::now(), outbox.next_wake(Instant::now()).unwrap());
+    assert_eq!(wake - start, retry_delay(1, NO_JITTER));
+    tokio::time::advance(wake - start).await;
+    for task in [1, 2] {
+        let call = outbox.next_call(Instant::now()).unwrap();
+        assert_eq!(shown(&call), [(task, Completed)]);
+        assert_eq!(accept(&mut outbox, call).len(), 1);
+    }
+    // Starts have no second try after an internal error, so that theirs needs no pause.
+    let mut outbox = with(&[(1, Started), (2, Started)]);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));
+    assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(1, Started)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn accepted_starts_do_not_show_that_results_are_accepted() {
+    let mut outbox = with(&[(1, Completed)]);
+    let mut now = Instant::now();
+    for task in 2..200 {
+        let call = outbox.next_call(now).unwrap();
+        assert!(answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server))).is_empty());
+        outbox.add(key(task), started(task));
+        let start = outbox.next_call(now).unwrap();
+        assert_eq!(shown(&start), [(task, Started)]);
+        accept(&mut outbox, start);
+        tokio::time::advance(outbox.next_wake(now).unwrap() - now).await;
+        now = Instant::now();
+    }
+    assert_eq!(outbox.count, 1, "it is not given up");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_requested_delay_is_limited() {
+    let mut outbox = with(&[(1, Completed)]);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    let asked = crate::error::RetryAfter::Delay(Duration::from_secs(3600));
+    let away = error(ErrorKind::Unavailable).transient().with_retry_after(Some(asked));
+    answer(&mut outbox, call, CallResult::Unavailable(away));
+    assert_eq!(outbox.next_wake(Instant::now()), Some(Instant::now() + MAX_PUSHBACK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_without_batches_gets_single_reports_for_some_minutes() {
     let mut outbox = with(&[(1, Completed), (2, Completed)]);
     let call = outbox.next_call(Instant::now()).unwrap();
     answer(&mut outbox, call, CallResult::NoBatches);
     for task in [1, 2] {
-        assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(task, Completed)]);
+        let call = outbox.next_call(Instant::now()).unwrap();
+        assert_eq!(shown(&call), [(task, Completed)]);
+        accept(&mut outbox, call);
     }
+    tokio::time::advance(NO_BATCHES_FOR).await;
+    outbox.add(key(3), report(3, Completed));
+    outbox.add(key(4), report(4, Completed));
+    assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(3, Completed), (4, Completed)]);
 }
 
 #[tokio::test(start_paused = true)]

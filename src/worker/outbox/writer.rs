@@ -2,16 +2,21 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::Unsaved;
 use super::journal::{Ends, Journal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Clock;
+
+/// How long a write may take.
+const MAX_WRITE: Duration = Duration::from_secs(5);
 
 /// A journal, and the thread on which it is written.
 #[derive(Debug)]
@@ -34,8 +39,8 @@ pub(in crate::worker) struct Saved {
 }
 
 impl JournalWriter {
-    /// Opens or creates the file, and returns the ends in it.
-    pub(in crate::worker) async fn open(path: &Path, clock: &Clock) -> Result<Recovered> {
+    /// Opens or creates the file of a tenant, and returns the ends in it.
+    pub(in crate::worker) async fn open(path: &Path, tenant: &str, clock: &Clock) -> Result<Recovered> {
         let failed = |error: io::Error| {
             let text = format!("failed to open the outbox {}", path.display());
             Error::new(ErrorKind::Config, text).with_source(error)
@@ -43,8 +48,8 @@ impl JournalWriter {
         // Virtual time must stand still meanwhile, which it does only for the threads of the runtime.
         let is_real = matches!(clock, Clock::System);
         let thread = is_real.then(JournalThread::start).transpose().map_err(failed)?;
-        let to_open = path.to_owned();
-        let opened = run(thread.as_ref(), move || Journal::open(&to_open)).await;
+        let (to_open, tenant) = (path.to_owned(), tenant.to_owned());
+        let opened = run(thread.as_ref(), move || Journal::open(&to_open, &tenant)).await;
         let (journal, ends) = opened.ok_or_else(|| Error::closed("the runtime"))?.map_err(failed)?;
         Ok((Self { journal, thread }, ends))
     }
@@ -55,10 +60,15 @@ impl JournalWriter {
         Self { journal, thread: None }
     }
 
-    /// Writes ends that are new, and removes ends that were accepted. Returns `None` if the runtime is shut down.
+    /// Writes ends that are new, and removes ends that were accepted. Results do not wait for a disk that hangs. What it writes after all
+    /// names the same attempts, and is checked by the next process. Returns `None` if the runtime is shut down.
     pub(in crate::worker) async fn save(self, Unsaved { entries, accepted }: Unsaved) -> Option<Saved> {
         let Self { mut journal, thread } = self;
-        let (journal, entries, numbers) = run(thread.as_ref(), move || {
+        let path = journal.path().to_owned();
+        let entries = Arc::new(entries);
+        let to_write = Arc::clone(&entries);
+        let writing = run(thread.as_ref(), move || {
+            let entries = to_write;
             let appended = journal.append(entries.iter().map(|entry| (entry.key, &entry.report)));
             let removed = journal.remove(&accepted);
             if let Some(error) = appended.as_ref().err().or(removed.as_ref().err()) {
@@ -70,11 +80,15 @@ impl JournalWriter {
                     tracing::error!(%path, %error, "failed to write to the outbox file; results are sent without being stored");
                 }
             }
-            (journal, entries, appended.unwrap_or_default())
-        })
-        .await?;
+            (journal, appended.unwrap_or_default())
+        });
+        let Ok(written) = timeout(MAX_WRITE, writing).await else {
+            tracing::error!(path = %path.display(), limit = ?MAX_WRITE, "writing to the outbox file takes too long; no longer using it");
+            return Some(Saved { journal: None, entries: Arc::unwrap_or_clone(entries), numbers: Vec::new() });
+        };
+        let (journal, numbers) = written?;
         let journal = (!journal.is_broken()).then_some(Self { journal, thread });
-        Some(Saved { journal, entries, numbers })
+        Some(Saved { journal, entries: Arc::unwrap_or_clone(entries), numbers })
     }
 
     /// Closes the file, and waits until the thread has ended.
@@ -134,9 +148,41 @@ impl JournalThread {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
+    use std::fs;
 
+    use futures_util::FutureExt as _;
+    use tokio::time::Instant;
+    use uuid::Uuid;
+
+    use super::super::{Limits, Outbox};
     use super::*;
+    use crate::rpc::convert::{Report, ReportKind};
+    use crate::worker::key::Key;
+
+    #[tokio::test(start_paused = true)]
+    async fn results_do_not_wait_for_a_disk_that_hangs() {
+        let directory = std::env::temp_dir().join(format!("hatchet-outbox-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&directory).unwrap();
+        let (mut writer, _) = JournalWriter::open(&directory.join("outbox"), "tenant", &Clock::System).await.unwrap();
+        // The thread of the journal is busy until the end of the test.
+        let thread = writer.thread.take().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        thread.jobs.send(Box::new(move || assert!(held.recv().is_err()))).unwrap();
+        writer.thread = Some(thread);
+        let mut outbox = Outbox::new(Limits { reports: 9, bytes: 99 }, true, true);
+        let key = Key { run: Uuid::nil().into(), task: Uuid::nil().into(), retry_count: 0 };
+        let at = chrono::DateTime::default();
+        let text = "{}".to_owned();
+        outbox.add(key, Report::of_attempt(Uuid::nil().into(), key.task, 0, ReportKind::Completed, at, text));
+        let start = Instant::now();
+        let saved = writer.save(outbox.take_unsaved().unwrap()).await.unwrap();
+        assert_eq!(start.elapsed(), MAX_WRITE);
+        assert!(saved.journal.is_none() && saved.numbers.is_empty() && saved.entries.len() == 1);
+        outbox.saved(saved);
+        assert_eq!(outbox.next_call(Instant::now()).unwrap().entries[0].report.text(), "{}");
+        drop(release);
+        let _ = fs::remove_dir_all(directory);
+    }
 
     #[tokio::test]
     async fn the_thread_does_what_it_was_given_and_ends() {

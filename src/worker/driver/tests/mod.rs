@@ -1,4 +1,5 @@
 mod batches;
+mod faults;
 mod streams;
 mod version;
 
@@ -13,9 +14,7 @@ use crate::client::Client;
 use crate::error::ErrorKind;
 use crate::rpc::pb;
 use crate::scripted::{Calls, Scripted, client};
-#[cfg(feature = "schemars")]
-use crate::workflow::Workflow;
-use crate::workflow::{Context, Task, TaskError};
+use crate::workflow::{Context, Task, TaskError, Workflow};
 
 const SECOND: Duration = Duration::from_secs(1);
 const WORKER: &str = "00000000-0000-4000-8003-000000000001";

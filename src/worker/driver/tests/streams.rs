@@ -114,7 +114,8 @@ async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
     let (client, calls) =
         server(assignments, |call, _| call.contains("/workflow-runs/").then(|| run_details(call, "CANCELLED", 0)));
     let started = Instant::now();
-    let running = worker(&client).start().await.unwrap();
+    let slow = task().timeout(10_000 * SECOND);
+    let running = client.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
     let mut statuses = running.statuses();
     for expected in [1, 0] {
         while statuses.next().await.unwrap().running != expected {}
@@ -128,4 +129,49 @@ async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
     tokio::time::sleep(1000 * SECOND).await;
     assert_eq!(calls.count("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001"), 1);
     assert_eq!(running.shutdown().await.cancelled, 1);
+}
+
+/// The server drops a cancellation if the stream is busy. Heartbeats and the stream show nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_that_a_busy_stream_has_lost_is_found_out() {
+    // The timeout of the task, and when it is checked at the latest: after its timeout, or with all others.
+    for (limit, earliest, latest) in
+        [(60 * SECOND, 65 * SECOND, 65 * SECOND), (10_000 * SECOND, STREAM.idle_limit, STREAM.idle_limit * 5 / 4)]
+    {
+        // Each of the others ends after some milliseconds.
+        let others = (2..250).filter(|task| task % 5 > 1).map(|task| (2 * SECOND * u32::from(task), start(task)));
+        let assignments = [(SECOND, start(1))].into_iter().chain(others).collect();
+        let (client, calls) = server(assignments, |call, _| {
+            let is_cancelled = call.ends_with("01") && call.contains("/workflow-runs/");
+            is_cancelled.then(|| run_details(call, "CANCELLED", 0))
+        });
+        let opened = Instant::now() + SECOND;
+        let busy = task().timeout(limit);
+        let running = client.worker("worker").slots(5).register(&busy).build().unwrap().start().await.unwrap();
+        tokio::time::sleep(latest + 10 * SECOND).await;
+        assert_eq!((running.status().running, calls.count("ListenV2")), (0, 1), "{limit:?}");
+        let checked = calls.times("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001");
+        // With a heartbeat that is sent at once.
+        let elapsed = checked[0] - opened;
+        let soon = Duration::from_millis(40);
+        assert!((earliest..=latest + soon).contains(&elapsed) && checked.len() == 1, "{limit:?}: {elapsed:?}");
+        assert_eq!(running.shutdown().await.cancelled, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_cannot_delay_the_stream_for_long() {
+    let hour = 3600 * SECOND;
+    let (client, calls) = server(Vec::new(), move |call, count| match (call, count) {
+        ("ListenV2", 1) => Some(Scripted::Stream(vec![(10 * SECOND, cancel(9))], Some(14))),
+        ("ListenV2", 2..=4) => Some(Scripted::Pushback(14, hour)),
+        _ => None,
+    });
+    let running = worker(&client).start().await.unwrap();
+    tokio::time::sleep(20 * SECOND).await;
+    let times = calls.times("ListenV2");
+    let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses[1..], [STREAM.max_backoff; 3]);
+    assert_eq!(running.status().state, WorkerState::Connected);
+    running.shutdown().await;
 }
