@@ -196,6 +196,7 @@ impl Reader {
         if event.run() == Some(self.run) && self.beginning.arrived(&event) {
             // The subscription is there now, so its last events are expected.
             self.continuity.lost(now);
+            self.reorder.lost();
         }
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
@@ -260,6 +261,7 @@ impl Reader {
     fn lost(&mut self) {
         self.continuity.lost(Instant::now());
         self.lateness.lost();
+        self.reorder.lost();
     }
 
     fn add(&mut self, now: Instant, chunk: Chunk) {
