@@ -300,7 +300,7 @@ impl EventsDriver {
             RunEventKind::Changed => None,
         };
         let change = |notifications: &mut Notifications| match created {
-            Some(_) => notifications.created = created,
+            Some(_) => notifications.created = notifications.created.or(created),
             None => notifications.has_changed = true,
         };
         let State { by_run, recent, arrivals, .. } = &mut *state;

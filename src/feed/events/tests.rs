@@ -106,6 +106,24 @@ async fn events_are_kept_for_a_watch_that_starts_later() {
     assert!(subscription.take().is_empty());
 }
 
+/// A DAG run is queued with its first task.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_run_is_that_of_its_first_task() {
+    let created = |task: u128, second| WorkflowEvent {
+        workflow_run_id: run(1).to_string(),
+        resource_id: run(task).to_string(),
+        resource_type: 1,
+        event_type: 1,
+        event_timestamp: Some(prost_types::Timestamp { seconds: second, nanos: 0 }),
+        ..Default::default()
+    };
+    let events = [created(2, 100), created(3, 160)].map(|event| (SECOND, event.encode_to_vec()));
+    let (client, _) = client(move |_, _| Scripted::Stream(events.to_vec(), None));
+    let subscription = client.feed().events.join(client.feed().tag()).subscribe(run(1), client.clock().now());
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(subscription.take().created, Some((run(2).into(), DateTime::from_timestamp(100, 0))));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_group_without_members_is_removed_after_a_while() {
     let (client, calls) = client(|_, _| Scripted::Stream(Vec::new(), None));
