@@ -15,7 +15,7 @@ use super::chunk_reader::{Options, Reader, Shared};
 use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::error::{Error, Result};
-use crate::feed::ChunkSubscription;
+use crate::feed::{ChunkSubscription, Membership};
 use crate::model::{ChunkItem, RunId, RunStatus};
 use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
@@ -60,10 +60,7 @@ impl<O> RunHandle<O> {
         let watched = Watched::of(self);
         let chunks = RunChunks::new(async move |with_children| {
             let (membership, created_at) = membership(&watched, with_children).await?;
-            let of = (!with_children).then_some(watched.run);
-            let chunks = membership.chunks(of);
-            let watched = Watched { created_at, ..watched };
-            Ok(Opened { chunks, watched, started: None, from_start: false })
+            Ok(Opened::existing(Watched { created_at, ..watched }, membership, with_children))
         });
         *lock(&chunks.shared.run) = Some(self.clone().typed());
         chunks
@@ -107,18 +104,45 @@ impl<O: 'static> RunBuilder<O> {
                 if !chunks.membership().subscribed().await? {
                     chunks.interrupt();
                 }
-                let run = run.start(Some(tag)).await?;
-                return Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true });
+                let run = run.start(Some(tag)).await?.typed();
+                let is_same = |membership: &Membership| chunks.membership().is_same(membership);
+                return Ok(match existing(&run, with_children, is_same).await? {
+                    Some(existing) => existing,
+                    None => Opened::started(run, chunks),
+                });
             }
             let mut starting = feed.events.join(feed.tag()).starting();
             if !starting.membership().subscribed().await? {
                 starting.interrupt();
             }
-            let run = run.start(None).await?;
-            let chunks = starting.started(run.id());
-            Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true })
+            let run = run.start(None).await?.typed();
+            let is_same = |membership: &Membership| starting.membership().is_same(membership);
+            Ok(match existing(&run, with_children, is_same).await? {
+                Some(existing) => existing,
+                None => {
+                    let chunks = starting.started(run.id());
+                    Opened::started(run, chunks)
+                }
+            })
         })
     }
+}
+
+/// A child that an earlier attempt of its parent has started may have the tag of another client. Returns its subscription, unless it is
+/// the one that was there before the call.
+async fn existing(
+    run: &RunHandle,
+    with_children: bool,
+    is_same: impl Fn(&Membership) -> bool,
+) -> Result<Option<Opened>> {
+    if run.started_at().is_some() {
+        return Ok(None);
+    }
+    let watched = Watched::of(run);
+    let (membership, created_at) = membership(&watched, with_children).await?;
+    let of_another = !is_same(&membership);
+    let opened = || Opened::existing(Watched { created_at, ..watched }, membership, with_children);
+    Ok(of_another.then(opened).map(|opened| Opened { started: Some(run.clone()), ..opened }))
 }
 
 /// A run, and the subscription to its chunks.
@@ -129,6 +153,20 @@ struct Opened {
     started: Option<RunHandle>,
     /// Whether the subscription was there before the run.
     from_start: bool,
+}
+
+impl Opened {
+    /// The run was there before.
+    fn existing(watched: Watched, membership: Membership, with_children: bool) -> Self {
+        let chunks = membership.chunks((!with_children).then_some(watched.run));
+        Self { chunks, watched, started: None, from_start: false }
+    }
+
+    /// The subscription was there when the run was started.
+    fn started(run: RunHandle, chunks: ChunkSubscription) -> Self {
+        let from_start = run.started_at().is_some();
+        Self { chunks, watched: Watched::of(&run), started: Some(run), from_start }
+    }
 }
 
 /// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended. `O` is the type of the
@@ -301,5 +339,62 @@ impl<O> Stream for RunChunks<O> {
 impl<O> fmt::Debug for RunChunks<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunChunks")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::embedded::Engine;
+    use crate::run::Parent;
+    use crate::workflow::Task;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The parent runs again, on the worker of another client.
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_another_client_has_started_is_followed_by_its_own_tag() {
+        let engine = Engine::start().await.unwrap();
+        let (first, second) = (engine.client(), engine.client());
+        assert_ne!(first.feed().tag(), second.feed().tag());
+        let parent = Task::new("parent", async |(): (), _: crate::Context| Ok(sleep(60 * SECOND).await));
+        let child = Task::new("child", async |(): (), context: crate::Context| {
+            for text in ["a", "b", "c"] {
+                context.put(text).await?;
+                sleep(SECOND).await;
+            }
+            Ok(())
+        });
+        let worker = first.worker("worker").register(&parent).register(&child).build().unwrap().start().await.unwrap();
+        let of = first.run(&parent, &()).start().await.unwrap().id();
+        for with_children in [false, true] {
+            let next: Arc<std::sync::atomic::AtomicI32> = Arc::default();
+            next.store(i32::from(with_children), Relaxed);
+            // Each attempt counts its children from the start.
+            let attempt = |again| Parent { run: of, task: of.into(), next: Arc::new(next.load(Relaxed).into()), again };
+            let started = Instant::now();
+            let tag = first.feed().family_tag();
+            let run = first.run(&child, &()).child_of(attempt(false)).own_metadata(&tag.0, tag.1.clone().into());
+            let run = run.start().await.unwrap();
+            sleep(SECOND / 2).await;
+            let chunks = second.run(&child, &()).child_of(attempt(true)).chunks();
+            let mut chunks = if with_children { chunks.with_children() } else { chunks };
+            assert_eq!(chunks.started().await.unwrap().id(), run.id());
+            let mut items = Vec::new();
+            while let Some(item) = chunks.next().await.transpose().unwrap() {
+                items.push(match item {
+                    ChunkItem::Chunk(chunk) => chunk.to_string(),
+                    other => format!("{other:?}"),
+                });
+            }
+            assert_eq!(items.len(), 3, "{items:?}");
+            assert!(items[0].starts_with("Gap") && items[1..] == ["b", "c"], "{items:?}");
+            assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
+        }
+        worker.shutdown().await;
     }
 }

@@ -222,6 +222,11 @@ impl Membership {
         !matches!(self.group.subject, Subject::Run(_))
     }
 
+    /// Whether both are of the same group.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.group, &other.group)
+    }
+
     /// Keeps the chunks of a run that will be started.
     pub(crate) fn starting(self) -> Starting {
         let since = self.group.lock().chunks.start();
