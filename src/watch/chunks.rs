@@ -10,12 +10,12 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
-use super::chunk_group::membership;
+use super::chunk_group::{Joined, join};
 use super::chunk_reader::{Options, Reader, Shared};
 use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::error::{Error, Result};
-use crate::feed::{ChunkSubscription, Membership};
+use crate::feed::{ChunkSubscription, ChunksOf, Membership};
 use crate::model::{ChunkItem, RunId, RunStatus};
 use crate::run::{RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
@@ -26,7 +26,8 @@ impl<O> RunHandle<O> {
     /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
     /// Hatchet SDKs.
     ///
-    /// The server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives.
+    /// The client subscribes with the first poll. The subscription begins after up to two requests, usually within half a second. The
+    /// server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives.
     /// Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
     /// chunks of the same attempt arrive. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
@@ -39,9 +40,11 @@ impl<O> RunHandle<O> {
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
-    /// and chunks that were sent in between are missing. With [`with_children`](RunChunks::with_children), the stream of a run without a
-    /// tag yields [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its
-    /// error and ends.
+    /// and chunks that were sent in between are missing. At most 64 such subscriptions, by the ids of runs and by the tags of other
+    /// clients, are open at the same time: each is a stream of the connection. One more yields [`TooLarge`](crate::ErrorKind::TooLarge) and
+    /// ends. With [`with_children`](RunChunks::with_children), the stream of a run without a tag yields
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its error and
+    /// ends.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -59,8 +62,8 @@ impl<O> RunHandle<O> {
     pub fn chunks(&self) -> RunChunks<O> {
         let watched = Watched::of(self);
         let chunks = RunChunks::new(async move |with_children| {
-            let (membership, created_at) = membership(&watched, with_children).await?;
-            Ok(Opened::existing(Watched { created_at, ..watched }, membership, with_children))
+            let joined = join(&watched, with_children).await?;
+            Ok(Opened::existing(watched, joined, with_children))
         });
         *lock(&chunks.shared.run) = Some(self.clone().typed());
         chunks
@@ -100,11 +103,12 @@ impl<O: 'static> RunBuilder<O> {
             let feed = client.feed();
             if with_children {
                 let tag = feed.family_tag();
-                let chunks = feed.events.join(&tag).chunks(None);
+                let mut chunks = feed.events.join(&tag).chunks(ChunksOf::All);
                 if !chunks.membership().subscribed().await? {
                     chunks.interrupt();
                 }
                 let run = run.start(Some(tag)).await?.typed();
+                chunks.narrow(run.id());
                 let is_same = |membership: &Membership| chunks.membership().is_same(membership);
                 return Ok(match existing(&run, with_children, is_same).await? {
                     Some(existing) => existing,
@@ -139,9 +143,9 @@ async fn existing(
         return Ok(None);
     }
     let watched = Watched::of(run);
-    let (membership, created_at) = membership(&watched, with_children).await?;
-    let of_another = !is_same(&membership);
-    let opened = || Opened::existing(Watched { created_at, ..watched }, membership, with_children);
+    let joined = join(&watched, with_children).await?;
+    let of_another = !is_same(&joined.membership);
+    let opened = || Opened::existing(watched, joined, with_children);
     Ok(of_another.then(opened).map(|opened| Opened { started: Some(run.clone()), ..opened }))
 }
 
@@ -157,9 +161,14 @@ struct Opened {
 
 impl Opened {
     /// The run was there before.
-    fn existing(watched: Watched, membership: Membership, with_children: bool) -> Self {
-        let chunks = membership.chunks((!with_children).then_some(watched.run));
-        Self { chunks, watched, started: None, from_start: false }
+    fn existing(watched: Watched, joined: Joined, with_children: bool) -> Self {
+        let Joined { membership, created_at, was_late } = joined;
+        let run = watched.run;
+        let chunks = membership.chunks(if with_children { ChunksOf::Family(run) } else { ChunksOf::Run(run) });
+        if was_late {
+            chunks.interrupt();
+        }
+        Self { chunks, watched: Watched { created_at, ..watched }, started: None, from_start: false }
     }
 
     /// The subscription was there when the run was started.
@@ -235,8 +244,8 @@ impl<O> RunChunks<O> {
     /// Also returns the chunks of all descendants of the run, until the run itself has ended. Their order relative to each
     /// other is that of their arrival. Calling this method after the first poll has no effect.
     ///
-    /// Each run that sends chunks costs a request, which finds its parent; it needs the REST API. All such streams of a client receive the
-    /// chunks of all runs that were started for them, so use it for a few streams at a time. If the stream starts the run, it gives the
+    /// Each run that sends chunks costs a request of the REST API, which finds its parent, for all such streams of a client together.
+    /// Until the ancestors of a run are known, its chunks wait in each of these streams. If the stream starts the run, it gives the
     /// run a tag that its children inherit. For a run that was started before, it subscribes by the first of the run's own tags, which its
     /// children inherit, too; if it has none, the children must be started through the same [`Client`](crate::Client) as the run.
     ///
@@ -294,7 +303,7 @@ impl<O> RunChunks<O> {
     }
 
     /// Returns the last observed status of the run, or `None` before the first observation. After the end of the stream, this is the final
-    /// status.
+    /// status, unless the stream has ended with an error.
     pub fn status(&self) -> Option<RunStatus> {
         lock(&self.shared.status).clone()
     }
@@ -359,7 +368,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_child_that_another_client_has_started_is_followed_by_its_own_tag() {
         let engine = Engine::start().await.unwrap();
-        let (first, second) = (engine.client(), engine.client());
+        let first = engine.client();
+        let second = engine.client_with(crate::config::Config::builder()).unwrap();
         assert_ne!(first.feed().tag(), second.feed().tag());
         let parent = Task::new("parent", async |(): (), _: crate::Context| Ok(sleep(60 * SECOND).await));
         let child = Task::new("child", async |(): (), context: crate::Context| {

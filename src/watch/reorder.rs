@@ -140,6 +140,11 @@ impl Reorder {
         self.outdated
     }
 
+    /// The number of attempts of a task that have sent chunks, as far as is known. The number of the last one is at least this.
+    pub(super) fn attempts(&self, task: TaskId) -> u32 {
+        self.tasks.get(&task).map_or(0, |lane| lane.attempts)
+    }
+
     /// Where a chunk is that has not been taken yet.
     pub(super) fn place(&self, chunk: &Chunk) -> Place {
         let Some(index) = chunk.index else { return Place::Unnumbered };
