@@ -18,7 +18,7 @@ use tonic::body::Body;
 use tower::ServiceExt as _;
 
 use crate::client::Client;
-use crate::config::Config;
+use crate::config::{Config, ConfigBuilder};
 use crate::time::Clock;
 use crate::transport::Wire;
 
@@ -117,6 +117,14 @@ impl Calls {
 /// `Register`, and method and path in REST, such as `PATCH /api/v1/workers/…`. Every heartbeat
 /// is sent.
 pub(crate) fn client(response: impl Fn(&str, usize) -> Scripted + Send + Sync + 'static) -> (Client, Calls) {
+    client_with(Config::builder(), response)
+}
+
+/// The same with a configuration.
+pub(crate) fn client_with(
+    config: ConfigBuilder,
+    response: impl Fn(&str, usize) -> Scripted + Send + Sync + 'static,
+) -> (Client, Calls) {
     let (response, calls) = (Arc::new(response), Calls::default());
     let (over_rest, rest_calls) = (Arc::clone(&response), calls.clone());
     let grpc_calls = calls.clone();
@@ -140,7 +148,7 @@ pub(crate) fn client(response: impl Fn(&str, usize) -> Scripted + Send + Sync + 
         async move { Ok::<_, Infallible>(respond(response, request).await) }
     });
     let wire = |never: Infallible| match never {};
-    let config = Config::builder().token(TOKEN).build().unwrap();
+    let config = config.token(TOKEN).build().unwrap();
     let client = Client::over(config, Wire::new(grpc.map_err(wire)), Wire::new(rest.map_err(wire)), Clock::System);
     (client.unwrap(), calls)
 }

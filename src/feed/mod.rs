@@ -3,6 +3,7 @@
 
 mod events;
 mod fetcher;
+mod parents;
 mod rejection;
 mod results;
 mod sharing;
@@ -18,10 +19,11 @@ use crate::rpc::Rpc;
 use crate::time::Clock;
 
 pub(crate) use events::{
-    ChunkEvent, ChunkSubscription, GroupSubscription, Listing, Membership, Notifications, RunEvents, Subscription, Tag,
-    TaskRow, Wanted,
+    ChunkEvent, ChunkSubscription, ChunksOf, GroupSubscription, Listing, Membership, Notifications, RunEvents,
+    Subscription, Tag, TaskRow, Wanted,
 };
 pub(crate) use fetcher::{Fetcher, Gate, Question, Turns, pass};
+pub(crate) use parents::{MAX_DEPTH, Parents};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};
@@ -46,6 +48,7 @@ pub(crate) struct Feed {
     /// The fetches of waits, for runs whose outcome the stream does not determine, and their probes.
     pub(crate) wait_fetcher: Fetcher,
     pub(crate) workflows: Arc<WorkflowCache>,
+    pub(crate) parents: Parents,
     /// The tag of the runs that this client starts, so that one subscription reports on all of them.
     tag: Tag,
     tasks: Tasks,
@@ -55,11 +58,12 @@ impl Feed {
     pub(crate) fn new(rpc: &Rpc, runtime: Handle, config: &Config, clock: Clock) -> Self {
         let tag = (CLIENT_KEY.to_owned(), format!("{:016x}", fastrand::u64(..)));
         let tasks = Tasks::new(runtime);
+        let parents = Parents::default();
         let fetcher = Fetcher::new(tasks.clone(), config.watch_request_rate());
         let wait_fetcher = Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND);
         Self {
             results: Results::new(rpc.clone(), tasks.clone(), wait_fetcher.gate()),
-            events: RunEvents::new(rpc.clone(), tasks.clone(), fetcher.clone(), clock),
+            events: RunEvents::new(rpc.clone(), tasks.clone(), fetcher.clone(), parents.clone(), clock),
             fetcher,
             wait_fetcher,
             workflows: Arc::new(WorkflowCache::new(
@@ -67,6 +71,7 @@ impl Feed {
                 tasks.clone(),
                 config.namespace().unwrap_or_default().to_owned(),
             )),
+            parents,
             tag,
             tasks,
         }

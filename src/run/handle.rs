@@ -98,6 +98,12 @@ impl<O> RunHandle<O> {
         }
     }
 
+    /// The same run, which may have existed before: it can have ended long ago, and may have been started by another client.
+    pub(super) fn of_any_age(mut self) -> Self {
+        self.started_at = None;
+        self
+    }
+
     /// Sets whether the run is one of a workflow that is known to be a DAG.
     pub(super) fn of_dag(mut self, is_dag: bool) -> Self {
         self.set_dag(is_dag);

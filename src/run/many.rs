@@ -273,10 +273,10 @@ async fn all<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> Call
     took.with(all_failed(count, &error))
 }
 
-/// Starts runs with a call for each.
+/// Starts children with a call for each, because some may exist.
 async fn separately<O>(client: &Client, workflow: &Arc<str>, runs: Vec<NewRun>) -> CallResults<RunHandle<O>> {
     let sent_at = Instant::now();
-    let start = |run| Prepared::new(client.clone(), Arc::clone(workflow), run).start();
+    let start = |run| Prepared::new(client.clone(), Arc::clone(workflow), run).may_exist(true).start();
     let results = stream::iter(runs).map(start).buffered(MAX_CONCURRENT_STARTS).collect().await;
     Took::since(sent_at).with(results)
 }

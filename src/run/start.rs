@@ -396,6 +396,7 @@ impl<O> RunBuilder<O> {
     fn prepare(self, number: i32) -> Result<Prepared<O>> {
         let client = self.client.with(self.request)?;
         let is_child = self.parent.is_some();
+        let may_exist = self.parent.as_ref().is_some_and(|parent| parent.again);
         let own = self.own_metadata.with_trace(trace_keys(is_child));
         let common = common(&client, &self.workflow, &self.metadata, &own, self.priority)?;
         let (input, mut common) = (self.input?, self.placement.apply(common)?);
@@ -404,7 +405,8 @@ impl<O> RunBuilder<O> {
             common = common.children_of(parent.run, parent.task, self.child_key);
         }
         let run = common.encode().run(input, is_child.then_some(number));
-        Ok(Prepared { is_dag: self.is_dag, ..Prepared::new(client, self.workflow.into(), run) })
+        let prepared = Prepared::new(client, self.workflow.into(), run).may_exist(may_exist);
+        Ok(Prepared { is_dag: self.is_dag, ..prepared })
     }
 }
 
@@ -433,23 +435,31 @@ pub(super) struct Prepared<O> {
     is_dag: bool,
     /// Whether the workflow has an idempotency key that makes it safe to repeat the call.
     has_key: bool,
+    /// Whether the run may be a child that an earlier attempt has started, perhaps through another client.
+    may_exist: bool,
     output: PhantomData<fn() -> O>,
 }
 
 impl<O> Prepared<O> {
     pub(super) fn new(client: Client, workflow: Arc<str>, run: NewRun) -> Self {
-        Self { client, workflow, run, is_dag: false, has_key: false, output: PhantomData }
+        Self { client, workflow, run, is_dag: false, has_key: false, may_exist: false, output: PhantomData }
+    }
+
+    /// The same for a child that an earlier attempt of its parent may have started.
+    pub(super) fn may_exist(self, may_exist: bool) -> Self {
+        Self { may_exist, ..self }
     }
 
     /// With a key, a run that has the key already is returned, and not an error.
     pub(super) async fn start(self) -> Result<RunHandle<O>> {
-        let Self { client, workflow, run, is_dag, has_key, .. } = self;
+        let Self { client, workflow, run, is_dag, has_key, may_exist, .. } = self;
         let call = client.rpc().workflows.trigger(&run, has_key);
         drop(run);
         match call.await.map_err(|error| of_workflow(error, &workflow))? {
             Triggered::Run(id) => {
                 client.feed().workflows.confirm(&workflow, &[id], client.rpc_timeout()).await?;
-                Ok(RunHandle::started(&client, workflow, id).of_dag(is_dag))
+                let run = RunHandle::started(&client, workflow, id).of_dag(is_dag);
+                Ok(if may_exist { run.of_any_age() } else { run })
             }
             Triggered::Taken(existing) if has_key => Ok(client.run_handle(existing).typed().of_dag(is_dag)),
             Triggered::Taken(existing) => Err(Error::collision(existing)),

@@ -15,28 +15,39 @@ use crate::model::metadata;
 use crate::observe::if_found;
 use crate::transport::Polling;
 
-/// The metadata of a run, and when it was created.
-type Tags = (BTreeMap<String, Value>, Option<DateTime<Utc>>);
+/// What is known of a run.
+struct Fetched {
+    tags: BTreeMap<String, Value>,
+    created_at: Option<DateTime<Utc>>,
+    /// Whether the server could not be reached for some time.
+    was_late: bool,
+}
 
-/// Joins the group of a tag that the run has, or that of the run. Also returns when the run was created, if it was fetched.
-pub(super) async fn membership(watched: &Watched, with_children: bool) -> Result<(Membership, Option<DateTime<Utc>>)> {
+/// The subscription that has the chunks of a run.
+pub(super) struct Joined {
+    pub(super) membership: Membership,
+    /// When the run was created, if it was fetched.
+    pub(super) created_at: Option<DateTime<Utc>>,
+    /// Whether there was an outage before, so that chunks may be missing.
+    pub(super) was_late: bool,
+}
+
+/// Joins the group of a tag that the run has, or that of the run.
+pub(super) async fn join(watched: &Watched, with_children: bool) -> Result<Joined> {
     let events = &watched.client.feed().events;
     if watched.started_at.is_some() && !with_children {
-        return Ok((events.join(watched.client.feed().tag()), None));
+        let membership = events.join(watched.client.feed().tag());
+        return Ok(Joined { membership, created_at: None, was_late: false });
     }
-    let (tags, created_at) = fetch(watched).await?;
-    let membership = match tag(tags, with_children) {
-        Some(tag) => events.join(&tag),
-        None if with_children => {
-            let run = watched.run;
-            let problem = format!(
-                "expected a run with a tag, which its children inherit, got run {run} without one; set one with RunBuilder::metadata"
-            );
-            return Err(Error::invalid("run", problem));
-        }
-        None => events.join_run(watched.run),
-    };
-    Ok((membership, created_at))
+    let Fetched { tags, created_at, was_late } = fetch(watched).await?;
+    let (tag, run) = (tag(tags, with_children), watched.run);
+    if tag.is_none() && with_children {
+        let problem = format!(
+            "expected a run with a tag, which its children inherit, got run {run} without one; set one with RunBuilder::metadata"
+        );
+        return Err(Error::invalid("run", problem));
+    }
+    Ok(Joined { membership: events.join_for_chunks(tag, run)?, created_at, was_late })
 }
 
 /// The tag that fits best: that of the client, which its children have only if this client starts them, or one that they inherit.
@@ -53,21 +64,24 @@ fn tag(tags: BTreeMap<String, Value>, with_children: bool) -> Option<Tag> {
 }
 
 /// Fetches the metadata of a run. The chunks that are sent meanwhile are missing, so the first response counts. An outage is waited for.
-async fn fetch(watched: &Watched) -> Result<Tags> {
+async fn fetch(watched: &Watched) -> Result<Fetched> {
     let (client, run) = (&watched.client, watched.run);
     let (gate, created_by) = (client.feed().fetcher.gate(), creation_deadline(watched.started_at));
     let (mut outage, mut polling) = (Outage::default(), Polling::backoff(MAX_PAUSE, Instant::now() + MAX_LAG));
+    let mut was_late = false;
     loop {
         let permit = gate.pass(1).await;
         let found = if_found(client.rpc().rest.run(run).await);
         drop(permit);
         match found {
             Ok(Some(found)) => {
-                return Ok((found.run.additional_metadata.unwrap_or_default(), found.run.metadata.created_at));
+                let tags = found.run.additional_metadata.unwrap_or_default();
+                return Ok(Fetched { tags, created_at: found.run.metadata.created_at, was_late });
             }
             Ok(None) => {}
             Err(error) => {
                 outage.pause(client, error).await?;
+                was_late = true;
                 continue;
             }
         }
@@ -76,7 +90,7 @@ async fn fetch(watched: &Watched) -> Result<Tags> {
         let found = client.rpc().admin.run_details(run).await;
         drop(permit);
         match found {
-            Ok(found) => return Ok((found.metadata, None)),
+            Ok(found) => return Ok(Fetched { tags: found.metadata, created_at: None, was_late }),
             Err(error) if error.is_not_found() && Instant::now() >= created_by => {
                 return Err(Error::run_not_found(run));
             }
@@ -86,7 +100,10 @@ async fn fetch(watched: &Watched) -> Result<Tags> {
                     return Err(Error::run_not_found(run));
                 }
             }
-            Err(error) => outage.pause(client, error).await?,
+            Err(error) => {
+                outage.pause(client, error).await?;
+                was_late = true;
+            }
         }
     }
 }
@@ -127,10 +144,10 @@ mod tests {
             _ => Scripted::Hangs,
         });
         let watched = Watched::of(&client.run_handle(run()));
-        fetch(&watched).await.unwrap();
+        assert!(!fetch(&watched).await.unwrap().was_late);
         let started = Instant::now();
-        let (tags, _) = fetch(&watched).await.unwrap();
-        assert_eq!(tags, [("a".to_owned(), json!("b"))].into());
+        let found = fetch(&watched).await.unwrap();
+        assert_eq!((found.tags, found.was_late), ([("a".to_owned(), json!("b"))].into(), true));
         assert!(started.elapsed() > Duration::from_secs(20), "{:?}", started.elapsed());
         assert_eq!(calls.count("GetRunDetails"), 0);
     }

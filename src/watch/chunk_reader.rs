@@ -1,6 +1,7 @@
 //! Reads the chunks of one run, and perhaps of its children, until the run has ended.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,12 +19,11 @@ use super::family::{Family, Found};
 use super::follower::Watched;
 use super::lateness::{Lateness, MAX_CLOCK_SKEW};
 use super::lookup::{Lookup, lookup};
-use super::reorder::Reorder;
+use super::reorder::{Place, Reorder};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
 use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus, TaskId};
-use crate::rpc::convert::RestRun;
 use crate::run::RunHandle;
 use crate::sync::lock;
 use crate::time::at;
@@ -73,6 +73,10 @@ pub(super) struct Reader {
     beginning: Beginning,
     /// The last attempt of each task that was known while it had not ended.
     unended: HashMap<TaskId, Unended>,
+    /// The last attempt of each task in the history of the run.
+    last_attempts: HashMap<TaskId, u32>,
+    /// The tasks of which a replay has sent chunks after the end, and when it has sent the first one.
+    replayed: HashMap<TaskId, Option<DateTime<Utc>>>,
     /// Whether tasks have other ids than the run.
     is_dag: bool,
     /// With the chunks of children.
@@ -125,6 +129,8 @@ impl Reader {
             from_start,
             beginning: Beginning::new(from_start),
             unended: HashMap::new(),
+            last_attempts: HashMap::new(),
+            replayed: HashMap::new(),
             is_dag,
             family: with_children.then(|| Family::new(run)),
             lookups: FuturesUnordered::new(),
@@ -172,9 +178,10 @@ impl Reader {
                     Some(Ok(change)) => self.on_change(&change),
                     Some(Err(error)) => return Some(Err(error)),
                     None => {
+                        let end = self.finished_at.and_then(|end| end.checked_add_signed(MAX_CLOCK_SKEW));
                         self.ended_at = Some(Instant::now());
                         self.first_ended_at = self.ended_at;
-                        self.unknown_at_end = self.family.as_ref().map(Family::unknown).unwrap_or_default();
+                        self.unknown_at_end = self.family.as_ref().map(|family| family.unknown(end)).unwrap_or_default();
                     }
                 },
                 () = at(due) => {
@@ -196,11 +203,15 @@ impl Reader {
         if event.run() == Some(self.run) && self.beginning.arrived(&event) {
             // The subscription is there now, so its last events are expected.
             self.continuity.lost(now);
+            self.reorder.lost();
         }
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
             ChunkEvent::Created(..) => return Ok(()),
             ChunkEvent::AttemptEnded { run, task, attempt, at } => {
+                if self.has_ended_before(task, attempt) {
+                    return Ok(());
+                }
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
                     self.reorder.attempt_ended(task, attempt, at);
                 }
@@ -223,6 +234,9 @@ impl Reader {
             }
             ChunkEvent::Failed(error) => return Err(error),
         };
+        if self.is_of_replay(&chunk) {
+            return Ok(());
+        }
         if chunk.run_id == self.run {
             self.more_may_follow(now, chunk.sent_at);
         }
@@ -257,9 +271,30 @@ impl Reader {
         }
     }
 
+    /// Whether an attempt began after the end of the run. The tasks of its children are not known.
+    fn has_ended_before(&self, task: TaskId, attempt: Option<u32>) -> bool {
+        let last = self.last_attempts.get(&task).filter(|_| self.first_ended_at.is_some());
+        last.zip(attempt).is_some_and(|(last, attempt)| attempt > *last)
+    }
+
+    /// Whether a chunk is of a replay that began after the end of the run. The first chunk of an attempt shows that.
+    fn is_of_replay(&mut self, chunk: &Chunk) -> bool {
+        if let Some(first_sent_at) = self.replayed.get(&chunk.task_id) {
+            return chunk.sent_at >= *first_sent_at;
+        }
+        let is_next = chunk.index == Some(0) && self.reorder.place(chunk) == Place::NewAttempt;
+        let attempt = self.reorder.attempts(chunk.task_id).saturating_add(1);
+        let is_of_replay = is_next && self.has_ended_before(chunk.task_id, Some(attempt));
+        if is_of_replay {
+            self.replayed.insert(chunk.task_id, chunk.sent_at);
+        }
+        is_of_replay
+    }
+
     fn lost(&mut self) {
         self.continuity.lost(Instant::now());
         self.lateness.lost();
+        self.reorder.lost();
     }
 
     fn add(&mut self, now: Instant, chunk: Chunk) {
@@ -344,6 +379,8 @@ impl Reader {
             _ => return,
         };
         let now = Instant::now();
+        let last = self.last_attempts.entry(task).or_default();
+        *last = state.attempt.max(*last);
         let known = self.unended.get(&task).copied().filter(|known| known.attempt == state.attempt);
         if is_reported(&state.status) {
             let has_run = known.is_some_and(|known| known.has_run);
@@ -373,7 +410,87 @@ fn missing(item: &ChunkItem) -> u64 {
     }
 }
 
-/// Finds the parent of a run. A run that does not exist has none.
+/// Finds the parent of a run.
 fn parent_of(client: &Client, run: RunId, turns: &Turns) -> Lookup<Option<RunId>> {
-    lookup(client, run, turns, RestRun::parent_run)
+    let parents = client.feed().parents.clone();
+    if let Some(parent) = parents.get(run) {
+        return Box::pin(ready((run, Ok(Some(parent)))));
+    }
+    lookup(client, run, turns, move |found| {
+        let parent = found.parent_run();
+        if !found.lacks_parent() {
+            parents.insert(run, parent);
+        }
+        parent
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::embedded::Engine;
+    use crate::scripted::{Scripted, client};
+    use crate::workflow::Task;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_parent_of_a_run_is_looked_up_once_for_all_streams() {
+        let requests: Arc<AtomicUsize> = Arc::default();
+        let counted = Arc::clone(&requests);
+        let body = r#"{"run":{"metadata":{"id":"00000000-0000-0000-0000-000000000001"},"status":"RUNNING"}}"#;
+        let (client, _) = client(move |name, _| {
+            counted.fetch_add(usize::from(name.starts_with("GET ")), Relaxed);
+            Scripted::Rest(200, body.into())
+        });
+        let run = RunId::from(uuid::Uuid::from_u128(1));
+        for _ in 0..2 {
+            let (found, parent) = parent_of(&client, run, &Turns::new()).await;
+            assert_eq!((found, parent.unwrap()), (run, Some(None)));
+        }
+        assert_eq!(requests.load(Relaxed), 1);
+    }
+
+    /// The stream still waits for late chunks when the replay begins.
+    #[tokio::test(start_paused = true)]
+    async fn a_replay_right_after_the_end_is_not_returned() {
+        let engine = Engine::start().await.unwrap();
+        let hatchet = engine.client();
+        let task = Task::new("task", async |(): (), context: crate::Context| {
+            context.put(format!("{}.0", context.attempt())).await?;
+            context.put(format!("{}.1", context.attempt())).await?;
+            sleep(Duration::from_secs(5)).await;
+            context.put("later").await?;
+            Ok(())
+        });
+        let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        let mut chunks = hatchet.run(&task, &()).chunks();
+        let run = chunks.started().await.unwrap();
+        let mut items = Vec::new();
+        for _ in 0..3 {
+            items.push(chunks.next().await.unwrap().unwrap());
+        }
+        let replay = async {
+            run.result().await.unwrap();
+            sleep(Duration::from_millis(500)).await;
+            run.replay().send().await.unwrap();
+        };
+        let read = async {
+            while let Some(item) = chunks.next().await.transpose().unwrap() {
+                items.push(item);
+            }
+            (Instant::now(), items)
+        };
+        let started = Instant::now();
+        let ((), (ended, items)) = tokio::join!(replay, read);
+        let texts: Vec<_> = items
+            .iter()
+            .map(|item| if let ChunkItem::Chunk(chunk) = item { chunk.to_string() } else { format!("{item:?}") })
+            .collect();
+        assert_eq!(texts, ["1.0", "1.1", "later"]);
+        assert!(ended - started < Duration::from_secs(2), "{:?}", ended - started);
+        worker.shutdown().await;
+    }
 }

@@ -10,13 +10,13 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 use futures_util::StreamExt as _;
 
-use super::chunk_group::membership;
+use super::chunk_group::{Joined, join};
 use super::chunk_reader::{Options, Reader, Shared};
 use super::follower::Watched;
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::feed::ChunkSubscription;
+use crate::feed::{ChunkSubscription, ChunksOf, Membership};
 use crate::model::{ChunkItem, RunId, RunStatus};
 use crate::run::{Numbered, RunBuilder, RunHandle};
 use crate::runtime::{self, Needs};
@@ -27,7 +27,8 @@ impl<O> RunHandle<O> {
     /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
     /// Hatchet SDKs.
     ///
-    /// The server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives.
+    /// The client subscribes with the first poll. The subscription begins after up to two requests, usually within half a second. The
+    /// server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives.
     /// Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
     /// chunks of the same attempt arrive. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
@@ -40,9 +41,11 @@ impl<O> RunHandle<O> {
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
-    /// and chunks that were sent in between are missing. With [`with_children`](RunChunks::with_children), the stream of a run without a
-    /// tag yields [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its
-    /// error and ends.
+    /// and chunks that were sent in between are missing. At most 64 such subscriptions, by the ids of runs and by the tags of other
+    /// clients, are open at the same time: each is a stream of the connection. One more yields [`TooLarge`](crate::ErrorKind::TooLarge) and
+    /// ends. With [`with_children`](RunChunks::with_children), the stream of a run without a tag yields
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its error and
+    /// ends.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -60,11 +63,8 @@ impl<O> RunHandle<O> {
     pub fn chunks(&self) -> RunChunks<O> {
         let watched = Watched::of(self);
         let chunks = RunChunks::new(async move |with_children| {
-            let (membership, created_at) = membership(&watched, with_children).await?;
-            let of = (!with_children).then_some(watched.run);
-            let chunks = membership.chunks(of);
-            let watched = Watched { created_at, ..watched };
-            Ok(Opened { chunks, watched, started: None, from_start: false })
+            let joined = join(&watched, with_children).await?;
+            Ok(Opened::existing(watched, joined, with_children))
         });
         *lock(&chunks.shared.run) = Some(self.clone().typed());
         chunks
@@ -110,22 +110,50 @@ impl<O: 'static> RunChunks<O> {
             let (run, feed) = (run.await?, client.feed());
             if with_children {
                 let tag = feed.family_tag();
-                let chunks = feed.events.join(&tag).chunks(None);
+                let mut chunks = feed.events.join(&tag).chunks(ChunksOf::All);
                 if !chunks.membership().subscribed().await? {
                     chunks.interrupt();
                 }
-                let run = run.start(Some(tag)).await?;
-                return Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true });
+                let run = run.start(Some(tag)).await?.typed();
+                chunks.narrow(run.id());
+                let is_same = |membership: &Membership| chunks.membership().is_same(membership);
+                return Ok(match existing(&run, with_children, is_same).await? {
+                    Some(existing) => existing,
+                    None => Opened::started(run, chunks),
+                });
             }
             let mut starting = feed.events.join(feed.tag()).starting();
             if !starting.membership().subscribed().await? {
                 starting.interrupt();
             }
-            let run = run.start(None).await?;
-            let chunks = starting.started(run.id());
-            Ok(Opened { chunks, watched: Watched::of(&run), started: Some(run.typed()), from_start: true })
+            let run = run.start(None).await?.typed();
+            let is_same = |membership: &Membership| starting.membership().is_same(membership);
+            Ok(match existing(&run, with_children, is_same).await? {
+                Some(existing) => existing,
+                None => {
+                    let chunks = starting.started(run.id());
+                    Opened::started(run, chunks)
+                }
+            })
         })
     }
+}
+
+/// A child that an earlier attempt of its parent has started may have the tag of another client. Returns its subscription, unless it is
+/// the one that was there before the call.
+async fn existing(
+    run: &RunHandle,
+    with_children: bool,
+    is_same: impl Fn(&Membership) -> bool,
+) -> Result<Option<Opened>> {
+    if run.started_at().is_some() {
+        return Ok(None);
+    }
+    let watched = Watched::of(run);
+    let joined = join(&watched, with_children).await?;
+    let of_another = !is_same(&joined.membership);
+    let opened = || Opened::existing(watched, joined, with_children);
+    Ok(of_another.then(opened).map(|opened| Opened { started: Some(run.clone()), ..opened }))
 }
 
 /// A run, and the subscription to its chunks.
@@ -136,6 +164,25 @@ struct Opened {
     started: Option<RunHandle>,
     /// Whether the subscription was there before the run.
     from_start: bool,
+}
+
+impl Opened {
+    /// The run was there before.
+    fn existing(watched: Watched, joined: Joined, with_children: bool) -> Self {
+        let Joined { membership, created_at, was_late } = joined;
+        let run = watched.run;
+        let chunks = membership.chunks(if with_children { ChunksOf::Family(run) } else { ChunksOf::Run(run) });
+        if was_late {
+            chunks.interrupt();
+        }
+        Self { chunks, watched: Watched { created_at, ..watched }, started: None, from_start: false }
+    }
+
+    /// The subscription was there when the run was started.
+    fn started(run: RunHandle, chunks: ChunkSubscription) -> Self {
+        let from_start = run.started_at().is_some();
+        Self { chunks, watched: Watched::of(&run), started: Some(run), from_start }
+    }
 }
 
 /// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended. `O` is the type of the
@@ -204,8 +251,8 @@ impl<O> RunChunks<O> {
     /// Also returns the chunks of all descendants of the run, until the run itself has ended. Their order relative to each
     /// other is that of their arrival. Calling this method after the first poll has no effect.
     ///
-    /// Each run that sends chunks costs a request, which finds its parent; it needs the REST API. All such streams of a client receive the
-    /// chunks of all runs that were started for them, so use it for a few streams at a time. If the stream starts the run, it gives the
+    /// Each run that sends chunks costs a request of the REST API, which finds its parent, for all such streams of a client together.
+    /// Until the ancestors of a run are known, its chunks wait in each of these streams. If the stream starts the run, it gives the
     /// run a tag that its children inherit. For a run that was started before, it subscribes by the first of the run's own tags, which its
     /// children inherit, too; if it has none, the children must be started through the same [`Client`](crate::Client) as the run.
     ///
@@ -263,7 +310,7 @@ impl<O> RunChunks<O> {
     }
 
     /// Returns the last observed status of the run, or `None` before the first observation. After the end of the stream, this is the final
-    /// status.
+    /// status, unless the stream has ended with an error.
     pub fn status(&self) -> Option<RunStatus> {
         lock(&self.shared.status).clone()
     }
@@ -312,5 +359,63 @@ impl<O> Stream for RunChunks<O> {
 impl<O> fmt::Debug for RunChunks<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RunChunks")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::embedded::Engine;
+    use crate::run::Parent;
+    use crate::workflow::Task;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The parent runs again, on the worker of another client.
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_another_client_has_started_is_followed_by_its_own_tag() {
+        let engine = Engine::start().await.unwrap();
+        let first = engine.client();
+        let second = engine.client_with(crate::config::Config::builder()).unwrap();
+        assert_ne!(first.feed().tag(), second.feed().tag());
+        let parent = Task::new("parent", async |(): (), _: crate::Context| Ok(sleep(60 * SECOND).await));
+        let child = Task::new("child", async |(): (), context: crate::Context| {
+            for text in ["a", "b", "c"] {
+                context.put(text).await?;
+                sleep(SECOND).await;
+            }
+            Ok(())
+        });
+        let worker = first.worker("worker").register(&parent).register(&child).build().unwrap().start().await.unwrap();
+        let of = first.run(&parent, &()).start().await.unwrap().id();
+        for with_children in [false, true] {
+            let next: Arc<std::sync::atomic::AtomicI32> = Arc::default();
+            next.store(i32::from(with_children), Relaxed);
+            // Each attempt counts its children from the start.
+            let attempt = |again| Parent { run: of, task: of.into(), next: Arc::new(next.load(Relaxed).into()), again };
+            let started = Instant::now();
+            let tag = first.feed().family_tag();
+            let run = first.run(&child, &()).child_of(attempt(false)).own_metadata(&tag.0, tag.1.clone().into());
+            let run = run.start().await.unwrap();
+            sleep(SECOND / 2).await;
+            let chunks = second.run(&child, &()).child_of(attempt(true)).chunks();
+            let mut chunks = if with_children { chunks.with_children() } else { chunks };
+            assert_eq!(chunks.started().await.unwrap().id(), run.id());
+            let mut items = Vec::new();
+            while let Some(item) = chunks.next().await.transpose().unwrap() {
+                items.push(match item {
+                    ChunkItem::Chunk(chunk) => chunk.to_string(),
+                    other => format!("{other:?}"),
+                });
+            }
+            assert_eq!(items.len(), 3, "{items:?}");
+            assert!(items[0].starts_with("Gap") && items[1..] == ["b", "c"], "{items:?}");
+            assert!(started.elapsed() < 5 * SECOND, "{:?}", started.elapsed());
+        }
+        worker.shutdown().await;
     }
 }

@@ -1,9 +1,13 @@
 //! Which runs descend from a run: the pure core of a stream with the chunks of children.
 //!
 //! Events do not contain the parent of a run. So the parent of each run that sends chunks is looked up once, and its chunks wait for that.
+//! A run is looked up only if one of its chunks can wait, so the number of lookups is limited, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use chrono::{DateTime, Utc};
+
+use crate::feed::MAX_DEPTH;
 use crate::model::{Chunk, RunId};
 
 /// The number and the bytes of chunks that wait for the parent of their run. More are dropped and counted.
@@ -11,8 +15,6 @@ const MAX_HELD: usize = 8192;
 const MAX_HELD_BYTES: usize = 16 << 20;
 /// The number of runs whose parents are remembered.
 const MAX_KNOWN: usize = 10_000;
-/// The maximum number of generations.
-const MAX_DEPTH: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Family {
@@ -59,9 +61,11 @@ impl Family {
         matches!(self.relation(run), Relation::Descendant)
     }
 
-    /// The runs whose parents are being looked up.
-    pub(super) fn unknown(&self) -> HashSet<RunId> {
-        self.looked_up.clone()
+    /// The runs whose parents are being looked up, and of which a chunk waits that was sent until a time.
+    pub(super) fn unknown(&self, until: Option<DateTime<Utc>>) -> HashSet<RunId> {
+        let was_sent = |chunk: &&Chunk| chunk.sent_at.zip(until).is_none_or(|(sent, until)| sent <= until);
+        let held = self.held.iter().filter(was_sent).map(|chunk| self.relation(chunk.run_id));
+        held.filter_map(|relation| if let Relation::Unknown(run) = relation { Some(run) } else { None }).collect()
     }
 
     /// The number of chunks that were dropped because too many waited.
@@ -77,10 +81,10 @@ impl Family {
                 let size = chunk.content.len();
                 if self.held.len() >= MAX_HELD || self.bytes.saturating_add(size) > MAX_HELD_BYTES {
                     self.dropped += 1;
-                } else {
-                    self.bytes = self.bytes.saturating_add(size);
-                    self.held.push_back(chunk);
+                    return Taken::default();
                 }
+                self.bytes = self.bytes.saturating_add(size);
+                self.held.push_back(chunk);
                 Taken { chunk: None, lookup: self.looked_up.insert(run).then_some(run) }
             }
         }
@@ -202,6 +206,32 @@ mod tests {
         family.found(run(2), Some(run(3)));
         assert_eq!(family.found(run(3), Some(run(2))), Found::default());
         assert!(family.held.is_empty());
+    }
+
+    /// What is sent by runs that begin after the end does not delay it.
+    #[test]
+    fn the_end_waits_for_the_runs_that_have_sent_something_before_it() {
+        let mut family = Family::new(run(1));
+        let at = |second| DateTime::from_timestamp(second, 0);
+        for (number, second) in [(2, 5), (3, 20), (3, 21), (4, 10)] {
+            family.take(Chunk { sent_at: at(second), ..chunk(number, "x") });
+        }
+        family.take(chunk(5, "x"));
+        assert_eq!(family.unknown(at(10)), [run(2), run(4), run(5)].into());
+        assert_eq!(family.unknown(None), [run(2), run(3), run(4), run(5)].into());
+        // Its parent is looked up next.
+        family.found(run(2), Some(run(6)));
+        assert_eq!(family.unknown(at(10)), [run(6), run(4), run(5)].into());
+    }
+
+    #[test]
+    fn the_lookups_are_limited_with_the_chunks_that_wait() {
+        let mut family = Family::new(run(1));
+        for number in 0..MAX_HELD as u128 + 2 {
+            let is_looked_up = family.take(chunk(10 + number, "x")).lookup.is_some();
+            assert_eq!(is_looked_up, number < MAX_HELD as u128);
+        }
+        assert_eq!((family.looked_up.len(), family.dropped()), (MAX_HELD, 2));
     }
 
     #[test]

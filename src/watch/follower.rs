@@ -231,7 +231,7 @@ impl Follower {
     /// Takes notifications. `fetch_at`: when a fetch is due anyway.
     fn take_notifications(&mut self, notifications: &Notifications, fetch_at: Option<Instant>) {
         let now = Instant::now();
-        self.created = notifications.created.or(self.created);
+        self.created = self.created.or(notifications.created);
         let has_rest = self.watched.client.rpc().rest.has_responded();
         // A client that can only reach gRPC gets the error of a fetch, and no states before it.
         if has_rest && let Some((task, at)) = self.created.take() {
@@ -265,7 +265,7 @@ impl Follower {
         if let Some(subscription) = &self.subscription {
             // The fetch is later than these.
             let notifications = subscription.take();
-            self.created = notifications.created.or(self.created);
+            self.created = self.created.or(notifications.created);
         }
         let Watched { client, run, started_at, is_dag, .. } = &self.watched;
         let (owned, run, started_at) = (client.clone(), *run, *started_at);

@@ -2,7 +2,7 @@
 //!
 //! Chunks are numbered from 0 in each attempt of a task, and do not contain the attempt. The engine delivers them in order for five
 //! seconds, and then nearly in order. So a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`].
-//! What has not arrived then is a gap.
+//! What has not arrived before it then is a gap.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -10,10 +10,12 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
-use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, RunId, TaskId};
+use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, TaskId};
 
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
+/// By how much the clock of a worker may be ahead of that of the engine, so that the last chunk of an attempt seems to follow its end.
+const MAX_AHEAD: TimeDelta = TimeDelta::seconds(1);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
 const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number and the bytes of chunks that wait, of all tasks together.
@@ -47,6 +49,8 @@ pub(super) struct Reorder {
     /// The number of chunks that were taken, and of those that were ignored.
     taken: u64,
     outdated: u64,
+    /// How often chunks may have been lost.
+    losses: u64,
 }
 
 /// A number of chunks, and their bytes.
@@ -68,6 +72,8 @@ struct Lane {
     last_sent_at: Option<DateTime<Utc>>,
     /// When the attempt has ended, until a chunk of the next one arrives.
     ended_at: Option<DateTime<Utc>>,
+    /// How often chunks had been lost when it was known to have ended.
+    losses_at_end: u64,
     /// When the attempt before has ended: an end is announced, and is in the history of the run.
     last_ended_at: Option<DateTime<Utc>>,
     /// The number of attempts that have sent chunks. That of the current one is at least this.
@@ -76,9 +82,18 @@ struct Lane {
     last_ended: Option<u32>,
     /// The number of the attempt that has ended.
     ended: Option<u32>,
-    held: BTreeMap<i64, Chunk>,
+    held: BTreeMap<i64, Waiting>,
+    /// The held chunks by the time of their arrival.
+    arrivals: BTreeSet<(Instant, i64)>,
     bytes: usize,
     due: Option<Instant>,
+}
+
+/// A held chunk.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    chunk: Chunk,
 }
 
 impl Reorder {
@@ -96,13 +111,13 @@ impl Reorder {
         if place == Place::NewAttempt {
             lane.begin_attempt(ready);
         }
-        lane.add(index, chunk, ready);
+        lane.add(index, now, chunk, ready);
         let after = lane.size();
         self.held.replace(before, after);
-        self.schedule(task, now);
+        self.schedule(task);
         while self.held.count > MAX_HELD || self.held.bytes > MAX_HELD_BYTES {
             let Some((_, longest)) = self.due.first().copied() else { break };
-            self.release(longest, now, ready);
+            self.release_first(longest, ready);
         }
         self.forget_idle();
     }
@@ -125,15 +140,25 @@ impl Reorder {
         self.outdated
     }
 
+    /// The number of attempts of a task that have sent chunks, as far as is known. The number of the last one is at least this.
+    pub(super) fn attempts(&self, task: TaskId) -> u32 {
+        self.tasks.get(&task).map_or(0, |lane| lane.attempts)
+    }
+
     /// Where a chunk is that has not been taken yet.
     pub(super) fn place(&self, chunk: &Chunk) -> Place {
         let Some(index) = chunk.index else { return Place::Unnumbered };
         match self.tasks.get(&chunk.task_id) {
             None => Place::NewAttempt,
-            Some(lane) if lane.is_of_next_attempt(index, chunk.sent_at) => Place::NewAttempt,
+            Some(lane) if lane.is_of_next_attempt(index, chunk.sent_at, self.losses) => Place::NewAttempt,
             Some(lane) if index < lane.next || lane.is_of_earlier_attempt(index, chunk.sent_at) => Place::Outdated,
             Some(_) => Place::SameAttempt,
         }
+    }
+
+    /// Chunks may have been lost.
+    pub(super) fn lost(&mut self) {
+        self.losses += 1;
     }
 
     /// An attempt of a task has ended. Its end is announced, and is in the history of the run, in which it has the time of another clock.
@@ -147,6 +172,7 @@ impl Reorder {
         let is_new = lane.last_ended_at.is_none_or(|last| at > last + SAME_END);
         if is_new && lane.first_sent_at.is_some_and(|first| first < at) {
             lane.ended_at = Some(at);
+            lane.losses_at_end = self.losses;
             lane.ended = lane.ended.max(attempt);
         }
     }
@@ -168,31 +194,33 @@ impl Reorder {
         while let Some((due, task)) = self.due.first().copied()
             && due <= now
         {
-            self.release(task, now, ready);
+            self.release_first(task, ready);
         }
     }
 
     /// Releases all chunks.
     pub(super) fn release_all(&mut self, ready: &mut impl Extend<ChunkItem>) {
-        while let Some((due, task)) = self.due.first().copied() {
-            self.release(task, due, ready);
+        while let Some((_, task)) = self.due.first().copied() {
+            self.release_first(task, ready);
         }
     }
 
-    fn release(&mut self, task: TaskId, now: Instant, ready: &mut impl Extend<ChunkItem>) {
+    /// Releases the chunk of a task that has waited longest. Those after it wait for their own time, unless none is missing before them.
+    fn release_first(&mut self, task: TaskId, ready: &mut impl Extend<ChunkItem>) {
         if let Some(lane) = self.tasks.get_mut(&task) {
             let before = lane.size();
-            lane.release(ready, true);
+            let oldest = lane.arrivals.first().map(|(_, index)| *index);
+            lane.release(ready, oldest);
             let after = lane.size();
             self.held.replace(before, after);
         }
-        self.schedule(task, now);
+        self.schedule(task);
     }
 
-    /// Sets when the held chunks of a task are released.
-    fn schedule(&mut self, task: TaskId, now: Instant) {
+    /// Sets when the next held chunk of a task is released.
+    fn schedule(&mut self, task: TaskId) {
         let Some(lane) = self.tasks.get_mut(&task) else { return };
-        let due = if lane.held.is_empty() { None } else { lane.due.or(Some(now + MAX_HOLD)) };
+        let due = lane.arrivals.first().map(|(since, _)| *since + MAX_HOLD);
         if due != lane.due {
             lane.due.map(|due| self.due.remove(&(due, task)));
             due.map(|due| self.due.insert((due, task)));
@@ -215,16 +243,20 @@ impl Lane {
     }
 
     /// Whether a chunk is of the next attempt. Its number begins at 0 again, and may be that of a chunk which has not arrived.
-    fn is_of_next_attempt(&self, index: i64, sent_at: Option<DateTime<Utc>>) -> bool {
+    fn is_of_next_attempt(&self, index: i64, sent_at: Option<DateTime<Utc>>, losses: u64) -> bool {
         let is_after = |last: Option<DateTime<Utc>>| sent_at.zip(last).is_some_and(|(sent, last)| sent > last);
         // An attempt numbers its chunks in the order in which it sends them.
         let follows_later_chunk = || {
             let later = self.held.range(index.saturating_add(1)..).next();
-            later.is_some_and(|(_, later)| is_after(later.sent_at))
+            later.is_some_and(|(_, later)| is_after(later.chunk.sent_at))
         };
         match self.ended_at {
             // The clock of its worker can be behind that of the last one.
             Some(_) if index == 0 && self.zero_sent_at.is_some() => sent_at != self.zero_sent_at,
+            // The end has overtaken the chunk that is next.
+            Some(ended_at) if index == self.next && losses == self.losses_at_end => {
+                is_after(Some(ended_at + MAX_AHEAD))
+            }
             Some(ended_at) if is_after(Some(ended_at)) => true,
             // The end of an attempt may be announced later than the first chunks of the next one, or not at all.
             None if index < self.next => is_after(self.last_sent_at),
@@ -238,38 +270,41 @@ impl Lane {
     }
 
     fn begin_attempt(&mut self, ready: &mut impl Extend<ChunkItem>) {
-        self.release(ready, true);
+        self.release(ready, Some(i64::MAX));
         self.last_ended_at = self.ended_at.take().or(self.last_ended_at);
         self.last_ended = self.ended.take().or(self.last_ended);
         self.attempts = self.attempts.saturating_add(1).max(self.last_ended.map_or(0, |last| last.saturating_add(1)));
         (self.next, self.first_sent_at, self.zero_sent_at, self.last_sent_at) = (0, None, None, None);
     }
 
-    fn add(&mut self, index: i64, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
+    fn add(&mut self, index: i64, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
         self.first_sent_at = self.first_sent_at.or(chunk.sent_at);
         if index == 0 {
             self.zero_sent_at = chunk.sent_at;
         }
         self.bytes = self.bytes.saturating_add(chunk.content.len());
-        if let Some(twice) = self.held.insert(index, chunk) {
-            self.bytes = self.bytes.saturating_sub(twice.content.len());
-        }
-        self.release(ready, false);
+        let twice = self.held.remove(&index);
+        let since = twice.as_ref().map_or(now, |twice| twice.since);
+        self.bytes = self.bytes.saturating_sub(twice.map_or(0, |twice| twice.chunk.content.len()));
+        self.arrivals.insert((since, index));
+        self.held.insert(index, Waiting { since, chunk });
+        self.release(ready, None);
     }
 
-    /// Releases the chunks that are next, or all of them with gaps.
-    fn release(&mut self, ready: &mut impl Extend<ChunkItem>, with_gaps: bool) {
+    /// Releases the chunks that are next, and with gaps those up to an index.
+    fn release(&mut self, ready: &mut impl Extend<ChunkItem>, with_gaps_to: Option<i64>) {
         while let Some(first) = self.held.first_entry() {
             let index = *first.key();
             if index > self.next {
-                if !with_gaps {
+                if with_gaps_to.is_none_or(|last| index > last) {
                     break;
                 }
-                let (run_id, task_id): (RunId, TaskId) = (first.get().run_id, first.get().task_id);
+                let Chunk { run_id, task_id, .. } = first.get().chunk;
                 let (first_index, last_index) = (self.next, index.saturating_sub(1));
                 ready.extend([ChunkItem::Gap(ChunkGap { run_id, task_id, first_index, last_index })]);
             }
-            let chunk = first.remove();
+            let Waiting { since, chunk } = first.remove();
+            self.arrivals.remove(&(since, index));
             self.next = index.saturating_add(1);
             self.bytes = self.bytes.saturating_sub(chunk.content.len());
             self.last_sent_at = self.last_sent_at.max(chunk.sent_at);
@@ -335,6 +370,34 @@ mod tests {
         assert_eq!(texts(&ready), expected);
         take(&mut reorder, now, chunk(1, 5), &mut ready);
         assert_eq!(texts(&ready), expected, "it is too late");
+    }
+
+    /// A chunk every 100 ms, and every other one is late: there is always one that waits.
+    #[test]
+    fn each_chunk_waits_for_its_own_time() {
+        let (mut reorder, start, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        let lateness = |index: i64| if index % 2 == 0 { 0 } else { 100 + 100 * (index / 2 % 9) };
+        let mut arrivals: Vec<_> = (0..200).map(|index| (100 * index + lateness(index), index)).collect();
+        arrivals.sort_unstable();
+        for (at, index) in arrivals {
+            let now = start + Duration::from_millis(u64::try_from(at).unwrap());
+            reorder.release_due(now, &mut ready);
+            take(&mut reorder, now, chunk(1, index), &mut ready);
+        }
+        let expected: Vec<_> = (0..200).map(|index| format!("1.{index}")).collect();
+        assert_eq!((texts(&ready), reorder.due(), reorder.outdated), (expected, None, 0));
+        // A gap is cut where it is due, and not at a later hole.
+        let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
+        for (seconds, index) in [(0, 1), (2, 3)] {
+            take(&mut reorder, start + seconds * SECOND, chunk(1, index), &mut ready);
+        }
+        reorder.release_due(start + MAX_HOLD, &mut ready);
+        assert_eq!(
+            (texts(&ready), reorder.due()),
+            (vec!["chunk 0 is missing".into(), "1.1".into()], Some(start + 2 * SECOND + MAX_HOLD))
+        );
+        take(&mut reorder, start + 4 * SECOND, chunk(1, 2), &mut ready);
+        assert_eq!(texts(&ready)[2..], ["1.2", "1.3"]);
     }
 
     #[test]
@@ -454,6 +517,29 @@ mod tests {
         assert_eq!(received(&chunks, &[(3, 1, 1300)]), expected);
     }
 
+    /// The clock of the worker is ahead of that of the engine, and the end overtakes the last chunk.
+    #[test]
+    fn the_next_chunk_that_seems_to_follow_the_end_is_of_the_same_attempt() {
+        let received = |ahead: TimeDelta, is_lost: bool| {
+            let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+            take(&mut reorder, now, chunk(1, 0), &mut ready);
+            let ended_at = DateTime::from_timestamp(1001, 0);
+            reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), Some(1), ended_at);
+            if is_lost {
+                reorder.lost();
+            }
+            let late = Chunk { sent_at: ended_at.map(|at| at + ahead), ..chunk(1, 1) };
+            take(&mut reorder, now, late, &mut ready);
+            reorder.release_all(&mut ready);
+            texts(&ready)
+        };
+        let next_attempt = ["1.0", "chunk 0 is missing", "1.1"];
+        assert_eq!(received(TimeDelta::milliseconds(50), false), ["1.0", "1.1"]);
+        assert_eq!(received(MAX_AHEAD, false), ["1.0", "1.1"]);
+        assert_eq!(received(MAX_AHEAD + TimeDelta::milliseconds(1), false), next_attempt);
+        assert_eq!(received(TimeDelta::milliseconds(50), true), next_attempt, "the first chunk may be lost");
+    }
+
     /// However many tasks send chunks out of order.
     #[test]
     fn the_number_of_held_chunks_of_all_tasks_is_limited() {
@@ -485,13 +571,19 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
-        /// Whatever the order, what is repeated and what is lost: chunks are in order, once, and each missing one is in a gap.
+        /// Whatever the order, what is repeated and what is lost: chunks are in order, once, and each missing one is in a gap. None is
+        /// missing that has arrived before a later one had waited for long enough.
         #[test]
         fn each_chunk_is_returned_once_or_in_a_gap(
             arrivals in proptest::collection::vec((0i64..40, 0u64..2000), 0..120),
         ) {
             let (mut reorder, mut now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+            let (mut first, mut in_time) = (BTreeMap::new(), BTreeSet::new());
             for (index, pause) in &arrivals {
+                first.entry(*index).or_insert(now);
+                if first.range(index + 1..).all(|(_, later)| now < *later + MAX_HOLD) {
+                    in_time.insert(*index);
+                }
                 take(&mut reorder, now, Chunk { sent_at: None, ..chunk(1, *index) }, &mut ready);
                 now += Duration::from_millis(*pause);
                 reorder.release_due(now, &mut ready);
@@ -502,6 +594,7 @@ mod tests {
                 match item {
                     ChunkItem::Chunk(chunk) => {
                         prop_assert_eq!(chunk.index, Some(next));
+                        in_time.remove(&next);
                         next += 1;
                     }
                     ChunkItem::Gap(gap) => {
@@ -512,6 +605,7 @@ mod tests {
                     ChunkItem::Interrupted => prop_assert!(false),
                 }
             }
+            prop_assert!(in_time.is_empty(), "{:?}", in_time);
             prop_assert_eq!(next, arrivals.iter().map(|(index, _)| index + 1).max().unwrap_or(0));
         }
     }

@@ -62,6 +62,8 @@ impl<O> RunChunks<O> {
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
 ///
+/// If the stream of chunks had returned an error before, there is only `failed`, with the kind `Closed`.
+///
 /// `EventSource` reconnects whenever a response ends, so the page must call `close()` after `end` and `failed`. The engine does not store
 /// chunks: the new response contains those that are sent from then on.
 ///
@@ -164,7 +166,11 @@ impl fmt::Debug for ChunkSse {
 }
 
 fn end(status: Option<&RunStatus>) -> SseEvent {
-    SseEvent::new(status.map(ToString::to_string).unwrap_or_default()).name("end")
+    match status.filter(|status| status.is_final()) {
+        Some(status) => SseEvent::new(status.to_string()).name("end"),
+        // It had returned an error before it was encoded.
+        None => failed(&Error::closed("the stream of chunks")),
+    }
 }
 
 /// Makes events from chunks.
@@ -250,6 +256,9 @@ mod tests {
         let error = Error::new(ErrorKind::Unavailable, "a secret");
         assert_eq!(encode(Err(error)), "event: failed\ndata: Unavailable\n\n");
         assert_eq!(end(Some(&RunStatus::Completed)).to_string(), "event: end\ndata: COMPLETED\n\n");
+        for status in [None, Some(&RunStatus::Running)] {
+            assert_eq!(end(status).to_string(), "event: failed\ndata: Closed\n\n");
+        }
         let mut encoder = Encoder { json: true, ..encoder };
         let data = format!(r#"{{"run_id":"{id}","task_id":"{id}","index":null,"sent_at":null,"text":"a"}}"#);
         assert_eq!(encoder.encode(Ok(text(1, None))).to_string(), format!("data: {data}\n\n"));

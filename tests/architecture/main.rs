@@ -143,7 +143,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "tests",
         ],
     ),
-    (&["feed"], &["tasks", "sharing", "fetcher", "rejection", "results", "events", "workflows"]),
+    (&["feed"], &["tasks", "sharing", "fetcher", "parents", "rejection", "results", "events", "workflows"]),
     (&["feed", "events"], &["schedule", "slot", "chunk_event", "early", "chunks", "group", "driver", "bench", "tests"]),
     (
         &["watch"],

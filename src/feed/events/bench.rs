@@ -19,7 +19,7 @@ pub(super) fn dispatch(inner: &Arc<Inner>, tag: &Tag, watched: usize, messages: 
             let run = RunId::from(uuid::Uuid::from_u128(number as u128));
             let slot = Arc::new(Slot::default());
             group.lock().by_run.insert(run, vec![Arc::clone(&slot)]);
-            (slot, RunEvent { run, at: None, kind: RunEventKind::Changed })
+            (slot, RunEvent { run, at: None, kind: RunEventKind::Changed, is_last: false })
         })
         .collect();
     all.into_iter()

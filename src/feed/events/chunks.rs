@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::chunk_event::{ChunkEvent, MAX_QUEUED, MAX_QUEUED_BYTES};
 use super::early::{Early, EarlyMark};
 use crate::error::Error;
+use crate::feed::parents::Parents;
 use crate::model::RunId;
 use crate::sync::lock;
 
@@ -102,20 +103,38 @@ impl ChunkQueue {
     }
 }
 
+/// The runs whose chunks a reader wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ChunksOf {
+    Run(RunId),
+    /// The run and its descendants, and those whose ancestors are not known yet.
+    Family(RunId),
+    All,
+}
+
 /// The readers of the chunks of a group's runs.
 #[derive(Debug, Default)]
 pub(super) struct ChunkReaders {
     by_run: HashMap<RunId, Vec<Arc<ChunkQueue>>>,
-    /// Those that want the chunks of all runs.
+    by_root: HashMap<RunId, Vec<Arc<ChunkQueue>>>,
     of_all: Vec<Arc<ChunkQueue>>,
     early: Early,
 }
 
 impl ChunkReaders {
     /// Takes an event about a run.
-    pub(super) fn take(&mut self, event: ChunkEvent) {
+    pub(super) fn take(&mut self, event: ChunkEvent, parents: &Parents) {
         let Some(run) = event.run() else { return };
         self.of_all.iter().for_each(|queue| queue.push(event.clone()));
+        if !self.by_root.is_empty() {
+            match parents.lineage(run) {
+                Some(lineage) => {
+                    let of_lineage = lineage.iter().filter_map(|root| self.by_root.get(root));
+                    of_lineage.flatten().for_each(|queue| queue.push(event.clone()));
+                }
+                None => self.by_root.values().flatten().for_each(|queue| queue.push(event.clone())),
+            }
+        }
         match self.by_run.get(&run) {
             Some(queues) => queues.iter().for_each(|queue| queue.push(event.clone())),
             None => self.early.push(run, event),
@@ -135,23 +154,29 @@ impl ChunkReaders {
     }
 
     fn queues(&self) -> impl Iterator<Item = &Arc<ChunkQueue>> {
-        self.of_all.iter().chain(self.by_run.values().flatten())
+        self.of_all.iter().chain(self.by_run.values().chain(self.by_root.values()).flatten())
     }
 
-    /// Adds a reader of a run, or of all runs.
-    pub(super) fn add(&mut self, run: Option<RunId>) -> Arc<ChunkQueue> {
+    /// Adds a reader.
+    pub(super) fn add(&mut self, of: ChunksOf) -> Arc<ChunkQueue> {
         let queue = Arc::new(ChunkQueue::default());
-        match run {
-            Some(run) => self.by_run.entry(run).or_default().push(Arc::clone(&queue)),
-            None => self.of_all.push(Arc::clone(&queue)),
-        }
+        self.insert(of, Arc::clone(&queue));
         queue
+    }
+
+    /// Adds the queue of a reader.
+    pub(super) fn insert(&mut self, of: ChunksOf, queue: Arc<ChunkQueue>) {
+        match of {
+            ChunksOf::Run(run) => self.by_run.entry(run).or_default().push(queue),
+            ChunksOf::Family(root) => self.by_root.entry(root).or_default().push(queue),
+            ChunksOf::All => self.of_all.push(queue),
+        }
     }
 
     /// Adds a reader of a run that was started after [`start`](Self::start) had returned this. It receives what has arrived since.
     /// `is_interrupted`: there was no stream at first.
     pub(super) fn add_started(&mut self, run: RunId, since: EarlyMark, is_interrupted: bool) -> Arc<ChunkQueue> {
-        let queue = self.add(Some(run));
+        let queue = self.add(ChunksOf::Run(run));
         if is_interrupted {
             queue.interrupt();
         }
@@ -164,12 +189,16 @@ impl ChunkReaders {
         queue
     }
 
-    pub(super) fn remove(&mut self, run: Option<RunId>, queue: &Arc<ChunkQueue>) {
-        let Some(run) = run else { return self.of_all.retain(|other| !Arc::ptr_eq(other, queue)) };
-        if let Some(queues) = self.by_run.get_mut(&run) {
-            queues.retain(|other| !Arc::ptr_eq(other, queue));
-            if queues.is_empty() {
-                self.by_run.remove(&run);
+    pub(super) fn remove(&mut self, of: ChunksOf, queue: &Arc<ChunkQueue>) {
+        let (queues, run) = match of {
+            ChunksOf::Run(run) => (&mut self.by_run, run),
+            ChunksOf::Family(root) => (&mut self.by_root, root),
+            ChunksOf::All => return self.of_all.retain(|other| !Arc::ptr_eq(other, queue)),
+        };
+        if let Some(of_run) = queues.get_mut(&run) {
+            of_run.retain(|other| !Arc::ptr_eq(other, queue));
+            if of_run.is_empty() {
+                queues.remove(&run);
             }
         }
     }
@@ -256,31 +285,55 @@ mod tests {
     #[test]
     fn chunks_are_kept_while_a_run_is_being_started() {
         let (mut readers, run) = (ChunkReaders::default(), uuid::Uuid::from_u128(1).into());
-        readers.take(chunk(1, "before"));
+        readers.take(chunk(1, "before"), &Parents::default());
         let since = readers.start();
-        readers.take(chunk(2, "other"));
-        readers.take(chunk(1, "early"));
+        readers.take(chunk(2, "other"), &Parents::default());
+        readers.take(chunk(1, "early"), &Parents::default());
         readers.interrupt();
-        readers.take(end_of(run));
-        readers.take(ChunkEvent::RunEnded { run, is_completed: true, at: None });
-        let (queue, of_all) = (readers.add_started(run, since, false), readers.add(None));
+        readers.take(end_of(run), &Parents::default());
+        readers.take(ChunkEvent::RunEnded { run, is_completed: true, at: None }, &Parents::default());
+        let (queue, of_all) = (readers.add_started(run, since, false), readers.add(ChunksOf::All));
         assert_eq!(readers.early.len(), 1, "only those of other runs");
         readers.started(since);
-        readers.take(chunk(1, "late"));
-        readers.take(chunk(2, "other"));
+        readers.take(chunk(1, "late"), &Parents::default());
+        readers.take(chunk(2, "other"), &Parents::default());
         assert_eq!(texts(&queue), ["early", "interrupted", "ended", "run ended", "late"]);
         assert_eq!(texts(&of_all), ["late", "other"]);
         assert_eq!(readers.early.len(), 0);
-        readers.remove(Some(run), &queue);
-        readers.remove(None, &of_all);
+        readers.remove(ChunksOf::Run(run), &queue);
+        readers.remove(ChunksOf::All, &of_all);
         assert!(readers.by_run.is_empty() && readers.of_all.is_empty());
+    }
+
+    #[test]
+    fn the_chunks_of_a_known_family_reach_only_its_readers() {
+        let (mut readers, parents) = (ChunkReaders::default(), Parents::default());
+        let mut of_root = |root| readers.add(ChunksOf::Family(run(root)));
+        let (one, again, two) = (of_root(1), of_root(1), of_root(2));
+        let take = |readers: &mut ChunkReaders, number, text| readers.take(chunk(number, text), &parents);
+        take(&mut readers, 3, "unknown");
+        parents.insert(run(3), Some(run(1)));
+        take(&mut readers, 3, "almost known");
+        parents.insert(run(1), None);
+        take(&mut readers, 3, "child");
+        take(&mut readers, 1, "root");
+        parents.insert(run(4), None);
+        take(&mut readers, 4, "unrelated");
+        readers.interrupt();
+        let all = ["unknown", "almost known", "child", "root", "interrupted"];
+        assert_eq!((texts(&one), texts(&again)), (all.map(str::to_owned).to_vec(), all.map(str::to_owned).to_vec()));
+        assert_eq!(texts(&two), ["unknown", "almost known", "interrupted"]);
+        readers.remove(ChunksOf::Family(run(1)), &one);
+        readers.remove(ChunksOf::Family(run(1)), &again);
+        readers.remove(ChunksOf::Family(run(2)), &two);
+        assert!(readers.by_root.is_empty());
     }
 
     #[test]
     fn a_loss_of_the_stream_reaches_all_readers_once() {
         let mut readers = ChunkReaders::default();
-        let (of_run, of_all) = (readers.add(Some(uuid::Uuid::from_u128(1).into())), readers.add(None));
-        (0..MAX_QUEUED).for_each(|_| readers.take(chunk(1, "x")));
+        let (of_run, of_all) = (readers.add(ChunksOf::Run(run(1))), readers.add(ChunksOf::All));
+        (0..MAX_QUEUED).for_each(|_| readers.take(chunk(1, "x"), &Parents::default()));
         readers.interrupt();
         readers.interrupt();
         readers.fail(&Error::new(ErrorKind::Unimplemented, "rejected"));

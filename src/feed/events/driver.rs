@@ -13,6 +13,7 @@ use super::schedule::Schedule;
 use super::slot::{Listing, Notifications, Slot, TaskRow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::fetcher::Fetcher;
+use crate::feed::parents::Parents;
 use crate::feed::rejection::Rejection;
 use crate::feed::tasks::Tasks;
 use crate::model::{RunId, RunStatus};
@@ -37,8 +38,6 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 const MIN_OPEN: Duration = Duration::from_secs(1);
 /// How long after the request was sent the engine probably sends events: usually 100 ms, and later under load. It does not confirm a subscription.
 const SUBSCRIBE_DELAY: Duration = Duration::from_millis(250);
-/// How long the stream stays open when nobody watches.
-pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of rows in one request, and of requests for one list.
 const PAGE_SIZE: usize = 1000;
 const MAX_PAGES: usize = 20;
@@ -51,6 +50,7 @@ pub(super) struct Inner {
     pub(super) rpc: Rpc,
     pub(super) tasks: Tasks,
     pub(super) fetcher: Fetcher,
+    pub(super) parents: Parents,
     pub(super) clock: Clock,
     pub(super) groups: Mutex<HashMap<Subject, Arc<Group>>>,
 }
@@ -152,7 +152,7 @@ impl EventsDriver {
                 (state.demand(), state.members == 0)
             };
             self.idle_since = if is_idle { self.idle_since.or(Some(now)) } else { None };
-            let idle = self.idle_since.map(|since| since + IDLE_STREAM_TTL);
+            let idle = self.idle_since.map(|since| since + self.group.subject.idle_ttl());
             let due = self.schedule.due(now, demand).filter(|_| self.fetching.is_none());
             let next = [due.map(|due| due.at), self.reopen_at, idle].into_iter().flatten().min();
             tokio::select! {
@@ -210,7 +210,14 @@ impl EventsDriver {
                         self.lost();
                     }
                 }
+                let is_last = event.is_last && !self.stream.is_overlapping();
                 self.on_event(event);
+                if is_last {
+                    // Its end follows a moment later. A run that is started meanwhile must wait for the next stream.
+                    self.stream.mark_lost();
+                    self.interrupted();
+                    self.lost();
+                }
             }
             StreamEvent::Gap => {
                 self.group.lock().chunks.interrupt();
@@ -223,13 +230,13 @@ impl EventsDriver {
                     // Streams of chunks end with it. Meanwhile, watches continue with lists.
                     self.reject(&error);
                 } else {
-                    self.interrupt();
+                    self.interrupted();
                 }
                 self.lost();
             }
             StreamEvent::Failed(error) if !self.rejection.has_failed(&error) => {
                 self.stream.mark_lost();
-                self.interrupt();
+                self.interrupted();
                 self.lost();
             }
             // Meanwhile, lists continue without events.
@@ -247,8 +254,8 @@ impl EventsDriver {
         }
     }
 
-    /// Streams of chunks may have lost some.
-    fn interrupt(&self) {
+    /// There is no stream until the next one is opened.
+    fn interrupted(&self) {
         self.group.subscribed.send_replace(Subscribed::Lost);
         self.group.lock().chunks.interrupt();
     }
@@ -298,26 +305,27 @@ impl EventsDriver {
     }
 
     fn on_event(&mut self, event: RunEvent) {
-        let RunEvent { run, at, kind } = event;
+        let RunEvent { run, at, kind, .. } = event;
         let mut state = self.group.lock();
+        let parents = &self.inner.parents;
         let created = match kind {
-            RunEventKind::Chunk(chunk) => return state.chunks.take(ChunkEvent::Chunk(chunk)),
+            RunEventKind::Chunk(chunk) => return state.chunks.take(ChunkEvent::Chunk(chunk), parents),
             RunEventKind::AttemptEnded { task, attempt } => {
-                state.chunks.take(ChunkEvent::AttemptEnded { run, task, attempt, at });
+                state.chunks.take(ChunkEvent::AttemptEnded { run, task, attempt, at }, parents);
                 None
             }
             RunEventKind::RunEnded { is_completed } => {
-                state.chunks.take(ChunkEvent::RunEnded { run, is_completed, at });
+                state.chunks.take(ChunkEvent::RunEnded { run, is_completed, at }, parents);
                 None
             }
             RunEventKind::TaskCreated(task) => {
-                state.chunks.take(ChunkEvent::Created(run, task));
+                state.chunks.take(ChunkEvent::Created(run, task), parents);
                 Some((task, at))
             }
             RunEventKind::Changed => None,
         };
         let change = |notifications: &mut Notifications| match created {
-            Some(_) => notifications.created = created,
+            Some(_) => notifications.created = notifications.created.or(created),
             None => notifications.has_changed = true,
         };
         let State { by_run, recent, arrivals, .. } = &mut *state;

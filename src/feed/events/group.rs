@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};
@@ -14,6 +15,8 @@ use crate::error::Error;
 use crate::model::{RunId, WorkflowId};
 use crate::sync::lock;
 
+/// How long a stream stays open when nobody watches.
+pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 /// The number of runs whose events are kept for watches that start a moment later.
 const MAX_RECENT: usize = 4096;
 /// The number of runs that wait for the watch of a group that is not polled.
@@ -36,6 +39,11 @@ impl Subject {
     /// Whether the engine sends events of the runs.
     pub(super) fn has_events(&self) -> bool {
         !matches!(self, Self::Workflow(_))
+    }
+
+    /// How long the stream stays open when nobody watches. That of a single run is not shared by later ones.
+    pub(super) fn idle_ttl(&self) -> Duration {
+        if matches!(self, Self::Run(_)) { Duration::ZERO } else { IDLE_STREAM_TTL }
     }
 
     /// The parameter of a list of the runs' tasks, if there is one.

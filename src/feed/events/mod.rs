@@ -25,14 +25,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::timeout;
 
 use super::fetcher::Fetcher;
+use super::parents::Parents;
 use super::tasks::Tasks;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, WorkflowId};
 use crate::rpc::Rpc;
 use crate::sync::lock;
 use crate::time::{self, Clock};
 pub(crate) use chunk_event::ChunkEvent;
 use chunks::ChunkQueue;
+pub(crate) use chunks::ChunksOf;
 use driver::Inner;
 use early::EarlyMark;
 use group::{Arrivals, Group, Subject, Subscribed};
@@ -46,6 +48,8 @@ const CLOCK_MARGIN: TimeDelta = TimeDelta::minutes(1);
 const MAX_SUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 /// The maximum number of groups with tags of other clients: each has a stream.
 const MAX_TAGS: usize = 16;
+/// The maximum number of streams that are open for chunks at the same time. A server limits the streams of a connection, usually to 100.
+const MAX_CHUNK_STREAMS: usize = 64;
 /// The maximum number of groups by workflow: each has a list every two seconds.
 const MAX_WORKFLOWS: usize = 64;
 
@@ -83,7 +87,7 @@ pub(crate) struct GroupSubscription {
 #[derive(Debug)]
 pub(crate) struct ChunkSubscription {
     membership: Membership,
-    run: Option<RunId>,
+    of: ChunksOf,
     queue: Arc<ChunkQueue>,
 }
 
@@ -97,8 +101,8 @@ pub(crate) struct Starting {
 }
 
 impl RunEvents {
-    pub(super) fn new(rpc: Rpc, tasks: Tasks, fetcher: Fetcher, clock: Clock) -> Self {
-        Self(Arc::new(Inner { rpc, tasks, fetcher, clock, groups: Mutex::default() }))
+    pub(super) fn new(rpc: Rpc, tasks: Tasks, fetcher: Fetcher, parents: Parents, clock: Clock) -> Self {
+        Self(Arc::new(Inner { rpc, tasks, fetcher, parents, clock, groups: Mutex::default() }))
     }
 
     /// Joins the group of a tag: its stream is opened.
@@ -106,9 +110,27 @@ impl RunEvents {
         self.join_subject(Subject::Tag(tag.clone()))
     }
 
-    /// Joins the group of a run, for its chunks. The engine ends its stream with each attempt.
-    pub(crate) fn join_run(&self, run: RunId) -> Membership {
-        self.join_subject(Subject::Run(run))
+    /// Joins the group of a tag, for the chunks of a run that has it, or without a tag that of the run. The engine ends the stream of a run
+    /// with each attempt.
+    ///
+    /// # Errors
+    /// There are too many groups.
+    pub(crate) fn join_for_chunks(&self, tag: Option<Tag>, run: RunId) -> Result<Membership> {
+        let subject = tag.map_or(Subject::Run(run), Subject::Tag);
+        let has_space = {
+            let groups = lock(&self.0.groups);
+            let is_used = |group: &Arc<Group>| group.subject.has_events() && group.lock().members > 0;
+            groups.get(&subject).is_some_and(is_used)
+                || groups.values().filter(|group| is_used(group)).count() < MAX_CHUNK_STREAMS
+        };
+        if !has_space {
+            let text = format!(
+                "the chunks of the run need another stream, and the client has {MAX_CHUNK_STREAMS} already, its maximum; runs that \
+                 one client has started share a stream"
+            );
+            return Err(Error::new(ErrorKind::TooLarge, text).of_run(run));
+        }
+        Ok(self.join_subject(subject))
     }
 
     fn join_subject(&self, subject: Subject) -> Membership {
@@ -179,10 +201,10 @@ impl Membership {
 }
 
 impl Membership {
-    /// Subscribes to the chunks of a run, or of all runs of the group.
-    pub(crate) fn chunks(self, run: Option<RunId>) -> ChunkSubscription {
-        let queue = self.group.lock().chunks.add(run);
-        ChunkSubscription { membership: self, run, queue }.checked()
+    /// Subscribes to the chunks of some runs of the group.
+    pub(crate) fn chunks(self, of: ChunksOf) -> ChunkSubscription {
+        let queue = self.group.lock().chunks.add(of);
+        ChunkSubscription { membership: self, of, queue }.checked()
     }
 
     /// Waits until the engine probably sends events. Returns `false` if the stream cannot be opened for a second.
@@ -222,6 +244,11 @@ impl Membership {
         !matches!(self.group.subject, Subject::Run(_))
     }
 
+    /// Whether both are of the same group.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.group, &other.group)
+    }
+
     /// Keeps the chunks of a run that will be started.
     pub(crate) fn starting(self) -> Starting {
         let since = self.group.lock().chunks.start();
@@ -243,7 +270,7 @@ impl Starting {
     pub(crate) fn started(self, run: RunId) -> ChunkSubscription {
         let queue = self.membership.group.lock().chunks.add_started(run, self.since, self.is_interrupted);
         let membership = self.membership.clone();
-        ChunkSubscription { membership, run: Some(run), queue }.checked()
+        ChunkSubscription { membership, of: ChunksOf::Run(run), queue }.checked()
     }
 }
 
@@ -262,6 +289,14 @@ impl ChunkSubscription {
             Subscribed::No | Subscribed::Since(_) => {}
         }
         self
+    }
+
+    /// From now on, the chunks of a run and its descendants are enough.
+    pub(crate) fn narrow(&mut self, root: RunId) {
+        let mut state = self.membership.group.lock();
+        state.chunks.remove(self.of, &self.queue);
+        self.of = ChunksOf::Family(root);
+        state.chunks.insert(self.of, Arc::clone(&self.queue));
     }
 
     /// Waits for the next chunk. Cancel safe.
@@ -291,7 +326,7 @@ impl ChunkSubscription {
 
 impl Drop for ChunkSubscription {
     fn drop(&mut self) {
-        self.membership.group.lock().chunks.remove(self.run, &self.queue);
+        self.membership.group.lock().chunks.remove(self.of, &self.queue);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::sync::lock;
 /// The notifications of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Notifications {
-    /// The last task whose creation was announced.
+    /// The first task whose creation was announced.
     pub(crate) created: Option<(TaskId, Option<DateTime<Utc>>)>,
     /// Whether the end of a task or of the run was announced.
     pub(crate) has_changed: bool,

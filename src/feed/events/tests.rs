@@ -5,7 +5,8 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use super::driver::{IDLE_STREAM_TTL, STREAM};
+use super::driver::STREAM;
+use super::group::IDLE_STREAM_TTL;
 use super::*;
 use crate::error::ErrorKind;
 use crate::feed::rejection::MAX_REJECTION;
@@ -123,7 +124,7 @@ async fn a_task_that_panics_is_replaced_and_its_readers_continue() {
         _ => Scripted::Stream(vec![(SECOND, chunk("after"))], None),
     });
     let membership = client.feed().events.join(client.feed().tag());
-    let (chunks, changes) = (membership.clone().chunks(Some(run(1))), membership.subscribe_all());
+    let (chunks, changes) = (membership.clone().chunks(ChunksOf::Run(run(1))), membership.subscribe_all());
     let started = Instant::now();
     assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
     let ChunkEvent::Chunk(chunk) = chunks.next().await else { panic!("a chunk is expected") };
@@ -147,6 +148,24 @@ async fn events_are_kept_for_a_watch_that_starts_later() {
     let subscription = membership.clone().subscribe(run(1), client.clock().now());
     assert_eq!(subscription.take().created, Some((run(1).into(), None)));
     assert!(subscription.take().is_empty());
+}
+
+/// A DAG run is queued with its first task.
+#[tokio::test(start_paused = true)]
+async fn the_time_of_a_run_is_that_of_its_first_task() {
+    let created = |task: u128, second| WorkflowEvent {
+        workflow_run_id: run(1).to_string(),
+        resource_id: run(task).to_string(),
+        resource_type: 1,
+        event_type: 1,
+        event_timestamp: Some(prost_types::Timestamp { seconds: second, nanos: 0 }),
+        ..Default::default()
+    };
+    let events = [created(2, 100), created(3, 160)].map(|event| (SECOND, event.encode_to_vec()));
+    let (client, _) = client(move |_, _| Scripted::Stream(events.to_vec(), None));
+    let subscription = client.feed().events.join(client.feed().tag()).subscribe(run(1), client.clock().now());
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(subscription.take().created, Some((run(2).into(), DateTime::from_timestamp(100, 0))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +214,7 @@ async fn an_idle_stream_is_replaced_and_loses_or_doubles_nothing() {
         _ => Scripted::Stream(if count == 1 { idle.clone() } else { other.clone() }, None),
     });
     fastrand::seed(7);
-    let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+    let chunks = client.feed().events.join(client.feed().tag()).chunks(ChunksOf::All);
     let (start, mut received) = (Instant::now() + limit, Vec::new());
     while received.len() < 4 {
         let ChunkEvent::Chunk(chunk) = chunks.next().await else { panic!("a chunk is expected") };
@@ -223,7 +242,7 @@ async fn a_stream_that_is_rejected_at_once_was_never_subscribed() {
     let error = membership.subscribed().await.unwrap_err();
     assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(20)));
     // Who joins later gets the error, too.
-    let ChunkEvent::Failed(error) = membership.chunks(Some(run(1))).next().await else {
+    let ChunkEvent::Failed(error) = membership.chunks(ChunksOf::Run(run(1))).next().await else {
         panic!("an error is expected")
     };
     assert_eq!((error.kind(), started.elapsed()), (ErrorKind::Unimplemented, Duration::from_millis(20)));
@@ -236,7 +255,7 @@ async fn chunks_are_missing_from_a_stream_that_is_lost_when_the_reader_joins() {
     let started = Instant::now();
     assert!(!membership.subscribed().await.unwrap());
     assert_eq!(started.elapsed(), MAX_SUBSCRIBE_DELAY);
-    assert!(matches!(membership.clone().chunks(Some(run(1))).next().await, ChunkEvent::Interrupted));
+    assert!(matches!(membership.clone().chunks(ChunksOf::Run(run(1))).next().await, ChunkEvent::Interrupted));
     let mut starting = membership.starting();
     starting.interrupt();
     assert!(matches!(starting.started(run(2)).next().await, ChunkEvent::Interrupted));
@@ -246,7 +265,7 @@ async fn chunks_are_missing_from_a_stream_that_is_lost_when_the_reader_joins() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_the_server_rejects_for_a_minute_is_an_error() {
     let client = rejecting(13, Duration::ZERO);
-    let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+    let chunks = client.feed().events.join(client.feed().tag()).chunks(ChunksOf::All);
     let started = Instant::now();
     assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
     let ChunkEvent::Failed(error) = (loop {
@@ -270,7 +289,7 @@ async fn an_idle_stream_that_was_lost_is_a_gap_before_the_next_chunk() {
         (_, 1) => Scripted::Stream(vec![(SECOND, chunk("before"))], None),
         _ => Scripted::Stream(vec![(SECOND, chunk("after")), (2 * SECOND, chunk("last"))], None),
     });
-    let chunks = client.feed().events.join(client.feed().tag()).chunks(None);
+    let chunks = client.feed().events.join(client.feed().tag()).chunks(ChunksOf::All);
     let mut received = Vec::new();
     for _ in 0..4 {
         received.push(match chunks.next().await {
@@ -298,7 +317,7 @@ fn readers_learn_once_that_the_runtime_of_the_client_is_gone() {
         let membership = client.feed().events.join(client.feed().tag());
         // The task begins.
         tokio::task::yield_now().await;
-        (client, membership.clone().chunks(None), membership.subscribe_all())
+        (client, membership.clone().chunks(ChunksOf::All), membership.subscribe_all())
     });
     drop(of_client);
     runtime().block_on(async {
@@ -307,4 +326,53 @@ fn readers_learn_once_that_the_runtime_of_the_client_is_gone() {
         assert!(tokio::time::timeout(SECOND, chunks.next()).await.is_err());
         assert!(tokio::time::timeout(SECOND, changes.next()).await.is_err());
     });
+}
+
+/// The engine says that it ends the stream, and ends it later. A run that is started meanwhile waits for the next stream.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_will_end_is_reopened_at_once() {
+    let last = WorkflowEvent {
+        workflow_run_id: run(1).to_string(),
+        resource_type: 2,
+        event_type: 2,
+        hangup: true,
+        ..Default::default()
+    };
+    let last = last.encode_to_vec();
+    let (client, calls) = client(move |name, count| match (name, count) {
+        (name, _) if is_list(name) => Scripted::Rest(200, r#"{"rows":[]}"#.into()),
+        (_, 1) => Scripted::Stream(vec![(SECOND, last.clone())], None),
+        _ => Scripted::Hangs,
+    });
+    let membership = client.feed().events.join(client.feed().tag());
+    let chunks = membership.clone().chunks(ChunksOf::Run(run(1)));
+    let started = Instant::now();
+    assert!(matches!(chunks.next().await, ChunkEvent::RunEnded { is_completed: true, .. }));
+    assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
+    assert_eq!(started.elapsed(), SECOND);
+    assert!(membership.subscribed().await.unwrap());
+    assert_eq!(started.elapsed(), SECOND + Duration::from_millis(250));
+    assert_eq!(calls.count("SubscribeToWorkflowEvents"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_streams_for_chunks_is_limited() {
+    let (client, calls) = client(|_, _| Scripted::Stream(Vec::new(), None));
+    let events = &client.feed().events;
+    let join = |number: usize| {
+        let tag = (number % 2 == 0).then(|| ("tenant".to_owned(), number.to_string()));
+        events.join_for_chunks(tag, run(number as u128))
+    };
+    let mut all: Vec<_> = (1..=MAX_CHUNK_STREAMS).map(|number| join(number).unwrap()).collect();
+    let error = join(MAX_CHUNK_STREAMS + 1).unwrap_err();
+    assert_eq!((error.kind(), error.run_id()), (ErrorKind::TooLarge, Some(run(MAX_CHUNK_STREAMS as u128 + 1))));
+    assert!(error.to_string().contains("64"), "{error}");
+    // Those that are open can be shared. The stream of a run is closed with its last member.
+    assert!(join(1).is_ok() && join(2).is_ok());
+    tokio::time::sleep(SECOND).await;
+    drop(all.remove(0));
+    assert!(join(MAX_CHUNK_STREAMS + 1).is_ok());
+    tokio::time::sleep(SECOND).await;
+    let groups = lock(&events.0.groups).len();
+    assert_eq!((groups, calls.count("SubscribeToWorkflowEvents")), (MAX_CHUNK_STREAMS - 1, MAX_CHUNK_STREAMS + 1));
 }

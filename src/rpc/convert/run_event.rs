@@ -12,6 +12,8 @@ pub(crate) struct RunEvent {
     pub(crate) run: RunId,
     pub(crate) at: Option<DateTime<Utc>>,
     pub(crate) kind: RunEventKind,
+    /// Whether the engine ends the stream after this event.
+    pub(crate) is_last: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +60,7 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
             Type::Failed | Type::Cancelled if is_run => RunEventKind::RunEnded { is_completed: false },
             _ => RunEventKind::Changed,
         };
-        Ok(Self { run, at, kind })
+        Ok(Self { run, at, kind, is_last: event.hangup })
     }
 }
 

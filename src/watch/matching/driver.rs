@@ -166,8 +166,7 @@ impl Matching {
                 }
                 arrived = self.group.next() => {
                     if arrived.has_gap {
-                        self.must_confirm = true;
-                        self.list_at.get_or_insert(self.last_list + MIN_LIST_INTERVAL);
+                        self.list_soon();
                     } else if let Some(at) = arrived.last_at {
                         self.received_all_until(at);
                     }
@@ -177,10 +176,11 @@ impl Matching {
                     if !matches!(announced, Ok(Some(None))) {
                         self.foreign.remove(&run);
                     }
-                    if let Some(Some(at)) = announced?
-                        && !self.is_known(run)
-                    {
-                        self.follow_announced(run, at);
+                    match announced? {
+                        Some(Some(at)) if !self.is_known(run) => self.follow_announced(run, at),
+                        Some(_) => {}
+                        // It is later in REST than usual. A list has it as soon as REST does.
+                        None => self.list_soon(),
                     }
                 }
                 row = or_pending(list.map(|(_, list)| list.next())) => match row {
@@ -205,6 +205,12 @@ impl Matching {
         self.retry_at = Some(Instant::now() + self.outage.retry_after(&self.client, error)?);
         self.lists.extend(self.list.take().map(|(list, _)| list));
         Ok(())
+    }
+
+    /// Runs may have been missed.
+    fn list_soon(&mut self) {
+        self.must_confirm = true;
+        self.list_at.get_or_insert(self.last_list + MIN_LIST_INTERVAL);
     }
 
     /// Lists the runs that may have been missed.
@@ -282,9 +288,7 @@ impl Matching {
         }
         // A list has the runs of the namespace.
         if self.lookups.len() >= self.max_runs {
-            self.must_confirm = true;
-            self.list_at.get_or_insert(self.last_list + MIN_LIST_INTERVAL);
-            return;
+            return self.list_soon();
         }
         if self.foreign.len() >= MAX_FOREIGN {
             self.foreign.clear();
@@ -404,4 +408,41 @@ fn with_replays(watch: RunWatch) -> impl Stream<Item = Result<Change>> {
             () = at(over) => None,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use prost::Message as _;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::rpc::pb::WorkflowEvent;
+    use crate::scripted::{Scripted, client_with};
+    use crate::sync::lock;
+
+    /// With a namespace, the run of an event is looked up. REST can have it later than a lookup takes.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_a_lookup_does_not_find_is_listed() {
+        let (start, lists) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+        let run = uuid::Uuid::from_u128(1).to_string();
+        let event = WorkflowEvent { workflow_run_id: run, ..Default::default() }.encode_to_vec();
+        let listed = Arc::clone(&lists);
+        let (client, _) = client_with(Config::builder().namespace("own"), move |name, _| match name {
+            name if name.ends_with("/workflow-runs") => {
+                lock(&listed).push(start.elapsed().as_secs());
+                Scripted::Rest(200, r#"{"rows":[]}"#.into())
+            }
+            name if name.starts_with("GET ") => Scripted::Rest(404, String::new()),
+            _ => Scripted::Stream(vec![(Duration::from_secs(30), event.clone())], None),
+        });
+        let mut watch = client.watch_matching("tenant", "acme");
+        assert!(timeout(Duration::from_secs(50), watch.next()).await.is_err());
+        let lists = lock(&lists).clone();
+        // Two at the start, one after the first event, which may not be the first one that was sent, and one after the lookup.
+        assert_eq!(lists[..3], [0, 0, 30]);
+        assert!(matches!(lists[3..], [40 | 41]), "{lists:?}");
+    }
 }

@@ -66,6 +66,8 @@ impl Client {
 /// ([`Error::run_id`](crate::Error::run_id) returns its id) does not end it. It ends after the error of a list of runs: immediately if a retry
 /// cannot succeed or the REST API has never been reached, and after more than a minute if the server responds with errors.
 ///
+/// A replay that begins and ends while the subscription is lost is not returned: lists show runs by the time of their creation.
+///
 /// A run that has ended is remembered for ten minutes. If it is replayed meanwhile, the changes of the replay are returned only with
 /// [`follow_replays`](Self::follow_replays).
 ///
