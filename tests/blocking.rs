@@ -91,8 +91,8 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) -> Duration {
     start.elapsed()
 }
 
-/// Blocks threads of the runtime of a worker with some slots. Returns after how many seconds the engine has received `heartbeats` of them, one second after
-/// the threads were blocked: what was on its way then does not count.
+/// Blocks threads of the runtime of a worker with some slots. Returns after how many seconds the engine has received `heartbeats` of them,
+/// one second after the threads were blocked: what was on its way then does not count.
 fn heartbeats_while_blocked(mut runtime: Builder, slots: u32, blocked: usize, heartbeats: usize) -> Duration {
     let (server, block) = (Server::start(), Block::new(MAX_BLOCKED));
     let task: Task<(), u32> =

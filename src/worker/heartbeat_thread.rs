@@ -143,8 +143,8 @@ struct Ages {
     answered: Duration,
 }
 
-/// Sends heartbeats with this period while the last answered one of the runtime is too old. If one is answered although the runtime has attempted others,
-/// their connection is at fault: `reconnect` closes it, unless it is new.
+/// Sends heartbeats with this period while the last answered one of the runtime is too old. If one is answered although the runtime has
+/// attempted others, their connection is at fault: `reconnect` closes it, unless it is new.
 async fn watch(
     worker: WorkerId,
     ages: impl Fn() -> Ages,

@@ -1,7 +1,7 @@
 //! When running attempts are checked although nothing indicates that the engine has ended them: a state machine without I/O.
 //!
-//! The engine sends a cancellation once, and drops it if other messages of the stream take too long. The worker neither loses the stream nor
-//! misses a heartbeat then.
+//! The engine sends a cancellation once, and drops it if other messages of the stream take too long. The worker neither loses the stream
+//! nor misses a heartbeat then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! A file with the ends of attempts that the engine has not accepted yet. They survive the process.
 //!
-//! The first line names the format and the tenant, whose engine alone knows the attempts. Each other line is a JSON value: an end, or the number of an end that was accepted. When the file is
-//! opened, it is replaced by one with only the ends that remain. The last line may have been cut off by a crash. If any other line cannot
-//! be read, the file is left as it is.
+//! The first line names the format and the tenant, whose engine alone knows the attempts. Each other line is a JSON value: an end, or the
+//! number of an end that was accepted. When the file is opened, it is replaced by one with only the ends that remain. The last line may
+//! have been cut off by a crash. If any other line cannot be read, the file is left as it is.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
