@@ -111,10 +111,10 @@ impl Connection {
     }
 
     /// The stream has failed with a permanent error. Returns also whether this is the first time since it was open.
-    pub(super) fn stream_failed(&mut self, now: Instant, error: &Error, patience: Duration) -> (Severity, bool) {
+    pub(super) fn stream_failed(&mut self, now: Instant, error: &Error, token_timeout: Duration) -> (Severity, bool) {
         self.lost(now);
         let is_first = !std::mem::replace(&mut self.is_failing, true);
-        (severity(now, error, &mut self.stream_rejected_at, patience), is_first)
+        (severity(now, error, &mut self.stream_rejected_at, token_timeout), is_first)
     }
 
     fn lost(&mut self, now: Instant) {
@@ -161,13 +161,13 @@ impl Connection {
         MIN_NOTICE_DELAY.saturating_mul(factor).min(MAX_NOTICE_DELAY)
     }
 
-    pub(super) fn heartbeat_failed(&mut self, now: Instant, error: &Error, patience: Duration) -> Severity {
+    pub(super) fn heartbeat_failed(&mut self, now: Instant, error: &Error, token_timeout: Duration) -> Severity {
         self.disconnected(now);
         if error.is_transient() {
             self.heartbeats_rejected_at = None;
             return Severity::Transient;
         }
-        severity(now, error, &mut self.heartbeats_rejected_at, patience)
+        severity(now, error, &mut self.heartbeats_rejected_at, token_timeout)
     }
 
     /// Which attempts the engine may have ended or assigned to other workers.
@@ -221,14 +221,14 @@ impl Connection {
     }
 }
 
-/// What a permanent error means for the worker. `since`: since when there have been only such errors. `patience`: how long a token may be
-/// rejected.
-fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, patience: Duration) -> Severity {
+/// What a permanent error means for the worker. `since`: since when there have been only such errors. `token_timeout`: how long a token may
+/// be rejected.
+fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, token_timeout: Duration) -> Severity {
     match error.kind() {
         ErrorKind::Closed => Severity::Final,
         // A proxy may reject a token or a path for a while.
         ErrorKind::Unauthenticated | ErrorKind::Unimplemented
-            if now.duration_since(*since.get_or_insert(now)) >= longest(error, patience) =>
+            if now.duration_since(*since.get_or_insert(now)) >= longest(error, token_timeout) =>
         {
             Severity::Final
         }
@@ -237,8 +237,8 @@ fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, patience: 
 }
 
 /// For how long an error is waited out.
-fn longest(error: &Error, patience: Duration) -> Duration {
-    if error.kind() == ErrorKind::Unauthenticated { patience } else { MAX_REJECTION }
+fn longest(error: &Error, token_timeout: Duration) -> Duration {
+    if error.kind() == ErrorKind::Unauthenticated { token_timeout } else { MAX_REJECTION }
 }
 
 #[cfg(test)]
@@ -332,8 +332,8 @@ mod tests {
         }
         let transient = error(ErrorKind::Unavailable).transient();
         assert_eq!(connection.heartbeat_failed(at(61), &transient, MAX_REJECTION), Severity::Transient);
-        let rejected = |connection: &mut Connection, second, patience| {
-            connection.heartbeat_failed(at(second), &error(Unauthenticated), patience)
+        let rejected = |connection: &mut Connection, second, token_timeout| {
+            connection.heartbeat_failed(at(second), &error(Unauthenticated), token_timeout)
         };
         assert_eq!(rejected(&mut connection, 62, MAX_REJECTION), Severity::Permanent, "from the start");
         // A worker with attempts waits for longer.

@@ -278,7 +278,7 @@ impl WorkerDriver {
                 self.connection.stream_lost(Instant::now());
             }
             StreamEvent::Failed(error) => {
-                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.patience());
+                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.token_timeout());
                 if is_first {
                     tracing::error!(worker_id = %self.id, %error, "worker stream failed");
                 } else {
@@ -291,7 +291,7 @@ impl WorkerDriver {
     }
 
     /// For how long the rejection of the token is waited out.
-    fn patience(&self) -> Duration {
+    fn token_timeout(&self) -> Duration {
         let expires_at = self.worker.client.config().token_expires_at();
         let has_expired = expires_at.is_some_and(|at| at <= self.worker.client.clock().now());
         if has_expired || self.assignments.is_idle() { MAX_REJECTION } else { MAX_TOKEN_REJECTION }
@@ -424,7 +424,7 @@ impl WorkerDriver {
             Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
             Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
-                let severity = self.connection.heartbeat_failed(now.instant, &error, self.patience());
+                let severity = self.connection.heartbeat_failed(now.instant, &error, self.token_timeout());
                 self.heartbeat_failures.add(self.id, &error);
                 self.fail(error, severity);
             }
