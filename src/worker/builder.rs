@@ -288,7 +288,7 @@ impl Worker {
             let journal = match self.journal.clone() {
                 Some(path) => {
                     let tenant = self.client.config().tenant_id();
-                    Some(JournalWriter::open(&path, tenant, &self.client.clock()).await?)
+                    Some(JournalWriter::open(&path, &tenant.to_string(), &self.client.clock()).await?)
                 }
                 None => None,
             };
