@@ -23,7 +23,7 @@ pub(crate) use events::{
     Subscription, Tag, TaskRow, Wanted,
 };
 pub(crate) use fetcher::{Fetcher, Gate, Question, Turns, pass};
-pub(crate) use parents::{MAX_DEPTH, Parents};
+pub(crate) use parents::{MAX_DEPTH, ParentRun, Parents};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};

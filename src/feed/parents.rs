@@ -11,6 +11,10 @@ const MAX_KNOWN: usize = 10_000;
 /// The maximum number of generations.
 pub(crate) const MAX_DEPTH: usize = 100;
 
+/// The parent of a run, which may have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ParentRun(pub(crate) Option<RunId>);
+
 /// The known parents. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Parents(Arc<Mutex<Known>>);
@@ -23,9 +27,9 @@ struct Known {
 }
 
 impl Parents {
-    /// The parent of a run, which may have none. `None` if it is not known.
-    pub(crate) fn get(&self, run: RunId) -> Option<Option<RunId>> {
-        lock(&self.0).by_run.get(&run).copied()
+    /// The parent of a run. `None` if it is not known.
+    pub(crate) fn get(&self, run: RunId) -> Option<ParentRun> {
+        lock(&self.0).by_run.get(&run).copied().map(ParentRun)
     }
 
     pub(crate) fn insert(&self, run: RunId, parent: Option<RunId>) {
@@ -85,7 +89,7 @@ mod tests {
             parents.insert(run(number), None);
             parents.insert(run(number), None);
         }
-        assert_eq!((parents.get(run(0)), parents.get(run(1))), (None, Some(None)));
+        assert_eq!((parents.get(run(0)), parents.get(run(1))), (None, Some(ParentRun(None))));
         let known = lock(&parents.0);
         assert_eq!((known.by_run.len(), known.order.len()), (MAX_KNOWN, MAX_KNOWN));
     }

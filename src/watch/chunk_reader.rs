@@ -22,7 +22,7 @@ use super::lookup::{Lookup, lookup};
 use super::reorder::{Place, Reorder};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::feed::{ChunkEvent, ChunkSubscription, Turns};
+use crate::feed::{ChunkEvent, ChunkSubscription, ParentRun, Turns};
 use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus, TaskId};
 use crate::run::RunHandle;
 use crate::sync::lock;
@@ -413,7 +413,7 @@ fn missing(item: &ChunkItem) -> u64 {
 /// Finds the parent of a run.
 fn parent_of(client: &Client, run: RunId, turns: &Turns) -> Lookup<Option<RunId>> {
     let parents = client.feed().parents.clone();
-    if let Some(parent) = parents.get(run) {
+    if let Some(ParentRun(parent)) = parents.get(run) {
         return Box::pin(ready((run, Ok(Some(parent)))));
     }
     lookup(client, run, turns, move |found| {

@@ -117,10 +117,8 @@ impl<O: 'static> RunChunks<O> {
                 let run = run.start(Some(tag)).await?.typed();
                 chunks.narrow(run.id());
                 let is_same = |membership: &Membership| chunks.membership().is_same(membership);
-                return Ok(match existing(&run, with_children, is_same).await? {
-                    Some(existing) => existing,
-                    None => Opened::started(run, chunks),
-                });
+                let existing = existing(&run, with_children, is_same).await?;
+                return Ok(existing.unwrap_or_else(|| Opened::started(run, chunks)));
             }
             let mut starting = feed.events.join(feed.tag()).starting();
             if !starting.membership().subscribed().await? {
@@ -128,13 +126,11 @@ impl<O: 'static> RunChunks<O> {
             }
             let run = run.start(None).await?.typed();
             let is_same = |membership: &Membership| starting.membership().is_same(membership);
-            Ok(match existing(&run, with_children, is_same).await? {
-                Some(existing) => existing,
-                None => {
-                    let chunks = starting.started(run.id());
-                    Opened::started(run, chunks)
-                }
-            })
+            if let Some(existing) = existing(&run, with_children, is_same).await? {
+                return Ok(existing);
+            }
+            let chunks = starting.started(run.id());
+            Ok(Opened::started(run, chunks))
         })
     }
 }
