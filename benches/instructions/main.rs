@@ -7,7 +7,8 @@
 //!
 //! Each side is a separate process under callgrind, which performs the same operations over TCP against the embedded engine in this
 //! process. It runs twice, with N and with 2N operations: the difference is the cost of N operations, without startup and shutdown. The
-//! times are CPU times of the same process without callgrind, with the kernel: the medians of five alternating runs. All user-space code of the process is counted: SDK, tonic, hyper, h2 and libc.
+//! times are CPU times of the same process without callgrind, with the kernel: the medians of five alternating runs. All
+//! user-space code of the process is counted: SDK, tonic, hyper, h2 and libc.
 //!
 //! The baseline of each operation is in `raw.rs`. That of `watch` is a stream of the events of each run, which lacks what a watch adds: it
 //! neither reports each state and attempt, nor verifies that nothing is missing.

@@ -199,7 +199,8 @@ impl CollectBuilder {
     /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
     /// again. If the server does not respond for five runs in a row, or responds with a 5xx status other than 501,
     /// the collection requests a list
-    /// and three other runs, of other workflows if possible. If the list or all these runs fail in the same way, it ends with this error;
+    /// and three other runs, of other workflows if possible. If the list or all these runs fail in the same way, the collection ends
+    /// with this error;
     /// otherwise, it continues. Errors that do not concern one run, such as a rejected token, and errors of the archive end the collection.
     ///
     /// # Errors

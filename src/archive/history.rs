@@ -211,7 +211,7 @@ impl HistoryQuery {
 
     /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs,
     /// and the token of the next page. The
-    /// token can be sent to another process, and it stays valid while runs are archived, compacted and dropped by the engine.
+    /// token can be sent to another process, and it stays valid while runs are archived and compacted, and while the engine drops runs.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages. Runs that both the engine and the archive have
     /// are counted twice in the total, but once by [`count`](Self::count).

@@ -171,7 +171,8 @@ impl Rule {
         self
     }
 
-    /// Archives runs without inputs, outputs, payloads of events and log lines. The [input](crate::model::RunDetails::input) of such a run is
+    /// Archives runs without their inputs, outputs, event payloads and log lines.
+    /// The [input](crate::model::RunDetails::input) of such a run is
     /// `None`, and the output of one that completed is the JSON value `null`: parsing it fails with [`Decode`](crate::ErrorKind::Decode) unless
     /// the type accepts `null`. Metadata and error messages are archived.
     /// [`expire`](super::Archive::expire) rejects such a rule.

@@ -28,7 +28,7 @@ impl Archive {
     /// Returns a builder for a sweep, which deletes files that are not part of the archive:
     /// files that a compaction or an expiry has removed, and files that were
     /// written but not committed because of a crash, including those that a killed process left incomplete in a local directory.
-    /// Old parts of the manifest are deleted, too: all but the newest two of its stored states,
+    /// Old parts of the manifest are deleted, too: its stored states except for the newest two,
     /// and the commits before these.
     ///
     /// ```no_run

@@ -308,7 +308,7 @@ impl EngineBuilder {
 fn check_time(time: Option<DateTime<Utc>>) -> Result<()> {
     match time.filter(|time| !(1970..=9000).contains(&time.year())) {
         Some(time) => {
-            Err(Error::invalid("time", format_args!("expected a year from 1970 to 9000, got {}", time.year())))
+            Err(Error::invalid("start_time", format_args!("expected a year from 1970 to 9000, got {}", time.year())))
         }
         None => Ok(()),
     }

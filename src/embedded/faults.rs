@@ -351,7 +351,7 @@ impl Faults {
     /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened. Returns
     /// the number of interrupted streams.
     ///
-    /// A client that reopens a lost stream is not counted until its next call has arrived, and that new stream is not interrupted. While a
+    /// A client that is reopening a lost stream is not counted, and its new stream is not interrupted. While a
     /// client replaces an idle stream, both are open, so it counts as two.
     ///
     /// ```no_run

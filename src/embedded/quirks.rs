@@ -84,7 +84,7 @@ quirks! {
     /// A task of a DAG is assigned some time after the tasks that it depends on have ended. In between, gRPC shows the run as
     /// queued again.
     LateDependents,
-    /// The server reports a DAG as completed as soon as it has started, and the streams that watch it end.
+    /// The server reports a DAG as completed as soon as it has started, and the streams of its watchers end.
     EarlyDagEnd,
     /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
     LateSubscription,

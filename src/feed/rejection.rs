@@ -1,4 +1,4 @@
-//! For how long a server has rejected a stream or a list with errors of its own. They can be those of a moment, so it is requested again for a
+//! For how long a server has rejected a stream or a list with errors of its own. These can be temporary, so the request is repeated for a
 //! while.
 
 use std::time::Duration;
@@ -12,16 +12,25 @@ pub(super) const MAX_REJECTION: Duration = Duration::from_secs(60);
 
 /// Since when a request has been rejected.
 #[derive(Debug, Default)]
-pub(super) struct Rejection(Option<Instant>);
+pub(super) struct Rejection {
+    since: Option<Instant>,
+    /// Whether a request was ever accepted. Otherwise, the address or the token may be wrong.
+    was_accepted: bool,
+}
 
 impl Rejection {
     /// The server has accepted the request.
-    pub(super) fn end(&mut self) {
-        self.0 = None;
+    pub(super) fn accepted(&mut self) {
+        *self = Self { since: None, was_accepted: true };
     }
 
-    /// The request has failed. Returns whether the server has rejected it for so long that it is sent in vain, or has rejected what it asks
-    /// for. An outage has no end: a server that responds does.
+    /// Another problem has followed.
+    pub(super) fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// The request has failed. Returns whether to stop: the server has rejected the request for too long, or has rejected its
+    /// content. An outage is waited out, however long it is; a server that responds is not.
     pub(super) fn is_final(&mut self, error: Option<&Error>) -> bool {
         let Some(error) = error.filter(|error| !error.is_transient()) else {
             self.end();
@@ -33,13 +42,14 @@ impl Rejection {
 
     /// The request was rejected. Returns whether that has lasted for too long.
     pub(super) fn is_too_long(&mut self) -> bool {
-        self.0.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
+        self.since.get_or_insert_with(Instant::now).elapsed() >= MAX_REJECTION
     }
 
-    /// A stream has failed with an error that is usually permanent. Returns whether it is: a proxy can reject a path or a token for a moment,
+    /// A stream has failed with an error that is usually permanent. Returns whether it is permanent: a proxy can reject a path or a
+    /// token for a moment,
     /// for example while it loads another configuration.
     pub(super) fn has_failed(&mut self, error: &Error) -> bool {
-        !error.is_by_proxy() || error.forbids_retries() || self.is_final(Some(error))
+        !self.was_accepted || !error.is_by_proxy() || error.forbids_retries() || self.is_final(Some(error))
     }
 }
 
@@ -78,12 +88,16 @@ mod tests {
         ];
         for error in by_proxy {
             let mut rejection = Rejection::default();
+            assert!(rejection.has_failed(&error), "nothing was ever accepted");
+            rejection.accepted();
             assert!(!rejection.has_failed(&error), "{error:?}");
             tokio::time::advance(MAX_REJECTION).await;
             assert!(rejection.has_failed(&error), "{error:?}");
         }
         for kind in [ErrorKind::Unimplemented, ErrorKind::Unauthenticated, ErrorKind::Closed] {
-            assert!(Rejection::default().has_failed(&error(kind, ServerStatus::Grpc(12))), "{kind:?}");
+            let mut rejection = Rejection::default();
+            rejection.accepted();
+            assert!(rejection.has_failed(&error(kind, ServerStatus::Grpc(12))), "{kind:?}");
         }
         let invalid = |status| Rejection::default().is_final(Some(&error(ErrorKind::Rejected, status)));
         assert_eq!((invalid(ServerStatus::Grpc(3)), invalid(ServerStatus::Http(400))), (true, false));

@@ -174,7 +174,6 @@ impl Rest {
             return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
         }
         let has_responded = matches!(reachability, Reachability::Responded | Reachability::Succeeded);
-        let has_succeeded = matches!(reachability, Reachability::Succeeded);
         let started_at = Instant::now();
         let (gave_up, got_response) = (AtomicBool::new(false), AtomicBool::new(has_responded));
         let response = self
@@ -202,9 +201,9 @@ impl Rest {
                 Err(if is_final { error } else { self.unanswered(kind.name, error) })
             }
             response => {
-                if response.is_ok() && !has_succeeded {
+                if response.is_ok() {
                     *self.lock() = Reachability::Succeeded;
-                } else if !has_responded {
+                } else if !self.has_responded() {
                     *self.lock() = Reachability::Responded;
                 }
                 response

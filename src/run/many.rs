@@ -27,8 +27,9 @@ const MAX_CONCURRENT_STARTS: usize = 16;
 impl Client {
     /// Returns a builder for many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
-    /// The inputs are taken and serialized while the calls are made, so they need not fit in memory together. Those of child runs are
-    /// taken by `start`. The iterator may borrow what outlives the builder. If it is not `Send`, collect it into a vector.
+    /// The inputs are consumed and serialized while the calls are made, so they need not all fit in memory at once. Those of child runs are
+    /// all serialized when `start` is called. The iterator may borrow data that outlives the
+    /// builder. If it is not `Send`, collect it into a vector.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};
@@ -140,7 +141,8 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Sets options for individual runs. While the calls are made, the function is called once for each input that can be serialized, with its
+    /// Sets options for individual runs. While the calls are made, the function is called once for each input that can be serialized,
+    /// with its
     /// index, and returns the options of its run. They
     /// are added to the options of all runs, and replace those of the same name.
     ///

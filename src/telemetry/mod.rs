@@ -49,7 +49,7 @@
 //! | `ERROR` | `health server thread panicked` |
 //! | `WARN` | `failed to check for workflows whose names differ only in case` |
 //! | `WARN` | `failed to check that the rate limits of the tasks exist` |
-//! | `WARN` | `a rate limit has fewer units than are consumed at once; attempts that consume them never start` |
+//! | `WARN` | `a rate limit has fewer units than are consumed at once; what consumes them never starts` |
 //! | `WARN` | `the engine's version cannot be parsed, so it is assumed to have all options` |
 //!
 //! The connection of a worker, and other streams:
@@ -95,7 +95,7 @@
 //! | `INFO` | `reporting the result of an attempt of an earlier process` |
 //! | `ERROR` | `failed to write to the outbox file; results are sent without being stored` |
 //! | `ERROR` | `failed to write to the outbox file; no longer using it` |
-//! | `ERROR` | `failed to write to the outbox file in time` |
+//! | `ERROR` | `failed to write to the outbox file in time; no longer using it` |
 //! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` with the level `DEBUG`) |
 //! | `WARN` | `some log lines or chunks of tasks could not be sent before the worker ended` |
 //!

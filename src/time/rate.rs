@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
 use crate::sync::lock;
@@ -13,53 +12,51 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// A limit of requests per second, which its clones share.
 #[derive(Debug, Clone)]
-pub(crate) struct RateLimit(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    interval: Duration,
-    /// Only the first caller waits for the time. The others wait for it, so one that gives up delays nobody.
-    first: Semaphore,
-    state: Mutex<State>,
-}
+pub(crate) struct RateLimit(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    /// When the last request would have been sent without bursts.
+    interval: Duration,
+    /// When the last request would be sent without bursts.
     last: Instant,
-    /// The number of requests whose callers wait.
-    waiting: u32,
 }
 
-impl Shared {
+impl State {
     /// When some more requests may be sent, and the new value of `last`.
-    fn next(&self, state: &State, now: Instant, requests: u32) -> (Instant, Instant) {
-        let last = state.last.max(now) + self.interval * requests;
+    fn next(&self, now: Instant, requests: u32) -> (Instant, Instant) {
+        let last = self.last.max(now) + self.interval * requests;
         (last.checked_sub(BURST).map_or(now, |at| at.max(now)), last)
     }
 }
 
-/// Requests that wait until they may be sent.
+/// Requests that wait for their time. If they are given up, their time is that of later callers. Those that wait already keep theirs: no
+/// caller waits for another one, which need not be polled.
 #[derive(Debug)]
 struct Waiting<'a> {
-    shared: &'a Shared,
+    limit: &'a RateLimit,
     requests: u32,
+}
+
+impl Waiting<'_> {
+    fn sent(mut self) {
+        self.requests = 0;
+    }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.state).waiting -= self.requests;
+        let mut state = lock(&self.limit.0);
+        state.last = state.last.checked_sub(state.interval * self.requests).unwrap_or(state.last);
     }
 }
 
 impl RateLimit {
     pub(crate) fn new(per_second: u32) -> Self {
         let interval = Duration::from_secs(1) / per_second.max(1);
-        let state = Mutex::new(State { last: Instant::now(), waiting: 0 });
-        Self(Arc::new(Shared { interval, first: Semaphore::new(1), state }))
+        Self(Arc::new(Mutex::new(State { interval, last: Instant::now() })))
     }
 
-    /// Waits until some requests may be sent, in the order of the callers. Cancel safe: the requests of a future that is dropped do not count.
+    /// Waits until some requests may be sent, in the order of the callers. Cancel safe: the requests of a dropped future do not count.
     pub(crate) async fn pass(&self, requests: u32) {
         self.pass_if(requests, |_| true).await;
     }
@@ -70,23 +67,21 @@ impl RateLimit {
     }
 
     async fn pass_if(&self, requests: u32, is_soon_enough: impl FnOnce(Instant) -> bool) -> bool {
-        let shared = &*self.0;
-        let waiting = {
-            let mut state = lock(&shared.state);
-            let (at, _) = shared.next(&state, Instant::now(), state.waiting.saturating_add(requests));
+        let now = Instant::now();
+        let at = {
+            let mut state = lock(&self.0);
+            let (at, last) = state.next(now, requests);
             if !is_soon_enough(at) {
                 return false;
             }
-            state.waiting += requests;
-            Waiting { shared, requests }
+            state.last = last;
+            at
         };
-        let first = shared.first.acquire().await;
-        let (at, last) = shared.next(&lock(&shared.state), Instant::now(), requests);
-        if at > Instant::now() {
+        if at > now {
+            let waiting = Waiting { limit: self, requests };
             sleep_until(at).await;
+            waiting.sent();
         }
-        lock(&shared.state).last = last;
-        drop((waiting, first));
         true
     }
 }
@@ -137,7 +132,6 @@ mod tests {
         limit.pass(1).await;
         assert_eq!(start.elapsed(), 5 * SECOND + SECOND / 10);
         assert!(limit.pass_before(start + 6 * SECOND).await);
-        assert_eq!(lock(&limit.0.state).waiting, 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -150,5 +144,18 @@ mod tests {
         drop(waiting);
         assert!(limit.pass_before(start + 2 * SECOND).await);
         assert_eq!(start.elapsed(), SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_is_not_polled_delays_nobody() {
+        let (limit, start) = (RateLimit::new(1), Instant::now());
+        limit.pass(1).await;
+        let mut idle = Box::pin(limit.pass(1));
+        assert!(idle.as_mut().now_or_never().is_none());
+        limit.pass(1).await;
+        assert_eq!(start.elapsed(), 2 * SECOND);
+        idle.await;
+        limit.pass(1).await;
+        assert_eq!(start.elapsed(), 3 * SECOND);
     }
 }

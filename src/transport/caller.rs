@@ -293,7 +293,9 @@ mod tests {
         let caller = Caller::new(10 * SECOND, RetryPolicy::default()).with_retry_rate(limit.clone());
         for (reserved, expected) in [(0, vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9]), (8, vec![0, 9]), (30, vec![0])] {
             // What others have reserved, and the first try. The delay of a retry is shorter.
-            let _ = futures_util::FutureExt::now_or_never(limit.pass(reserved + 1));
+            let others = limit.clone();
+            let others = tokio::spawn(async move { others.pass(reserved + 1).await });
+            tokio::task::yield_now().await;
             let (start, at) = (Instant::now(), std::cell::RefCell::new(Vec::new()));
             let call = caller.run(Call::idempotent("Get"), Sent::unknown(), || {
                 at.borrow_mut().push(start.elapsed().as_secs());
@@ -301,6 +303,7 @@ mod tests {
             });
             assert_eq!(call.await.unwrap_err().kind(), ErrorKind::Unavailable);
             assert_eq!(at.into_inner(), expected);
+            others.await.unwrap();
             sleep(60 * SECOND).await;
         }
     }

@@ -270,7 +270,8 @@ impl<'a> EventManyBuilder<'a> {
         self
     }
 
-    /// Sets options for individual events. While the calls are made, the function is called once for each payload that can be serialized, with
+    /// Sets options for individual events. While the calls are made, the function is called once for each payload that can be serialized,
+    /// with
     /// its index, and returns the options of its event. They are added to the options of all events, and replace those of the same name.
     pub fn each(mut self, options: impl FnMut(usize, EventOptions) -> EventOptions + Send + 'a) -> Self {
         self.each = Each::new(options);

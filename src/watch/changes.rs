@@ -136,7 +136,11 @@ impl RunWatch {
     ) -> Self {
         let watched = async move {
             let membership = client.feed().events.join(client.feed().tag());
-            start.await.map(|run| Watched { membership: Some(membership), ..Watched::of(&run) })
+            start.await.map(|run| {
+                // One that existed before may have the tag of another client.
+                let membership = run.started_at().is_some().then_some(membership);
+                Watched { membership, ..Watched::of(&run) }
+            })
         };
         Self::new(watched, Arc::default())
     }

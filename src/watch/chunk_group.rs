@@ -32,7 +32,7 @@ pub(super) struct Joined {
     pub(super) was_late: bool,
 }
 
-/// Joins the group of a tag that the run has, or that of the run.
+/// Joins the group of one of the tags of the run, or, if it has none, that of the run.
 pub(super) async fn join(watched: &Watched, with_children: bool) -> Result<Joined> {
     let events = &watched.client.feed().events;
     if watched.started_at.is_some() && !with_children {

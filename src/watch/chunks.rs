@@ -28,9 +28,10 @@ impl<O> RunHandle<O> {
     /// Hatchet SDKs.
     ///
     /// The client subscribes with the first poll. The subscription begins after up to two requests, usually within half a second. The
-    /// server does not store chunks, so earlier chunks are missing, which is not reported if no later chunk of the attempt arrives.
+    /// server does not store chunks, so earlier chunks are missing.
     /// Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
-    /// chunks of the same attempt arrive. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
+    /// chunks of the same attempt arrive; otherwise, those that were sent before the subscription are not
+    /// reported. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
     /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
@@ -41,9 +42,9 @@ impl<O> RunHandle<O> {
     ///
     /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
     /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
-    /// and chunks that were sent in between are missing. At most 64 such subscriptions, by the ids of runs and by the tags of other
-    /// clients, are open at the same time: each is a stream of the connection. One more yields [`TooLarge`](crate::ErrorKind::TooLarge) and
-    /// ends. With [`with_children`](RunChunks::with_children), the stream of a run without a tag yields
+    /// and chunks that were sent in between are missing. A client has at most 64 subscriptions to events, each of which is a stream of its
+    /// connection, and keeps one for ten seconds after its last use. If chunks need one more, the stream yields
+    /// [`TooLarge`](crate::ErrorKind::TooLarge) and ends. With [`with_children`](RunChunks::with_children), the stream of a run without a tag yields
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its error and
     /// ends.
     ///
@@ -74,7 +75,7 @@ impl<O> RunHandle<O> {
 impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`]. The client
     /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 250 ms. If the
-    /// subscription begins even later, and chunks may be missing, that is a gap or [`Interrupted`](ChunkItem::Interrupted).
+    /// subscription begins even later, and chunks may be missing, the stream yields a gap or [`Interrupted`](ChunkItem::Interrupted).
     /// The subscription stays open for ten seconds after the last stream has ended.
     ///
     /// If the server rejects the subscription, the stream yields its error and ends, and the run is not started. If no subscription can be
@@ -247,7 +248,7 @@ impl<O> RunChunks<O> {
     /// Also returns the chunks of all descendants of the run, until the run itself has ended. Their order relative to each
     /// other is that of their arrival. Calling this method after the first poll has no effect.
     ///
-    /// Each run that sends chunks costs a request of the REST API, which finds its parent, for all such streams of a client together.
+    /// The parent of each run that sends chunks is looked up with one REST request for all such streams of a client together.
     /// Until the ancestors of a run are known, its chunks wait in each of these streams. If the stream starts the run, it gives the
     /// run a tag that its children inherit. For a run that was started before, it subscribes by the first of the run's own tags, which its
     /// children inherit, too; if it has none, the children must be started through the same [`Client`](crate::Client) as the run.
@@ -263,8 +264,8 @@ impl<O> RunChunks<O> {
         self
     }
 
-    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too. A run that this stream
-    /// starts is started by this method, unless the stream has already been polled.
+    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too. If this stream
+    /// starts the run and has not been polled yet, this method starts the run.
     /// Chunks that arrive from then on wait in the stream. For a run that
     /// was started before, the handle is returned at once.
     ///

@@ -15,7 +15,7 @@ use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, TaskId};
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
 /// By how much the clock of a worker may be ahead of that of the engine, so that the last chunk of an attempt seems to follow its end.
-const MAX_AHEAD: TimeDelta = TimeDelta::seconds(1);
+const MAX_AHEAD: TimeDelta = TimeDelta::milliseconds(100);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
 const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number and the bytes of chunks that wait, of all tasks together.
@@ -253,8 +253,8 @@ impl Lane {
         match self.ended_at {
             // The clock of its worker can be behind that of the last one.
             Some(_) if index == 0 && self.zero_sent_at.is_some() => sent_at != self.zero_sent_at,
-            // The end has overtaken the chunk that is next.
-            Some(ended_at) if index == self.next && losses == self.losses_at_end => {
+            // The end has overtaken the chunk that is next. The first one is probably that of the next attempt.
+            Some(ended_at) if index > 0 && index == self.next && losses == self.losses_at_end => {
                 is_after(Some(ended_at + MAX_AHEAD))
             }
             Some(ended_at) if is_after(Some(ended_at)) => true,
@@ -540,6 +540,24 @@ mod tests {
         assert_eq!(received(TimeDelta::milliseconds(50), true), next_attempt, "the first chunk may be lost");
     }
 
+    /// The first chunks of an attempt have not arrived, and the next one begins at once.
+    #[test]
+    fn the_first_chunk_after_an_end_is_not_of_the_attempt_that_has_ended() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        take(&mut reorder, now, chunk(1, 1), &mut ready);
+        let ended_at = DateTime::from_timestamp(1001, 0);
+        reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), Some(1), ended_at);
+        let soon = |index: i64| Chunk {
+            sent_at: ended_at.map(|at| at + TimeDelta::milliseconds(10 * (index + 1))),
+            ..chunk(2, index)
+        };
+        for index in 0..2 {
+            take(&mut reorder, now, soon(index), &mut ready);
+        }
+        reorder.release_all(&mut ready);
+        assert_eq!(texts(&ready), ["chunk 0 is missing", "1.1", "2.0", "2.1"]);
+    }
+
     /// However many tasks send chunks out of order.
     #[test]
     fn the_number_of_held_chunks_of_all_tasks_is_limited() {
@@ -571,7 +589,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1000) })]
 
-        /// Whatever the order, what is repeated and what is lost: chunks are in order, once, and each missing one is in a gap. None is
+        /// Whatever is late, repeated or lost, chunks are returned in order and once, and each missing one is in a gap. None is
         /// missing that has arrived before a later one had waited for long enough.
         #[test]
         fn each_chunk_is_returned_once_or_in_a_gap(

@@ -124,7 +124,11 @@ impl Environment {
         let mut failures = 0;
         let found = loop {
             match version_without_retry_delays(&self.client).await {
-                Err(error) if error.is_transient() || error.kind() == ErrorKind::Unauthenticated => {
+                Err(error)
+                    if error.is_transient()
+                        || error.is_by_proxy()
+                        || matches!(error.kind(), ErrorKind::Server | ErrorKind::Unauthenticated) =>
+                {
                     failures += 1;
                     sleep(retry_delay(failures, fastrand::f64())).await;
                 }

@@ -83,7 +83,7 @@ impl BatchJob {
         BatchEnds { ended, failed: Some(Failed { keys, ends }) }
     }
 
-    /// Runs the function until it ends, or until all attempts must stop. Returns the results of those that had not to stop before.
+    /// Runs the function until it ends, or until all attempts must stop. Returns the results of those that did not have to stop before.
     async fn work(&self) -> Vec<Option<TaskResult<String>>> {
         yield_now().await;
         let all = |error: &TaskError| self.attempts.iter().map(|_| Err(error.clone())).collect::<Vec<_>>();

@@ -76,6 +76,10 @@ pub(super) struct Connection {
     is_failing: bool,
     /// Whether the engine may have ended attempts without a notification.
     must_check: bool,
+    /// Whether a check is due although nothing indicates that it is needed.
+    must_check_regularly: bool,
+    /// Whether the check that has begun is only such a one.
+    is_regular: bool,
     /// Whether the engine may have assigned all attempts to other workers, and was not asked since.
     has_gap: bool,
     /// How many checks in succession were incomplete.
@@ -140,7 +144,9 @@ impl Connection {
         let disconnected_at = self.disconnected_at.take_if(|_| self.is_connected);
         Accepted {
             reconnected_after: disconnected_at.map(|at| now.instant.duration_since(at)),
-            must_check: self.must_check && !stream.is_lost && sent_at >= stream.opened_at + MIN_NOTICE_DELAY,
+            must_check: (self.must_check || self.must_check_regularly)
+                && !stream.is_lost
+                && sent_at >= stream.opened_at + MIN_NOTICE_DELAY,
         }
     }
 
@@ -175,7 +181,7 @@ impl Connection {
         self.has_gap |= self.is_gap(now);
         if self.has_gap {
             Doubt::All
-        } else if self.must_check || is_checking || !self.is_connected {
+        } else if self.must_check || is_checking && !self.is_regular || !self.is_connected {
             Doubt::Some
         } else {
             Doubt::None
@@ -191,6 +197,11 @@ impl Connection {
         })
     }
 
+    /// Whether nothing indicates that the check that has begun is needed.
+    pub(super) fn is_regular_check(&self) -> bool {
+        self.is_regular
+    }
+
     /// Whether the attempts are checked after the next heartbeat.
     pub(super) fn must_check(&self) -> bool {
         self.must_check
@@ -200,14 +211,23 @@ impl Connection {
         self.must_check = true;
     }
 
+    /// Requests a check for which no result waits.
+    pub(super) fn request_regular_check(&mut self) {
+        self.must_check_regularly = true;
+    }
+
     /// A check has begun, unless there are no attempts.
     pub(super) fn check_started(&mut self, has_attempts: bool) {
-        self.must_check = false;
+        self.is_regular = !self.must_check;
+        (self.must_check, self.must_check_regularly) = (false, false);
         self.has_gap &= has_attempts;
     }
 
     /// A check has ended. Returns whether an incomplete one is repeated.
     pub(super) fn check_ended(&mut self, is_incomplete: bool) -> bool {
+        if self.is_regular {
+            return false;
+        }
         if is_incomplete {
             // All results waited for the answer. They do not wait for the next one.
             (self.has_gap, self.accepted_at) = (false, None);

@@ -31,7 +31,8 @@ const CHECK_PERIOD: Duration = Duration::from_millis(500);
 /// The interval of the heartbeats that the thread sends while the worker has a free slot. The engine keeps the attempts for 30 seconds, and
 /// assigns further ones only for five seconds after a heartbeat: a blocked runtime should not get many.
 const PERIOD: Duration = Duration::from_secs(12);
-/// The interval while all slots are taken, so that nothing can be assigned: that of the runtime.
+/// The interval while all slots are taken: that of the runtime. Nothing can be assigned until one of the attempts has ended, also by its
+/// timeout.
 const FULL_PERIOD: Duration = Duration::from_secs(2);
 /// The pause after a heartbeat that failed, and after one that the runtime has attempted in vain.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);

@@ -29,7 +29,7 @@ impl Job {
         ended
     }
 
-    /// Runs the function until it ends or must stop. Returns what it has returned before it had to.
+    /// Runs the function until it ends or must stop. Returns its result if it ended before it had to stop.
     async fn work(&self) -> Option<TaskResult<String>> {
         // Tasks that were just woken on this thread run first: other threads cannot take them over if the function blocks this one.
         yield_now().await;

@@ -284,7 +284,8 @@ impl RunningWorker {
         }
     }
 
-    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. It may still get some for about two seconds.
+    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. The worker may still get some for
+    /// about two seconds.
     /// Running attempts
     /// continue.
     ///

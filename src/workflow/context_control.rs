@@ -41,7 +41,7 @@ impl Context {
         })
     }
 
-    /// Returns a command that requests that the engine free the slot of this attempt, so that another attempt can start
+    /// Returns a command that asks the engine to free the slot of this attempt, so that another attempt can start
     /// while this one only waits. The worker may
     /// then run more attempts than it has slots.
     ///

@@ -81,7 +81,7 @@ async fn check_rate_limits(client: &Client, definitions: &[&Definition]) -> Resu
                 key,
                 units,
                 limit,
-                "a rate limit has fewer units than are consumed at once; attempts that consume them never start"
+                "a rate limit has fewer units than are consumed at once; what consumes them never starts"
             );
         }
     }

@@ -110,7 +110,7 @@ impl Stop {
         self.requested.cancelled().await;
     }
 
-    /// Runs a future until it has to wait although the attempt must stop. Cancel safe if the future is.
+    /// Runs a future until it is ready. Returns `None` if it is pending when the attempt must stop. Cancel safe if the future is.
     pub(crate) async fn run_until_requested<F: Future>(&self, future: F) -> Option<F::Output> {
         tokio::select! {
             biased;

@@ -275,7 +275,9 @@ fn each_builder_with_options_is_tested() {
         let mut owner = String::new();
         for line in fs::read_to_string(&path).unwrap().lines() {
             if line.starts_with("impl") {
-                let name = line.trim_start_matches("impl").trim_start_matches("<O>").trim_start_matches("<T>").trim();
+                let generics = ["<O>", "<T>", "<'a>", "<'a, O>"];
+                let name = line.trim_start_matches("impl");
+                let name = generics.iter().find_map(|generics| name.strip_prefix(generics)).unwrap_or(name).trim();
                 owner = name.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned();
             }
             if line.contains("pub fn retry(") && line.contains("policy: RetryPolicy") {

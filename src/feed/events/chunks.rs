@@ -127,7 +127,9 @@ impl ChunkReaders {
         let Some(run) = event.run() else { return };
         self.of_all.iter().for_each(|queue| queue.push(event.clone()));
         if !self.by_root.is_empty() {
-            match parents.lineage(run) {
+            // With one root, its reader decides.
+            let lineage = (self.by_root.len() > 1).then(|| parents.lineage(run)).flatten();
+            match lineage {
                 Some(lineage) => {
                     let of_lineage = lineage.iter().filter_map(|root| self.by_root.get(root));
                     of_lineage.flatten().for_each(|queue| queue.push(event.clone()));

@@ -194,13 +194,13 @@ impl EventsDriver {
             StreamEvent::NeedsOpen => self.open(),
             StreamEvent::Idle => {
                 // It was open.
-                self.rejection.end();
+                self.rejection.accepted();
                 self.open();
                 self.lost();
             }
             StreamEvent::Message(event) => {
                 self.failures = 0;
-                self.rejection.end();
+                self.rejection.accepted();
                 // A message of the stream that is replaced does not show that the new one has begun.
                 if !self.stream.is_overlapping() && std::mem::take(&mut self.has_gap) {
                     self.group.subscribed.send_replace(Subscribed::Since(Instant::now()));
@@ -210,9 +210,12 @@ impl EventsDriver {
                         self.lost();
                     }
                 }
-                let is_last = event.is_last && !self.stream.is_overlapping();
+                let is_last = event.is_last;
                 self.on_event(event);
-                if is_last {
+                if is_last && self.stream.is_overlapping() {
+                    // Both streams end, if there is no other active run.
+                    self.group.subscribed.send_replace(Subscribed::Lost);
+                } else if is_last {
                     // Its end follows a moment later. A run that is started meanwhile must wait for the next stream.
                     self.stream.mark_lost();
                     self.interrupted();
@@ -350,7 +353,8 @@ impl EventsDriver {
         }
         let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
         // Without a tag, the list has the tasks of others, too. If it is longer than the number of watches, checking each run is cheaper.
-        // With one, most of its tasks are watched. A list that were cut would have each of the others be fetched.
+        // With one, most of its tasks are watched. If the list were cut off, each of the others would be
+        // fetched by itself.
         let max_pages = match state.by_run.len() {
             watched if self.group.subject.has_events() => MAX_PAGES.max(2 * watched / PAGE_SIZE + 1),
             watched => watched.clamp(1, MAX_PAGES),
@@ -380,14 +384,16 @@ impl EventsDriver {
     fn on_list_failed(&mut self, error: &Error) {
         tracing::debug!(%error, "listing the tasks of watched runs failed");
         let newcomers = std::mem::take(&mut self.newcomers);
-        let may_recover = error.is_transient() || error.kind() == ErrorKind::Server && !error.forbids_retries();
-        let mut state = self.group.lock();
-        // A watch has a limit of its own for a rejected token.
-        let is_final = match error.kind() {
-            ErrorKind::Unauthenticated => self.list_rejection.is_too_long(),
-            _ => self.list_rejection.is_final(Some(error)),
+        let is_of_moment = match error.kind() {
+            ErrorKind::Server => !error.forbids_retries(),
+            ErrorKind::Unimplemented | ErrorKind::Unauthenticated if error.is_by_proxy() => {
+                !self.list_rejection.has_failed(error)
+            }
+            _ => error.is_transient(),
         };
-        if error.is_rest_unreached() || !may_recover || is_final {
+        let mut state = self.group.lock();
+        // Each watch has limits of its own, and a list may be too large for its deadline.
+        if error.is_rest_unreached() || !is_of_moment || self.list_rejection.is_too_long() {
             return state.fail_all();
         }
         self.list_failures = self.list_failures.saturating_add(1);
@@ -406,7 +412,7 @@ impl EventsDriver {
             Ok(list) => list,
             Err(error) => return self.on_list_failed(&error),
         };
-        self.list_rejection.end();
+        self.list_rejection.accepted();
         self.list_failures = 0;
         let newcomers = std::mem::take(&mut self.newcomers);
         let state = self.group.lock();

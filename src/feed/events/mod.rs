@@ -119,14 +119,14 @@ impl RunEvents {
         let subject = tag.map_or(Subject::Run(run), Subject::Tag);
         let has_space = {
             let groups = lock(&self.0.groups);
-            let is_used = |group: &Arc<Group>| group.subject.has_events() && group.lock().members > 0;
-            groups.get(&subject).is_some_and(is_used)
-                || groups.values().filter(|group| is_used(group)).count() < MAX_CHUNK_STREAMS
+            // Also those that stay open for a while without members.
+            let open = groups.keys().filter(|subject| subject.has_events()).count();
+            groups.contains_key(&subject) || open < MAX_CHUNK_STREAMS
         };
         if !has_space {
             let text = format!(
-                "the chunks of the run need another stream, and the client has {MAX_CHUNK_STREAMS} already, its maximum; runs that \
-                 one client has started share a stream"
+                "the client already has {MAX_CHUNK_STREAMS} streams of run events for chunks, the maximum; drop one, or start the \
+                 runs with one client, so that they share a stream"
             );
             return Err(Error::new(ErrorKind::TooLarge, text).of_run(run));
         }

@@ -262,7 +262,8 @@ impl ResultsDriver {
         self.unsent_ids = self.waiting.runs();
         self.abandoned = 0;
         self.ids = Some(sender.clone());
-        // The server ends a stream as soon as one side has. While it is read, the client's side stays open, also if it was replaced.
+        // The server ends a stream as soon as the client closes its side, so this stays open while the stream is read, even if it was
+        // replaced.
         self.stream.open(async move { Ok(rpc.dispatcher.run_results(ids).await?.holding(sender)) });
     }
 
@@ -288,13 +289,13 @@ impl ResultsDriver {
             StreamEvent::NeedsOpen => self.open(),
             StreamEvent::Idle => {
                 // It was open.
-                self.rejection.end();
+                self.rejection.accepted();
                 self.open();
             }
             // Its ids were sent again.
             StreamEvent::Gap => {}
             StreamEvent::Message(RunResults { run, tasks }) => {
-                self.rejection.end();
+                self.rejection.accepted();
                 self.last_had_ended = false;
                 let answer = tasks.map_or(Answer::Fetch, Answer::Results);
                 for waiter in self.waiting.take(run) {
@@ -327,7 +328,7 @@ impl ResultsDriver {
         }
         // A stream that was open before it ended was not rejected.
         if self.stream.opened_at().elapsed() >= MIN_OPEN {
-            self.rejection.end();
+            self.rejection.accepted();
         }
         let is_final = self.rejection.is_final(error);
         if let Some(error) = error.filter(|_| is_final) {

@@ -133,9 +133,9 @@ async fn streams_that_end_with_an_error_after_hours_are_not_rejected() {
     assert_eq!(client.feed().results.wait(run(), true).await.unwrap(), Answer::Results(Vec::new()));
 }
 
-/// Two errors of a moment, minutes apart, are no rejection: the stream was open between.
+/// Two temporary errors, minutes apart, are not a rejection: the stream was open in between.
 #[tokio::test(start_paused = true)]
-async fn errors_of_a_moment_with_a_silent_stream_between_are_not_a_rejection() {
+async fn temporary_errors_with_a_silent_stream_in_between_are_not_a_rejection() {
     let stream = |count| match count {
         1 | 3 => Scripted::Status(13),
         2 => Scripted::Stream(Vec::new(), None),

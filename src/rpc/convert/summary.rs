@@ -1,6 +1,7 @@
 //! Rows of lists, and log lines, from the REST API's JSON.
 
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::rest_run::{LogRow, Row};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,7 +103,10 @@ pub(crate) fn log_line(task: TaskId, row: LogRow) -> LogLine {
         created_at: row.created_at,
         level: LogLevel::from_name(row.level.as_deref().unwrap_or("INFO")),
         message: row.message,
-        metadata: row.metadata,
+        // The engine stores an empty object for a line without metadata.
+        metadata: row
+            .metadata
+            .filter(|metadata| !matches!(metadata, Value::Null) && metadata != &Value::Object(Map::new())),
     }
 }
 

@@ -154,7 +154,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         if let State::Requested(replaced) = std::mem::replace(&mut self.state, requested) {
             tracing::debug!(stream = self.policy.name, "stream replaced");
             self.backoff.replaced();
-            // If only the one before is alive, the last one hangs.
+            // If only the stream before the last is alive, the last one hangs and is dropped.
             if self.replaced.is_none() || !self.overlap.only_replaced_is_alive() {
                 self.replaced = Some(replaced);
                 self.overlap = Overlap::default();
@@ -255,9 +255,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                     Ok(Some(message)) => {
                         let now = Instant::now();
                         self.backoff.reset(self.policy.name);
-                        if self.replaced.is_some() {
-                            self.overlap.new_is_alive(now);
-                        }
+                        self.overlap.new_is_alive(now);
                         self.idle_at = now + self.idle_limit;
                         self.first = Some((message, now + TWIN_DELAY));
                     }

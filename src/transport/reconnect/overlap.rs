@@ -44,7 +44,9 @@ impl<T: Clone + PartialEq> Overlap<T> {
 
     /// The new stream has delivered a message.
     pub(super) fn new_is_alive(&mut self, now: Instant) {
-        self.end.get_or_insert(now + OVERLAP_DURATION);
+        if self.requested_at.is_some() {
+            self.end.get_or_insert(now + OVERLAP_DURATION);
+        }
     }
 
     /// The replaced stream has delivered a message. The other one may be behind.
@@ -106,6 +108,7 @@ mod tests {
         overlap.begin(now);
         assert!(overlap.is_new(now, Side::Replaced, &1) && overlap.end().is_none(), "the new one may hang");
         overlap.new_is_alive(now);
+        assert!(overlap.end().is_some());
         assert!(
             !overlap.is_new(now + 2 * OVERLAP_DURATION - Duration::from_millis(1), Side::New, &1),
             "it may be behind"

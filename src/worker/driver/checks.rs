@@ -17,6 +17,12 @@ impl WorkerDriver {
         self.heartbeats.iter().for_each(Heartbeats::request_early);
     }
 
+    /// Requests a check that is due although nothing indicates that it is needed. No result waits for it.
+    pub(super) fn request_regular_check(&mut self) {
+        self.connection.request_regular_check();
+        self.heartbeats.iter().for_each(Heartbeats::request_early);
+    }
+
     /// Results of attempts that another worker may have are not sent before the engine was asked.
     pub(super) fn hold_doubtful_reports(&mut self) {
         let doubt = self.connection.doubt(self.now(), self.checking.is_some());
@@ -42,7 +48,8 @@ impl WorkerDriver {
         let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
         // Including those whose results come during the check.
         self.verifying = attempts.iter().cloned().collect();
-        let is_urgent = self.connection.doubt(self.now(), true) == Doubt::All;
+        // Results of an earlier process wait, too, and other workers may soon get their attempts.
+        let is_urgent = !self.unchecked.is_empty() || self.connection.doubt(self.now(), true) == Doubt::All;
         self.connection.check_started(!attempts.is_empty());
         if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts, is_urgent)));
@@ -52,7 +59,8 @@ impl WorkerDriver {
     pub(super) fn on_checked(&mut self, checked: &Checked) {
         self.checking = None;
         // With the next heartbeat.
-        let is_again = self.connection.check_ended(checked.is_incomplete);
+        let is_regular = self.connection.is_regular_check();
+        let is_again = self.connection.check_ended(checked.is_incomplete) || is_regular && checked.is_incomplete;
         if checked.is_incomplete && !is_again {
             tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
         }
@@ -76,7 +84,9 @@ impl WorkerDriver {
             .filter(|(retry_count, (_, batch))| retry_count.is_some() || batch.is_none() || !is_again)
             .map(|(retry_count, held)| (held, retry_count))
             .collect();
-        self.outbox.set_checked(|held| answers.get(held).copied());
+        // Also those of attempts that were assigned during the check.
+        let without_answer = |held: &Held| (checked.is_incomplete && held.1.is_none()).then_some(None);
+        self.outbox.set_checked(|held| answers.get(held).copied().or_else(|| without_answer(held)));
         if self.connection.must_check() && self.outbox.has_unchecked() {
             self.request_check();
         }
@@ -91,7 +101,8 @@ impl WorkerDriver {
                 self.outbox.discard_saved(number);
                 continue;
             }
-            if is_again {
+            // Those that name their attempt do not wait for another check.
+            if is_again && report.batch.is_some() {
                 self.unchecked.push((number, key, report));
                 continue;
             }

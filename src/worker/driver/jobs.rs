@@ -11,7 +11,7 @@ use super::super::attempt::{Attempt, Environment, JobEnd};
 use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
-use super::{STREAM, WorkerDriver};
+use super::{WorkerDriver, check_interval};
 use crate::error::Result;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
@@ -82,8 +82,7 @@ impl WorkerDriver {
         self.outbox.add(key, Report::new(worker, &action, ReportKind::Started, now, String::new()));
         self.stops.insert(key, stop.clone());
         let timeout = self.worker.actions.get(action.name()).map(|task| task.definition.timeout()).unwrap_or_default();
-        let regular = STREAM.with_jitter(fastrand::f64());
-        self.check_times.started(Instant::now(), key, timeout, regular);
+        self.check_times.started(Instant::now(), key, timeout, check_interval);
         Attempt { key, action: Arc::new(action), stop }
     }
 

@@ -127,6 +127,11 @@ pub(super) struct Handles {
     pub(super) last_heartbeat: LastHeartbeat,
 }
 
+/// The interval of the checks of all attempts.
+fn check_interval() -> Duration {
+    STREAM.with_jitter(fastrand::f64())
+}
+
 impl WorkerDriver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
         let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
@@ -181,8 +186,8 @@ impl WorkerDriver {
         let mut forced = pin!(self.force.clone().cancelled_owned());
         while !self.is_drained() {
             let now = Instant::now();
-            if self.check_times.take_due(now, STREAM.with_jitter(fastrand::f64())) {
-                self.request_check();
+            if self.check_times.take_due(now, check_interval) {
+                self.request_regular_check();
             }
             self.send_reports();
             self.publish();
@@ -270,8 +275,12 @@ impl WorkerDriver {
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
             StreamEvent::Gap => self.request_check(),
-            // Running attempts are checked in any case.
-            StreamEvent::Idle => {}
+            // Running attempts are checked in any case, and those that wait are not.
+            StreamEvent::Idle => {
+                if self.assignments.held().next().is_some() {
+                    self.request_regular_check();
+                }
+            }
             StreamEvent::Lost(_) => {
                 // A proxy may request hours.
                 self.stream.limit_pause(STREAM.max_backoff);

@@ -56,8 +56,8 @@ pub(in crate::worker) async fn send(rpc: Rpc, mut call: Call) -> Sent {
 impl CallResult {
     fn of(error: Error, is_batch: bool) -> Self {
         match error.kind() {
-            // A proxy responds with 404 or 501 to what it does not pass on for a while.
-            ErrorKind::Unimplemented if is_batch && error.grpc_code().is_some() => Self::NoBatches,
+            // Also a proxy that does not know the call.
+            ErrorKind::Unimplemented if is_batch => Self::NoBatches,
             _ if error.is_transient() => Self::Unavailable(error),
             ErrorKind::TooLarge | ErrorKind::Closed => Self::Rejected(error),
             ErrorKind::Rejected if is_final(&error) => Self::Rejected(error),
@@ -72,7 +72,7 @@ impl CallResult {
 
 /// Whether the engine will reject a report whenever it is sent. Its status is the same if its database fails as if it does not know the
 /// task, and only the text distinguishes them. A proxy rejects calls only for a while.
-fn is_final(error: &Error) -> bool {
+pub(super) fn is_final(error: &Error) -> bool {
     const PREFIX: &str = "invalid task external run id ";
     let text = error.to_string();
     let Some((_, rest)) = text.split_once(PREFIX).filter(|_| error.grpc_code().is_some()) else { return false };
@@ -159,8 +159,8 @@ mod tests {
         }
         assert_eq!(result(ErrorKind::TooLarge, ServerStatus::Http(413), "received HTTP 413", false), "rejected");
         for (status, is_batch, expected) in [
-            (ServerStatus::Http(404), true, "unavailable"),
-            (ServerStatus::Http(501), true, "unavailable"),
+            (ServerStatus::Http(404), true, "no batches"),
+            (ServerStatus::Http(501), true, "no batches"),
             (ServerStatus::Grpc(12), true, "no batches"),
             (ServerStatus::Grpc(12), false, "unavailable"),
         ] {

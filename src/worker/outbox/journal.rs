@@ -40,12 +40,11 @@ pub(super) struct Journal {
     next: u64,
 }
 
-/// The first line. Files of earlier versions name no tenant.
+/// The first line.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
     format: String,
-    #[serde(default)]
-    tenant: Option<String>,
+    tenant: String,
 }
 
 /// An end in the file.
@@ -91,7 +90,7 @@ impl Journal {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let (mut remaining, mut ends, mut next) = (BTreeMap::new(), BTreeMap::new(), 1);
-        let header = serde_json::to_string(&Header { format: FORMAT.to_owned(), tenant: Some(tenant.to_owned()) })?;
+        let header = serde_json::to_string(&Header { format: FORMAT.to_owned(), tenant: tenant.to_owned() })?;
         for entry in read(path, &header, tenant)? {
             match entry {
                 (Entry::Accepted { accepted }, _) => {
@@ -210,9 +209,13 @@ fn read(path: &Path, header: &str, tenant: &str) -> io::Result<Vec<(Entry, Strin
         None if last.is_none_or(|last| header.as_bytes().starts_with(last)) => return Ok(Vec::new()),
         None => None,
     };
-    let found = found.ok_or_else(|| invalid("expected an outbox of this version, got another file".into()))?;
-    if let Some(other) = found.tenant.filter(|other| other != tenant) {
-        return Err(invalid(format!("expected an outbox of tenant {tenant}, got one of tenant {other}")));
+    let found = found
+        .ok_or_else(|| invalid("expected an outbox file in the format of this version, got another file".into()))?;
+    if found.tenant != tenant {
+        return Err(invalid(format!(
+            "expected an outbox of tenant {tenant}, got one of tenant {}; use one file per tenant",
+            found.tenant
+        )));
     }
     let entry = |(number, line): (usize, &[u8])| {
         let text = String::from_utf8_lossy(line).into_owned();
@@ -296,8 +299,6 @@ mod tests {
 
     const TENANT: &str = "707d0855-80ab-4e1f-a156-f1c4546cbf52";
     const HEADER: &str = r#"{"format":"hatchet outbox 1","tenant":"707d0855-80ab-4e1f-a156-f1c4546cbf52"}"#;
-    /// The first line of earlier versions.
-    const OLD_HEADER: &str = r#"{"format":"hatchet outbox 1"}"#;
 
     fn open(path: &Path) -> io::Result<(Journal, Ends)> {
         Journal::open(path, TENANT)
@@ -360,15 +361,16 @@ mod tests {
     #[test]
     fn a_file_belongs_to_a_tenant() {
         let directory = Directory::new();
-        // Earlier versions did not write the tenant.
-        fs::write(directory.file(), format!("{OLD_HEADER}\n")).unwrap();
         let (mut journal, _) = open(&directory.file()).unwrap();
         append(&mut journal, &[end(1, "{}")]);
         drop(journal);
         let content = fs::read_to_string(directory.file()).unwrap();
         assert!(content.starts_with(&format!("{HEADER}\n")), "{content}");
         let error = Journal::open(&directory.file(), "another").unwrap_err();
-        assert_eq!(error.to_string(), format!("expected an outbox of tenant another, got one of tenant {TENANT}"));
+        assert_eq!(
+            error.to_string(),
+            format!("expected an outbox of tenant another, got one of tenant {TENANT}; use one file per tenant")
+        );
         assert_eq!(fs::read_to_string(directory.file()).unwrap(), content, "it is left as it is");
         assert_eq!(open(&directory.file()).unwrap().1.len(), 1);
     }

@@ -34,6 +34,8 @@ const SLOW_CALL: Duration = Duration::from_millis(250);
 const MAX_SLOW_CALLS: usize = 64;
 /// For how long a report is sent again to which the engine responds with an internal error while it accepts others.
 const MAX_INTERNAL_ERRORS: Duration = Duration::from_secs(120);
+/// How long ago the engine has accepted another result if it accepts them now: longer than the pauses of a report.
+const RECENTLY: Duration = Duration::from_secs(10);
 /// How long the engine is not asked again whether it accepts several reports in one call. It can be upgraded, or replaced by another one.
 const NO_BATCHES_FOR: Duration = Duration::from_secs(300);
 
@@ -494,7 +496,7 @@ impl Outbox {
     fn delay(&mut self, now: Instant, entry: Entry, error: &Error, jitter: f64) -> Option<ResolvedReport> {
         let (since, failures) = (entry.failing_since.unwrap_or(now), entry.failures.saturating_add(1));
         let pause = retry_delay(failures, jitter);
-        let accepts_others = self.accepted_at.is_some_and(|at| at > since);
+        let accepts_others = self.accepted_at.is_some_and(|at| at > since && now < at + RECENTLY);
         let is_start = entry.report.kind == ReportKind::Started;
         if is_start || accepts_others && now + pause > since + MAX_INTERNAL_ERRORS {
             return self.resolve(entry, Resolution::Rejected(error.clone()));
@@ -517,7 +519,14 @@ impl Outbox {
             resolution => resolution,
         };
         // These errors are not about the report: another process may send it.
-        let is_final = !matches!(&resolution, Resolution::Rejected(error) if matches!(error.kind(), ErrorKind::Server | ErrorKind::Closed));
+        let is_final = match &resolution {
+            Resolution::Rejected(error) => match error.kind() {
+                ErrorKind::Server | ErrorKind::Closed => false,
+                ErrorKind::Rejected => call::is_final(error),
+                _ => true,
+            },
+            _ => true,
+        };
         self.forget(&entry, is_final);
         let Entry { key, report, .. } = entry;
         if report.kind != ReportKind::Started {

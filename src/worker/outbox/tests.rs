@@ -166,7 +166,7 @@ async fn a_batch_with_an_internal_error_is_split_after_a_pause() {
         assert_eq!(shown(&call), [(task, Completed)]);
         assert_eq!(accept(&mut outbox, call).len(), 1);
     }
-    // Starts have no second try after an internal error, so that theirs needs no pause.
+    // A start is not sent again after an internal error, so it needs no pause.
     let mut outbox = with(&[(1, Started), (2, Started)]);
     let call = outbox.next_call(Instant::now()).unwrap();
     answer(&mut outbox, call, CallResult::InternalError(error(ErrorKind::Server)));

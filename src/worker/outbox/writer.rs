@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::time::Clock;
 
 /// How long a write may take.
-const MAX_WRITE: Duration = Duration::from_secs(5);
+const MAX_WRITE: Duration = Duration::from_secs(15);
 
 /// A journal, and the thread on which it is written.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ impl JournalWriter {
             (journal, appended.unwrap_or_default())
         });
         let Ok(written) = timeout(MAX_WRITE, writing).await else {
-            tracing::error!(path = %path.display(), limit = ?MAX_WRITE, "writing to the outbox file takes too long; no longer using it");
+            tracing::error!(path = %path.display(), limit = ?MAX_WRITE, "failed to write to the outbox file in time; no longer using it");
             return Some(Saved { journal: None, entries: Arc::unwrap_or_clone(entries), numbers: Vec::new() });
         };
         let (journal, numbers) = written?;

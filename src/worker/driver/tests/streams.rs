@@ -133,7 +133,7 @@ async fn an_idle_stream_is_kept_and_its_attempts_are_checked() {
 
 /// The server drops a cancellation if the stream is busy. Heartbeats and the stream show nothing of it.
 #[tokio::test(start_paused = true)]
-async fn a_cancellation_that_a_busy_stream_has_lost_is_found_out() {
+async fn a_cancellation_that_a_busy_stream_has_lost_is_detected() {
     // The timeout of the task, and when it is checked at the latest: after its timeout, or with all others.
     for (limit, earliest, latest) in
         [(60 * SECOND, 65 * SECOND, 65 * SECOND), (10_000 * SECOND, STREAM.idle_limit, STREAM.idle_limit * 5 / 4)]
