@@ -95,6 +95,7 @@
 //! | `INFO` | `reporting the result of an attempt of an earlier process` |
 //! | `ERROR` | `failed to write to the outbox file; results are sent without being stored` |
 //! | `ERROR` | `failed to write to the outbox file; no longer using it` |
+//! | `ERROR` | `failed to write to the outbox file in time` |
 //! | `ERROR` | `failed to write to the outbox file in time; no longer using it` |
 //! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` with the level `DEBUG`) |
 //! | `WARN` | `some log lines or chunks of tasks could not be sent before the worker ended` |

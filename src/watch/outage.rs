@@ -25,16 +25,16 @@ pub(super) struct Outage {
 /// Whether an outage can be the reason of an error: the server was reached before. Otherwise, its address may be wrong.
 fn was_reached(client: &Client, error: &Error) -> bool {
     let rpc = client.rpc();
-    if is_by_proxy(error) {
+    if is_missing_path(error) {
         return rpc.has_responded() && rpc.rest.has_succeeded();
     }
     !error.is_rest_unreached() && (rpc.has_responded() || rpc.rest.has_responded())
 }
 
-/// A proxy may reject a path or a token for a moment, for example while it loads another configuration.
-fn is_by_proxy(error: &Error) -> bool {
-    let is_rejection = matches!(error.kind(), ErrorKind::Unimplemented | ErrorKind::Unauthenticated);
-    is_rejection && error.is_by_proxy() && !error.is_transient() && !error.forbids_retries()
+/// A proxy may not have the path for a moment, for example while it loads another configuration. Its rejection of a token is not
+/// distinguished from that of the REST API.
+fn is_missing_path(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unimplemented && error.is_by_proxy() && !error.forbids_retries()
 }
 
 impl Outage {
@@ -57,12 +57,12 @@ impl Outage {
 
     /// A request has failed. Returns the pause before the next one, or `None` if the error is the end of the watch.
     fn failed(&mut self, now: Instant, error: &Error, jitter: f64) -> Option<Duration> {
-        if !may_recover(error) && !is_by_proxy(error) {
+        if !may_recover(error) && !is_missing_path(error) {
             return None;
         }
         let limit = match error.kind() {
             // Other calls may accept the token, so that the error stays transient.
-            ErrorKind::Unauthenticated if error.is_transient() => Some(REJECTIONS_TRANSIENT_FOR),
+            ErrorKind::Unauthenticated => Some(REJECTIONS_TRANSIENT_FOR),
             _ if error.is_transient() => None,
             _ => Some(MAX_SERVER_ERRORS),
         };

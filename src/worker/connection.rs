@@ -218,7 +218,7 @@ impl Connection {
 
     /// A check has begun, unless there are no attempts.
     pub(super) fn check_started(&mut self, has_attempts: bool) {
-        self.is_regular = !self.must_check;
+        self.is_regular = !self.must_check && !self.has_gap;
         (self.must_check, self.must_check_regularly) = (false, false);
         self.has_gap &= has_attempts;
     }
@@ -415,11 +415,18 @@ mod tests {
         connection.check_started(true);
         assert!(!connection.check_ended(false) && connection.doubt(late, false) == Doubt::None);
         // One that is incomplete is repeated some times.
+        connection.request_check();
         for _ in 0..MAX_INCOMPLETE_CHECKS {
             connection.check_started(true);
             assert!(connection.check_ended(true) && connection.must_check());
         }
         connection.check_started(true);
+        assert!(!connection.check_ended(true) && !connection.must_check());
+        // A regular one delays no result, and is not repeated.
+        connection.request_regular_check();
+        assert!(connection.heartbeat_accepted(late, late.instant, stream).must_check);
+        connection.check_started(true);
+        assert_eq!((connection.is_regular_check(), connection.doubt(late, true)), (true, Doubt::None));
         assert!(!connection.check_ended(true) && !connection.must_check());
         // Another cancellation may have been lost during a check.
         connection.check_started(true);
@@ -448,6 +455,7 @@ mod tests {
                 // The next heartbeat does not end the doubt, but the check that follows does.
                 let accepted = connection.heartbeat_accepted(now, now.instant, times.stream(Duration::ZERO));
                 assert_eq!((accepted.must_check, connection.doubt(now, false)), (expected == Doubt::All, expected));
+                connection.request_check();
                 connection.check_started(has_attempts);
                 let during = if has_attempts { expected.max(Doubt::Some) } else { Doubt::Some };
                 assert_eq!(connection.doubt(now, true), during);

@@ -386,9 +386,7 @@ impl EventsDriver {
         let newcomers = std::mem::take(&mut self.newcomers);
         let is_of_moment = match error.kind() {
             ErrorKind::Server => !error.forbids_retries(),
-            ErrorKind::Unimplemented | ErrorKind::Unauthenticated if error.is_by_proxy() => {
-                !self.list_rejection.has_failed(error)
-            }
+            ErrorKind::Unimplemented => !self.list_rejection.has_failed(error),
             _ => error.is_transient(),
         };
         let mut state = self.group.lock();

@@ -371,8 +371,16 @@ async fn the_number_of_streams_for_chunks_is_limited() {
     assert!(join(1).is_ok() && join(2).is_ok());
     tokio::time::sleep(SECOND).await;
     drop(all.remove(0));
+    tokio::time::sleep(SECOND).await;
     assert!(join(MAX_CHUNK_STREAMS + 1).is_ok());
     tokio::time::sleep(SECOND).await;
     let groups = lock(&events.0.groups).len();
     assert_eq!((groups, calls.count("SubscribeToWorkflowEvents")), (MAX_CHUNK_STREAMS - 1, MAX_CHUNK_STREAMS + 1));
+    // That of a tag stays open for a while.
+    all.push(join(1).unwrap());
+    drop(all.remove(0));
+    tokio::time::sleep(IDLE_STREAM_TTL / 2).await;
+    assert!(join(MAX_CHUNK_STREAMS + 1).is_err());
+    tokio::time::sleep(IDLE_STREAM_TTL).await;
+    assert!(join(MAX_CHUNK_STREAMS + 1).is_ok());
 }

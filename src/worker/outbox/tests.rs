@@ -439,7 +439,7 @@ proptest! {
                             0..4 => CallResult::Accepted,
                             4 => CallResult::Unavailable(error(ErrorKind::Unavailable)),
                             5 => CallResult::InternalError(error(ErrorKind::Server)),
-                            6 => CallResult::Rejected(error(ErrorKind::Rejected)),
+                            6 => CallResult::Rejected(error(ErrorKind::NotFound)),
                             _ => CallResult::NoBatches,
                         };
                         resolved = answer(&mut outbox, call, result);
