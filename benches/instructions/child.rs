@@ -25,7 +25,7 @@ pub(crate) fn run(work: Work, side: Side, count: usize) {
                     Work::Watch => raw::watches(client, count).await,
                     Work::Task | Work::Dispatch => raw::worker(client, end_of_input()).await,
                 }
-                processor_time() - start
+                processor_time().saturating_sub(start)
             }
             Side::Sdk => {
                 let client = hatchet::Client::from_env().unwrap();
@@ -37,7 +37,7 @@ pub(crate) fn run(work: Work, side: Side, count: usize) {
                     Work::Watch => sdk::watches(client, count).await,
                     Work::Task | Work::Dispatch => sdk::worker(client, work == Work::Task, end_of_input()).await,
                 }
-                processor_time() - start
+                processor_time().saturating_sub(start)
             }
         }
     });

@@ -237,13 +237,12 @@ impl<'a, O> RunManyBuilder<'a, O> {
         // A missing workflow fails the whole request, unless some runs were started before it was deleted.
         let missing = |error: &&Error| error.kind() == ErrorKind::WorkflowNotFound;
         let none_started = !results.iter().any(Result::is_ok);
-        match results.iter().filter_map(|result| result.as_ref().err()).find(missing).filter(|_| none_started) {
-            Some(error) => Err(error.clone()),
-            None => {
-                results.iter_mut().flatten().for_each(|run| run.set_dag(self.is_dag));
-                Ok(results)
-            }
+        let mut errors = results.iter().filter_map(|result| result.as_ref().err());
+        if let Some(error) = errors.find(missing).filter(|_| none_started) {
+            return Err(error.clone());
         }
+        results.iter_mut().flatten().for_each(|run| run.set_dag(self.is_dag));
+        Ok(results)
     }
 }
 

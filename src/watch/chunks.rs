@@ -379,7 +379,10 @@ mod tests {
         let first = engine.client();
         let second = engine.client_with(crate::config::Config::builder()).unwrap();
         assert_ne!(first.feed().tag(), second.feed().tag());
-        let parent = Task::new("parent", async |(): (), _: crate::Context| Ok(sleep(60 * SECOND).await));
+        let parent = Task::new("parent", async |(): (), _: crate::Context| {
+            sleep(60 * SECOND).await;
+            Ok(())
+        });
         let child = Task::new("child", async |(): (), context: crate::Context| {
             for text in ["a", "b", "c"] {
                 context.put(text).await?;

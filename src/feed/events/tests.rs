@@ -360,7 +360,7 @@ async fn the_number_of_streams_for_chunks_is_limited() {
     let (client, calls) = client(|_, _| Scripted::Stream(Vec::new(), None));
     let events = &client.feed().events;
     let join = |number: usize| {
-        let tag = (number % 2 == 0).then(|| ("tenant".to_owned(), number.to_string()));
+        let tag = number.is_multiple_of(2).then(|| ("tenant".to_owned(), number.to_string()));
         events.join_for_chunks(tag, run(number as u128))
     };
     let mut all: Vec<_> = (1..=MAX_CHUNK_STREAMS).map(|number| join(number).unwrap()).collect();
