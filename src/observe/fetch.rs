@@ -216,6 +216,7 @@ fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut St
         Resolution::Running(_) if view.evidence.rest.is_none() => false,
         Resolution::Running(_) if events == 0 => true,
         Resolution::Ended(..) if view.tasks.is_empty() || !view.tasks.iter().all(shows_end) => false,
+        Resolution::Ended(..) if view.tasks.iter().any(|task| is_only_in_events(view, task)) => false,
         // While the run continues, a task that was created just now has no events.
         _ => {
             !view.tasks.iter().filter(|task| !task.events.is_empty()).any(may_be_behind) || stability.is_stable(events)
@@ -227,6 +228,11 @@ fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut St
 fn shows_end(task: &TaskView<'_>) -> bool {
     let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
     task.attempts.last().is_some_and(|last| last.status.is_final() && last.number >= newest)
+}
+
+/// Whether REST has the events of a task and not the task itself, whose output nothing else has: the run is too large for gRPC.
+fn is_only_in_events(view: &RunView<'_>, task: &TaskView<'_>) -> bool {
+    view.evidence.grpc.is_none() && task.rest.is_none() && task.results.is_empty() && !task.attempts.is_empty()
 }
 
 /// Whether the number of events has stayed the same for [`STABLE_FOR`].
@@ -325,6 +331,23 @@ mod tests {
         };
         assert!(!consistent(&[("STARTED", "")]));
         assert!(consistent(&[("STARTED", ""), ("FINISHED", "")]));
+    }
+
+    #[test]
+    fn an_end_without_the_tasks_is_not_consistent_if_only_rest_has_the_outputs() {
+        let mut evidence = evidence("", "COMPLETED", &[("STARTED", ""), ("FINISHED", "")], &[]);
+        let consistent = |evidence: &Evidence| {
+            let view = RunView::new(run(), evidence);
+            let resolution = resolve(&view, false);
+            assert!(matches!(resolution, Resolution::Ended(..)));
+            is_consistent(&view, &resolution, &mut Stability::default())
+        };
+        assert!(consistent(&evidence));
+        // Its events are there earlier, under load.
+        let tasks = std::mem::take(&mut evidence.rest.as_mut().unwrap().tasks);
+        assert!(!consistent(&evidence));
+        evidence.rest.as_mut().unwrap().tasks = tasks;
+        assert!(consistent(&evidence));
     }
 
     #[test]
