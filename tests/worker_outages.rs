@@ -98,24 +98,28 @@ async fn w18_an_old_result_is_not_the_result_of_a_new_attempt() {
     assert_eq!((first.cancelled + second.completed, first.completed), (2, 0), "{first}; {second}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn w22_finished_work_outlives_an_outage() {
+/// Twenty runs end while reports are rejected for ten minutes.
+async fn finished_work_outlives(reject: impl FnOnce(&Engine)) {
     let (engine, hatchet) = support::engine_with_quirks().await;
     let attempts = Arc::default();
     let task = task(&attempts).timeout(3600 * SECOND);
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
     let runs = hatchet.run_many(&task, (0..20).map(|_| Seconds { seconds: 2 })).start().await.unwrap();
     sleep(SECOND).await;
-    reject_reports(&engine);
+    reject(&engine);
     sleep(600 * SECOND).await;
     assert_eq!((worker.status().unreported, worker.status().running), (20, 0));
     engine.faults().clear();
     for run in runs {
         assert_eq!(run.unwrap().result().await.unwrap(), 2);
     }
-    assert_eq!(attempts.load(SeqCst), 20);
     let report = worker.shutdown().await;
-    assert_eq!((report.completed, report.total()), (20, 20));
+    assert_eq!((report.completed, report.total(), attempts.load(SeqCst)), (20, 20, 20), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w22_finished_work_outlives_an_outage() {
+    finished_work_outlives(reject_reports).await;
 }
 
 /// The database of the engine is away, so that it rejects valid tokens. Heartbeats are accepted, and the stream stays open.
@@ -151,22 +155,11 @@ async fn results_outlive_reports_whose_token_is_rejected() {
 /// The database of the engine is away: a call with several reports fails with `INTERNAL`, and each report alone as an invalid one.
 #[tokio::test(start_paused = true)]
 async fn results_outlive_reports_that_are_rejected_while_the_database_is_away() {
-    let (engine, hatchet) = support::engine_with_quirks().await;
-    let attempts = Arc::default();
-    let task = task(&attempts).timeout(3600 * SECOND);
-    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
-    let runs = hatchet.run_many(&task, (0..20).map(|_| Seconds { seconds: 2 })).start().await.unwrap();
-    sleep(SECOND).await;
-    engine.faults().inject_always("SendBatchActionEvent", Fault::RejectGrpc(13)).unwrap();
-    engine.faults().inject_always("SendStepActionEvent", Fault::RejectGrpc(3)).unwrap();
-    sleep(600 * SECOND).await;
-    assert_eq!((worker.status().unreported, worker.status().running), (20, 0));
-    engine.faults().clear();
-    for run in runs {
-        assert_eq!(run.unwrap().result().await.unwrap(), 2);
-    }
-    let report = worker.shutdown().await;
-    assert_eq!((report.completed, report.total(), attempts.load(SeqCst)), (20, 20, 20), "{report}");
+    let reject = |engine: &Engine| {
+        engine.faults().inject_always("SendBatchActionEvent", Fault::RejectGrpc(13)).unwrap();
+        engine.faults().inject_always("SendStepActionEvent", Fault::RejectGrpc(3)).unwrap();
+    };
+    finished_work_outlives(reject).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -292,6 +292,11 @@ impl Error {
         matches!(self.0.kind, ErrorKind::NotFound | ErrorKind::RunNotFound | ErrorKind::WorkflowNotFound)
     }
 
+    /// Whether the error may be gone at the next try: the server restarts, or has a problem with its database.
+    pub(crate) fn may_recover(&self) -> bool {
+        self.is_transient() || self.0.kind == ErrorKind::Server && !self.forbids_retries()
+    }
+
     /// Whether the error is probably that of a proxy, which rejects a path or a token. The engine uses HTTP statuses only in REST, and no
     /// `PERMISSION_DENIED`.
     pub(crate) fn is_by_proxy(&self) -> bool {

@@ -132,7 +132,7 @@ impl RunFetch {
                     continue;
                 }
                 // A server that has no REST API is not waited for.
-                Err(error) if may_recover(&error) && !error.is_rest_unreached() => Some(error),
+                Err(error) if error.may_recover() && !error.is_rest_unreached() => Some(error),
                 Err(error) => return Err(error),
             };
             if !polling.again().await
@@ -197,11 +197,6 @@ impl RunFetch {
         evidence.events = if_found(events)?.unwrap_or_default();
         Ok(())
     }
-}
-
-/// Whether an error may be gone at the next try: the server restarts, or has a problem with its database.
-pub(crate) fn may_recover(error: &Error) -> bool {
-    error.is_transient() || error.kind() == ErrorKind::Server && !error.forbids_retries()
 }
 
 /// Whether REST has caught up.

@@ -20,7 +20,7 @@ mod view;
 pub use details::DetailsBuilder;
 #[cfg(feature = "archive")]
 pub(crate) use details::check_logs;
-pub(crate) use fetch::{RunFetch, if_found, may_recover, newest_attempts};
+pub(crate) use fetch::{RunFetch, if_found, newest_attempts};
 pub use logs::LogItems;
 pub(crate) use logs::cancel_line;
 pub(crate) use resolve::resolve_from_stream;

@@ -39,6 +39,12 @@ enum Reachability {
     Succeeded,
 }
 
+impl Reachability {
+    fn has_responded(&self) -> bool {
+        matches!(self, Self::Responded | Self::Succeeded)
+    }
+}
+
 impl Rest {
     pub(super) fn new(wire: RestWire, caller: Caller, tenant: String) -> Self {
         Self { wire, caller, tenant, reachability: Arc::new(Mutex::new(Reachability::None)) }
@@ -87,7 +93,7 @@ impl Rest {
 
     /// Whether the REST API has ever responded.
     pub(crate) fn has_responded(&self) -> bool {
-        matches!(*self.lock(), Reachability::Responded | Reachability::Succeeded)
+        self.lock().has_responded()
     }
 
     /// Whether the REST API has ever answered a request.
@@ -173,7 +179,7 @@ impl Rest {
         {
             return Err(self.unreachable(kind.name, cause.clone()).rest_unreached());
         }
-        let has_responded = matches!(reachability, Reachability::Responded | Reachability::Succeeded);
+        let has_responded = reachability.has_responded();
         let started_at = Instant::now();
         let (gave_up, got_response) = (AtomicBool::new(false), AtomicBool::new(has_responded));
         let response = self
@@ -219,7 +225,7 @@ impl Rest {
         }
         let never_sent = error.has_no_side_effects();
         let mut reachability = self.lock();
-        if never_sent && !matches!(*reachability, Reachability::Responded | Reachability::Succeeded) {
+        if never_sent && !reachability.has_responded() {
             *reachability = Reachability::Failed(error.clone(), Instant::now() + FIRST_CONNECT_PAUSE);
             return self.unreachable(name, error).rest_unreached();
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::model::{Effect, RunDetails, RunId, RunStatus};
-use crate::observe::{RunFetch, may_recover};
+use crate::observe::RunFetch;
 use crate::sync::lock;
 use crate::transport::Polling;
 
@@ -84,7 +84,7 @@ pub(super) async fn wait_for_cancels(
 /// Fetches the effect of a cancellation on a run. `Err` contains the effect so far, which a later fetch may change.
 async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
     let unknown = |error: Error| {
-        let may_change = may_recover(&error);
+        let may_change = error.may_recover();
         let effect = no_report(error.with_possible_side_effects());
         if may_change { Err(effect) } else { Ok(effect) }
     };

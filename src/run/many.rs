@@ -186,10 +186,7 @@ impl<'a, O> RunManyBuilder<'a, O> {
     /// [Children](crate::Context::run_many) get their indexes when this method is called, even if the future is never polled.
     pub fn start(mut self) -> impl Future<Output = Result<Vec<Result<RunHandle<O>>>>> {
         // As for one run, the numbers of children are taken now.
-        let mut first = 0;
-        if let Some(parent) = &self.parent {
-            first = parent.take(self.inputs.encode_all());
-        }
+        let first = self.parent.as_ref().map_or(0, |parent| parent.take(self.inputs.encode_all()));
         self.start_from(first)
     }
 

@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Effect, RunDetails, RunId, RunReport, RunStatus, TaskId, attempt_number};
-use crate::observe::{RunFetch, may_recover};
+use crate::observe::RunFetch;
 use crate::transport::Polling;
 
 /// The number of runs in one call. The engine loses replays if there are several hundred.
@@ -378,7 +378,7 @@ async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) ->
         for (run, replayed) in fetched {
             let is_known = match &replayed {
                 Ok(replayed) => replayed.is_some(),
-                Err(error) => !may_recover(error) && !error.is_not_found(),
+                Err(error) => !error.may_recover() && !error.is_not_found(),
             };
             if is_known {
                 polling.set_deadline(Instant::now() + EFFECT_TIMEOUT);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::handle::RunHandle;
+use super::placement::Placement;
 use super::start::RunBuilder;
 use crate::client::Client;
 use crate::config::{RequestOptions, RetryPolicy};
@@ -34,8 +35,7 @@ impl<O> RunHandle<O> {
             input: None,
             metadata: Metadata::default(),
             priority: None,
-            worker: None,
-            labels: Vec::new(),
+            placement: Placement::default(),
             request: RequestOptions::default(),
             output: PhantomData,
         }
@@ -59,8 +59,7 @@ pub struct RerunBuilder<O> {
     input: Option<Result<String>>,
     metadata: Metadata,
     priority: Option<Priority>,
-    worker: Option<WorkerId>,
-    labels: Vec<(String, DesiredLabel)>,
+    placement: Placement,
     request: RequestOptions,
     output: PhantomData<fn() -> O>,
 }
@@ -101,14 +100,14 @@ impl<O> RerunBuilder<O> {
     /// Requests a worker; see [`RunBuilder::desired_worker`]. The request of the original is not copied, because the server does not
     /// report it.
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {
-        self.worker = Some(worker);
+        self.placement.worker = Some(worker);
         self
     }
 
     /// Requests workers with a label; see [`RunBuilder::desired_label`]. The requests of the original are not copied, because the server
     /// does not report them.
     pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
-        self.labels.push((key.into(), label.into()));
+        self.placement.label(key.into(), label.into());
         self
     }
 
@@ -156,11 +155,7 @@ impl<O> RerunBuilder<O> {
         if let Some(priority) = self.priority {
             run = run.priority(priority);
         }
-        if let Some(worker) = self.worker {
-            run = run.desired_worker(worker);
-        }
-        run = self.labels.into_iter().fold(run, |run, (key, label)| run.desired_label(key, label));
-        Ok(run.with_request(self.request))
+        Ok(run.with_placement(self.placement).with_request(self.request))
     }
 }
 

@@ -222,6 +222,10 @@ impl<O> RunBuilder<O> {
         self
     }
 
+    pub(super) fn with_placement(self, placement: Placement) -> Self {
+        Self { placement, ..self }
+    }
+
     pub(super) fn with_request(mut self, request: RequestOptions) -> Self {
         self.request = request;
         self

@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::may_recover;
 use crate::transport::{REJECTIONS_TRANSIENT_FOR, retry_delay};
 
 /// For how long the server may respond with errors of its own, before they are returned. While it does not respond, there is no limit.
@@ -57,7 +56,7 @@ impl Outage {
 
     /// A request has failed. Returns the pause before the next one, or `None` if the error is the end of the watch.
     fn failed(&mut self, now: Instant, error: &Error, jitter: f64) -> Option<Duration> {
-        if !may_recover(error) && !is_missing_path(error) {
+        if !error.may_recover() && !is_missing_path(error) {
             return None;
         }
         let limit = match error.kind() {

@@ -10,6 +10,7 @@ use opentelemetry::trace::{SpanId, Status, TraceId, TracerProvider as _};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::time::sleep;
+use tracing::subscriber::DefaultGuard;
 use tracing::{Instrument as _, info_span};
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -27,6 +28,14 @@ impl SpanExporter for Spans {
 }
 
 impl Spans {
+    /// The spans of this thread, until the guard is dropped.
+    fn recording() -> (Self, DefaultGuard) {
+        let spans = Self::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        (spans, tracing::subscriber::set_default(tracing_subscriber::registry().with(layer)))
+    }
+
     /// The only span with this name, or the spans of the attempts of this task, in their order.
     fn of(&self, name: &str) -> Vec<SpanData> {
         let has_name = |span: &&SpanData| {
@@ -54,10 +63,7 @@ fn parent(span: &SpanData) -> (TraceId, SpanId) {
 
 #[tokio::test(start_paused = true)]
 async fn o3_one_trace_connects_runs_retries_children_and_events() {
-    let spans = Spans::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let (spans, _guard) = Spans::recording();
     let engine = Engine::start().await.unwrap();
     let child: Task<(), u32> = Task::new("child", async |(): (), context: Context| Ok(context.attempt()));
     let parent_task =
@@ -132,10 +138,7 @@ async fn o3_one_trace_connects_runs_retries_children_and_events() {
 
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_batch_is_marked_as_failed() {
-    let spans = Spans::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let (spans, _guard) = Spans::recording();
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let task: Task<(), u32> = Task::batch("together", BatchOptions::new(1), async |items: Vec<BatchItem<()>>| {
@@ -149,10 +152,7 @@ async fn the_span_of_a_batch_is_marked_as_failed() {
 
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_call_belongs_to_its_caller_and_is_marked_as_failed() {
-    let spans = Spans::default();
-    let provider = SdkTracerProvider::builder().with_simple_exporter(spans.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+    let (spans, _guard) = Spans::recording();
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     engine.faults().inject("Push", Fault::RejectGrpc(3)).unwrap();

@@ -217,9 +217,7 @@ impl EventsDriver {
                     self.group.subscribed.send_replace(Subscribed::Lost);
                 } else if is_last {
                     // Its end follows a moment later. A run that is started meanwhile must wait for the next stream.
-                    self.stream.mark_lost();
-                    self.interrupted();
-                    self.lost();
+                    self.reopen();
                 }
             }
             StreamEvent::Gap => {
@@ -238,9 +236,7 @@ impl EventsDriver {
                 self.lost();
             }
             StreamEvent::Failed(error) if !self.rejection.has_failed(&error) => {
-                self.stream.mark_lost();
-                self.interrupted();
-                self.lost();
+                self.reopen();
             }
             // Meanwhile, lists continue without events.
             StreamEvent::Failed(error) => {
@@ -255,6 +251,13 @@ impl EventsDriver {
                 self.lost();
             }
         }
+    }
+
+    /// Has another stream opened, although this one has not ended.
+    fn reopen(&mut self) {
+        self.stream.mark_lost();
+        self.interrupted();
+        self.lost();
     }
 
     /// There is no stream until the next one is opened.
@@ -385,9 +388,8 @@ impl EventsDriver {
         tracing::debug!(%error, "listing the tasks of watched runs failed");
         let newcomers = std::mem::take(&mut self.newcomers);
         let is_of_moment = match error.kind() {
-            ErrorKind::Server => !error.forbids_retries(),
             ErrorKind::Unimplemented => !self.list_rejection.has_failed(error),
-            _ => error.is_transient(),
+            _ => error.may_recover(),
         };
         let mut state = self.group.lock();
         // Each watch has limits of its own, and a list may be too large for its deadline.

@@ -56,13 +56,8 @@ impl Backoff {
         }
     }
 
-    /// The stream was closed: what was rejected before says nothing about the next one.
-    pub(super) fn closed(&mut self) {
-        self.rejected_since = None;
-    }
-
-    /// The stream was open when it was replaced, so its token was accepted.
-    pub(super) fn replaced(&mut self) {
+    /// The stream was closed, or was open until it was replaced: what was rejected before says nothing about the next one.
+    pub(super) fn forget_rejections(&mut self) {
         self.rejected_since = None;
     }
 

@@ -153,7 +153,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
         let requested = State::Requested(Source::Opening(Box::pin(opening)));
         if let State::Requested(replaced) = std::mem::replace(&mut self.state, requested) {
             tracing::debug!(stream = self.policy.name, "stream replaced");
-            self.backoff.replaced();
+            self.backoff.forget_rejections();
             // If only the stream before the last is alive, the last one hangs and is dropped.
             if self.replaced.is_none() || !self.overlap.only_replaced_is_alive() {
                 self.replaced = Some(replaced);
@@ -174,7 +174,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     }
 
     pub(crate) fn close(&mut self) {
-        self.backoff.closed();
+        self.backoff.forget_rejections();
         self.drop_replaced();
         self.state = State::Closed;
     }
