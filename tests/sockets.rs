@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use hatchet::config::{Compression, ConfigBuilder};
+use hatchet::config::{Compression, ConfigBuilder, RetryPolicy};
 use hatchet::embedded::Engine;
 use hatchet::model::Window;
 use hatchet::{Client, Context, ErrorKind, RunFilter, Task};
@@ -73,15 +73,15 @@ async fn tokens_of_another_engine_are_rejected() {
 async fn calls_without_a_listener_have_no_side_effects() {
     let (engine, config) = listening().await;
     engine.shutdown().await;
-    let hatchet = connect(config.rpc_timeout(Duration::from_secs(1)));
-    let start = Instant::now();
+    // With few retries, the calls end before their deadline. A deadline that passes during a try is a timeout.
+    let hatchet = connect(config.retry(RetryPolicy::max_retries(2)));
     let error = hatchet.runs(Window::all()).count().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(error.has_no_side_effects() && error.is_transient());
     let unknown = "00000000-0000-4000-8001-000000000001".parse().unwrap();
     let error = hatchet.run_handle(unknown).details().await.unwrap_err();
-    assert!(error.has_no_side_effects(), "{error:?}");
-    assert!(start.elapsed() < Duration::from_secs(10), "each call ends at its deadline");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.has_no_side_effects() && error.is_transient(), "{error:?}");
 }
 
 #[tokio::test]
