@@ -280,6 +280,32 @@ async fn a_worker_drains_while_it_is_disconnected() {
     }
 }
 
+/// The cancellation is lost with the stream, and the function ends before the worker is connected again. The engine would give the run a
+/// second end: completed in REST, and either in gRPC.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_cancelled_during_a_short_outage_has_one_end() {
+    let (engine, hatchet) = support::engine_with_quirks().await;
+    let task = task(&Arc::default()).timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    for seconds in [5, 10, 11] {
+        let run = start(&hatchet, &task, seconds).await;
+        for call in REPORTS.into_iter().chain(["ListenV2", "Heartbeat"]) {
+            engine.faults().inject_always(call, Fault::RejectGrpc(UNAVAILABLE)).unwrap();
+        }
+        engine.faults().interrupt("ListenV2").unwrap();
+        sleep(SECOND).await;
+        run.cancel().send().await.unwrap();
+        sleep(9 * SECOND).await;
+        engine.faults().clear();
+        sleep(30 * SECOND).await;
+        let details = run.details().await.unwrap();
+        let conflicts = details.conflicts.len();
+        assert_eq!((&details.status, conflicts), (&RunStatus::Cancelled, 0), "{seconds} s: {details}");
+    }
+    let report = worker.shutdown().await;
+    assert_eq!((report.cancelled, report.total()), (3, 3), "{report}");
+}
+
 /// A file that is removed in the end, with its companions.
 struct OutboxFile(PathBuf);
 

@@ -172,9 +172,15 @@ impl RunFetch {
         match grpc {
             Ok(grpc) => evidence.grpc = Some(grpc),
             Err(error) if error.is_not_found() && self.rest_suffices => {
-                // Without a response of REST, it is not known whether the run exists.
-                if if_found(rest.as_ref().map(|_| ()).map_err(Clone::clone))?.is_none() {
-                    return Err(Error::run_not_found(run));
+                match if_found(rest.as_ref().map(|_| ()).map_err(Clone::clone)) {
+                    Ok(Some(())) => {}
+                    Ok(None) => return Err(Error::run_not_found(run)),
+                    // There is only gRPC.
+                    Err(error) if self.grpc_suffices && error.is_rest_unreached() => {
+                        return Err(Error::run_not_found(run));
+                    }
+                    // It is not known whether the run exists.
+                    Err(error) => return Err(error),
                 }
                 evidence.grpc = None;
                 evidence.is_dropped_by_grpc = true;

@@ -63,7 +63,7 @@
 //! | `WARN` | `failed to start the heartbeat thread` |
 //! | `WARN` | `failed to start the runtime of the heartbeat thread` |
 //! | `WARN` | `worker was unknown to the engine; registered again` |
-//! | `ERROR` | `failed to register the worker again` |
+//! | `WARN` | `failed to register the worker again` (three times in succession; after that, `failed once more to register the worker again` with the level `DEBUG`) |
 //! | `ERROR` | `worker stream failed` (once until it is open; after that, `worker stream is still failing` with the level `DEBUG`) |
 //! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
 //! | `INFO` | `stream recovered` |
@@ -80,6 +80,7 @@
 //! | `INFO` | `attempt failed` |
 //! | `WARN` | `task panicked while it was dropped` |
 //! | `WARN` | `batch panicked while it was dropped` |
+//! | `ERROR` | `the code around a task panicked` (of a layer of `tracing`, for example; the attempt has failed) |
 //! | `WARN` | `cancelled attempt still runs blocking code; it keeps its slot until its function returns` |
 //! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
@@ -93,6 +94,7 @@
 //! | `ERROR` | `failed to report the end of an attempt` |
 //! | `INFO` | `the engine does not accept several reports in one call` |
 //! | `INFO` | `reporting the result of an attempt of an earlier process` |
+//! | `WARN` | `removed results from the outbox file that are too old to be sent` |
 //! | `ERROR` | `failed to write to the outbox file; results are sent without being stored` |
 //! | `ERROR` | `failed to write to the outbox file; no longer using it` |
 //! | `ERROR` | `failed to write to the outbox file in time` |

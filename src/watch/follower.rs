@@ -273,8 +273,8 @@ impl Follower {
         let turns = self.watched.turns.clone();
         let question = Question { run, started_at, workflow: None, results: None, turns };
         let fetch = client.feed().fetcher.details(question, move |_, gate| async move {
-            let fetch = RunFetch::new(run).for_wait().started_at(started_at).known_dag(is_dag).through(gate);
-            fetch.fetch(&owned).await
+            let fetch = RunFetch::new(run).for_reading().for_wait().started_at(started_at).known_dag(is_dag);
+            fetch.through(gate).fetch(&owned).await
         });
         let details = fetch.await?;
         self.created = None;

@@ -6,7 +6,7 @@ use crate::run::RunHandle;
 
 impl<O> RunHandle<O> {
     /// Waits until a condition is true, and returns the change that made it true. Changes from before the call count, too. Returns `None`
-    /// if the run ends first.
+    /// if the run ends and no change has made it true. A state that is not known, because it is in a [gap](Change::Gap), does not.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -14,7 +14,7 @@ impl<O> RunHandle<O> {
     /// use hatchet::model::Until;
     ///
     /// if run.until(RunStatus::Running).await?.is_none() {
-    ///     println!("the run was cancelled before it started");
+    ///     println!("the run has ended without having been observed while it was running");
     /// }
     /// run.until(Until::attempt(2).or(Until::ended())).await?;
     /// # Ok(())

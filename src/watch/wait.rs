@@ -100,7 +100,8 @@ impl<O> RunHandle<O> {
             loop {
                 let owned = client.clone();
                 let fetch = client.feed().wait_fetcher.details(question.clone(), move |question, gate| async move {
-                    let fetch = RunFetch::new(question.run).for_wait().known_dag(is_dag).for_outcome(question);
+                    let fetch = RunFetch::new(question.run).for_reading().for_wait().known_dag(is_dag);
+                    let fetch = fetch.for_outcome(question);
                     fetch.through(gate).fetch(&owned).await
                 });
                 match fetch.await {
@@ -241,5 +242,32 @@ impl<O: DeserializeOwned> RunManyBuilder<'_, O> {
             .into_iter()
             .map(|run| async { run?.result_with(Some(&turns)).await.map_err(Error::with_possible_side_effects) });
         Ok(join_all(results).await)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::RunStatus;
+    use crate::scripted::{Scripted, single_task_run};
+
+    const NOT_FOUND: i32 = 5;
+
+    /// The server keeps runs for REST longer than it keeps them for gRPC.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_only_rest_has_is_found_by_waits_and_watches() {
+        let (client, _) = single_task_run::client(
+            |_| Scripted::Status(NOT_FOUND),
+            |_| single_task_run::rest("COMPLETED", 1),
+            |_| single_task_run::events(&[("STARTED", 1), ("FINISHED", 1)]),
+            |_| panic!("there is no command"),
+        );
+        let run = client.run_handle(single_task_run::id());
+        assert_eq!(run.outcome().await.unwrap().status(), RunStatus::Completed);
+        let mut watch = run.watch();
+        let mut last = None;
+        while let Some(change) = watch.next().await {
+            last = Some(change.unwrap());
+        }
+        assert!(last.unwrap().has_status(&RunStatus::Completed));
     }
 }

@@ -130,7 +130,6 @@ impl Connection {
     /// The engine has accepted a heartbeat. A check is made only when it has had time to notice the stream: before, it could end an attempt
     /// after the answer, without a stream for the notification.
     pub(super) fn heartbeat_accepted(&mut self, now: Now, sent_at: Instant, stream: StreamState) -> Accepted {
-        self.is_failing = false;
         self.heartbeats_rejected_at = None;
         self.unnoticed_streams = 0;
         self.has_gap |= self.is_gap(now);
@@ -139,6 +138,7 @@ impl Connection {
         self.is_connected = !stream.is_lost;
         if self.is_connected && now.instant.duration_since(stream.opened_at) >= MIN_OPEN {
             self.stream_rejected_at = None;
+            self.is_failing = false;
         }
         self.has_started = true;
         let disconnected_at = self.disconnected_at.take_if(|_| self.is_connected);
@@ -216,10 +216,10 @@ impl Connection {
         self.must_check_regularly = true;
     }
 
-    /// A check has begun, unless there are no attempts.
-    pub(super) fn check_started(&mut self, has_attempts: bool) {
+    /// A check has begun, unless there are no attempts. `is_last`: whether notifications cannot be lost any longer.
+    pub(super) fn check_started(&mut self, has_attempts: bool, is_last: bool) {
         self.is_regular = !self.must_check && !self.has_gap;
-        (self.must_check, self.must_check_regularly) = (false, false);
+        (self.must_check, self.must_check_regularly) = (self.must_check && !is_last, false);
         self.has_gap &= has_attempts;
     }
 
@@ -256,14 +256,15 @@ fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, token_time
     }
 }
 
-/// For how long an error is waited out.
+/// For how long an error is waited out: one of a proxy that lacks the path as long as one about the token.
 fn longest(error: &Error, token_timeout: Duration) -> Duration {
-    if error.kind() == ErrorKind::Unauthenticated { token_timeout } else { MAX_REJECTION }
+    if error.kind() == ErrorKind::Unauthenticated || error.is_by_proxy() { token_timeout } else { MAX_REJECTION }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ServerStatus;
 
     const SECOND: Duration = Duration::from_secs(1);
     const MILLI: Duration = Duration::from_millis(1);
@@ -362,6 +363,8 @@ mod tests {
         assert_eq!(rejected(&mut connection, 3662, MAX_TOKEN_REJECTION), Severity::Final);
         let path = connection.heartbeat_failed(at(3663), &error(Unimplemented), MAX_TOKEN_REJECTION);
         assert_eq!(path, Severity::Final, "only for a token");
+        let by_proxy = error(Unimplemented).with_status(ServerStatus::Http(404));
+        assert_eq!(connection.heartbeat_failed(at(3663), &by_proxy, MAX_TOKEN_REJECTION), Severity::Permanent);
 
         // Accepted heartbeats prove a stream only after some seconds. What it delivers proves it at once.
         let failed = |connection: &mut Connection, second| {
@@ -370,7 +373,7 @@ mod tests {
         assert_eq!(failed(&mut connection, 0), (Severity::Permanent, true));
         assert_eq!(failed(&mut connection, 50), (Severity::Permanent, false));
         connection.heartbeat_accepted(times.at(59 * SECOND), at(59), times.stream(50 * SECOND));
-        assert_eq!(failed(&mut connection, 60), (Severity::Final, true));
+        assert_eq!(failed(&mut connection, 60), (Severity::Final, false));
         connection.heartbeat_accepted(times.at(70 * SECOND), at(70), times.stream(60 * SECOND));
         assert_eq!(failed(&mut connection, 71), (Severity::Permanent, true));
         connection.received();
@@ -403,33 +406,33 @@ mod tests {
         assert_eq!((connection.doubt(now, false), connection.doubt(now, true)), (Doubt::None, Doubt::Some));
         connection.request_check();
         assert_eq!(connection.doubt(now, false), Doubt::Some);
-        connection.check_started(true);
+        connection.check_started(true, true);
         assert!(!connection.check_ended(false) && connection.doubt(now, false) == Doubt::None);
         // After a gap, results wait for one check, and not for those that repeat it.
         let late = times.at(60 * SECOND);
         assert_eq!(connection.doubt(late, false), Doubt::All);
-        connection.check_started(true);
+        connection.check_started(true, true);
         assert_eq!(connection.doubt(late, true), Doubt::All);
         assert!(connection.check_ended(true) && connection.doubt(late, false) == Doubt::Some);
         connection.heartbeat_accepted(late, late.instant, stream);
-        connection.check_started(true);
+        connection.check_started(true, true);
         assert!(!connection.check_ended(false) && connection.doubt(late, false) == Doubt::None);
         // One that is incomplete is repeated some times.
         connection.request_check();
         for _ in 0..MAX_INCOMPLETE_CHECKS {
-            connection.check_started(true);
+            connection.check_started(true, true);
             assert!(connection.check_ended(true) && connection.must_check());
         }
-        connection.check_started(true);
+        connection.check_started(true, true);
         assert!(!connection.check_ended(true) && !connection.must_check());
         // A regular one delays no result, and is not repeated.
         connection.request_regular_check();
         assert!(connection.heartbeat_accepted(late, late.instant, stream).must_check);
-        connection.check_started(true);
+        connection.check_started(true, true);
         assert_eq!((connection.is_regular_check(), connection.doubt(late, true)), (true, Doubt::None));
         assert!(!connection.check_ended(true) && !connection.must_check());
         // Another cancellation may have been lost during a check.
-        connection.check_started(true);
+        connection.check_started(true, true);
         connection.stream_lost(now.instant);
         assert!(!connection.check_ended(false) && connection.must_check());
     }
@@ -456,7 +459,7 @@ mod tests {
                 let accepted = connection.heartbeat_accepted(now, now.instant, times.stream(Duration::ZERO));
                 assert_eq!((accepted.must_check, connection.doubt(now, false)), (expected == Doubt::All, expected));
                 connection.request_check();
-                connection.check_started(has_attempts);
+                connection.check_started(has_attempts, true);
                 let during = if has_attempts { expected.max(Doubt::Some) } else { Doubt::Some };
                 assert_eq!(connection.doubt(now, true), during);
                 connection.check_ended(false);

@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat, is_answered};
+use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat, has_no_stream, is_answered};
 use crate::client::Client;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::model::WorkerId;
 use crate::telemetry::MAX_WARNINGS;
 use crate::workflow::FullSlots;
@@ -29,7 +29,7 @@ pub(super) enum Heartbeat {
     /// With the time when the heartbeat was sent.
     Accepted(Instant),
     /// The engine has seen the stream close, so it must be reopened. With the time when the heartbeat was sent.
-    Rejected(Instant),
+    Rejected(Instant, Error),
     /// The engine does not have the worker.
     UnknownWorker,
     Failed(Error),
@@ -136,7 +136,7 @@ async fn send(
         last.set(is_answered(&result));
         let heartbeat = match result {
             Ok(()) => Heartbeat::Accepted(sent_at),
-            Err(error) if error.kind() == ErrorKind::Rejected => Heartbeat::Rejected(sent_at),
+            Err(error) if has_no_stream(&error) => Heartbeat::Rejected(sent_at, error),
             Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
             Err(error) => Heartbeat::Failed(error),
         };

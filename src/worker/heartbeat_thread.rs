@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::client::Client;
 use crate::config::Config;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::model::WorkerId;
 use crate::rpc::Rpc;
 use crate::time::Clock;
@@ -84,9 +84,15 @@ impl LastHeartbeat {
     }
 }
 
+/// Whether the engine has rejected a heartbeat because the worker has no stream. A proxy rejects calls with other codes.
+pub(super) fn has_no_stream(error: &Error) -> bool {
+    const FAILED_PRECONDITION: i32 = 9;
+    error.grpc_code() == Some(FAILED_PRECONDITION)
+}
+
 /// Whether a heartbeat has reached the engine.
 pub(super) fn is_answered(heartbeat: &Result<()>) -> bool {
-    heartbeat.as_ref().map_or_else(|error| error.kind() == ErrorKind::Rejected || error.is_not_found(), |()| true)
+    heartbeat.as_ref().map_or_else(|error| has_no_stream(error) || error.is_not_found(), |()| true)
 }
 
 /// The thread. It ends when this is dropped.
@@ -209,7 +215,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::error::{Error, ErrorKind};
+    use crate::error::{Error, ErrorKind, ServerStatus};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -300,12 +306,15 @@ mod tests {
     #[test]
     fn a_rejection_is_an_answer() {
         let failed = |kind| Err(Error::new(kind, "as planned"));
+        let rejected = |status| Err(Error::new(ErrorKind::Rejected, "as planned").with_status(status));
         assert!(
             is_answered(&Ok(()))
-                && is_answered(&failed(ErrorKind::Rejected))
+                && is_answered(&rejected(ServerStatus::Grpc(9)))
                 && is_answered(&failed(ErrorKind::NotFound))
         );
         assert!(!is_answered(&failed(ErrorKind::Timeout)) && !is_answered(&failed(ErrorKind::Unavailable)));
+        // Of a proxy.
+        assert!(!is_answered(&rejected(ServerStatus::Http(405))) && !is_answered(&rejected(ServerStatus::Grpc(3))));
     }
 
     #[tokio::test]

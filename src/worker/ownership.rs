@@ -11,9 +11,9 @@ use tokio::time::sleep;
 
 use super::key::Key;
 use crate::error::Result;
-use crate::model::{RunId, TaskId};
+use crate::model::{RunId, RunStatus, TaskId};
 use crate::rpc::Rpc;
-use crate::rpc::convert::{RestTask, TaskEventKind};
+use crate::rpc::convert::{ReportKind, RestTask, TaskEventKind};
 
 /// Without a heartbeat for 30 seconds, the engine assigns the attempts of a worker to other workers, and does not notify it.
 pub(super) const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(25);
@@ -21,7 +21,7 @@ pub(super) const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(25);
 const MAX_CALLS: usize = 8;
 /// How long a check may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The same if all results wait for it. The engine ignores those that name an attempt which is over.
+/// The same if results wait for it that name their attempts. They are sent then: it is rare that their attempts are over.
 const URGENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An attempt that may not belong to the worker any longer, and its batch.
@@ -30,8 +30,9 @@ pub(super) type Held = (Key, Option<Arc<str>>);
 /// What the engine has answered.
 #[derive(Debug, Default)]
 pub(super) struct Checked {
-    /// The attempts that it has ended, or assigned again.
-    pub(super) lost: HashSet<Held>,
+    /// The attempts that it has ended, or assigned again, with the kind of the report with which one has ended. Nothing but a report
+    /// completes an attempt; it can also fail because of its timeout.
+    pub(super) lost: HashMap<Held, Option<ReportKind>>,
     /// The retry counts of the attempts that it knows. Those of attempts of batches are known as soon as it has stored them.
     pub(super) retry_counts: HashMap<Held, u32>,
     /// Whether it could not be asked about some attempts, and can be asked again.
@@ -86,7 +87,9 @@ async fn check_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Checked
             }
         };
         if retry_count.is_some_and(|retry_count| is_over(task, retry_count)) {
-            checked.lost.insert(held);
+            let kind =
+                retry_count.filter(|retry_count| task.retry_count == *retry_count).and_then(|_| kind_of_end(task));
+            checked.lost.insert(held, kind);
         }
     }
     Ok(checked)
@@ -94,6 +97,14 @@ async fn check_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Checked
 
 fn is_over(task: &RestTask, retry_count: u32) -> bool {
     task.retry_count > retry_count || task.retry_count == retry_count && task.status.is_final()
+}
+
+fn kind_of_end(task: &RestTask) -> Option<ReportKind> {
+    match task.status {
+        RunStatus::Completed => Some(ReportKind::Completed),
+        RunStatus::Failed => Some(ReportKind::Failed),
+        _ => None,
+    }
 }
 
 /// The retry count of the attempt of a task that was assigned in a batch, if the engine has stored it already.

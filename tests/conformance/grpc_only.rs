@@ -57,6 +57,9 @@ async fn c13_starts_waits_and_workers_need_only_grpc(setup: Setup) {
     run.result().await.unwrap();
     let by_id = hatchet.run_handle(run.id()).typed::<Doubled>();
     assert_eq!(by_id.result().await.unwrap(), Doubled { doubled: 10 });
+    // One that does not exist is reported, although REST could have it.
+    let missing = hatchet.run_handle(uuid::Uuid::from_u128(0x5a5a_0001).into());
+    assert_eq!(missing.outcome().await.unwrap_err().kind(), ErrorKind::RunNotFound);
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}: a call has waited for REST", start.elapsed());
     let report = worker.shutdown().await;
     assert_eq!((report.completed, report.failed, report.total()), (52, 1, 53));

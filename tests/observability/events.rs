@@ -270,3 +270,24 @@ async fn a_stream_that_is_rejected_for_good_does_not_fill_the_log() {
     assert_eq!((count("WARN"), count("DEBUG")), (3, 8));
     worker.shutdown().await;
 }
+
+/// Panics when the span of an attempt is made.
+struct Panicking;
+
+impl<S: tracing::Subscriber> Layer<S> for Panicking {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: LayerContext<'_, S>) {
+        assert!(attributes.metadata().name() != telemetry::ATTEMPT_SPAN, "as planned");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_whose_span_cannot_be_made_has_failed() {
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(Panicking));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), ()> = Task::new("task", async |(): (), _: Context| Ok(()));
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let error = hatchet.run(&task, &()).result().await.unwrap_err();
+    assert!(error.to_string().contains("as planned"), "{error}");
+    assert_eq!(worker.shutdown().await.to_string(), "0 completed, 1 failed attempt, 0 cancelled, 0 unfinished");
+}

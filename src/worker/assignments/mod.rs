@@ -10,6 +10,7 @@ pub(super) use slots::{DEFAULT_SLOT_TYPE, SlotRequest, Slots};
 use super::key::{Key, KeyMap, KeySet};
 use super::report::{UnfinishedAttempt, WorkerReport};
 use crate::model::{RunId, TaskId};
+use crate::rpc::convert::ReportKind;
 
 /// The maximum number of cancellations that are kept for attempts that have not been assigned yet.
 const MAX_EARLY_CANCELLATIONS: usize = 1024;
@@ -69,6 +70,13 @@ pub(super) enum Reported {
     Rejected,
     /// The attempt was cancelled before the report was sent.
     Withdrawn,
+}
+
+impl Reported {
+    /// The engine has accepted a report of this kind.
+    pub(super) fn accepted(kind: ReportKind) -> Self {
+        if kind == ReportKind::Failed { Self::Failed } else { Self::Completed }
+    }
 }
 
 /// What the driver must do.
@@ -248,8 +256,8 @@ impl<A> Assignments<A> {
         (self.running.len(), self.queued, self.unreported.len())
     }
 
-    /// The attempts that run or wait, with the ids of their batches, and those of batches whose report has not been accepted yet: reports
-    /// of others name the attempt, so that the engine ignores them if it is over.
+    /// The attempts that run or wait, with the ids of their batches, and those of batches whose report has not been accepted yet: it does
+    /// not name the attempt.
     pub(super) fn held(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
         let waiting = self.waiting.iter().flat_map(|(unit, ..)| unit.keys()).copied();
         let keys = self.running.values().map(|running| running.key).chain(waiting);

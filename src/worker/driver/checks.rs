@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::assignments::Event;
+use super::super::assignments::{Event, Reported};
 use super::super::heartbeat::Heartbeats;
 use super::super::key::Key;
 use super::super::outbox::Doubt;
@@ -23,6 +23,16 @@ impl WorkerDriver {
         self.heartbeats.iter().for_each(Heartbeats::request_early);
     }
 
+    /// The engine may have ended attempts of this worker without a notification. Their results wait for the next check.
+    pub(super) fn lose_notifications(&mut self) {
+        let attempts = self.assignments.held().chain(self.assignments.unreported());
+        self.outbox.add_doubtful(attempts.filter(|(_, batch)| batch.is_none()).map(|(key, _)| key));
+        // Results would wait for a check that may take longer.
+        if self.connection.is_regular_check() && self.checking.take().is_some() {
+            self.verifying.clear();
+        }
+    }
+
     /// Results of attempts that another worker may have are not sent before the engine was asked.
     pub(super) fn hold_doubtful_reports(&mut self) {
         let doubt = self.connection.doubt(self.now(), self.checking.is_some());
@@ -35,12 +45,13 @@ impl WorkerDriver {
         }
         // A worker that could not be paused sends no heartbeats any longer.
         if self.heartbeats.is_none() {
-            self.start_check();
+            self.start_check(false);
         }
     }
 
-    /// Finds out which attempts the engine has ended or assigned to other workers.
-    pub(super) fn start_check(&mut self) {
+    /// Finds out which attempts the engine has ended or assigned to other workers. `is_last`: whether the engine has the stream, so that it
+    /// notifies the worker of what it does from now on.
+    pub(super) fn start_check(&mut self, is_last: bool) {
         if self.checking.is_some() {
             return;
         }
@@ -49,8 +60,10 @@ impl WorkerDriver {
         // Including those whose results come during the check.
         self.verifying = attempts.iter().cloned().collect();
         // Results of an earlier process wait, too, and other workers may soon get their attempts.
-        let is_urgent = !self.unchecked.is_empty() || self.connection.doubt(self.now(), true) == Doubt::All;
-        self.connection.check_started(!attempts.is_empty());
+        let is_urgent = !self.unchecked.is_empty()
+            || self.outbox.has_doubtful()
+            || self.connection.doubt(self.now(), true) == Doubt::All;
+        self.connection.check_started(!attempts.is_empty(), is_last);
         if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts, is_urgent)));
         }
@@ -66,7 +79,15 @@ impl WorkerDriver {
         }
         self.on_earlier_checked(checked, is_again);
         let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
-        for (key, batch) in &checked.lost {
+        for ((key, batch), kind) in &checked.lost {
+            if let Some(kind) = kind
+                && self.outbox.remove_accepted(*key, *kind)
+            {
+                // It was accepted by a call whose response was lost.
+                self.recovered.remove(key);
+                self.step(Event::Reported(*key, Reported::accepted(*kind)));
+                continue;
+            }
             tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
             if self.recovered.contains_key(key) && self.outbox.withdraw(*key) {
                 self.recovered.remove(key);
@@ -80,7 +101,7 @@ impl WorkerDriver {
         let answers: HashMap<Held, Option<u32>> = std::mem::take(&mut self.verifying)
             .into_iter()
             .map(|held| (checked.retry_counts.get(&held).copied(), held))
-            // Those that name their attempt are not held for long: the engine ignores them if it is over.
+            // Those that name their attempt are not held for long.
             .filter(|(retry_count, (_, batch))| retry_count.is_some() || batch.is_none() || !is_again)
             .map(|(retry_count, held)| (held, retry_count))
             .collect();
@@ -97,7 +118,7 @@ impl WorkerDriver {
         // What is lost is certain, the rest is not.
         for (number, key, report) in std::mem::take(&mut self.unchecked) {
             let held = (key, report.batch.clone());
-            if checked.lost.contains(&held) {
+            if checked.lost.contains_key(&held) {
                 self.outbox.discard_saved(number);
                 continue;
             }

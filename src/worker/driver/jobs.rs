@@ -104,17 +104,25 @@ impl WorkerDriver {
                     }
                 }
             }
-            // Neither is expected: panics are caught inside, and jobs are not aborted. The attempts still have to be counted.
-            Err(error) => {
-                let keys = match self.keys.remove(&error.id()) {
-                    Some(JobKeys::One(key)) => vec![key],
-                    Some(JobKeys::Batch(keys)) => keys,
-                    None => Vec::new(),
-                };
-                for key in keys {
-                    self.on_attempt_ended(JobEnd { key, end: End::Dropped, report: None });
+            // The panics of tasks are caught inside. This is one of a layer of `tracing`, for example.
+            Err(error) => match self.keys.remove(&error.id()) {
+                Some(JobKeys::One(key)) if error.is_panic() => {
+                    tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "the code around a task panicked");
+                    let (now, text) = (self.worker.client.clock().now(), format!("the worker panicked: {error}"));
+                    let report = Report::of_attempt(self.id, key.task, key.retry_count, ReportKind::Failed, now, text);
+                    self.on_attempt_ended(JobEnd { key, end: End::Finished, report: Some(report) });
                 }
-            }
+                Some(JobKeys::One(key)) => self.on_dropped(&[key]),
+                // Which attempts of a batch have ended is not known.
+                Some(JobKeys::Batch(keys)) => self.on_dropped(&keys),
+                None => {}
+            },
+        }
+    }
+
+    fn on_dropped(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.on_attempt_ended(JobEnd { key: *key, end: End::Dropped, report: None });
         }
     }
 

@@ -34,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
-use crate::telemetry::{self, Measurement};
+use crate::telemetry::{self, MAX_WARNINGS, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots, Stop};
@@ -65,6 +65,10 @@ pub(super) struct WorkerDriver {
     heartbeats: Option<Heartbeats>,
     heartbeat_failures: Failures,
     registering: Option<Registering>,
+    /// How often it could not be registered again in succession.
+    register_failures: u32,
+    /// The id under which the worker is registered again, if it must be paused first.
+    unpaused: Option<WorkerId>,
     ready: Option<oneshot::Sender<Result<()>>>,
     connection: Connection,
     assignments: Assignments<Assigned>,
@@ -106,7 +110,9 @@ pub(super) struct WorkerDriver {
 }
 
 type Saving = BoxFuture<'static, Option<Saved>>;
-type Registering = BoxFuture<'static, Result<WorkerId>>;
+/// The new id of a worker, or the one under which it is registered and could not be paused, with the error.
+type Registered = Result<WorkerId, (Option<WorkerId>, Error)>;
+type Registering = BoxFuture<'static, Registered>;
 
 /// What the handle of a worker has changed. It has already sent it to the server.
 #[derive(Debug)]
@@ -146,6 +152,8 @@ impl WorkerDriver {
             heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat, &full_slots)),
             heartbeat_failures: Failures::default(),
             registering: None,
+            register_failures: 0,
+            unpaused: None,
             ready: Some(ready),
             connection: Connection::new(!unchecked.is_empty()),
             assignments: Assignments::new(Slots::new(worker.slots())),
@@ -274,7 +282,10 @@ impl WorkerDriver {
                 self.stream.open(async move { rpc.dispatcher.listen(id).await });
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
-            StreamEvent::Gap => self.request_check(),
+            StreamEvent::Gap => {
+                self.lose_notifications();
+                self.request_check();
+            }
             // Running attempts are checked in any case, and those that wait are not.
             StreamEvent::Idle => {
                 if self.assignments.held().next().is_some() {
@@ -285,6 +296,7 @@ impl WorkerDriver {
                 // A proxy may request hours.
                 self.stream.limit_pause(STREAM.max_backoff);
                 self.connection.stream_lost(Instant::now());
+                self.lose_notifications();
             }
             StreamEvent::Failed(error) => {
                 let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.token_timeout());
@@ -294,6 +306,7 @@ impl WorkerDriver {
                     tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
                 }
                 self.stream.mark_lost();
+                self.lose_notifications();
                 self.fail(error, severity);
             }
         }
@@ -406,8 +419,9 @@ impl WorkerDriver {
             Heartbeat::Accepted(sent_at) => {
                 let accepted = self.connection.heartbeat_accepted(now, sent_at, stream);
                 self.heartbeat_failures.end(self.id);
-                if accepted.must_check {
-                    self.start_check();
+                // Results do not wait for a stream. Running attempts are checked again when there is one.
+                if accepted.must_check || self.outbox.has_unchecked() {
+                    self.start_check(accepted.must_check);
                 }
                 if let Some(after) = accepted.reconnected_after {
                     tracing::info!(worker_id = %self.id, ?after, "worker reconnected");
@@ -417,11 +431,12 @@ impl WorkerDriver {
                     let _ = ready.send(Ok(()));
                 }
             }
-            Heartbeat::Rejected(sent_at) => {
+            Heartbeat::Rejected(sent_at, error) => {
                 if self.connection.heartbeat_rejected(now.instant, sent_at, stream) {
-                    tracing::debug!(stream = STREAM.name, worker_id = %self.id, "stream lost: the engine rejected a heartbeat");
+                    self.heartbeat_failures.add(self.id, &error);
                     telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
                     self.stream.mark_lost();
+                    self.lose_notifications();
                 }
             }
             // The engine has lost the worker and its attempts.
@@ -430,7 +445,9 @@ impl WorkerDriver {
                 self.registering = Some(self.register());
             }
             // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
-            Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => self.start_check(),
+            Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => {
+                self.start_check(false)
+            }
             Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
                 let severity = self.connection.heartbeat_failed(now.instant, &error, self.token_timeout());
@@ -449,31 +466,48 @@ impl WorkerDriver {
     }
 
     /// Registers the worker again. A paused one must not get assignments under its new id.
-    fn register(&self) -> Registering {
+    fn register(&mut self) -> Registering {
         let (registration, rpc, is_paused) =
             (self.worker.registration(), self.worker.client.rpc().clone(), self.is_paused);
+        // Otherwise, each failure to pause would leave a worker.
+        let unpaused = self.unpaused.take();
         Box::pin(async move {
-            let id = registration.await?;
+            let id = match unpaused {
+                Some(id) => id,
+                None => registration.await.map_err(|error| (None, error))?,
+            };
             if is_paused {
-                rpc.rest.pause_worker(id, true).await?;
+                let paused = rpc.rest.pause_worker(id, true).await;
+                paused.map_err(|error| (Some(id).filter(|_| !error.is_not_found()), error))?;
             }
             Ok(id)
         })
     }
 
-    fn on_registered(&mut self, id: Result<WorkerId>) {
+    fn on_registered(&mut self, id: Registered) {
         self.registering = None;
         match id {
             Ok(id) => {
                 tracing::warn!(old_worker_id = %self.id, worker_id = %id, "worker was unknown to the engine; registered again");
                 self.id = id;
                 self.connection.request_check();
+                self.lose_notifications();
+                self.register_failures = 0;
                 self.stream.reopen_now();
                 self.heartbeats =
                     Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat, &self.full_slots));
             }
             // The next heartbeat is rejected again, which triggers the next try.
-            Err(error) => tracing::error!(worker_id = %self.id, %error, "failed to register the worker again"),
+            Err((unpaused, error)) => {
+                self.unpaused = unpaused;
+                self.register_failures = self.register_failures.saturating_add(1);
+                let failures = self.register_failures;
+                if failures <= MAX_WARNINGS {
+                    tracing::warn!(worker_id = %self.id, %error, failures, "failed to register the worker again");
+                } else {
+                    tracing::debug!(worker_id = %self.id, %error, failures, "failed once more to register the worker again");
+                }
+            }
         }
     }
 
@@ -492,8 +526,8 @@ impl WorkerDriver {
 
     /// Publishes the status if it has changed.
     fn publish(&self) {
-        let counts = self.assignments.counts();
-        let (running, queued, unreported) = counts;
+        let (running, queued, unreported) = self.assignments.counts();
+        let unreported = unreported + self.recovered.len() + self.unchecked.len();
         self.full_slots.set(self.assignments.is_full());
         let state = match (&self.phase, self.connection.is_connected()) {
             (Phase::Running, true) => WorkerState::Connected,
@@ -516,7 +550,7 @@ impl WorkerDriver {
             is_new
         });
         if is_new {
-            record_load(&self.worker, counts);
+            record_load(&self.worker, (running, queued, unreported));
         }
     }
 

@@ -45,8 +45,7 @@ impl WorkerDriver {
         for ResolvedReport { key, report, resolution } in resolved {
             self.recovered.remove(&key);
             let reported = match resolution {
-                Resolution::Accepted if report.kind == ReportKind::Failed => Reported::Failed,
-                Resolution::Accepted => Reported::Completed,
+                Resolution::Accepted => Reported::accepted(report.kind),
                 Resolution::Withdrawn => Reported::Withdrawn,
                 Resolution::Rejected(error)
                     if error.kind() == ErrorKind::TooLarge && report.size() > MAX_REPLACEMENT_BYTES =>

@@ -10,7 +10,7 @@ use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{RunId, TaskId, WorkerId};
@@ -19,6 +19,9 @@ use crate::worker::key::Key;
 
 /// The format in the first line.
 const FORMAT: &str = "hatchet outbox 1";
+/// How old an end may be when the file is opened. The engine keeps runs for 30 days by default, and does not wait that long for an attempt of
+/// a worker that is gone. Those that it could not store for another reason would be kept for ever.
+const MAX_AGE: TimeDelta = TimeDelta::days(30);
 /// The size at which the file is replaced, if most of its ends were accepted.
 const COMPACT_BYTES: u64 = 16 << 20;
 
@@ -80,7 +83,7 @@ pub(super) type Ends = Vec<(u64, Key, Report)>;
 
 impl Journal {
     /// Opens or creates the file of a tenant, and returns the ends in it. Blocks the thread.
-    pub(super) fn open(path: &Path, tenant: &str) -> io::Result<(Self, Ends)> {
+    pub(super) fn open(path: &Path, tenant: &str, now: DateTime<Utc>) -> io::Result<(Self, Ends)> {
         let lock = private().create(true).truncate(false).write(true).open(with_suffix(path, ".lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -103,6 +106,13 @@ impl Journal {
                     ends.insert(end.number, end);
                 }
             }
+        }
+        let count = ends.len();
+        ends.retain(|_, end| now - end.at <= MAX_AGE);
+        remaining.retain(|number, _| ends.contains_key(number));
+        if ends.len() < count {
+            let (path, removed) = (path.display(), count - ends.len());
+            tracing::warn!(%path, removed, max_age_days = MAX_AGE.num_days(), "removed results from the outbox file that are too old to be sent");
         }
         let (file, bytes) = rewrite(path, &header, &remaining)?;
         let ends = ends.into_values().map(|end| (end.number, end.key(), end.into_report())).collect();
@@ -301,7 +311,11 @@ mod tests {
     const HEADER: &str = r#"{"format":"hatchet outbox 1","tenant":"707d0855-80ab-4e1f-a156-f1c4546cbf52"}"#;
 
     fn open(path: &Path) -> io::Result<(Journal, Ends)> {
-        Journal::open(path, TENANT)
+        Journal::open(path, TENANT, now())
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000, 0).unwrap()
     }
 
     fn end(task: u128, text: &str) -> (Key, Report) {
@@ -366,7 +380,7 @@ mod tests {
         drop(journal);
         let content = fs::read_to_string(directory.file()).unwrap();
         assert!(content.starts_with(&format!("{HEADER}\n")), "{content}");
-        let error = Journal::open(&directory.file(), "another").unwrap_err();
+        let error = Journal::open(&directory.file(), "another", now()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("expected an outbox of tenant another, got one of tenant {TENANT}; use one file per tenant")
@@ -386,6 +400,20 @@ mod tests {
         for content in ["", &HEADER[..7], HEADER, &format!("{HEADER}\n{{\"num")] {
             fs::write(directory.file(), content).unwrap();
             assert!(open(&directory.file()).unwrap().1.is_empty(), "{content}");
+        }
+    }
+
+    #[test]
+    fn results_that_are_too_old_are_removed() {
+        let directory = Directory::new();
+        let (mut journal, _) = open(&directory.file()).unwrap();
+        let (_, report) = end(1, "{}");
+        append(&mut journal, &[end(1, "{}"), end(2, "{}")]);
+        drop(journal);
+        let latest = report.at + MAX_AGE;
+        for (now, expected) in [(latest, 2), (latest + TimeDelta::milliseconds(1), 0), (latest, 0)] {
+            let (journal, ends) = Journal::open(&directory.file(), TENANT, now).unwrap();
+            assert_eq!((ends.len(), journal.remaining.len()), (expected, expected), "{now}");
         }
     }
 

@@ -111,6 +111,8 @@ pub(super) struct Outbox {
     has_journal: bool,
     unsaved: BTreeMap<u64, Entry>,
     doubt: Doubt,
+    /// The attempts that the engine may have ended, if not all are in doubt.
+    doubtful: KeySet<Key>,
     /// Results in doubt, by their place in the order. They are not sent before it is known that their attempts are not over.
     unchecked: BTreeMap<u64, Entry>,
     /// Ends that can be removed from the journal.
@@ -150,8 +152,8 @@ type Queue = BTreeMap<u64, Entry>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Doubt {
     None,
-    /// Some. The engine ignores late results, except those of attempts of batches: they name no attempt, and would be applied to the
-    /// next one.
+    /// Some: a notification may have been lost. Those that the worker had at that time, and all of batches, whose results name no attempt
+    /// and would be applied to the next one. The engine gives a run that was cancelled a second end if a late result arrives.
     Some,
     /// All: it has accepted no heartbeat for so long that it assigns them to other workers.
     All,
@@ -180,6 +182,7 @@ impl Outbox {
             has_journal,
             unsaved: BTreeMap::new(),
             doubt: Doubt::None,
+            doubtful: KeySet::default(),
             unchecked: BTreeMap::new(),
             accepted: Vec::new(),
             ready: BTreeMap::new(),
@@ -280,8 +283,23 @@ impl Outbox {
         }
     }
 
+    /// The engine may have ended these attempts. Their results are not sent before it was asked, as long as there is a doubt, and later if
+    /// they are in the outbox.
+    pub(super) fn add_doubtful(&mut self, keys: impl Iterator<Item = Key>) {
+        self.doubtful.extend(keys);
+        self.hold_back();
+    }
+
+    pub(super) fn has_doubtful(&self) -> bool {
+        !self.doubtful.is_empty()
+    }
+
     /// Sets which attempts the engine may have ended.
     pub(super) fn set_doubt(&mut self, doubt: Doubt) {
+        if doubt == Doubt::None {
+            // Results that are being sent were not checked.
+            self.doubtful.retain(|key| self.places.contains_key(key));
+        }
         if std::mem::replace(&mut self.doubt, doubt) < doubt {
             self.hold_back();
         }
@@ -317,6 +335,7 @@ impl Outbox {
         let has_failed = self.outage.is_some() || entry.failing_since.is_some();
         let is_doubtful = match self.doubt {
             Doubt::All => true,
+            _ if self.doubtful.contains(&entry.key) => true,
             Doubt::Some => entry.report.batch.is_some(),
             Doubt::None => has_failed && entry.report.batch.is_some(),
         };
@@ -330,6 +349,23 @@ impl Outbox {
             self.push(Entry { is_checked: false, ..entry });
         }
         self.delayed.values_mut().for_each(|entry| entry.is_checked = false);
+    }
+
+    /// Removes a result that waits to be checked, if it is of this kind: the engine has it already. Returns `false` if there is none.
+    pub(super) fn remove_accepted(&mut self, key: Key, kind: ReportKind) -> bool {
+        let Some(Place::Unchecked(number)) = self.places.get(&key).copied() else { return false };
+        let entry = self.unchecked.remove(&number);
+        match entry {
+            Some(entry) if entry.report.kind == kind => {
+                self.forget(&entry, true);
+                true
+            }
+            Some(entry) => {
+                self.unchecked.insert(number, entry);
+                false
+            }
+            None => false,
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -546,6 +582,7 @@ impl Outbox {
         if entry.report.kind != ReportKind::Started {
             self.count = self.count.saturating_sub(1);
             self.places.remove(&entry.key);
+            self.doubtful.remove(&entry.key);
         }
         if entry.failing_since.is_some() {
             self.failures.resolved();

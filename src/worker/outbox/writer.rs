@@ -48,8 +48,8 @@ impl JournalWriter {
         // Virtual time must stand still meanwhile, which it does only for the threads of the runtime.
         let is_real = matches!(clock, Clock::System);
         let thread = is_real.then(JournalThread::start).transpose().map_err(failed)?;
-        let (to_open, tenant) = (path.to_owned(), tenant.to_owned());
-        let opened = run(thread.as_ref(), move || Journal::open(&to_open, &tenant)).await;
+        let (to_open, tenant, now) = (path.to_owned(), tenant.to_owned(), clock.now());
+        let opened = run(thread.as_ref(), move || Journal::open(&to_open, &tenant, now)).await;
         let (journal, ends) = opened.ok_or_else(|| Error::closed("the runtime"))?.map_err(failed)?;
         Ok((Self { journal, thread }, ends))
     }

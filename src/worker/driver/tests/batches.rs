@@ -280,7 +280,7 @@ async fn a_lost_result_of_an_earlier_process_does_not_cancel_the_next_attempt() 
     let (key, report) = earlier_result(1, 0);
     let batch_id = report.batch.clone();
     driver.unchecked.push((1, key, report));
-    driver.on_checked(&Checked { lost: [(key, batch_id)].into(), ..Checked::default() });
+    driver.on_checked(&Checked { lost: [((key, batch_id), None)].into(), ..Checked::default() });
     // Its retry count is as little known.
     driver.on_action(pb::AssignedAction::decode(&batch("next", &[1])[..]).unwrap().into());
     assert_eq!(driver.assignments.counts(), (1, 0, 0));
@@ -298,7 +298,7 @@ async fn results_of_an_earlier_process_with_the_same_guessed_key_do_not_keep_a_c
     driver.hold_doubtful_reports();
     driver.on_checked(&Checked::default());
     assert_eq!(driver.outbox.unchecked().count(), 2);
-    driver.start_check();
+    driver.start_check(true);
     let checked = driver.checking.take().unwrap().await;
     driver.on_checked(&checked);
     assert!(!driver.outbox.has_unchecked());

@@ -204,3 +204,57 @@ async fn an_integer_that_the_on_failure_task_would_get_rounded_is_rejected() {
     assert!(failed.event_payload.contains("9007199254740993"), "{}", failed.event_payload);
     running.shutdown().await;
 }
+
+/// The task of an attempt whose report the engine has accepted, although the worker did not get the response.
+#[tokio::test(start_paused = true)]
+async fn a_result_whose_response_was_lost_with_the_stream_counts_once() {
+    // The stream ends when the result has been sent. It is not accepted twice.
+    for (status, expected) in [
+        ("COMPLETED", "1 completed, 0 failed attempts, 0 cancelled, 0 unfinished"),
+        ("CANCELLED", "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished"),
+    ] {
+        let first = vec![(SECOND, start(2)), (4 * SECOND, cancel(9))];
+        let (client, calls) = server(Vec::new(), move |call, count| match call {
+            "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), Some(14))),
+            "ListenV2" => Some(Scripted::Stream(Vec::new(), None)),
+            "SendStepActionEvent" if count == 2 => Some(Scripted::after(3 * SECOND, Scripted::Status(14))),
+            call if call.contains("/workflow-runs/") => Some(run_details(call, status, 0)),
+            _ => None,
+        });
+        let running = client.worker("worker").register(&slow(2)).build().unwrap().start().await.unwrap();
+        tokio::time::sleep(20 * SECOND).await;
+        assert_eq!(running.status().unreported, 0);
+        assert_eq!(running.shutdown().await.to_string(), expected);
+        assert_eq!(calls.count("SendStepActionEvent"), 2, "the end was not sent again");
+    }
+}
+
+/// A proxy rejects heartbeats. The stream works, and a heartbeat that is rejected by the engine would have another code.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_a_proxy_rejects_do_not_close_the_stream() {
+    for (code, streams) in [(3, 1), (9, 2)] {
+        let (client, calls) = server(Vec::new(), move |call, count| {
+            (call == "Heartbeat" && count == 5).then_some(Scripted::Status(code))
+        });
+        let running = worker(&client).start().await.unwrap();
+        tokio::time::sleep(30 * SECOND).await;
+        assert_eq!(calls.count("ListenV2"), streams, "{code}");
+        running.shutdown().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_worker_is_registered_once_although_it_cannot_be_paused_again() {
+    // The engine has lost the worker, and the REST API is away for the next three calls.
+    let (client, calls) = server(Vec::new(), |call, count| match (call, count) {
+        ("Heartbeat", 6..=9) => Some(Scripted::Status(5)),
+        (call, 2..=4) if call.starts_with("PATCH") => Some(Scripted::Rest(400, "{}".into())),
+        _ => None,
+    });
+    let running = worker(&client).start().await.unwrap();
+    running.pause().send().await.unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    let pauses = calls.count(&format!("PATCH /api/v1/workers/{WORKER}"));
+    assert_eq!((pauses, calls.count("Register"), calls.count("ListenV2")), (5, 2, 2));
+    running.shutdown().await;
+}
