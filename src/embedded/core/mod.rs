@@ -32,7 +32,6 @@ mod triggers;
 mod views;
 mod workers;
 
-pub(crate) use definitions::expressions::FILTER_NAMES;
 pub(crate) use runs::stored_payload;
 pub(crate) use store::Core;
 pub(crate) use views::{MetadataFilter, RateLimitView, RestStatus, RunFilter, Selection, TaskView, WorkflowView};
