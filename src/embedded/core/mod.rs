@@ -8,7 +8,7 @@
 //!
 //! | group | content |
 //! |---|---|
-//! | `expression` | a subset of CEL |
+//! | `expression` | CEL: its types, its evaluation, and the limits of both |
 //! | `format` | durations, JSON in the two styles of the engine, cron expressions, UUIDs |
 //! | `store` | the data: types, tables and indexes, timers, and [`Core`], which has all of it |
 //! | `definitions` | checks and versions of workflows |

@@ -5,7 +5,7 @@
 pub(crate) enum ParseError {
     /// It is not CEL, or it uses undeclared names, or its types do not fit.
     Invalid,
-    /// It may be CEL, but is not in the subset.
+    /// It may be CEL, but uses something that is not supported, or is too large.
     Unsupported,
 }
 

@@ -9,8 +9,10 @@ use crate::model::cel::{self, Access, BinaryOperator, Problem, UnaryOperator};
 /// The maximum nesting of nodes, to limit the use of the stack. A parenthesis can contain several of them.
 const MAX_DEPTH: usize = 90;
 
+type NamedType = (&'static str, fn() -> Type);
+
 /// Names of types. A type is a value, too.
-const TYPES: [(&str, fn() -> Type); 10] = [
+const TYPES: [NamedType; 10] = [
     ("bool", || Type::Bool),
     ("bytes", || Type::Bytes),
     ("double", || Type::Double),
@@ -19,7 +21,7 @@ const TYPES: [(&str, fn() -> Type); 10] = [
     ("map", || Type::map(Type::Dyn, Type::Dyn)),
     ("null_type", || Type::Null),
     ("string", || Type::String),
-    ("type", || Type::Type(None)),
+    ("type", || Type::Meta(None)),
     ("uint", || Type::Uint),
 ];
 /// The package of the messages and types that the engine knows, and this crate does not.
@@ -47,12 +49,12 @@ pub(super) fn parse(text: &str, environment: &Environment) -> Checked<Node> {
         compares_mixed: false,
         depth: 0,
     };
-    let checked = checker.node(node);
+    let result = checker.node(node);
     // What is not supported is reported only if the rest is valid.
-    if checker.parameters.is_exhausted || (checked.is_ok() && checker.is_unsupported) {
+    if checker.parameters.is_exhausted || (result.is_ok() && checker.is_unsupported) {
         return Err(ParseError::Unsupported);
     }
-    checked.map(|(node, _)| node)
+    result.map(|(node, _)| node)
 }
 
 struct Checker<'e> {
@@ -119,7 +121,7 @@ impl Checker<'_> {
         if let Some((index, (_, of))) = self.locals.iter().enumerate().rev().find(|(_, (local, _))| local == name) {
             let (node, of) = (Node::Local(index), of.clone());
             // cel-go takes a variable whose value is a type for the name of a type, when it plans the evaluation.
-            let is_type = matches!(self.parameters.resolve(&of), Type::Type(_));
+            let is_type = matches!(self.parameters.resolve(&of), Type::Meta(_));
             return if is_type { Err(ParseError::Invalid) } else { Ok((node, of)) };
         }
         let name = name.trim_start_matches('.');
@@ -128,7 +130,7 @@ impl Checker<'_> {
             return Ok((if is_id { Node::Id(name.into()) } else { Node::Variable(name.into()) }, of));
         }
         let (name, of) = TYPES.iter().find(|(other, _)| *other == name).ok_or(ParseError::Invalid)?;
-        Ok((Node::Literal(Literal::Type(name)), Type::Type(Some(of().into()))))
+        Ok((Node::Literal(Literal::Type(name)), Type::Meta(Some(of().into()))))
     }
 
     #[inline(never)]

@@ -79,9 +79,10 @@ pub(super) fn checksum(bytes: &[u8]) -> String {
     let bits = u64::try_from(bytes.len()).unwrap_or(u64::MAX).wrapping_mul(8);
     padded.extend(bits.to_be_bytes());
     let state = padded.as_chunks::<64>().0.iter().fold(START, compress);
-    state.iter().map(|word| format!("{word:08x}")).collect()
+    state.iter().fold(String::new(), |text, word| text + &format!("{word:08x}"))
 }
 
+#[expect(clippy::many_single_char_names, reason = "the names in the standard")]
 fn compress(state: [u32; 8], block: &[u8; 64]) -> [u32; 8] {
     let words = block.as_chunks::<4>().0.iter().map(|bytes| u32::from_be_bytes(*bytes));
     // The last sixteen words of the schedule, from the oldest to the newest.

@@ -23,7 +23,7 @@ pub(super) fn equal(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) ->
         (Value::Type(left), Value::Type(right)) => left == right,
         (Value::List(left), Value::List(right)) => return lists_equal(left, right, budget),
         (Value::Map(left), Value::Map(right)) => return maps_equal(left, right, budget),
-        (left, right) => numbers(left, right) == Some(Some(Ordering::Equal)),
+        (left, right) => numbers(left, right) == Ok(Ordering::Equal),
     })
 }
 
@@ -68,37 +68,38 @@ pub(super) fn order(left: &Value<'_>, right: &Value<'_>, budget: &mut Budget) ->
             Ok(left.cmp(right))
         }
         (Value::Double(number), _) if number.is_nan() => Err(NAN),
-        (left, right) => numbers(left, right).ok_or(NO_OVERLOAD)?.ok_or(NAN),
+        (left, right) => numbers(left, right),
     }
 }
 
 const NAN: EvalError = EvalError::of("NaN values cannot be ordered");
 
-/// The order of two numbers: `None` if one is no number, and `Some(None)` if one is not a number in the sense of IEEE 754.
+/// The order of two numbers.
 #[expect(clippy::cast_precision_loss, reason = "as the engine compares them")]
-fn numbers(left: &Value<'_>, right: &Value<'_>) -> Option<Option<Ordering>> {
+fn numbers(left: &Value<'_>, right: &Value<'_>) -> Result<Ordering, EvalError> {
     const INT_MAX: f64 = i64::MAX as f64;
     const INT_MIN: f64 = i64::MIN as f64;
-    let with_int = |double: f64, int: i64| match double {
+    let to_signed = |double: f64, int: i64| match double {
         double if double < INT_MIN => Some(Ordering::Less),
         double if double > INT_MAX => Some(Ordering::Greater),
         double => double.partial_cmp(&(int as f64)),
     };
-    let with_uint = |double: f64, uint: u64| match double {
+    let to_unsigned = |double: f64, uint: u64| match double {
         double if double < 0.0 => Some(Ordering::Less),
         double => double.partial_cmp(&(uint as f64)),
     };
     let mixed = |int: i64, uint: u64| u64::try_from(int).map_or(Ordering::Less, |int| int.cmp(&uint));
-    Some(match (left, right) {
+    let order = match (left, right) {
         (Value::Int(left), Value::Int(right)) => Some(left.cmp(right)),
         (Value::Uint(left), Value::Uint(right)) => Some(left.cmp(right)),
         (Value::Double(left), Value::Double(right)) => left.partial_cmp(right),
         (Value::Int(left), Value::Uint(right)) => Some(mixed(*left, *right)),
         (Value::Uint(left), Value::Int(right)) => Some(mixed(*right, *left).reverse()),
-        (Value::Double(left), Value::Int(right)) => with_int(*left, *right),
-        (Value::Int(left), Value::Double(right)) => with_int(*right, *left).map(Ordering::reverse),
-        (Value::Double(left), Value::Uint(right)) => with_uint(*left, *right),
-        (Value::Uint(left), Value::Double(right)) => with_uint(*right, *left).map(Ordering::reverse),
-        _ => return None,
-    })
+        (Value::Double(left), Value::Int(right)) => to_signed(*left, *right),
+        (Value::Int(left), Value::Double(right)) => to_signed(*right, *left).map(Ordering::reverse),
+        (Value::Double(left), Value::Uint(right)) => to_unsigned(*left, *right),
+        (Value::Uint(left), Value::Double(right)) => to_unsigned(*right, *left).map(Ordering::reverse),
+        _ => return Err(NO_OVERLOAD),
+    };
+    order.ok_or(NAN)
 }

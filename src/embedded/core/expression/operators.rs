@@ -40,8 +40,7 @@ pub(super) fn binary<'a>(
 fn no_overload(operator: Operator, left: &Value<'_>) -> EvalError {
     let is_known = match (operator, left) {
         // Strings answer for themselves, whatever is asked of them.
-        (_, Value::String(_)) => true,
-        (Operator::Add, Value::List(_) | Value::Bytes(_)) => true,
+        (_, Value::String(_)) | (Operator::Add, Value::List(_) | Value::Bytes(_)) => true,
         (Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual, left) => {
             !matches!(left, Value::Null | Value::List(_) | Value::Map(_) | Value::Type(_))
         }

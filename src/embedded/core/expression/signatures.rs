@@ -192,6 +192,6 @@ fn build(kind: &Kind, a: &mut Option<Type>, b: &mut Option<Type>, parameters: &m
         Kind::Duration => Type::Duration,
         Kind::ListOf(of) => Type::list(build(of, a, b, parameters)),
         Kind::MapOf(key, value) => Type::map(build(key, a, b, parameters), build(value, a, b, parameters)),
-        Kind::TypeOf(of) => Type::Type(Some(build(of, a, b, parameters).into())),
+        Kind::TypeOf(of) => Type::Meta(Some(build(of, a, b, parameters).into())),
     }
 }

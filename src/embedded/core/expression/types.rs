@@ -27,7 +27,7 @@ pub(super) enum Type {
     List(Rc<Type>),
     Map(Rc<(Type, Type)>),
     /// The type of a type, and which type that is if this is known.
-    Type(Option<Rc<Type>>),
+    Meta(Option<Rc<Type>>),
     /// Any type, but only one: what it stands for may be found out later.
     Parameter(usize),
 }
@@ -51,7 +51,7 @@ impl Type {
         let Some(fewer) = left.checked_sub(1) else { return false };
         *left = fewer;
         match self {
-            Self::List(of) | Self::Type(Some(of)) => of.count(left),
+            Self::List(of) | Self::Meta(Some(of)) => of.count(left),
             Self::Map(of) => of.0.count(left) && of.1.count(left),
             _ => true,
         }
@@ -60,11 +60,10 @@ impl Type {
     /// Whether this is at least as general as another type.
     pub(super) fn is_general(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Dyn | Self::Parameter(_), _) => true,
+            (Self::Dyn | Self::Parameter(_), _) | (Self::Meta(_), Self::Meta(_)) => true,
             (_, Self::Dyn | Self::Parameter(_)) => false,
             (Self::List(left), Self::List(right)) => left.is_general(right),
             (Self::Map(left), Self::Map(right)) => left.0.is_general(&right.0) && left.1.is_general(&right.1),
-            (Self::Type(_), Self::Type(_)) => true,
             (left, right) => left == right,
         }
     }
@@ -140,12 +139,11 @@ impl Parameters {
             return self.bind(to, *index, depth).0;
         }
         match (from, to) {
-            (Type::Dyn, _) | (_, Type::Dyn) => true,
+            (Type::Dyn, _) | (_, Type::Dyn) | (Type::Meta(_), Type::Meta(_)) => true,
             // Messages can be missing.
             (Type::Null, other) | (other, Type::Null) => {
                 matches!(other, Type::Null | Type::Timestamp | Type::Duration)
             }
-            (Type::Type(_), Type::Type(_)) => true,
             (Type::List(from), Type::List(to)) => self.is_assignable(from, to, depth + 1),
             (Type::Map(from), Type::Map(to)) => {
                 self.is_assignable(&from.0, &to.0, depth + 1) && self.is_assignable(&from.1, &to.1, depth + 1)
@@ -189,7 +187,7 @@ impl Parameters {
             Type::Parameter(other) => {
                 self.known(*other).cloned().is_none_or(|known| self.is_free_of(index, &known, depth + 1))
             }
-            Type::List(of) | Type::Type(Some(of)) => self.is_free_of(index, of, depth + 1),
+            Type::List(of) | Type::Meta(Some(of)) => self.is_free_of(index, of, depth + 1),
             Type::Map(of) => self.is_free_of(index, &of.0, depth + 1) && self.is_free_of(index, &of.1, depth + 1),
             _ => true,
         }
@@ -211,7 +209,7 @@ impl Parameters {
             },
             Type::List(element) => Type::list(self.resolve_at(element, depth + 1)),
             Type::Map(entry) => Type::map(self.resolve_at(&entry.0, depth + 1), self.resolve_at(&entry.1, depth + 1)),
-            Type::Type(Some(named)) => Type::Type(Some(Rc::new(self.resolve_at(named, depth + 1)))),
+            Type::Meta(Some(named)) => Type::Meta(Some(Rc::new(self.resolve_at(named, depth + 1)))),
             other => other.clone(),
         }
     }

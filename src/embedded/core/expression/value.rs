@@ -1,5 +1,6 @@
 //! The values of an evaluation.
 
+use std::cmp::Ordering;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -240,7 +241,7 @@ fn is_same_key(left: &Value<'_>, right: &Value<'_>) -> bool {
         (Value::Bool(left), Value::Bool(right)) => left == right,
         (Value::Int(left), Value::Int(right)) => left == right,
         (Value::Uint(left), Value::Uint(right)) => left == right,
-        (Value::Double(left), Value::Double(right)) => left == right,
+        (Value::Double(left), Value::Double(right)) => left.partial_cmp(right) == Some(Ordering::Equal),
         (Value::String(left), Value::String(right)) => **left == **right,
         (Value::Type(left), Value::Type(right)) => left == right,
         _ => false,
@@ -248,10 +249,8 @@ fn is_same_key(left: &Value<'_>, right: &Value<'_>) -> bool {
 }
 
 /// The integer that a double is equal to.
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the result is compared")]
 pub(super) fn exact_int(number: f64) -> Option<i64> {
-    let int = to_int(number)?;
-    (int as f64 == number).then_some(int)
+    to_int(number).filter(|_| number.fract() == 0.0)
 }
 
 /// A double without its fraction, if that is an integer. The least one is not, as in cel-go.
@@ -260,10 +259,8 @@ pub(super) fn to_int(number: f64) -> Option<i64> {
     (number > i64::MIN as f64 && number < i64::MAX as f64).then_some(number as i64)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the result is compared")]
 fn exact_uint(number: f64) -> Option<u64> {
-    let uint = to_uint(number)?;
-    (uint as f64 == number).then_some(uint)
+    to_uint(number).filter(|_| number.fract() == 0.0)
 }
 
 /// A double without its fraction, if that is an unsigned integer.
