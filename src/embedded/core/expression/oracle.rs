@@ -4,8 +4,11 @@ use std::fmt::Write as _;
 
 use serde_json::{Value as Json, json};
 
+use super::ast::ParseError;
+use super::check::parse;
+use super::environment::Environment;
+use super::eval::{Names, eval};
 use super::value::{Map, Value};
-use super::{Environment, Expression, Names, ParseError, eval};
 
 /// The input in its first line. In each other line: the environment, the expression, and the result.
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/cel_go.tsv");
@@ -50,7 +53,7 @@ fn result(environment: &str, text: &str, input: &Json) -> String {
         "b" => &Environment::CONDITION,
         other => panic!("{other}"),
     };
-    let expression = match Expression::parse(text, environment) {
+    let expression = match parse(text, environment) {
         Ok(expression) => expression,
         Err(ParseError::Invalid) => return "invalid".into(),
         Err(ParseError::Unsupported) => return "unsupported".into(),
@@ -66,7 +69,7 @@ fn result(environment: &str, text: &str, input: &Json) -> String {
         ("event_key", &key),
         ("payload", &payload),
     ];
-    match eval::eval(&expression.0, &Names(&names)) {
+    match eval(&expression, &Names(&names)) {
         Ok(value) => shown(&value),
         Err(error) => format!("error: {error}"),
     }
