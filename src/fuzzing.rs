@@ -11,7 +11,7 @@ use tonic::body::Body;
 
 use crate::client::Client;
 use crate::config::{Config, ConfigError, TlsStrategy};
-use crate::embedded::core::expression::{Expression, Names, ParseError};
+use crate::embedded::core::expression::{Environment, Expression, Names, ParseError};
 use crate::embedded::core::format;
 use crate::embedded::core::format::cron::CronSchedule;
 use crate::error::BoxError;
@@ -165,7 +165,7 @@ pub fn payload(bytes: &[u8]) {
 /// An expression is parsed or rejected, and its evaluation ends. What the client rejects is invalid for the embedded engine.
 pub fn expression(bytes: &[u8]) {
     let text = text(bytes);
-    let parsed = Expression::parse(&text, &["input", "additional_metadata", "event_key"]);
+    let parsed = Expression::parse(&text, &Environment::FILTER);
     if expression_problem(&text).is_some() && !text.contains('\0') {
         assert_eq!(parsed, Err(ParseError::Invalid), "{text}");
     }
@@ -255,7 +255,7 @@ mod tests {
         assert!(builder().host_port(corpus("address/host_port")).build().is_ok());
         assert!(CronSchedule::of_definition(&corpus("cron/zone")).is_some());
         assert!(format::duration::parse(&corpus("duration/fraction")).is_some());
-        assert!(Expression::parse(&corpus("expression/compare"), &["input"]).is_ok());
+        assert!(Expression::parse(&corpus("expression/compare"), &Environment::FILTER).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

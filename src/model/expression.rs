@@ -47,7 +47,7 @@ pub(crate) fn input_problem(text: &str) -> Option<String> {
     };
     let (mut uses_parents, mut is_variable) = (false, false);
     node.visit(&mut |node| match node {
-        Node::Name(name) => uses_parents |= name == PARENTS,
+        Node::Name(name) => uses_parents |= name.trim_start_matches('.') == PARENTS,
         Node::Member(_, accesses) => is_variable |= accesses.iter().any(declares_parents),
         _ => {}
     });

@@ -67,7 +67,27 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
             "tests",
         ],
     ),
-    (&["embedded", "core", "expression"], &["ast", "lower", "eval"]),
+    (
+        &["embedded", "core", "expression"],
+        &[
+            "ast",
+            "error",
+            "budget",
+            "value",
+            "compare",
+            "convert",
+            "operators",
+            "strings",
+            "checksum",
+            "functions",
+            "eval",
+            "types",
+            "signatures",
+            "environment",
+            "check",
+            "oracle",
+        ],
+    ),
     (
         &["embedded", "core", "store"],
         &[

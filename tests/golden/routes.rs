@@ -168,6 +168,7 @@ async fn cel_expressions_are_evaluated() {
         ("input.n > 1", false),
         ("additional_metadata.m == 'x' && payload.p", true),
         ("has(input.nothing)", false),
+        ("string(input.n) in ['1', '2'] && size(input.list) == 0", true),
     ] {
         assert_eq!(
             evaluate(request(expression)).await,
@@ -189,22 +190,33 @@ async fn cel_expressions_are_evaluated() {
             "{expression}"
         );
     }
+    for (expression, error) in [
+        ("input.nothing == 1", "no such key: nothing"),
+        ("input.n * 2 == 2", "no such overload"),
+        // These names are declared, but have no value.
+        ("event_key == 'x'", "no such attribute(s): event_key"),
+        ("event_id == 'x'", "no such attribute(s): event_id"),
+    ] {
+        let error = format!("failed to evaluate expression: {error}");
+        assert_eq!(
+            evaluate(request(expression)).await,
+            (200, json!({"status": "ERROR", "error": error})),
+            "{expression}"
+        );
+    }
     // The rest of the message comes from the server's CEL library.
     for (expression, start) in [
         ("input.v >", "failed to compile expression: "),
         ("", "failed to compile expression: "),
         ("unknown.x", "failed to compile expression: "),
-        ("input.nothing == 1", "failed to evaluate expression: "),
-        // These names are declared, but have no value.
-        ("event_key == 'x'", "failed to evaluate expression: "),
-        ("event_id == 'x'", "failed to evaluate expression: "),
+        ("1 == 'x'", "failed to compile expression: "),
     ] {
         let (status, body) = evaluate(request(expression)).await;
         assert_eq!((status, &body["status"], body.get("output")), (200, &json!("ERROR"), None), "{expression}");
         assert!(body["error"].as_str().unwrap().starts_with(start), "{expression}: {body}");
     }
-    let (status, body) = evaluate(request("input.n * 2 == 2")).await;
-    let text = "the embedded engine does not implement the CEL expression `input.n * 2 == 2` yet";
+    let (status, body) = evaluate(request("'a'.matches('b')")).await;
+    let text = "the embedded engine does not implement the CEL expression `'a'.matches('b')` yet";
     assert_eq!((status, body), (501, json!({"message": text})));
     // Absent objects are empty.
     assert_eq!(evaluate(json!({"expression": "has(input.n) || has(payload.p)"})).await.1["output"], false);

@@ -8,7 +8,7 @@
 //!
 //! | group | content |
 //! |---|---|
-//! | `expression` | a subset of CEL |
+//! | `expression` | CEL: its types, its evaluation, and the limits of both |
 //! | `format` | durations, JSON in the two styles of the engine, cron expressions, UUIDs |
 //! | `store` | the data: types, tables and indexes, timers, and [`Core`], which has all of it |
 //! | `definitions` | checks and versions of workflows |
@@ -32,7 +32,6 @@ mod triggers;
 mod views;
 mod workers;
 
-pub(crate) use definitions::expressions::FILTER_NAMES;
 pub(crate) use runs::stored_payload;
 pub(crate) use store::Core;
 pub(crate) use views::{MetadataFilter, RateLimitView, RestStatus, RunFilter, Selection, TaskView, WorkflowView};

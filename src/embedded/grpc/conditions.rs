@@ -108,7 +108,7 @@ mod tests {
             Code::Internal
         );
         let parent = ParentOverrideMatchCondition {
-            base: Some(base(Action::Skip, "", "size(output.x) > 1")),
+            base: Some(base(Action::Skip, "", "output.x.matches('a')")),
             ..Default::default()
         };
         let request = TaskConditions { parent_override_conditions: vec![parent], ..Default::default() };

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use super::body::Typed;
 use super::request::OfTenant;
 use super::{Rejection, RestApi, RestResult, respond};
-use crate::embedded::core::FILTER_NAMES;
-use crate::embedded::core::expression::{Expression, Names, ParseError, Truth};
+use crate::embedded::core::expression::{Environment, Expression, Names, ParseError, Truth};
 
 pub(super) fn routes() -> Router<RestApi> {
     Router::new().route("/api/v1/stable/tenants/{tenant}/cel/debug", post(debug))
@@ -21,7 +20,7 @@ async fn debug(_: OfTenant, bytes: Bytes) -> RestResult {
     let map = |name: &str| body.object(name).map(|map| Value::Object(map.unwrap_or_default()));
     let text = body.text("expression")?.unwrap_or_default();
     let (input, metadata, payload) = (map("input")?, map("additionalMetadata")?, map("filterPayload")?);
-    let expression = match Expression::parse(&text, FILTER_NAMES) {
+    let expression = match Expression::parse(&text, &Environment::FILTER) {
         Ok(expression) => expression,
         Err(ParseError::Invalid) => return Ok(failed("failed to compile expression: it is not valid CEL")),
         Err(ParseError::Unsupported) => {
@@ -32,9 +31,9 @@ async fn debug(_: OfTenant, bytes: Bytes) -> RestResult {
     // `event_id` and `event_key` are declared, but have no value here.
     let names = [("input", &input), ("additional_metadata", &metadata), ("payload", &payload)];
     Ok(match expression.truth(&Names(&names)) {
-        Some(Truth::Known(output)) => respond(&json!({"status": "SUCCESS", "output": output})),
-        Some(Truth::OfType(kind)) => failed(&format!("expression did not evaluate to a boolean: got {kind}")),
-        None => failed("failed to evaluate expression: no such key, or no such operation on values of these types"),
+        Ok(Truth::Known(output)) => respond(&json!({"status": "SUCCESS", "output": output})),
+        Ok(Truth::OfType(kind)) => failed(&format!("expression did not evaluate to a boolean: got {kind}")),
+        Err(error) => failed(&format!("failed to evaluate expression: {error}")),
     })
 }
 

@@ -3,15 +3,21 @@
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Node {
     Literal(Literal),
+    /// It begins with a dot if it means the declared variable, even where a macro declares another one.
     Name(String),
     /// A call of a function that is not a method.
     Call(String, Vec<Node>),
     List(Vec<Node>),
-    /// A map, or a message with a type.
-    Fields(Vec<Node>),
+    /// The keys and values of a map.
+    Map(Vec<(Node, Node)>),
+    /// A message: the name of its type, and the values of its fields.
+    Message(String, Vec<Node>),
+    /// An element, a key or an index that may be missing: `?x`.
+    Optional(Box<Node>),
     /// A value, and what is accessed of it, one after the other.
     Member(Box<Node>, Vec<Access>),
-    Unary(UnaryOperator, Box<Node>),
+    /// Operators in the order in which they are written.
+    Unary(Vec<UnaryOperator>, Box<Node>),
     /// Operands with operators of the same rank, from left to right.
     Binary(Box<Node>, Vec<(BinaryOperator, Node)>),
     /// The condition and the two alternatives.
@@ -25,10 +31,10 @@ pub(crate) enum Literal {
     Bool(bool),
     /// Without its sign. The most negative integer is `-9223372036854775808`.
     Int(u64),
-    Unsigned,
+    Unsigned(u64),
     Double(f64),
     String(String),
-    Bytes,
+    Bytes(Vec<u8>),
 }
 
 /// The type of an expression that is a literal.
@@ -79,14 +85,16 @@ impl Node {
     pub(crate) fn literal_type(&self) -> Option<LiteralType> {
         match self {
             Self::Literal(Literal::Bool(_)) => Some(LiteralType::Bool),
-            Self::Literal(Literal::Int(_) | Literal::Unsigned | Literal::Double(_)) => Some(LiteralType::Number),
+            Self::Literal(Literal::Int(_) | Literal::Unsigned(_) | Literal::Double(_)) => Some(LiteralType::Number),
             Self::Literal(Literal::String(_)) => Some(LiteralType::String),
-            Self::Literal(Literal::Null | Literal::Bytes) | Self::List(_) => Some(LiteralType::Other),
+            Self::Literal(Literal::Null | Literal::Bytes(_)) | Self::List(_) => Some(LiteralType::Other),
             // Only of a number.
-            Self::Unary(UnaryOperator::Minus, operand) => operand.literal_type().map(|of| match of {
-                LiteralType::Number => LiteralType::Number,
-                _ => LiteralType::Other,
-            }),
+            Self::Unary(operators, operand) if !operators.contains(&UnaryOperator::Not) => {
+                operand.literal_type().map(|of| match of {
+                    LiteralType::Number => LiteralType::Number,
+                    _ => LiteralType::Other,
+                })
+            }
             _ => None,
         }
     }
@@ -96,9 +104,15 @@ impl Node {
         visitor(self);
         match self {
             Self::Literal(_) | Self::Name(_) => {}
-            Self::Call(_, nodes) | Self::List(nodes) | Self::Fields(nodes) => {
+            Self::Call(_, nodes) | Self::List(nodes) | Self::Message(_, nodes) => {
                 for node in nodes {
                     node.visit(visitor);
+                }
+            }
+            Self::Map(entries) => {
+                for (key, value) in entries {
+                    key.visit(visitor);
+                    value.visit(visitor);
                 }
             }
             Self::Member(of, accesses) => {
@@ -115,7 +129,7 @@ impl Node {
                     }
                 }
             }
-            Self::Unary(_, operand) => operand.visit(visitor),
+            Self::Unary(_, operand) | Self::Optional(operand) => operand.visit(visitor),
             Self::Binary(first, others) => {
                 first.visit(visitor);
                 for (_, node) in others {

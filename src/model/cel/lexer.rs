@@ -103,15 +103,20 @@ impl<'a> Lexer<'a> {
             return self.number().map(|number| Some(Token::Literal(number)));
         }
         if first == '"' || first == '\'' {
-            return self.string(false).map(|text| Some(Token::Literal(Literal::String(text))));
+            let text = self.string(false, false)?;
+            return Ok(Some(Token::Literal(Literal::String(String::from_utf8_lossy(&text).into_owned()))));
         }
         if first.is_ascii_alphabetic() || first == '_' {
             let word = self.take_while(is_word);
             let is_quoted = self.rest().starts_with(['"', '\'']);
             if is_quoted && ["r", "b", "br", "rb"].iter().any(|prefix| word.eq_ignore_ascii_case(prefix)) {
-                let text = self.string(word.contains(['r', 'R']))?;
                 let is_bytes = word.contains(['b', 'B']);
-                return Ok(Some(Token::Literal(if is_bytes { Literal::Bytes } else { Literal::String(text) })));
+                let found = self.string(word.contains(['r', 'R']), is_bytes)?;
+                return Ok(Some(Token::Literal(if is_bytes {
+                    Literal::Bytes(found)
+                } else {
+                    Literal::String(String::from_utf8_lossy(&found).into_owned())
+                })));
             }
             return Ok(Some(match word {
                 "true" => Token::Literal(Literal::Bool(true)),
@@ -165,22 +170,23 @@ impl<'a> Lexer<'a> {
         };
         let is_unsigned = matches!(number, Some(Literal::Int(_)) | None) && (self.takes("u") || self.takes("U"));
         match number {
-            Some(Literal::Int(_)) if is_unsigned => Ok(Literal::Unsigned),
+            Some(Literal::Int(number)) if is_unsigned => Ok(Literal::Unsigned(number)),
             Some(Literal::Int(number)) if number > i64::MIN.unsigned_abs() => self.fail(start, "a 64-bit integer"),
             Some(number) => Ok(number),
             None => self.fail(start, "a 64-bit number"),
         }
     }
 
-    /// A string, whose quote is next.
-    fn string(&mut self, is_raw: bool) -> Result<String, SyntaxError> {
+    /// The bytes of a string or of a sequence of bytes, whose quote is next. Those of a string are UTF-8.
+    fn string(&mut self, is_raw: bool, is_bytes: bool) -> Result<Vec<u8>, SyntaxError> {
         let start = self.at;
         let quote = self.rest().get(..1).unwrap_or_default();
         let triple = quote.repeat(3);
         let is_long = self.rest().starts_with(&triple);
         let end = if is_long { triple.as_str() } else { quote };
         self.at += end.len();
-        let mut found = String::new();
+        let mut found = Vec::new();
+        let utf8 = |char: char| char.encode_utf8(&mut [0; 4]).as_bytes().to_vec();
         loop {
             if self.takes(end) {
                 return Ok(found);
@@ -192,20 +198,27 @@ impl<'a> Lexer<'a> {
                 Some('\\') if !is_raw => {
                     self.at += 1;
                     match self.escaped() {
-                        Some(escaped) => found.push(escaped),
-                        None => return self.fail(at, "a valid escape sequence"),
+                        // A numeric sequence is a byte, and not a character.
+                        Some((char, false)) if is_bytes => found.push(u8::try_from(char).unwrap_or_default()),
+                        Some((char, is_unicode)) if !(is_bytes && is_unicode) => found.extend(utf8(char)),
+                        _ => return self.fail(at, "a valid escape sequence"),
                     }
+                }
+                // Line breaks are normalized, in raw strings, too.
+                Some('\r') => {
+                    self.at += if self.rest().starts_with("\r\n") { 2 } else { 1 };
+                    found.push(b'\n');
                 }
                 Some(char) => {
                     self.at += char.len_utf8();
-                    found.push(char);
+                    found.extend(utf8(char));
                 }
             }
         }
     }
 
-    /// The character of an escape sequence, after its backslash.
-    fn escaped(&mut self) -> Option<char> {
+    /// The character of an escape sequence, after its backslash, and whether only a string can contain that sequence.
+    fn escaped(&mut self) -> Option<(char, bool)> {
         let first = self.rest().chars().next()?;
         self.at += first.len_utf8();
         let mut code = |digits: usize, radix: u32, first: &str| {
@@ -215,7 +228,8 @@ impl<'a> Lexer<'a> {
             let is_number = text.chars().all(|c| c.is_digit(radix));
             is_number.then(|| u32::from_str_radix(&text, radix).ok().and_then(char::from_u32)).flatten()
         };
-        match first {
+        let is_unicode = matches!(first, 'u' | 'U');
+        let char = match first {
             'a' => Some('\x07'),
             'b' => Some('\x08'),
             'f' => Some('\x0c'),
@@ -229,7 +243,8 @@ impl<'a> Lexer<'a> {
             'U' => code(8, 16, ""),
             '0'..='3' => code(2, 8, first.encode_utf8(&mut [0; 4])),
             _ => None,
-        }
+        };
+        char.map(|char| (char, is_unicode))
     }
 }
 

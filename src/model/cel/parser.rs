@@ -105,12 +105,17 @@ impl Parser<'_> {
         self.deepen(1)?;
         let mut node = self.binary()?;
         if self.takes("?") {
-            let then = self.binary()?;
-            self.take(":", "\":\" of a conditional")?;
-            node = Node::Conditional(Box::new([node, then, self.expression()?]));
+            node = self.conditional(node)?;
         }
         self.depth -= 1;
         Ok(node)
+    }
+
+    // A function of its own, like others here, so that the one that calls it uses less stack when it recurses.
+    fn conditional(&mut self, condition: Node) -> Result<Node, Problem> {
+        let then = self.binary()?;
+        self.take(":", "\":\" of a conditional")?;
+        Ok(Node::Conditional(Box::new([condition, then, self.expression()?])))
     }
 
     fn deepen(&mut self, levels: usize) -> Result<(), Problem> {
@@ -126,10 +131,7 @@ impl Parser<'_> {
             operators.push(*operator);
             operands.push(self.unary()?);
         }
-        for rank in OPERATORS.iter().rev() {
-            (operands, operators) = grouped(operands, operators, rank);
-        }
-        operands.pop().map_or_else(|| self.fail(OPERAND), Ok)
+        joined(operands, operators).map_or_else(|| self.fail(OPERAND), Ok)
     }
 
     fn unary(&mut self) -> Result<Node, Problem> {
@@ -146,35 +148,44 @@ impl Parser<'_> {
         }
         let node = self.member()?;
         self.depth -= operators.len();
-        Ok(operators.into_iter().rev().fold(node, |node, operator| Node::Unary(operator, Box::new(node))))
+        Ok(if operators.is_empty() { node } else { Node::Unary(operators, Box::new(node)) })
     }
 
     fn member(&mut self) -> Result<Node, Problem> {
-        let (mut of, mut accesses) = (self.primary()?, Vec::new());
+        let of = self.primary()?;
+        self.accessed(of)
+    }
+
+    fn accessed(&mut self, mut of: Node) -> Result<Node, Problem> {
+        let mut accesses = Vec::new();
         loop {
             if self.takes(".") {
-                let is_optional = self.takes("?");
-                let name = self.field()?;
-                accesses.push(if is_optional {
-                    Access::OptionalField(name)
-                } else if self.takes("(") {
-                    Access::Method(name, self.arguments()?)
-                } else {
-                    Access::Field(name)
-                });
+                accesses.push(self.named_access()?);
             } else if self.takes("[") {
-                let _is_optional = self.takes("?");
-                accesses.push(Access::Index(self.expression()?));
+                accesses.push(Access::Index(self.maybe_optional()?));
                 self.take("]", "\"]\"")?;
-            } else if self.is_next("{") && is_type(&of, &accesses) {
+            } else if let Some(name) = self.is_next("{").then(|| type_name(&of, &accesses)).flatten() {
                 // A message of a type, whose name was taken for a value with fields.
                 self.position += 1;
-                of = self.entries(true)?;
+                of = Node::Message(name, self.entries(Self::field_of_message)?);
                 accesses.clear();
             } else {
                 return Ok(if accesses.is_empty() { of } else { Node::Member(Box::new(of), accesses) });
             }
         }
+    }
+
+    /// A field or a method, after its dot.
+    fn named_access(&mut self) -> Result<Access, Problem> {
+        let is_optional = self.takes("?");
+        let name = self.field()?;
+        Ok(if is_optional {
+            Access::OptionalField(name)
+        } else if self.takes("(") {
+            Access::Method(name, self.arguments()?)
+        } else {
+            Access::Field(name)
+        })
     }
 
     fn field(&mut self) -> Result<String, Problem> {
@@ -198,8 +209,13 @@ impl Parser<'_> {
             return Ok(Node::List(self.list("]", "\",\" or \"]\"")?));
         }
         if self.takes("{") {
-            return self.entries(false);
+            return Ok(Node::Map(self.entries(Self::entry_of_map)?));
         }
+        self.word()
+    }
+
+    /// A literal, a name, or a call of a function.
+    fn word(&mut self) -> Result<Node, Problem> {
         let is_absolute = self.takes(".");
         let start = self.position;
         match self.tokens.get(start).map(|(_, token)| token.clone()) {
@@ -213,7 +229,7 @@ impl Parser<'_> {
                 }
                 self.position += 1;
                 if !self.takes("(") {
-                    return Ok(Node::Name(name));
+                    return Ok(Node::Name(if is_absolute { format!(".{name}") } else { name }));
                 }
                 let first = self.position;
                 let arguments = self.arguments()?;
@@ -250,8 +266,7 @@ impl Parser<'_> {
             return self.take(end, expected).map(|()| nodes);
         }
         while !self.takes(end) {
-            let _is_optional = self.takes("?");
-            nodes.push(self.expression()?);
+            nodes.push(self.maybe_optional()?);
             if !self.is_next(end) {
                 self.take(",", expected)?;
             }
@@ -260,26 +275,48 @@ impl Parser<'_> {
     }
 
     /// The entries of a map or the fields of a message, after its brace. A comma may follow the last one, or be all there is.
-    fn entries(&mut self, is_message: bool) -> Result<Node, Problem> {
-        let mut nodes = Vec::new();
+    fn entries<T>(&mut self, entry: impl Fn(&mut Self) -> Result<T, Problem>) -> Result<Vec<T>, Problem> {
+        let mut entries = Vec::new();
         if self.takes(",") {
-            return self.take("}", "\"}\"").map(|()| Node::Fields(nodes));
+            return self.take("}", "\"}\"").map(|()| entries);
         }
         while !self.takes("}") {
-            let _is_optional = self.takes("?");
-            if is_message {
-                self.field()?;
-            } else {
-                nodes.push(self.expression()?);
-            }
-            self.take(":", "\":\"")?;
-            nodes.push(self.expression()?);
+            entries.push(entry(self)?);
             if !self.is_next("}") {
                 self.take(",", "\",\" or \"}\"")?;
             }
         }
-        Ok(Node::Fields(nodes))
+        Ok(entries)
     }
+
+    fn entry_of_map(&mut self) -> Result<(Node, Node), Problem> {
+        let key = self.maybe_optional()?;
+        self.take(":", "\":\"")?;
+        Ok((key, self.expression()?))
+    }
+
+    fn field_of_message(&mut self) -> Result<Node, Problem> {
+        let is_optional = self.takes("?");
+        self.field()?;
+        self.take(":", "\":\"")?;
+        let value = self.expression()?;
+        Ok(if is_optional { Node::Optional(Box::new(value)) } else { value })
+    }
+
+    /// An element, a key or an index.
+    fn maybe_optional(&mut self) -> Result<Node, Problem> {
+        let is_optional = self.takes("?");
+        let node = self.expression()?;
+        Ok(if is_optional { Node::Optional(Box::new(node)) } else { node })
+    }
+}
+
+/// Makes one operand of all.
+fn joined(mut operands: Vec<Node>, mut operators: Vec<BinaryOperator>) -> Option<Node> {
+    for rank in OPERATORS.iter().rev() {
+        (operands, operators) = grouped(operands, operators, rank);
+    }
+    operands.pop()
 }
 
 /// Makes one operand of those that are joined by operators of a rank.
@@ -310,9 +347,13 @@ fn grouped(
     (grouped, left)
 }
 
-/// Whether this can be the name of a type.
-fn is_type(of: &Node, accesses: &[Access]) -> bool {
-    matches!(of, Node::Name(_)) && accesses.iter().all(|access| matches!(access, Access::Field(_)))
+/// The name of a type, if this can be one.
+fn type_name(of: &Node, accesses: &[Access]) -> Option<String> {
+    let Node::Name(first) = of else { return None };
+    accesses.iter().try_fold(first.clone(), |name, access| match access {
+        Access::Field(field) => Some(format!("{name}.{field}")),
+        _ => None,
+    })
 }
 
 fn is_field(node: &Node) -> bool {

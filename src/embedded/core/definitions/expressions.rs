@@ -1,32 +1,23 @@
-//! The expressions of definitions: which names they may use, and what happens to invalid ones.
+//! The expressions of definitions: what they may use, and what happens to invalid ones.
 
 use serde_json::Value;
 
-use crate::embedded::core::expression::{Expression, ParseError};
+use crate::embedded::core::expression::{Environment, Expression, ParseError};
 use crate::embedded::core::store::{
     BatchOptions, Cel, Concurrency, Filter, Idempotency, LimitStrategy, On, StatusError,
 };
 
-/// The names that expressions of filters may use.
-pub(crate) const FILTER_NAMES: &[&str] = &["input", "additional_metadata", "payload", "event_id", "event_key"];
-/// The names that expressions of idempotency keys and of tasks may use.
-const KEY_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "checksum()"];
-/// The names that expressions of rate limits may use. `parents` is accepted, but has no value.
-const LIMIT_NAMES: &[&str] = &["input", "additional_metadata", "workflow_run_id", "parents", "checksum()"];
-/// The names that expressions of conditions may use. Both mean the output or the payload that the condition is about.
-pub(crate) const CONDITION_NAMES: [&str; 2] = ["input", "output"];
-
 impl Filter {
     /// A filter as it was sent. An expression that may be valid CEL, but is not supported here, is rejected.
     pub(crate) fn new(expression: String, scope: String, payload: Value) -> Result<Self, StatusError> {
-        Ok(Self { expression: Cel::new(expression, FILTER_NAMES)?, scope, payload })
+        Ok(Self { expression: Cel::new(expression, &Environment::FILTER)?, scope, payload })
     }
 }
 
 impl Idempotency {
     /// An option as it was sent. An expression that may be valid CEL, but is not supported here, is rejected.
     pub(crate) fn new(expression: String, ttl_ms: i64, method: i32) -> Result<Self, StatusError> {
-        Ok(Self { expression: Cel::new(expression, KEY_NAMES)?, ttl_ms, method })
+        Ok(Self { expression: Cel::new(expression, &Environment::KEY)?, ttl_ms, method })
     }
 }
 
@@ -38,22 +29,22 @@ impl Concurrency {
         strategy: Option<LimitStrategy>,
         unknown_field: Option<&'static str>,
     ) -> Result<Self, StatusError> {
-        let expression = Cel::new(expression, KEY_NAMES)?;
+        let expression = Cel::new(expression, &Environment::KEY)?;
         let (max_runs_expression, name, is_tenant_scoped) = (None, None, false);
         Ok(Self { expression, max_runs, max_runs_expression, name, is_tenant_scoped, strategy, unknown_field })
     }
 
     /// Sets an expression for the number of runs.
     pub(crate) fn with_max_runs_expression(mut self, text: String) -> Result<Self, StatusError> {
-        self.max_runs_expression = Some(Cel::new(text, KEY_NAMES)?);
+        self.max_runs_expression = Some(Cel::new(text, &Environment::KEY)?);
         Ok(self)
     }
 }
 
 impl Cel {
-    /// An expression as it was sent, and the names that it may use. One that may be valid CEL, but is not supported here, is rejected.
-    fn new(text: String, names: &[&str]) -> Result<Self, StatusError> {
-        let parsed = match Expression::parse(&text, names) {
+    /// An expression as it was sent, and what it may use. One that may be valid CEL, but is not supported here, is rejected.
+    fn new(text: String, environment: &Environment) -> Result<Self, StatusError> {
+        let parsed = match Expression::parse(&text, environment) {
             Ok(expression) => Some(expression),
             Err(ParseError::Invalid) => None,
             Err(ParseError::Unsupported) => {
@@ -65,7 +56,7 @@ impl Cel {
 
     /// An expression of a rate limit.
     pub(crate) fn of_rate_limit(text: String) -> Result<Self, StatusError> {
-        Self::new(text, LIMIT_NAMES)
+        Self::new(text, &Environment::LIMIT)
     }
 }
 
@@ -86,7 +77,7 @@ impl BatchOptions {
         Ok(Self {
             max_size,
             max_interval_ms: max_interval_ms.unwrap_or(1000),
-            group_key: Cel::new(key, LIMIT_NAMES)?,
+            group_key: Cel::new(key, &Environment::LIMIT)?,
             group_max_runs: group_max_runs.unwrap_or(100),
             broadcast_output,
         })
@@ -111,7 +102,7 @@ fn condition(text: &str) -> Result<Expression, StatusError> {
     if text.is_empty() {
         return Ok(Expression::constant(true));
     }
-    match Expression::parse(text, &CONDITION_NAMES) {
+    match Expression::parse(text, &Environment::CONDITION) {
         Err(ParseError::Invalid) => Ok(Expression::constant(false)),
         Err(ParseError::Unsupported) => Err(StatusError::unimplemented(&format!("conditions like `{text}`"))),
         Ok(expression) => Ok(expression),

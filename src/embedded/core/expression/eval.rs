@@ -1,193 +1,268 @@
 //! Evaluation of expressions.
 
-use std::borrow::Cow;
-use std::cmp::Ordering;
-use std::fmt;
+use serde_json::Value as Json;
 
-use serde_json::Value;
-
-use super::ast::{Comparison, Literal, Node};
-
-/// The maximum size in bytes of a concatenated string: the maximum size of a message.
-const MAX_STRING_BYTES: usize = 4 << 20;
+use super::ast::{Function, Loop, Macro, Node, Operator, Step};
+use super::budget::Budget;
+use super::error::{EvalError, NO_OVERLOAD};
+use super::functions::call;
+use super::operators::{binary, index, negate, not};
+use super::value::{List, Value};
 
 /// The values of the names in an expression.
-pub(crate) struct Names<'a>(pub(crate) &'a [(&'a str, &'a Value)]);
+pub(crate) struct Names<'a>(pub(crate) &'a [(&'a str, &'a Json)]);
 
-/// The value of a node.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Computed<'a> {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Double(f64),
-    String(Cow<'a, str>),
-    /// A list or a map.
-    Other(&'a Value),
-}
-
-/// Why an evaluation fails, in the words of CEL's implementation in Go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum EvalError {
-    /// A name is declared, but has no value.
-    NoValue(String),
-    NoKey(String),
-    /// A list has no fields.
-    NotInList,
-    /// No such operation on values of these types.
-    NoOverload,
-    /// A number or a string is too large.
-    TooLarge,
-}
-
-impl fmt::Display for EvalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoValue(name) => write!(f, "no such attribute(s): {name}"),
-            Self::NoKey(key) => write!(f, "no such key: {key}"),
-            Self::NotInList => f.write_str("unsupported index type 'string' in list"),
-            Self::NoOverload => f.write_str("no such overload"),
-            Self::TooLarge => f.write_str("integer overflow"),
-        }
-    }
-}
-
-type Evaluated<'a> = Result<Computed<'a>, EvalError>;
-
-impl Computed<'_> {
-    /// CEL's name of the type.
-    pub(super) fn type_name(&self) -> &'static str {
-        match self {
-            Self::Null => "null_type",
-            Self::Bool(_) => "bool",
-            Self::Int(_) => "int",
-            Self::Double(_) => "double",
-            Self::String(_) => "string",
-            Self::Other(Value::Array(_)) => "list",
-            Self::Other(_) => "map",
-        }
-    }
-}
+type Evaluated<'a> = Result<Value<'a>, EvalError>;
 
 pub(super) fn eval<'a>(node: &'a Node, names: &Names<'a>) -> Evaluated<'a> {
-    match node {
-        Node::Literal(literal) => Ok(match literal {
-            Literal::Null => Computed::Null,
-            Literal::Bool(flag) => Computed::Bool(*flag),
-            Literal::Int(number) => Computed::Int(*number),
-            Literal::Double(number) => Computed::Double(*number),
-            Literal::String(text) => Computed::String(text.into()),
-        }),
-        Node::Path(path) => {
-            let Some((name, fields)) = path.split_first() else { return Err(EvalError::NoOverload) };
-            let root = names.0.iter().find(|(other, _)| other == name);
-            let (_, root) = root.ok_or_else(|| EvalError::NoValue(name.clone()))?;
-            let get = |value: &'a Value, field: &'a String| match value {
-                Value::Array(_) => Err(EvalError::NotInList),
-                value => value.get(field).ok_or_else(|| EvalError::NoKey(field.clone())),
-            };
-            fields.iter().try_fold(*root, get).map(from_json)
-        }
-        // False for a value without fields. For a list, and for a missing value, the evaluation fails.
-        Node::Has(of, field) => match eval(of, names)? {
-            Computed::Other(Value::Object(fields)) => Ok(Computed::Bool(fields.contains_key(field))),
-            Computed::Other(_) => Err(EvalError::NotInList),
-            _ => Ok(Computed::Bool(false)),
-        },
-        Node::Not(inner) => truth(inner, names).map(|flag| Computed::Bool(!flag)),
-        // One operand can decide the result, even if others fail.
-        Node::And(operands) => decide(operands, names, false),
-        Node::Or(operands) => decide(operands, names, true),
-        Node::Add(operands) => {
-            let Some((first, others)) = operands.split_first() else { return Err(EvalError::NoOverload) };
-            others.iter().try_fold(eval(first, names)?, |sum, operand| add(sum, eval(operand, names)?))
-        }
-        Node::Compare(first, others) => others.iter().try_fold(eval(first, names)?, |left, (comparison, right)| {
-            compare(*comparison, &left, &eval(right, names)?).map(Computed::Bool).ok_or(EvalError::NoOverload)
-        }),
-        Node::Conditional(nodes) => {
-            let [condition, then, otherwise] = &**nodes;
-            eval(if truth(condition, names)? { then } else { otherwise }, names)
-        }
-    }
+    Evaluation { names, locals: Vec::new(), budget: Budget::new() }.eval(node)
 }
 
-fn add<'a>(left: Computed<'a>, right: Computed<'a>) -> Evaluated<'a> {
-    match (left, right) {
-        (Computed::String(left), Computed::String(right)) => {
-            if left.len().saturating_add(right.len()) > MAX_STRING_BYTES {
-                return Err(EvalError::TooLarge);
+struct Evaluation<'n, 'a> {
+    names: &'n Names<'a>,
+    /// The variables of the macros that are being evaluated, the innermost one last.
+    locals: Vec<Value<'a>>,
+    budget: Budget,
+}
+
+impl<'a> Evaluation<'_, 'a> {
+    /// Only calls other functions, so that it uses little stack: it recurses into the nodes.
+    fn eval(&mut self, node: &'a Node) -> Evaluated<'a> {
+        self.budget.step()?;
+        match node {
+            Node::Literal(literal) => {
+                self.budget.read(literal.size())?;
+                Ok(literal.into())
             }
-            Ok(Computed::String(left + right))
-        }
-        (Computed::Int(left), Computed::Int(right)) => {
-            left.checked_add(right).map(Computed::Int).ok_or(EvalError::TooLarge)
-        }
-        (Computed::Double(left), Computed::Double(right)) => Ok(Computed::Double(left + right)),
-        _ => Err(EvalError::NoOverload),
-    }
-}
-
-fn compare(comparison: Comparison, left: &Computed<'_>, right: &Computed<'_>) -> Option<bool> {
-    let order = order(left, right);
-    Some(match comparison {
-        Comparison::Equal => is_same(left, right),
-        Comparison::NotEqual => !is_same(left, right),
-        Comparison::Less => order? == Ordering::Less,
-        Comparison::LessOrEqual => order? != Ordering::Greater,
-        Comparison::Greater => order? == Ordering::Greater,
-        Comparison::GreaterOrEqual => order? != Ordering::Less,
-    })
-}
-
-/// A JSON value. All its numbers are doubles, as in the real engine.
-fn from_json(value: &Value) -> Computed<'_> {
-    match value {
-        Value::Null => Computed::Null,
-        Value::Bool(flag) => Computed::Bool(*flag),
-        Value::Number(number) => Computed::Double(number.as_f64().unwrap_or_default()),
-        Value::String(text) => Computed::String(text.into()),
-        Value::Array(_) | Value::Object(_) => Computed::Other(value),
-    }
-}
-
-fn truth<'a>(node: &'a Node, names: &Names<'a>) -> Result<bool, EvalError> {
-    match eval(node, names)? {
-        Computed::Bool(flag) => Ok(flag),
-        _ => Err(EvalError::NoOverload),
-    }
-}
-
-fn decide<'a>(operands: &'a [Node], names: &Names<'a>, enough: bool) -> Evaluated<'a> {
-    let mut error = None;
-    for operand in operands {
-        match truth(operand, names) {
-            Ok(flag) if flag == enough => return Ok(Computed::Bool(enough)),
-            Ok(_) => {}
-            Err(failed) => error = error.or(Some(failed)),
+            Node::Variable(name) => self.variable(name).map(Value::from),
+            Node::Id(name) => self.id(name),
+            Node::Local(index) => self.locals.get(*index).cloned().ok_or(NO_OVERLOAD),
+            Node::List(nodes) => self.list(nodes),
+            Node::Map(entries) => self.map(entries),
+            Node::Chain(of, steps) => self.chain(of, steps),
+            Node::Call(function, arguments) => self.call(*function, None, arguments),
+            Node::Not(operand) => not(&self.eval(operand)?),
+            Node::Negate(operand) => negate(&self.eval(operand)?),
+            // One operand can decide the result, even if others fail.
+            Node::And(operands) => self.decide(operands, false),
+            Node::Or(operands) => self.decide(operands, true),
+            Node::Binary(first, others) => self.binary(first, others),
+            Node::Conditional(nodes) => {
+                let [condition, then, otherwise] = &**nodes;
+                let node = if self.truth(condition)? { then } else { otherwise };
+                self.eval(node)
+            }
         }
     }
-    error.map_or(Ok(Computed::Bool(!enough)), Err)
-}
 
-fn is_same(left: &Computed<'_>, right: &Computed<'_>) -> bool {
-    left == right || order(left, right) == Some(Ordering::Equal)
-}
+    fn variable(&self, name: &str) -> Result<&'a Json, EvalError> {
+        let found = self.names.0.iter().find(|(other, _)| *other == name);
+        found.map(|(_, value)| *value).ok_or_else(|| missing(name))
+    }
 
-fn order(left: &Computed<'_>, right: &Computed<'_>) -> Option<Ordering> {
-    match (left, right) {
-        (Computed::String(left), Computed::String(right)) => Some(left.cmp(right)),
-        (Computed::Bool(left), Computed::Bool(right)) => Some(left.cmp(right)),
-        (Computed::Int(left), Computed::Int(right)) => Some(left.cmp(right)),
-        (left, right) => double(left)?.partial_cmp(&double(right)?),
+    #[inline(never)]
+    fn id(&self, name: &str) -> Evaluated<'a> {
+        let text = self.variable(name)?.as_str().unwrap_or_default();
+        let id: uuid::Uuid = text.parse().map_err(|_| missing(name))?;
+        Ok(Value::Bytes(id.into_bytes().as_slice().into()))
+    }
+
+    #[inline(never)]
+    fn list(&mut self, nodes: &'a [Node]) -> Evaluated<'a> {
+        let elements = self.all(None, nodes)?;
+        self.budget.make(elements.len() * size_of::<Value<'_>>())?;
+        Value::list(elements)
+    }
+
+    #[inline(never)]
+    fn map(&mut self, nodes: &'a [(Node, Node)]) -> Evaluated<'a> {
+        self.budget.make(nodes.len() * 2 * size_of::<Value<'_>>())?;
+        let mut entries = Vec::with_capacity(nodes.len());
+        for (key, value) in nodes {
+            entries.push((self.eval(key)?, self.eval(value)?));
+        }
+        Value::map(entries, &mut self.budget)
+    }
+
+    fn all(&mut self, first: Option<Value<'a>>, nodes: &'a [Node]) -> Result<Vec<Value<'a>>, EvalError> {
+        let mut values = Vec::with_capacity(nodes.len() + 1);
+        values.extend(first);
+        for node in nodes {
+            values.push(self.eval(node)?);
+        }
+        Ok(values)
+    }
+
+    #[inline(never)]
+    fn call(&mut self, function: Function, of: Option<Value<'a>>, arguments: &'a [Node]) -> Evaluated<'a> {
+        let arguments = self.all(of, arguments)?;
+        call(function, &arguments, &mut self.budget)
+    }
+
+    #[inline(never)]
+    fn chain(&mut self, of: &'a Node, steps: &'a [Step]) -> Evaluated<'a> {
+        let mut value = self.eval(of)?;
+        for step in steps {
+            value = self.step(value, step)?;
+        }
+        Ok(value)
+    }
+
+    fn step(&mut self, of: Value<'a>, step: &'a Step) -> Evaluated<'a> {
+        self.budget.step()?;
+        match step {
+            Step::Field(name) => field(&of, name, &mut self.budget),
+            Step::Has(name) => has(&of, name, &mut self.budget),
+            Step::Index(node) => {
+                let key = self.eval(node)?;
+                index(&of, &key, node.is_json(), &mut self.budget)
+            }
+            Step::Method(function, arguments) => self.call(*function, Some(of), arguments),
+            Step::Macro(kind, each) => self.repeat(*kind, &of, each),
+        }
+    }
+
+    #[inline(never)]
+    fn binary(&mut self, first: &'a Node, others: &'a [(Operator, Node)]) -> Evaluated<'a> {
+        let mut left = self.eval(first)?;
+        for (operator, node) in others {
+            let right = self.eval(node)?;
+            left = binary(*operator, &left, &right, &mut self.budget)?;
+        }
+        Ok(left)
+    }
+
+    fn truth(&mut self, node: &'a Node) -> Result<bool, EvalError> {
+        match self.eval(node)? {
+            Value::Bool(flag) => Ok(flag),
+            _ => Err(NO_OVERLOAD),
+        }
+    }
+
+    #[inline(never)]
+    fn decide(&mut self, operands: &'a [Node], enough: bool) -> Evaluated<'a> {
+        let mut error = None;
+        for operand in operands {
+            match self.truth(operand) {
+                Ok(flag) if flag == enough => return Ok(Value::Bool(enough)),
+                Ok(_) => {}
+                Err(failed) => error = error.or(Some(failed)),
+            }
+        }
+        error.map_or(Ok(Value::Bool(!enough)), Err)
+    }
+
+    /// A macro: for each element of a list, or for each key of a map.
+    #[inline(never)]
+    fn repeat(&mut self, kind: Macro, of: &Value<'a>, each: &'a Loop) -> Evaluated<'a> {
+        let keys;
+        let elements = match of {
+            Value::List(elements) => elements,
+            Value::Map(map) => {
+                self.budget.make(map.len() * size_of::<Value<'_>>())?;
+                keys = List::Made(map.keys().into(), 1);
+                &keys
+            }
+            other => return Err(not_iterable(other)),
+        };
+        match kind {
+            Macro::All => self.quantify(elements, each, false),
+            Macro::Exists => self.quantify(elements, each, true),
+            Macro::ExistsOne => Ok(Value::Bool(self.collect(elements, each)?.len() == 1)),
+            Macro::Collect => Value::list(self.collect(elements, each)?),
+        }
+    }
+
+    fn with<R>(&mut self, element: Value<'a>, ask: impl FnOnce(&mut Self) -> R) -> R {
+        self.locals.push(element);
+        let result = ask(self);
+        self.locals.pop();
+        result
+    }
+
+    /// One element can decide the result, even if others fail.
+    #[inline(never)]
+    fn quantify(&mut self, elements: &List<'a>, each: &'a Loop, enough: bool) -> Evaluated<'a> {
+        let Some(predicate) = &each.predicate else { return Err(NO_OVERLOAD) };
+        let mut error = None;
+        for element in elements.iter() {
+            self.budget.step()?;
+            match self.with(element, |all| all.truth(predicate)) {
+                Ok(flag) if flag == enough => return Ok(Value::Bool(enough)),
+                Ok(_) => {}
+                Err(failed) => error = error.or(Some(failed)),
+            }
+        }
+        error.map_or(Ok(Value::Bool(!enough)), Err)
+    }
+
+    /// What is made of the elements that count. It does not stop at an error: of several ones, the last one of a predicate counts, or else
+    /// the first one.
+    #[inline(never)]
+    fn collect(&mut self, elements: &List<'a>, each: &'a Loop) -> Result<Vec<Value<'a>>, EvalError> {
+        let mut collected = Ok(Vec::new());
+        for element in elements.iter() {
+            self.budget.step()?;
+            let counts = each
+                .predicate
+                .as_ref()
+                .map_or(Ok(true), |predicate| self.with(element.clone(), |all| all.truth(predicate)));
+            match counts {
+                Err(failed) => collected = Err(failed),
+                Ok(true) => {
+                    let made = match &each.transform {
+                        Some(transform) => self.with(element, |all| all.eval(transform)),
+                        None => Ok(element),
+                    };
+                    let counted = self.budget.make(size_of::<Value<'_>>());
+                    collected = collected.and_then(|mut all: Vec<_>| {
+                        counted?;
+                        all.push(made?);
+                        Ok(all)
+                    });
+                }
+                Ok(false) => {}
+            }
+        }
+        collected
     }
 }
 
-fn double(found: &Computed<'_>) -> Option<f64> {
-    match found {
-        #[expect(clippy::cast_precision_loss, reason = "as the engine compares them")]
-        Computed::Int(number) => Some(*number as f64),
-        Computed::Double(number) => Some(*number),
+fn missing(name: &str) -> EvalError {
+    EvalError::new(format!("no such attribute(s): {name}"))
+}
+
+fn field<'a>(of: &Value<'a>, name: &str, budget: &mut Budget) -> Evaluated<'a> {
+    budget.read(name.len())?;
+    let found = match of {
+        Value::Map(map) => map.field(name, budget)?,
+        Value::List(_) => return Err(NOT_IN_LIST),
         _ => None,
+    };
+    found.ok_or_else(|| EvalError::new(format!("no such key: {name}")))
+}
+
+/// False for a value without fields. For a list, the evaluation fails.
+fn has<'a>(of: &Value<'a>, name: &str, budget: &mut Budget) -> Evaluated<'a> {
+    match of {
+        Value::Map(map) => Ok(Value::Bool(map.field(name, budget)?.is_some())),
+        Value::List(_) => Err(NOT_IN_LIST),
+        _ => Ok(Value::Bool(false)),
     }
+}
+
+const NOT_IN_LIST: EvalError = EvalError::of("unsupported index type 'string' in list");
+
+fn not_iterable(value: &Value<'_>) -> EvalError {
+    let kind = match value {
+        Value::Null => "types.Null",
+        Value::Bool(_) => "types.Bool",
+        Value::Int(_) => "types.Int",
+        Value::Uint(_) => "types.Uint",
+        Value::Double(_) => "types.Double",
+        Value::String(_) => "types.String",
+        Value::Bytes(_) => "types.Bytes",
+        _ => "*types.Type",
+    };
+    EvalError::new(format!("got '{kind}', expected iterable type"))
 }

@@ -1,18 +1,41 @@
-//! A subset of CEL: paths, literals, comparisons, `&&`, `||`, `!`, `+`, `? :`, `has` and parentheses.
+//! The part of CEL that the embedded engine evaluates, with the results and the error texts of cel-go, which the engine uses.
 //!
-//! Valid CEL outside of the subset is distinguished from invalid CEL: the embedded engine reports that it does not support it.
+//! Supported: all literals, lists and maps; fields and indexes; all operators; the macros `has`, `all`, `exists`, `exists_one`, `map` and
+//! `filter`; conversions between the types below; the functions of strings, with those of cel-go's extension where the engine has it; and
+//! the engine's own `checksum`. Types are checked before anything is evaluated, as in cel-go: what its checker rejects is invalid here.
 //!
-//! The parser is that of [`crate::model::cel`]. Expressions are untrusted, so it limits their length and their nesting; here, the size of
-//! concatenated strings is limited. A chain of operators is one node, so that only nesting uses the stack.
+//! Not supported: `matches`, `format`, timestamps and durations, messages, and names in the package `google`. An expression that uses them
+//! is distinguished from invalid CEL: the embedded engine reports that it does not support it.
+//!
+//! The parser is that of [`crate::model::cel`]. Expressions and inputs are untrusted. The parser limits the length and the nesting of
+//! expressions; here, the nesting of nodes, of types and of values is limited, and the number of steps and the size of the values of an
+//! evaluation. A chain of operators is one node, so that only nesting uses the stack.
 
 mod ast;
+mod budget;
+mod check;
+mod checksum;
+mod compare;
+mod convert;
+mod environment;
+mod error;
 mod eval;
-mod lower;
+mod functions;
+mod operators;
+mod signatures;
+mod strings;
+mod types;
+mod value;
+
+#[cfg(test)]
+mod oracle;
 
 use ast::{Literal, Node};
-use serde_json::Value;
+use serde_json::Value as Json;
+use value::Value;
 
 pub(crate) use ast::ParseError;
+pub(crate) use environment::Environment;
 pub(crate) use eval::Names;
 
 /// An expression that can be evaluated.
@@ -20,9 +43,9 @@ pub(crate) use eval::Names;
 pub(crate) struct Expression(Node);
 
 impl Expression {
-    /// Parses an expression that may use these names.
-    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, ParseError> {
-        lower::parse(text, names).map(Self)
+    /// Parses an expression that may use what is declared in an environment.
+    pub(crate) fn parse(text: &str, environment: &Environment) -> Result<Self, ParseError> {
+        check::parse(text, environment).map(Self)
     }
 
     pub(crate) const fn constant(value: bool) -> Self {
@@ -32,7 +55,7 @@ impl Expression {
     /// Its value if that is a string.
     pub(crate) fn text(&self, names: &Names<'_>) -> Option<String> {
         match eval::eval(&self.0, names) {
-            Ok(eval::Computed::String(text)) => Some(text.into_owned()),
+            Ok(Value::String(text)) => Some(text.to_string()),
             _ => None,
         }
     }
@@ -40,25 +63,25 @@ impl Expression {
     /// Its value for a task: a string or a number. Otherwise, the error of the engine.
     pub(crate) fn step_value(&self, names: &Names<'_>) -> Result<StepValue, String> {
         match eval::eval(&self.0, names).map_err(|error| error.to_string())? {
-            eval::Computed::String(text) => Ok(StepValue::Text(text.into_owned())),
-            eval::Computed::Int(number) => Ok(StepValue::Number(number)),
+            Value::String(text) => Ok(StepValue::Text(text.to_string())),
+            Value::Int(number) => Ok(StepValue::Number(number)),
             #[expect(clippy::cast_possible_truncation, reason = "as the engine truncates it")]
-            eval::Computed::Double(number) => Ok(StepValue::Number(number as i64)),
+            Value::Double(number) => Ok(StepValue::Number(number as i64)),
             other => Err(format!("output must evaluate to a string or integer: got {}", other.type_name())),
         }
     }
 
-    /// The value as a boolean, or its type if it is not a boolean. `None` if the evaluation fails.
-    pub(crate) fn truth(&self, names: &Names<'_>) -> Option<Truth> {
-        Some(match eval::eval(&self.0, names).ok()? {
-            eval::Computed::Bool(known) => Truth::Known(known),
+    /// The value as a boolean, or its type if it is not a boolean. Otherwise, the error of the engine.
+    pub(crate) fn truth(&self, names: &Names<'_>) -> Result<Truth, String> {
+        Ok(match eval::eval(&self.0, names).map_err(|error| error.to_string())? {
+            Value::Bool(known) => Truth::Known(known),
             other => Truth::OfType(other.type_name()),
         })
     }
 
     /// Whether it is true. It is false if its evaluation fails.
     pub(crate) fn is_true(&self, names: &Names<'_>) -> bool {
-        matches!(eval::eval(&self.0, names), Ok(eval::Computed::Bool(true)))
+        matches!(eval::eval(&self.0, names), Ok(Value::Bool(true)))
     }
 }
 
@@ -79,8 +102,8 @@ pub(crate) enum Truth {
 }
 
 /// The value if it is an object, and an empty object otherwise: expressions can rely on fields.
-pub(crate) fn object(value: &Value) -> Value {
-    if value.is_object() { value.clone() } else { Value::Object(serde_json::Map::new()) }
+pub(crate) fn object(value: &Json) -> Json {
+    if value.is_object() { value.clone() } else { Json::Object(serde_json::Map::new()) }
 }
 
 #[cfg(test)]
@@ -92,7 +115,7 @@ mod tests {
     use crate::model::cel::{MAX_DEPTH, MAX_LENGTH};
 
     fn read(text: &str) -> Result<Expression, ParseError> {
-        Expression::parse(text, &["input", "additional_metadata", "event_key", "checksum()"])
+        Expression::parse(text, &Environment::FILTER)
     }
 
     fn with<R>(ask: impl FnOnce(&Names<'_>) -> R) -> R {
@@ -204,32 +227,55 @@ mod tests {
         for text in invalid {
             assert_eq!(read(text), Err(ParseError::Invalid), "{text}");
         }
-        let unsupported = [
-            "string(input.n)",
-            "input.id.startsWith('a')",
-            "input['id'] == 'a'",
-            "[1, 2]",
-            "{'a': 1}",
+        let ill_typed = [
             "'a' ? 1 : 2",
             "input.yes ? 1 : 'a'",
-            "input.yes ? 1 : 2 + 3",
-            "input.n * 2 == 4",
-            "'a' in input",
-            "input.n - 1 == 3",
-            "1u == 1u",
+            "1 == 'a'",
+            "1 < 2.0",
+            "1 + 1.0",
+            "'a' && true",
+            "!1",
+            "[1][0] == 'a'",
+            "[1].map(x, x)[0] + 'a'",
+            "{'a': 1}.a.b",
+            "input[1]",
+            "event_key.x",
+            "size(1)",
+            "input.id.startsWith(1)",
+            "[1].all(x, x)",
+            "'abc'.all(x, true)",
             "input.has(1)",
-            "has(input.list[0].id)",
-            "b'bytes'",
-            "0x1fu",
-            "checksum(input.id)",
-            "5 % 2 == 1",
+            "input.nobody()",
+            "input.?id",
+            "[?input.id]",
+            "!-input.n",
+            // Also where something is not supported.
+            "timestamp(input.t) < 1",
+            "timestamp(1u)",
+            "'a'.format('x')",
+            "matches(1, 'b')",
+            "Duration{seconds: 1}",
+        ];
+        for text in ill_typed {
+            assert_eq!(read(text), Err(ParseError::Invalid), "{text}");
+        }
+        let unsupported = [
+            "input.id.matches('a')",
+            "matches('a', 'b') || true",
+            "timestamp('2024-01-01T00:00:00Z') > timestamp(0)",
+            "duration('1h') + duration(input.x) == null",
+            "string(duration('1h'))",
+            "input.t.getHours()",
+            "'a'.format(['x'])",
+            "google.protobuf.Duration{seconds: 1}",
+            "google.protobuf.Timestamp",
         ];
         for text in unsupported {
             assert_eq!(read(text), Err(ParseError::Unsupported), "{text}");
         }
         assert_eq!(read("checksum == 'x'"), Err(ParseError::Invalid), "it is no variable");
         // The engine's own function is invalid where it is not declared.
-        assert_eq!(Expression::parse("checksum(input.id)", &["input"]), Err(ParseError::Invalid));
+        assert_eq!(Expression::parse("checksum(input.id)", &Environment::CONDITION), Err(ParseError::Invalid));
         assert_eq!(read(&"(".repeat(10_000)), Err(ParseError::Unsupported), "too deep");
         assert_eq!(read(&"!".repeat(10_000)), Err(ParseError::Unsupported));
         assert_eq!(read(&"has(".repeat(10_000)), Err(ParseError::Unsupported));
@@ -261,9 +307,20 @@ mod tests {
     #[test]
     fn deep_expressions_use_little_stack() {
         with_little_stack(|| {
-            for (open, close) in [("(true || ", ")"), ("!(true && 1 == ", ")"), ("(1 + ", ")"), ("!", "")] {
-                for depth in [10, MAX_DEPTH - 3, MAX_DEPTH * 1000] {
-                    let text = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for (open, inner, close) in [
+                ("(true || ", "true", ")"),
+                ("!(true && true == ", "true", ")"),
+                ("(1 + ", "1", ")"),
+                ("!", "true", ""),
+                ("[", "1", "]"),
+                ("dyn({'k': ", "1", "}).k"),
+                ("string(dyn(", "1", "))"),
+                ("[1].map(x, ", "1", ")[0]"),
+                ("[1].exists(x, x == 1 && dyn(", "1", ") == 1)"),
+                ("(true ? true || true && dyn(1) == 1 + 2 * -dyn(", "1", ") : true)"),
+            ] {
+                for depth in [10, MAX_DEPTH / 2, MAX_DEPTH - 3, MAX_DEPTH * 1000] {
+                    let text = format!("{}{inner}{}", open.repeat(depth), close.repeat(depth));
                     match read(&text) {
                         Ok(expression) => {
                             with(|names| expression.is_true(names));
@@ -284,10 +341,61 @@ mod tests {
         // Short expressions can produce long strings.
         let names = json!("x".repeat(1 << 20));
         let text = |terms: usize| {
-            let expression = Expression::parse(&vec!["input"; terms].join("+"), &["input"]).unwrap();
-            expression.text(&Names(&[("input", &names)])).map(|text| text.len())
+            let expression = Expression::parse(&vec!["event_key"; terms].join("+"), &Environment::FILTER).unwrap();
+            expression.text(&Names(&[("event_key", &names)])).map(|text| text.len())
         };
         assert_eq!((text(4), text(5), text(5000)), (Some(4 << 20), None, None));
+    }
+
+    /// The value for a task, with an input.
+    fn value_with(text: &str, input: &Json) -> Result<StepValue, String> {
+        read(text).unwrap_or_else(|problem| panic!("{text}: {problem:?}")).step_value(&Names(&[("input", input)]))
+    }
+
+    #[test]
+    fn long_evaluations_end() {
+        let too_large = Err("the evaluation exceeds a limit of the embedded engine".to_owned());
+        let numbers: Vec<_> = (0..1000).collect();
+        let input = json!({"list": numbers, "text": "x".repeat(1 << 20), "map": {"a": 1}});
+        let nested =
+            "string(input.list.filter(a, a < 100).all(a, input.list.filter(b, b < 100).all(b, a >= 0 && b >= 0)))";
+        assert_eq!(value_with(nested, &input), Ok(StepValue::Text("true".into())));
+        for text in [
+            // Time.
+            "string(input.list.all(a, input.list.exists(b, a == b)))",
+            "size(input.list.map(a, input.list.map(b, input.list.map(c, c))))",
+            "input.list.all(a, input.list.all(b, input.text == input.text + '')) ? 1 : 2",
+            "input.list.all(a, input.list.all(b, input.text in input.map || true)) ? 1 : 2",
+            "size(input.list.filter(a, input.list == input.list && input.list == input.list))",
+            // Space.
+            "size(input.list.map(a, input.text + input.text))",
+            "size(input.list.map(a, input.text.split('')))",
+            "size(input.text.replace('x', 'xxxxx'))",
+            "size(input.list.map(a, input.text).join())",
+            "size(input.list.map(a, input.list + input.list + input.list))",
+        ] {
+            assert_eq!(value_with(text, &input), too_large, "{text}");
+        }
+    }
+
+    #[test]
+    fn nested_types_and_values_are_limited() {
+        with_little_stack(|| {
+            let chain = |step: &str, length: usize| format!("size([1]{})", step.repeat(length));
+            let names = Names(&[]);
+            for step in [".map(a, [a])", ".map(a, {1: a, 2: a})", ".map(a, dyn([a]))", ".map(a, dyn({1: a, 2: a}))"] {
+                assert_eq!(read(&chain(step, 5)).unwrap().step_value(&names), Ok(StepValue::Number(1)), "{step}");
+                let long = read(&chain(step, 3000));
+                let evaluated = long.map(|expression| expression.step_value(&names).unwrap_err());
+                match evaluated {
+                    Ok(error) => assert!(step.contains("dyn") && error.contains("limit"), "{step}: {error}"),
+                    Err(problem) => assert_eq!((problem, step.contains("dyn")), (ParseError::Unsupported, false)),
+                }
+            }
+            // Each list has elements of any type, which is that of the list before it.
+            let lists = |count: usize| read(&(vec!["[]"; count].join(" + ") + " == [[]]")).map(|_| ());
+            assert_eq!((lists(20), lists(20_000)), (Ok(()), Err(ParseError::Unsupported)));
+        });
     }
 
     proptest! {
@@ -301,7 +409,13 @@ mod tests {
         #[test]
         fn no_sequence_of_tokens_breaks_it(
             words in proptest::collection::vec(
-                proptest::sample::select(vec!["input", ".", "n", "has", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "1", "2.5", "'a'", "true", "null"]), 0..20),
+                proptest::sample::select(vec![
+                    "input", ".", "n", "has(", "(", ")", "!", "&&", "||", "==", "<", ">=", "+", "-", "*", "%", "in", "1",
+                    "2u", "2.5", "'a'", "b'a'", "true", "null", "[", "]", "{", "}", ":", ",", "?", ".all(x,", ".map(x,",
+                    "x", "size(", "string(", ".split(", "deep", "id", "int",
+                ]),
+                0..20,
+            ),
         ) {
             if let Ok(expression) = read(&words.join(" ")) {
                 with(|names| (expression.text(names), expression.is_true(names)));

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::embedded::core::definitions::expressions::CONDITION_NAMES;
 use crate::embedded::core::expression::{Expression, Names};
 use crate::embedded::core::store::{ConditionAction, On, Run, Step, Task};
 
@@ -106,7 +105,7 @@ pub(crate) fn decide_by_waits(step: &Step, met: &[u16]) -> Option<Decision> {
 
 /// Evaluates the expression of a condition on an output or a payload.
 pub(crate) fn is_true(expression: &Expression, data: &Value) -> bool {
-    expression.is_true(&Names(&CONDITION_NAMES.map(|name| (name, data))))
+    expression.is_true(&Names(&[("input", data), ("output", data)]))
 }
 
 impl Task {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::embedded::core::expression::{Names, StepValue, object};
+use crate::embedded::core::expression::{Environment, Expression, Names, StepValue, object};
 use crate::embedded::core::store::{Cel, Core, TaskKey};
 
 /// A name that definitions may use, and that has no value.
@@ -68,7 +68,9 @@ fn undeclared(text: &str) -> Option<String> {
         format!("ERROR: <input>:{line}:{}: {problem}\n | {source}\n | {dots}^", column + 1)
     });
     let errors: Vec<_> = errors.collect();
-    (!errors.is_empty()).then(|| errors.join("\n"))
+    // The word can also be the variable of a macro, or be a part of a string.
+    let is_undeclared = !errors.is_empty() && Expression::parse(text, &Environment::KEY).is_err();
+    is_undeclared.then(|| errors.join("\n"))
 }
 
 /// The positions at which an expression uses a name.
@@ -122,6 +124,8 @@ mod tests {
         let error =
             "ERROR: <input>:1:6: undeclared reference to 'parents' (in container '')\n | 'p-'+parents.a.x\n | .....^";
         assert_eq!(undeclared("'p-'+parents.a.x").as_deref(), Some(error));
-        assert_eq!(undeclared("input.x"), None);
+        for text in ["input.x", "input.list.exists(parents, parents == 1) ? 'a' : 'b'", r"'it\'s parents'"] {
+            assert_eq!(undeclared(text), None, "{text}");
+        }
     }
 }

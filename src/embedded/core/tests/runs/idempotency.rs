@@ -230,6 +230,6 @@ fn what_is_rejected() {
         let start = "Validation failed with the following errors:\n0: validation failed on field 'CreateWorkflowVersionOpts.Idempotency.";
         assert_eq!(found, format!("{start}{problem}"));
     }
-    let rejected = Idempotency::new("string(input.n)".into(), 1, 0).unwrap_err();
-    assert_eq!(rejected.message, "the embedded engine does not implement the CEL expression `string(input.n)` yet");
+    let rejected = Idempotency::new("'a'.format([1])".into(), 1, 0).unwrap_err();
+    assert_eq!(rejected.message, "the embedded engine does not implement the CEL expression `'a'.format([1])` yet");
 }
