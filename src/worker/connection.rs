@@ -364,7 +364,7 @@ mod tests {
         let path = connection.heartbeat_failed(at(3663), &error(Unimplemented), MAX_TOKEN_REJECTION);
         assert_eq!(path, Severity::Final, "only for a token");
         let by_proxy = error(Unimplemented).with_status(ServerStatus::Http(404));
-        assert_eq!(connection.heartbeat_failed(at(3663), &by_proxy, MAX_TOKEN_REJECTION), Severity::Permanent);
+        assert_eq!(connection.heartbeat_failed(at(3661), &by_proxy, MAX_TOKEN_REJECTION), Severity::Permanent);
 
         // Accepted heartbeats prove a stream only after some seconds. What it delivers proves it at once.
         let failed = |connection: &mut Connection, second| {
