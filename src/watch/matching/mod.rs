@@ -69,7 +69,8 @@ impl Client {
 /// cannot succeed or the REST API has never been reached, and after more than a minute if the server responds with errors.
 ///
 /// The times of runs are compared with the clock of the engine, which the REST API sends with each response (the `Date` header). Without it,
-/// or if the difference is at most five seconds, the clock of the client is used.
+/// or if the difference is at most five seconds, the clock of the client is used. So of runs that end within five seconds of the start of the
+/// watch, one from before can be returned, and one that no event has announced can be missed.
 ///
 /// A replay that begins and ends while the subscription is lost is not returned: lists show runs by the time of their creation.
 ///
