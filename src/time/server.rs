@@ -10,22 +10,29 @@ use crate::sync::lock;
 /// The difference up to which two clocks count as equal: a date is in whole seconds, and its response has been on the way.
 const TOLERANCE: TimeDelta = TimeDelta::seconds(5);
 
-/// The last date of a server, and when it was received. Clones share it.
+/// The clock of a server. Clones share what is known.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct ServerClock(Arc<Mutex<Option<(DateTime<Utc>, Instant)>>>);
+pub(crate) struct ServerClock(Arc<Mutex<Option<Received>>>);
+
+/// The last date of a server, and when it was received.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    date: DateTime<Utc>,
+    at: Instant,
+}
 
 impl ServerClock {
     /// A response has this date, as in the HTTP header.
     pub(crate) fn received(&self, date: &str) {
         if let Ok(date) = DateTime::parse_from_rfc2822(date) {
-            *lock(&self.0) = Some((date.to_utc(), Instant::now()));
+            *lock(&self.0) = Some(Received { date: date.to_utc(), at: Instant::now() });
         }
     }
 
     /// By how much the server's clock is ahead of one that shows this time now. Zero if they are nearly equal, or if it is not known.
     pub(crate) fn offset(&self, now: DateTime<Utc>) -> TimeDelta {
-        let Some((date, received)) = *lock(&self.0) else { return TimeDelta::zero() };
-        let elapsed = TimeDelta::from_std(received.elapsed()).unwrap_or_default();
+        let Some(Received { date, at }) = *lock(&self.0) else { return TimeDelta::zero() };
+        let elapsed = TimeDelta::from_std(at.elapsed()).unwrap_or_default();
         let offset = date.signed_duration_since(now).checked_add(&elapsed).unwrap_or_default();
         if offset.abs() <= TOLERANCE { TimeDelta::zero() } else { offset }
     }
