@@ -336,12 +336,17 @@ async fn a_stream_of_a_tag_names_each_run_that_it_does_not_follow() {
 async fn a_stream_of_a_tag_limits_its_lookups() {
     let setup = Setup::new(200).await;
     let own = setup.engine.client_with(Config::builder().namespace("own")).unwrap();
-    let worker = own.worker("worker").slots(10).register(&setup.short).build().unwrap().start().await.unwrap();
+    // They have not ended when they are listed.
+    let long: Task<(), ()> = Task::new("long", async |(): (), _: Context| {
+        sleep(2 * SECOND).await;
+        Ok(())
+    });
+    let worker = own.worker("worker").slots(10).register(&long).build().unwrap().start().await.unwrap();
     let mut watch = own.watch_matching("tenant", "acme").max_runs(2);
     assert!(tokio::time::timeout(SECOND, watch.next()).await.is_err());
     setup.engine.faults().inject_for(CALLS[3], Fault::Delay(SECOND), 2 * SECOND).unwrap();
     for _ in 0..3 {
-        own.run(&setup.short, &()).metadata("tenant", "acme").start().await.unwrap();
+        own.run(&long, &()).metadata("tenant", "acme").start().await.unwrap();
     }
     let items: Vec<_> = (&mut watch).take(7).collect().await;
     let errors: Vec<_> = items.iter().filter_map(|item| item.as_ref().err()).collect();

@@ -12,6 +12,7 @@ use super::convert::{LogRow, RestRun, Row, Rows, StatusCount, TaskEvent, Workflo
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{RunId, RunStatus, TaskId, WorkerId, WorkflowId};
 use crate::sync::lock;
+use crate::time::ServerClock;
 use crate::transport::{Call, Caller, RestCall, RestWire, Sent};
 
 /// For how long to try to connect to a REST API that has never responded. Some services can reach only gRPC: for them, calls that need
@@ -60,6 +61,11 @@ impl Rest {
 
     pub(super) fn tenant(&self) -> &str {
         &self.tenant
+    }
+
+    /// The clock of the server.
+    pub(crate) fn clock(&self) -> &ServerClock {
+        self.wire.clock()
     }
 
     /// The connection, for the `raw` module.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, DATE, USER_AGENT};
 use http::response::Parts;
 use http::{HeaderValue, Method, Request, Uri};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -23,6 +23,7 @@ use super::status::retry_after;
 use super::wire::{Wire, explain};
 use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result, ServerStatus};
+use crate::time::ServerClock;
 
 /// How long an idle connection is kept open.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -100,6 +101,7 @@ pub(crate) struct RestWire {
     wire: Authorized<Wire>,
     /// Scheme, host and path before `/api`.
     base: String,
+    clock: ServerClock,
 }
 
 impl RestWire {
@@ -123,12 +125,17 @@ impl RestWire {
 
     /// A wire over any service.
     pub(crate) fn over(wire: Wire, base: &str, token: HeaderValue) -> Self {
-        Self { wire: Authorized::new(wire, token), base: base.to_owned() }
+        Self { wire: Authorized::new(wire, token), base: base.to_owned(), clock: ServerClock::default() }
     }
 
     /// The server's base URL, for error messages.
     pub(crate) fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The clock of the server.
+    pub(crate) fn clock(&self) -> &ServerClock {
+        &self.clock
     }
 
     /// Sends a request once, without retries, and reads the response.
@@ -169,6 +176,11 @@ impl RestWire {
             .map_err(|error| Error::invalid("request", error))?;
         let response = self.wire.clone().oneshot(request).await.map_err(|error| lost(name, error))?;
         let (head, body) = response.into_parts();
+        // An error can be that of a proxy.
+        let date = head.headers.get(DATE).filter(|_| head.status.is_success());
+        if let Some(date) = date.and_then(|date| date.to_str().ok()) {
+            self.clock.received(date);
+        }
         let body =
             Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|error| lost(name, error))?.to_bytes();
         Ok((head, body))

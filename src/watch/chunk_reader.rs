@@ -348,7 +348,7 @@ impl Reader {
     /// Continues with what follows from a run whose parent is known.
     fn on_found(&mut self, run: RunId, found: Found) {
         let was_unknown = self.unknown_at_end.remove(&run);
-        for run in found.lookups {
+        if let Some(run) = found.lookup {
             if was_unknown {
                 self.unknown_at_end.insert(run);
             }

@@ -3,7 +3,7 @@
 //! Events do not contain the parent of a run. So the parent of each run that sends chunks is looked up once, and its chunks wait for that.
 //! A run is looked up only if one of its chunks can wait, so the number of lookups is limited, too.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 
@@ -22,8 +22,12 @@ pub(super) struct Family {
     /// The parent of each run that was looked up.
     parents: HashMap<RunId, Option<RunId>>,
     looked_up: HashSet<RunId>,
-    held: VecDeque<Chunk>,
+    /// The chunks that wait, each with its number, by the run whose parent decides about them.
+    held: HashMap<RunId, Vec<(u64, Chunk)>>,
+    count: usize,
     bytes: usize,
+    /// The number of chunks that have waited.
+    last: u64,
     dropped: u64,
 }
 
@@ -40,7 +44,8 @@ pub(super) struct Taken {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Found {
     pub(super) chunks: Vec<Chunk>,
-    pub(super) lookups: Vec<RunId>,
+    /// The run whose parent must be looked up next.
+    pub(super) lookup: Option<RunId>,
 }
 
 enum Relation {
@@ -53,7 +58,7 @@ enum Relation {
 impl Family {
     pub(super) fn new(root: RunId) -> Self {
         let (parents, looked_up) = (HashMap::new(), HashSet::new());
-        Self { root, parents, looked_up, held: VecDeque::new(), bytes: 0, dropped: 0 }
+        Self { root, parents, looked_up, held: HashMap::new(), count: 0, bytes: 0, last: 0, dropped: 0 }
     }
 
     /// Whether a run is the root or descends from it, as far as is known.
@@ -63,9 +68,8 @@ impl Family {
 
     /// The runs whose parents are being looked up, and of which a chunk waits that was sent until a time.
     pub(super) fn unknown(&self, until: Option<DateTime<Utc>>) -> HashSet<RunId> {
-        let was_sent = |chunk: &&Chunk| chunk.sent_at.zip(until).is_none_or(|(sent, until)| sent <= until);
-        let held = self.held.iter().filter(was_sent).map(|chunk| self.relation(chunk.run_id));
-        held.filter_map(|relation| if let Relation::Unknown(run) = relation { Some(run) } else { None }).collect()
+        let was_sent = |(_, chunk): &(u64, Chunk)| chunk.sent_at.zip(until).is_none_or(|(sent, until)| sent <= until);
+        self.held.iter().filter(|(_, chunks)| chunks.iter().any(was_sent)).map(|(run, _)| *run).collect()
     }
 
     /// The number of chunks that were dropped because too many waited.
@@ -79,12 +83,14 @@ impl Family {
             Relation::Unrelated => Taken::default(),
             Relation::Unknown(run) => {
                 let size = chunk.content.len();
-                if self.held.len() >= MAX_HELD || self.bytes.saturating_add(size) > MAX_HELD_BYTES {
+                if self.count >= MAX_HELD || self.bytes.saturating_add(size) > MAX_HELD_BYTES {
                     self.dropped += 1;
                     return Taken::default();
                 }
+                self.count += 1;
                 self.bytes = self.bytes.saturating_add(size);
-                self.held.push_back(chunk);
+                self.last += 1;
+                self.held.entry(run).or_default().push((self.last, chunk));
                 Taken { chunk: None, lookup: self.looked_up.insert(run).then_some(run) }
             }
         }
@@ -93,14 +99,9 @@ impl Family {
     /// The run does not exist, or not yet. Its chunks are dropped. It is looked up again for the next one.
     pub(super) fn not_found(&mut self, run: RunId) {
         self.looked_up.remove(&run);
-        let held = std::mem::take(&mut self.held);
-        let count = held.len();
-        self.held = held
-            .into_iter()
-            .filter(|chunk| !matches!(self.relation(chunk.run_id), Relation::Unknown(unknown) if unknown == run))
-            .collect();
-        self.bytes = self.held.iter().map(|chunk| chunk.content.len()).sum();
-        self.dropped += (count - self.held.len()) as u64;
+        let chunks = self.held.remove(&run).unwrap_or_default();
+        self.dropped += chunks.len() as u64;
+        self.no_longer_held(&chunks);
     }
 
     /// The parent of a run cannot be found, whatever is tried. The run may be of somebody else. Its chunks are dropped, from now on without
@@ -117,14 +118,28 @@ impl Family {
             self.parents.clear();
         }
         self.parents.insert(run, parent);
-        let mut found = Found::default();
-        self.bytes = 0;
-        for chunk in std::mem::take(&mut self.held) {
-            let taken = self.take(chunk);
-            found.chunks.extend(taken.chunk);
-            found.lookups.extend(taken.lookup);
+        let Some(mut chunks) = self.held.remove(&run) else { return Found::default() };
+        // They wait together, so that what holds for the run holds for all of them.
+        match self.relation(run) {
+            Relation::Unknown(ancestor) => {
+                self.held.entry(ancestor).or_default().append(&mut chunks);
+                Found { chunks: Vec::new(), lookup: self.looked_up.insert(ancestor).then_some(ancestor) }
+            }
+            Relation::Unrelated => {
+                self.no_longer_held(&chunks);
+                Found::default()
+            }
+            Relation::Descendant => {
+                self.no_longer_held(&chunks);
+                chunks.sort_unstable_by_key(|(number, _)| *number);
+                Found { chunks: chunks.into_iter().map(|(_, chunk)| chunk).collect(), lookup: None }
+            }
         }
-        found
+    }
+
+    fn no_longer_held(&mut self, chunks: &[(u64, Chunk)]) {
+        self.count -= chunks.len();
+        self.bytes -= chunks.iter().map(|(_, chunk)| chunk.content.len()).sum::<usize>();
     }
 
     fn relation(&self, run: RunId) -> Relation {
@@ -169,7 +184,7 @@ mod tests {
         assert_eq!(family.take(chunk(3, "c")), Taken::default());
         assert_eq!(family.take(chunk(4, "d")), Taken { chunk: None, lookup: Some(run(4)) });
         // Run 3 is a child of run 2, which is a child of the root. Run 4 is not.
-        assert_eq!(family.found(run(3), Some(run(2))), Found { chunks: Vec::new(), lookups: vec![run(2)] });
+        assert_eq!(family.found(run(3), Some(run(2))), Found { chunks: Vec::new(), lookup: Some(run(2)) });
         assert_eq!(family.found(run(4), None), Found::default());
         assert_eq!(texts(&family.found(run(2), Some(run(1))).chunks), ["b", "c"]);
         assert_eq!(family.take(chunk(3, "e")).chunk, Some(chunk(3, "e")));
@@ -183,7 +198,7 @@ mod tests {
         assert_eq!(family.take(chunk(2, "a")).lookup, Some(run(2)));
         assert_eq!(family.take(chunk(3, "b")).lookup, Some(run(3)));
         family.not_found(run(2));
-        assert_eq!((family.dropped(), family.held.len(), family.bytes), (1, 1, 1));
+        assert_eq!((family.dropped(), family.count, family.bytes), (1, 1, 1));
         assert_eq!(family.take(chunk(2, "c")).lookup, Some(run(2)), "it may exist by now");
         assert_eq!(texts(&family.found(run(2), Some(run(1))).chunks), ["c"]);
     }
@@ -197,6 +212,21 @@ mod tests {
         assert_eq!((family.dropped(), family.bytes), (1, 1));
         assert_eq!(family.take(chunk(2, "c")), Taken::default());
         assert_eq!(texts(&family.found(run(3), Some(run(1))).chunks), ["b"], "others are not affected");
+    }
+
+    /// Those of several runs that wait for the same ancestor.
+    #[test]
+    fn chunks_are_in_order_after_they_have_waited() {
+        let mut family = Family::new(run(1));
+        for (number, text) in [(3, "a"), (4, "b"), (3, "c"), (2, "d"), (4, "e"), (5, "f")] {
+            family.take(chunk(number, text));
+        }
+        assert_eq!(family.found(run(4), Some(run(2))), Found::default(), "it is looked up already");
+        assert_eq!(family.found(run(3), Some(run(2))), Found::default());
+        assert_eq!((family.count, family.bytes), (6, 6));
+        assert_eq!(texts(&family.found(run(2), Some(run(1))).chunks), ["a", "b", "c", "d", "e"]);
+        assert_eq!(family.found(run(5), None), Found::default());
+        assert_eq!((family.count, family.bytes, family.dropped()), (0, 0, 0));
     }
 
     #[test]

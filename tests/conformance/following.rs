@@ -129,7 +129,7 @@ fn completed(attempts: u32) -> Vec<String> {
 }
 
 /// A workflow of which the task `b` follows `a`.
-fn flow(setup: &Setup, millis: u64) -> Workflow<Number> {
+pub(crate) fn flow(setup: &Setup, millis: u64) -> Workflow<Number> {
     let step = |name: &str| {
         Task::new(name, move |_: Number, _: Context| async move {
             tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -140,7 +140,7 @@ fn flow(setup: &Setup, millis: u64) -> Workflow<Number> {
 }
 
 /// All states of the run and of each of its tasks, once and in order, with the end of the run as the last one.
-fn check_flow(all: &[String], attempts: u32) {
+pub(crate) fn check_flow(all: &[String], attempts: u32) {
     let of = |prefix: &str| -> Vec<_> {
         all.iter().filter_map(|state| state.strip_prefix(prefix)).map(str::to_owned).collect()
     };

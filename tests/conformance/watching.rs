@@ -10,6 +10,7 @@ use hatchet::stream::TagWatch;
 use hatchet::{Context, Outcome, RunHandle, RunId, RunStatus, Task, Workflow};
 
 use crate::chunks::texts;
+use crate::following::{check_flow, flow};
 use crate::setup::{Setup, rows};
 use crate::tasks::{Number, double, endless, shaky};
 
@@ -23,6 +24,7 @@ rows! {
     s11_watches_of_a_tag_are_limited_to_the_namespace,
     s11_watches_can_be_limited_to_kinds_and_tasks,
     s11_watches_can_follow_replays,
+    s11_watches_can_follow_replays_of_a_dag,
     s11_conditions_are_waited_for,
     b2_watches_and_chunks_of_a_run_that_they_start_are_complete,
     b2_all_chunks_and_all_changes_of_a_run_can_be_read,
@@ -258,12 +260,9 @@ async fn s11_watches_can_be_limited_to_kinds_and_tasks(setup: Setup) {
     worker.shutdown().await;
 }
 
-async fn s11_watches_can_follow_replays(setup: Setup) {
-    let task = double(setup.name("double"));
-    let worker = setup.worker(&task).await;
-    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
-    let mut watch = run.watch().follow_replays();
-    let mut states = Vec::new();
+/// The states of a run that is replayed twice, of one watch.
+async fn states_of_replays<O>(run: &RunHandle<O>) -> Vec<String> {
+    let (mut watch, mut states) = (run.watch().follow_replays(), Vec::new());
     for attempt in 1..=3 {
         loop {
             let change = watch.next().await.unwrap().unwrap();
@@ -276,6 +275,22 @@ async fn s11_watches_can_follow_replays(setup: Setup) {
             run.replay().send().await.unwrap();
         }
     }
+    states
+}
+
+async fn s11_watches_can_follow_replays_of_a_dag(setup: Setup) {
+    let flow = flow(&setup, 200);
+    let worker = setup.worker(&flow).await;
+    let run = setup.hatchet.run(&flow, &ONE).start().await.unwrap();
+    check_flow(&states_of_replays(&run).await, 3);
+    worker.shutdown().await;
+}
+
+async fn s11_watches_can_follow_replays(setup: Setup) {
+    let task = double(setup.name("double"));
+    let worker = setup.worker(&task).await;
+    let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
+    let states = states_of_replays(&run).await;
     let expected = (1..=3).flat_map(|attempt| {
         completed().into_iter().map(move |state| state.replace("attempt 1", &format!("attempt {attempt}")))
     });

@@ -7,8 +7,9 @@ use hatchet::ErrorKind;
 use hatchet::config::ConfigBuilder;
 use hatchet::embedded::{Engine, Fault};
 use hatchet::worker::WorkerState;
+use tokio::time::timeout;
 
-use super::faults::reject;
+use super::faults::{STREAMS, reject};
 use super::support::proxy::{Mode, Proxy};
 use super::*;
 
@@ -132,6 +133,35 @@ async fn a_connection_that_goes_away_loses_nothing() {
     assert_eq!(connections, 2);
 }
 
+/// The server closes the connection with an error, and the streams on it end.
+#[tokio::test]
+async fn a_connection_that_the_server_ends_with_an_error_is_replaced() {
+    let input = Input { chunks: 40, millis: 100 };
+    let (received, connections) = follow_while(input, async |path| path.proxy.set(Mode::TooMany)).await;
+    assert_eq!(received.check_chunks().last(), Some(&39));
+    assert_eq!(connections, 2);
+}
+
+/// The server ends the streams without an error, and the connection works.
+#[tokio::test]
+async fn streams_that_the_server_ends_are_opened_again() {
+    let input = Input { chunks: 80, millis: 100 };
+    let (received, connections) = follow_while(input, async |path| {
+        for _ in 0..3 {
+            for stream in STREAMS {
+                // It may not be open again yet.
+                while path.engine.faults().end(stream).unwrap() == 0 {
+                    sleep(SECOND / 20).await;
+                }
+            }
+            sleep(SECOND).await;
+        }
+    })
+    .await;
+    assert_eq!(received.check_chunks().last(), Some(&79));
+    assert_eq!(connections, 1);
+}
+
 /// The engine rejects calls and streams for a while, on connections that work. A minute of it is a test on virtual time in `faults.rs`.
 #[tokio::test]
 async fn unavailable_for_many_seconds_is_not_reported() {
@@ -222,4 +252,44 @@ async fn a_client_whose_clock_is_ahead_gets_the_changes_of_a_tag() {
     expected.sort_unstable();
     assert_eq!(states, expected);
     worker.shutdown().await;
+}
+
+/// Runs of a tag that begin and end while the subscription is lost are found in lists, and compared with the time at which the watch began.
+#[tokio::test]
+async fn the_clock_of_a_client_does_not_change_which_runs_of_a_tag_it_gets() {
+    let case = async |minutes| {
+        let now = chrono::Utc::now() + chrono::TimeDelta::minutes(minutes);
+        let engine = Engine::builder().listen().start_time(now).start().await.unwrap();
+        let hatchet = Client::new(support::config(&engine).build().unwrap()).unwrap();
+        let worker = support::start_worker(&engine.client(), &talk()).await;
+        let run = async || {
+            let run = engine.client().run(&talk(), &Input { chunks: 0, millis: 0 }).metadata("tag", "a");
+            let run = run.start().await.unwrap();
+            run.outcome().await.unwrap();
+            run.id()
+        };
+        run().await;
+        // The date of a response is in whole seconds.
+        sleep(4 * SECOND).await;
+        engine.faults().inject_for(STREAMS[1], Fault::RejectGrpc(14), 2 * SECOND).unwrap();
+        let mut watch = hatchet.watch_matching("tag", "a");
+        let later = async {
+            sleep(SECOND).await;
+            run().await
+        };
+        let (states, run) = tokio::join!(
+            async {
+                let mut states = Vec::new();
+                while let Ok(change) = timeout(4 * SECOND, watch.next()).await {
+                    let change = change.unwrap().unwrap();
+                    states.push((change.run_id(), change.to_string()));
+                }
+                states
+            },
+            later
+        );
+        assert_eq!(states, completed().into_iter().map(|state| (run, state)).collect::<Vec<_>>(), "{minutes}");
+        worker.shutdown().await;
+    };
+    tokio::join!(case(-6), case(6));
 }

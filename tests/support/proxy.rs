@@ -21,6 +21,8 @@ pub(crate) enum Mode {
     Freeze,
     /// The server asks its clients to use another connection for new calls.
     GoAway,
+    /// The server ends the connections because their clients send too much, and all streams on them. New ones work.
+    TooMany,
 }
 
 pub(crate) struct Proxy {
@@ -82,7 +84,8 @@ async fn connection(client: TcpStream, server: SocketAddr, mut mode: watch::Rece
         tokio::select! {
             read = from_server.read(&mut buffer) => {
                 let Some(bytes) = read.ok().filter(|read| *read > 0).and_then(|read| buffer.get(..read)) else { break };
-                if to_client.write_all(&frames.take(bytes)).await.is_err() {
+                let is_last = frames.next == Some(TOO_MANY);
+                if to_client.write_all(&frames.take(bytes)).await.is_err() || is_last && frames.next.is_none() {
                     break;
                 }
             }
@@ -97,7 +100,8 @@ async fn connection(client: TcpStream, server: SocketAddr, mut mode: watch::Rece
                         up.abort();
                         std::future::pending::<()>().await;
                     }
-                    Mode::GoAway => frames.goes_away = true,
+                    Mode::GoAway => frames.next = Some(GO_AWAY),
+                    Mode::TooMany => frames.next = Some(TOO_MANY),
                 }
             }
         }
@@ -105,10 +109,16 @@ async fn connection(client: TcpStream, server: SocketAddr, mut mode: watch::Rece
     up.abort();
 }
 
+/// `GOAWAY` without an error, after which all streams that are open continue.
+const GO_AWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+/// `GOAWAY` with the error `ENHANCE_YOUR_CALM`.
+const TOO_MANY: &[u8] = b"\0\0\x16\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\x0btoo_many_pings";
+
 /// The HTTP/2 frames that the server sends. Between two of them, one more can be inserted.
 #[derive(Default)]
 struct Frames {
-    goes_away: bool,
+    /// The frame that is inserted next.
+    next: Option<&'static [u8]>,
     /// The bytes of a frame that is not complete.
     partial: Vec<u8>,
 }
@@ -125,10 +135,7 @@ impl Frames {
             let next = self.partial.split_off(length + 9);
             sent.append(&mut self.partial);
             self.partial = next;
-            if std::mem::take(&mut self.goes_away) {
-                // GOAWAY without an error, after which all streams that are open continue.
-                sent.extend_from_slice(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
-            }
+            sent.extend_from_slice(self.next.take().unwrap_or_default());
         }
         sent
     }

@@ -34,8 +34,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, DATE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -49,6 +49,7 @@ use super::core::Core;
 use super::core::store::RunIx;
 use super::core::store::{At, StatusError};
 use super::faults::{self, Faults};
+use crate::time::Clock;
 use crate::transport::PUSHBACK;
 
 /// The maximum size of a request body. It is above the limits of the routes, which have error texts of their own.
@@ -74,6 +75,7 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .route("/api/v1/stable/tenants/{tenant}/tasks/replay", post(bulk::replay))
         .route("/api/v1/stable/tenants/{tenant}/workflow-runs/trigger", post(start::start));
     let api = RestApi { core: core.clone(), tenant, token, started };
+    let clock = core.clock.clone();
     Router::new()
         .merge(tenant_routes)
         .merge(events::routes())
@@ -100,7 +102,17 @@ pub(super) fn router(core: Handle, tenant: Uuid, token: Arc<str>, faults: Faults
         .layer(DefaultBodyLimit::disable())
         .method_not_allowed_fallback(unknown)
         .fallback(unknown)
+        .layer(middleware::map_response_with_state(clock, dated))
         .with_state(api)
+}
+
+/// Adds the time of the engine's clock, as the engine's HTTP server does. The time of the system can be another one.
+async fn dated(State(clock): State<Clock>, mut response: Response) -> Response {
+    let date = clock.now().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(date) = HeaderValue::try_from(date) {
+        response.headers_mut().insert(DATE, date);
+    }
+    response
 }
 
 /// An error response in one of the engine's two formats: a message, or a list of descriptions.

@@ -69,6 +69,13 @@ pub(super) enum Subscribed {
     Rejected(Error),
 }
 
+impl Subscribed {
+    /// When the engine probably begins to send events.
+    pub(super) fn begins_at(&self) -> Option<Instant> {
+        if let Self::Since(at) = self { Some(*at) } else { None }
+    }
+}
+
 /// The runs with the same subject.
 #[derive(Debug)]
 pub(super) struct Group {

@@ -5,7 +5,7 @@
 //! The subscription is requested before a run is fetched, but the engine does not report when it begins: it sends the response headers
 //! only with the first message, and events before that are lost. The engine also ends the subscription whenever all runs that it has
 //! seen have completed. So after each loss, and again with the first message of the next stream, the tasks that have not ended are
-//! listed.
+//! listed. Who follows all runs of a group must also list them when a stream has probably begun: there can be no message for long.
 
 #[cfg(feature = "__benches")]
 mod bench;
@@ -22,7 +22,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 
 use super::fetcher::Fetcher;
 use super::parents::Parents;
@@ -81,6 +82,9 @@ pub(crate) struct Subscription {
 pub(crate) struct GroupSubscription {
     membership: Membership,
     arrivals: Arc<Arrivals>,
+    subscribed: watch::Receiver<Subscribed>,
+    /// When the stream probably begins: events before that are lost.
+    begins_at: Option<Instant>,
 }
 
 /// The chunks of one run, or of all runs of the group. Dropping it ends them.
@@ -196,7 +200,9 @@ impl Membership {
     pub(crate) fn subscribe_all(self) -> GroupSubscription {
         let arrivals = Arc::new(Arrivals::default());
         self.group.lock().arrivals.push(Arc::clone(&arrivals));
-        GroupSubscription { membership: self, arrivals }
+        let subscribed = self.group.subscribed.subscribe();
+        let begins_at = subscribed.borrow().begins_at().filter(|at| *at > Instant::now());
+        GroupSubscription { membership: self, arrivals, subscribed, begins_at }
     }
 }
 
@@ -219,11 +225,10 @@ impl Membership {
         let mut subscribed = self.group.subscribed.subscribe();
         loop {
             let found = subscribed.borrow_and_update().clone();
-            let at = match found {
-                Subscribed::Rejected(error) => return Err(error),
-                Subscribed::Since(at) => Some(at),
-                Subscribed::No | Subscribed::Lost => None,
-            };
+            let at = found.begins_at();
+            if let Subscribed::Rejected(error) = found {
+                return Err(error);
+            }
             tokio::select! {
                 biased;
                 changed = subscribed.changed() => if changed.is_err() {
@@ -410,10 +415,14 @@ fn with_margin(since: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 impl GroupSubscription {
-    /// Waits until runs of the group have changed. Cancel safe.
-    pub(crate) async fn next(&self) -> Arrived {
+    /// Waits until runs of the group have changed, or until some may have changed without an event. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Arrived {
         loop {
-            let arrived = std::mem::take(&mut *lock(&self.arrivals.state));
+            if self.subscribed.has_changed().unwrap_or_default() {
+                self.begins_at = self.subscribed.borrow_and_update().begins_at();
+            }
+            let mut arrived = std::mem::take(&mut *lock(&self.arrivals.state));
+            arrived.has_gap |= self.begins_at.take_if(|at| *at <= Instant::now()).is_some();
             // The task may have ended.
             if arrived.has_gap {
                 self.membership.ensure_task();
@@ -421,7 +430,11 @@ impl GroupSubscription {
             if arrived.has_gap || !arrived.runs.is_empty() {
                 return arrived;
             }
-            self.arrivals.notify.notified().await;
+            tokio::select! {
+                () = self.arrivals.notify.notified() => {}
+                Ok(()) = self.subscribed.changed() => self.begins_at = self.subscribed.borrow().begins_at(),
+                () = time::at(self.begins_at) => {}
+            }
         }
     }
 

@@ -124,7 +124,7 @@ async fn a_task_that_panics_is_replaced_and_its_readers_continue() {
         _ => Scripted::Stream(vec![(SECOND, chunk("after"))], None),
     });
     let membership = client.feed().events.join(client.feed().tag());
-    let (chunks, changes) = (membership.clone().chunks(ChunksOf::Run(run(1))), membership.subscribe_all());
+    let (chunks, mut changes) = (membership.clone().chunks(ChunksOf::Run(run(1))), membership.subscribe_all());
     let started = Instant::now();
     assert!(matches!(chunks.next().await, ChunkEvent::Interrupted));
     let ChunkEvent::Chunk(chunk) = chunks.next().await else { panic!("a chunk is expected") };
@@ -312,7 +312,7 @@ async fn an_idle_stream_that_was_lost_is_a_gap_before_the_next_chunk() {
 fn readers_learn_once_that_the_runtime_of_the_client_is_gone() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let of_client = runtime();
-    let (_client, chunks, changes) = of_client.block_on(async {
+    let (_client, chunks, mut changes) = of_client.block_on(async {
         let (client, _) = client(|_, _| Scripted::Hangs);
         let membership = client.feed().events.join(client.feed().tag());
         // The task begins.

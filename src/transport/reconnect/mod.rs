@@ -16,6 +16,8 @@ use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::select;
 use tokio::time::Instant;
 
 use super::messages::Messages;
@@ -235,32 +237,31 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 }
                 State::Lost(until) => (None, *until),
             };
+            let replaced = or_pending(self.replaced.as_mut().map(Source::next));
+            let source = or_pending(source.map(Source::next));
             tokio::select! {
                 biased;
-                // What it has received came first.
-                received = or_pending(self.replaced.as_mut().map(Source::next)) => match received {
-                    Ok(Some(message)) => {
+                received = from_either(self.overlap.next_side(), replaced, source) => match received {
+                    (Side::Replaced, Ok(Some(message))) => {
                         self.overlap.replaced_is_alive(Instant::now());
                         if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
                     }
-                    Ok(None) => {
+                    (Side::Replaced, Ok(None)) => {
                         self.replaced = None;
                         self.overlap.replaced_has_ended(Instant::now());
                     }
-                    Err(_) => self.replaced = None,
-                },
-                received = or_pending(source.map(Source::next)) => match received {
-                    Ok(Some(message)) => {
+                    (Side::Replaced, Err(_)) => self.replaced = None,
+                    (Side::New, Ok(Some(message))) => {
                         let now = Instant::now();
                         self.backoff.reset(self.policy.name);
                         self.overlap.new_is_alive(now);
                         self.idle_at = now + self.idle_limit;
                         self.first = Some((message, now + TWIN_DELAY));
                     }
-                    Ok(None) => return self.lost(None),
-                    Err(error) => return self.lost(Some(error)),
+                    (Side::New, Ok(None)) => return self.lost(None),
+                    (Side::New, Err(error)) => return self.lost(Some(error)),
                 },
                 () = self.alarm.at(Some(due)) => {
                     if self.is_lost() {
@@ -321,6 +322,16 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 StreamEvent::Lost(error)
             }
         }
+    }
+}
+
+/// The next item of two streams. If both have one, it is that of the `first`.
+async fn from_either<T>(first: Side, replaced: impl Future<Output = T>, new: impl Future<Output = T>) -> (Side, T) {
+    let (replaced, new) = (replaced.map(|item| (Side::Replaced, item)), new.map(|item| (Side::New, item)));
+    tokio::pin!(replaced, new);
+    match first {
+        Side::Replaced => select(replaced, new).await.factor_first().0,
+        Side::New => select(new, replaced).await.factor_first().0,
     }
 }
 
@@ -548,6 +559,15 @@ mod tests {
         // The idle one is behind.
         let events = replaced(&[(400, 1)], &[(10, 1), (20, 1)]).await;
         assert_eq!(events, expected(&[(400, 1), (400, 1)]));
+    }
+
+    /// More than are remembered.
+    #[tokio::test(start_paused = true)]
+    async fn what_both_streams_deliver_at_once_is_returned_once() {
+        let burst = |first: u32| -> &'static [(u64, u32)] { (first..5000).map(|n| (10, n)).collect::<Vec<_>>().leak() };
+        let events = replaced(burst(0), burst(3)).await;
+        let returned: Vec<_> = events.into_iter().map(|(_, text)| text.parse::<u32>().unwrap()).collect();
+        assert!(returned.iter().copied().eq(0..5000), "{} are returned", returned.len());
     }
 
     #[tokio::test(start_paused = true)]

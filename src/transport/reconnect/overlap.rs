@@ -75,6 +75,16 @@ impl<T: Clone + PartialEq> Overlap<T> {
         self.end
     }
 
+    /// The stream that is read if both have messages. The replaced one has them in order, from its time on. But if it gets far ahead, the
+    /// other one is read, so that its messages are still remembered when their twins arrive.
+    pub(super) fn next_side(&self) -> Side {
+        if self.unmatched.len() < MAX_UNMATCHED / 2 {
+            return Side::Replaced;
+        }
+        let replaced = self.unmatched.iter().filter(|(side, _)| *side == Side::Replaced).count();
+        if replaced > self.unmatched.len() / 2 { Side::New } else { Side::Replaced }
+    }
+
     /// Whether a message has not been delivered by the other stream. Each is delivered once by each of them, or only by one.
     pub(super) fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
         // One stream can be behind the other.
@@ -88,7 +98,9 @@ impl<T: Clone + PartialEq> Overlap<T> {
             return false;
         }
         if self.unmatched.len() >= MAX_UNMATCHED {
-            self.unmatched.pop_front();
+            // Those of the other stream can still arrive here.
+            let oldest = self.unmatched.iter().position(|(other, _)| *other == side);
+            self.unmatched.remove(oldest.unwrap_or_default());
         }
         self.unmatched.push_back((side, message.clone()));
         true
@@ -124,6 +136,27 @@ mod tests {
         overlap.begin(now);
         assert!((0..2 * MAX_UNMATCHED).all(|number| overlap.is_new(now, Side::New, &number)));
         assert_eq!(overlap.unmatched.len(), MAX_UNMATCHED);
+    }
+
+    /// However many come at once, and whatever only one of them delivers.
+    #[test]
+    fn no_stream_gets_too_far_ahead_of_the_other() {
+        const COUNT: usize = 10 * MAX_UNMATCHED;
+        for missed in [0, MAX_UNMATCHED / 2 + 1, MAX_UNMATCHED, 3 * MAX_UNMATCHED] {
+            let (mut replaced, mut new) = (0..COUNT, missed..COUNT);
+            let (mut overlap, now, mut returned) = (Overlap::default(), Instant::now(), Vec::new());
+            overlap.begin(now);
+            while !replaced.is_empty() || !new.is_empty() {
+                let side = match overlap.next_side() {
+                    Side::Replaced if replaced.is_empty() => Side::New,
+                    Side::New if new.is_empty() => Side::Replaced,
+                    side => side,
+                };
+                let message = if side == Side::New { new.next() } else { replaced.next() };
+                returned.extend(message.filter(|message| overlap.is_new(now, side, message)));
+            }
+            assert_eq!(returned.len(), COUNT, "{missed} missed");
+        }
     }
 
     proptest! {

@@ -29,6 +29,8 @@ use crate::watch::outage::Outage;
 const LIST_MARGIN: Duration = Duration::from_secs(60);
 /// By how much the clock of the server may be ahead: a run that has ended here can have been created later there.
 const CLOCK_MARGIN: Duration = Duration::from_secs(60);
+/// How long after a gap runs are listed. By then, the next subscription has usually begun, so that one list is enough for both.
+const GAP_DELAY: Duration = Duration::from_millis(500);
 /// REST shows a run up to this much later than its event. So if the next list is not due soon, runs are listed once more after a gap.
 const MAX_LIST_LAG: Duration = Duration::from_secs(10);
 /// The minimum interval between two lists. The engine ends a subscription whenever all of its runs have completed.
@@ -49,6 +51,9 @@ type Announced = Option<DateTime<Utc>>;
 pub(super) struct Matching {
     client: Client,
     tag: Tag,
+    /// The time since which runs that have ended are returned, by the engine's clock. `None` if that is the start of the watch.
+    from: Option<DateTime<Utc>>,
+    /// When the watch started, by the client's clock.
     started_at: DateTime<Utc>,
     group: GroupSubscription,
     follows_replays: bool,
@@ -74,11 +79,11 @@ pub(super) struct Matching {
     /// The lists that have failed one after the other, and when the next one may be read.
     outage: Outage,
     retry_at: Option<Instant>,
-    /// The time since which runs may have been missed, and when they may be listed.
+    /// The time since which runs may have been missed, and when they are listed if some may have been.
     synced_at: Instant,
     list_at: Option<Instant>,
     last_list: Instant,
-    /// Whether the last list may not have shown the newest runs yet. Their events were not received, or lost.
+    /// Whether the last list may not have shown the newest runs yet. Their events were not received, or lost. It is followed by another one.
     must_confirm: bool,
 }
 
@@ -105,7 +110,8 @@ impl Matching {
         Self {
             client,
             tag,
-            started_at: since.unwrap_or(now),
+            from: since,
+            started_at: now,
             group,
             follows_replays,
             max_runs,
@@ -144,8 +150,8 @@ impl Matching {
                 let items = self.client.runs(list.filter.clone()).through(gate).items();
                 self.list = Some((list, items));
             }
-            let list_at =
-                self.list_at.filter(|_| self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty());
+            let list_at = self.list_at.or_else(|| self.must_confirm.then(|| self.last_list + MAX_LIST_LAG));
+            let list_at = list_at.filter(|_| self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty());
             let list = self.list.as_mut().filter(|_| self.listed_ended.len() < MAX_LISTED_ENDED);
             tokio::select! {
                 biased;
@@ -209,30 +215,33 @@ impl Matching {
 
     /// Runs may have been missed.
     fn list_soon(&mut self) {
-        self.must_confirm = true;
-        self.list_at.get_or_insert(self.last_list + MIN_LIST_INTERVAL);
+        self.list_at.get_or_insert((self.last_list + MIN_LIST_INTERVAL).max(Instant::now() + GAP_DELAY));
     }
 
     /// Lists the runs that may have been missed.
     fn list_again(&mut self) {
-        self.list_at = None;
+        // Without a gap since the last list, this one confirms it.
+        self.must_confirm = self.list_at.take().is_some();
         self.last_list = Instant::now();
-        let window = Window::since(before(self.client.clock().now(), self.synced_at.elapsed() + LIST_MARGIN));
+        let now = self.by_engine(self.client.clock().now());
+        let window = Window::since(before(now, self.synced_at.elapsed() + LIST_MARGIN));
         let filter = RunFilter::new(window).metadata(self.tag.0.clone(), self.tag.1.clone());
         let since = self.synced_at.checked_sub(LIST_MARGIN);
         self.lists.push_back(List { filter, since, is_confirmation: !self.must_confirm });
         self.synced_at = self.last_list;
     }
 
+    /// A time of the client's clock, by that of the engine.
+    fn by_engine(&self, time: DateTime<Utc>) -> DateTime<Utc> {
+        let offset = self.client.rpc().rest.clock().offset(self.client.clock().now());
+        time.checked_add_signed(offset).unwrap_or(time)
+    }
+
     /// Events have arrived, and none was lost between the last list and this time.
     fn received_all_until(&mut self, at: Instant) {
-        if self.list_at.is_some() {
-            // There was a gap before.
-        } else if !self.must_confirm {
+        // Otherwise, there is a list still to come.
+        if self.list_at.is_none() && !self.must_confirm {
             self.synced_at = self.synced_at.max(at);
-        } else if at >= self.last_list + MAX_LIST_LAG {
-            self.must_confirm = false;
-            self.list_at = Some(at);
         }
     }
 
@@ -246,7 +255,7 @@ impl Matching {
             } else {
                 self.reject(row.id);
             }
-        } else if row.created_at >= self.started_at {
+        } else if row.created_at >= self.from.unwrap_or_else(|| self.by_engine(self.started_at)) {
             self.listed_ended.insert(row.id);
             self.watch(row.id, Some(row.created_at), None);
         } else if !self.follows_replays {
@@ -314,8 +323,7 @@ impl Matching {
     /// returned, or were returned.
     fn watch_announced(&mut self, run: RunId, at: Announced) {
         // A run that a list is still to show may have changed during an outage.
-        let has_gap = self.list_at.is_some() && self.must_confirm;
-        let is_complete = !has_gap && self.pending_lists().all(|list| list.is_confirmation);
+        let is_complete = self.list_at.is_none() && self.pending_lists().all(|list| list.is_confirmation);
         // The times of the changes are of the engine's clock, too: that of the client may be wrong.
         let since = at.and_then(|at| at.checked_sub_signed(ANNOUNCED_MARGIN));
         self.watch(run, None, since.filter(|_| is_complete));
@@ -348,11 +356,12 @@ impl Matching {
         });
     }
 
-    /// Whether a change is returned: it is the first one that is late enough, or one after that.
+    /// Whether a change is returned: it is the first one that is late enough, or one after that. One without a time says nothing about those
+    /// that follow.
     fn is_returned(&mut self, change: &Change) -> bool {
         let run = change.run_id();
-        let Some(since) = self.since.get(&run) else { return true };
-        let is_late = change.changed_at().is_none_or(|at| at >= *since);
+        let Some((since, at)) = self.since.get(&run).zip(change.changed_at()) else { return true };
+        let is_late = at >= *since;
         if is_late {
             self.since.remove(&run);
         }
@@ -411,38 +420,4 @@ fn with_replays(watch: RunWatch) -> impl Stream<Item = Result<Change>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use prost::Message as _;
-    use tokio::time::timeout;
-
-    use super::*;
-    use crate::config::Config;
-    use crate::rpc::pb::WorkflowEvent;
-    use crate::scripted::{Scripted, client_with};
-    use crate::sync::lock;
-
-    /// With a namespace, the run of an event is looked up. REST can have it later than a lookup takes.
-    #[tokio::test(start_paused = true)]
-    async fn a_run_that_a_lookup_does_not_find_is_listed() {
-        let (start, lists) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
-        let run = uuid::Uuid::from_u128(1).to_string();
-        let event = WorkflowEvent { workflow_run_id: run, ..Default::default() }.encode_to_vec();
-        let listed = Arc::clone(&lists);
-        let (client, _) = client_with(Config::builder().namespace("own"), move |name, _| match name {
-            name if name.ends_with("/workflow-runs") => {
-                lock(&listed).push(start.elapsed().as_secs());
-                Scripted::Rest(200, r#"{"rows":[]}"#.into())
-            }
-            name if name.starts_with("GET ") => Scripted::Rest(404, String::new()),
-            _ => Scripted::Stream(vec![(Duration::from_secs(30), event.clone())], None),
-        });
-        let mut watch = client.watch_matching("tenant", "acme");
-        assert!(timeout(Duration::from_secs(50), watch.next()).await.is_err());
-        let lists = lock(&lists).clone();
-        // Two at the start, one after the first event, which may not be the first one that was sent, and one after the lookup.
-        assert_eq!(lists[..3], [0, 0, 30]);
-        assert!(matches!(lists[3..], [40 | 41]), "{lists:?}");
-    }
-}
+mod tests;
