@@ -212,10 +212,10 @@ impl Context {
             let now_sent = *sent.borrow_and_update();
             if now_sent.count >= total {
                 // The engine publishes chunks some time after it has accepted them.
-                return match now_sent.published_by {
-                    Some(published_by) => sleep_until(until(published_by)).await,
-                    None => {}
-                };
+                if let Some(published_by) = now_sent.published_by {
+                    sleep_until(until(published_by)).await;
+                }
+                return;
             }
             if timeout_at(end.min(Instant::now() + MAX_STALL), sent.changed()).await.is_err() {
                 let unsent = total.saturating_sub(now_sent.count);

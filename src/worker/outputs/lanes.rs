@@ -38,7 +38,7 @@ struct Lane {
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: KeyMap<LaneKey, Lane>,
+    by_key: KeyMap<LaneKey, Lane>,
     ready: VecDeque<LaneKey>,
     calls: usize,
     /// When another lane is ready although its last call has not ended.
@@ -50,7 +50,7 @@ impl Lanes {
         let is_of_chunks = matches!(message.content, TaskContent::Chunk { .. });
         let key = LaneKey { task: message.origin.task, is_of_chunks };
         let new = || Lane { waiting: VecDeque::new(), calls: 0, called_at: now, is_ready: false };
-        self.lanes.entry(key).or_insert_with(new).waiting.push_back(message);
+        self.by_key.entry(key).or_insert_with(new).waiting.push_back(message);
         self.update(key, now);
     }
 
@@ -59,12 +59,14 @@ impl Lanes {
     pub(super) fn next(&mut self, now: Instant, is_retrying: bool) -> Option<(LaneKey, TaskMessage)> {
         if self.paced_until.is_some_and(|until| until <= now) {
             self.paced_until = None;
-            let keys: Vec<_> = self.lanes.keys().copied().collect();
-            keys.into_iter().for_each(|key| self.update(key, now));
+            let keys: Vec<_> = self.by_key.keys().copied().collect();
+            for key in keys {
+                self.update(key, now);
+            }
         }
         while self.calls < MAX_CALLS {
             let key = self.ready.pop_front()?;
-            let lane = self.lanes.get_mut(&key)?;
+            let lane = self.by_key.get_mut(&key)?;
             lane.is_ready = false;
             if is_retrying && lane.calls > 0 {
                 // It is ready again when one of them has ended.
@@ -82,11 +84,11 @@ impl Lanes {
 
     /// A call has ended.
     pub(super) fn sent(&mut self, key: LaneKey, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let Some(lane) = self.by_key.get_mut(&key) else { return };
         lane.calls = lane.calls.saturating_sub(1);
         self.calls = self.calls.saturating_sub(1);
         if lane.calls == 0 && lane.waiting.is_empty() {
-            self.lanes.remove(&key);
+            self.by_key.remove(&key);
         } else {
             self.update(key, now);
         }
@@ -99,7 +101,7 @@ impl Lanes {
 
     /// Finds out when the next message of a lane can be sent.
     fn update(&mut self, key: LaneKey, now: Instant) {
-        let Some(lane) = self.lanes.get_mut(&key) else { return };
+        let Some(lane) = self.by_key.get_mut(&key) else { return };
         if lane.is_ready || lane.waiting.is_empty() {
             return;
         }

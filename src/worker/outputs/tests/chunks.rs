@@ -12,14 +12,15 @@ const MILLIS: Duration = Duration::from_millis(1);
 /// Runs a task with a server that answers each call with a chunk like this. Returns the milliseconds from the start of the task until each
 /// call with a chunk began, the indexes in the order in which the server has accepted them, and when the attempt ended.
 async fn run(task: Task<(), ()>, respond: impl Fn(Duration) -> Scripted + Send + Sync + 'static) -> Seen {
-    let start = Instant::now();
+    // The task is assigned after a second.
+    let start = Instant::now() + SECOND;
     let (client, calls) = server_of(1, move |call, elapsed| (call == "PutStreamEvent").then(|| respond(elapsed)));
     let worker = client.worker("worker").batch_reports(false).register(&task);
     let running = worker.build().unwrap().start().await.unwrap();
     while calls.count("SendStepActionEvent") < 2 {
         sleep(MILLIS).await;
     }
-    let millis = |at: &Instant| (*at - start - SECOND).as_millis();
+    let millis = |at: &Instant| (*at - start).as_millis();
     let indexes = calls.messages::<pb::PutStreamEventRequest>("PutStreamEvent").into_iter();
     let seen = Seen {
         called_at: calls.times("PutStreamEvent").iter().map(millis).collect(),
