@@ -120,8 +120,10 @@ impl Setup {
             reader.spawn(async move {
                 let mut events = dispatcher.subscribe_to_workflow_events(request).await.unwrap().into_inner();
                 while let Some(event) = events.message().await.unwrap() {
-                    assert_eq!(event.event_payload, CHUNK);
-                    let _ = sender.send(Instant::now());
+                    if event.event_type() == ResourceEventType::Stream {
+                        assert_eq!(event.event_payload, CHUNK);
+                        let _ = sender.send(Instant::now());
+                    }
                 }
             });
         } else {
@@ -162,6 +164,45 @@ async fn chunks(is_raw: bool, count: usize) -> Duration {
     };
     let (elapsed, ()) = tokio::join!(received, sent.buffered(CONCURRENT).for_each(|()| async {}));
     drop(reader);
+    setup.engine.shutdown().await;
+    elapsed
+}
+
+/// The time from the first chunk that a task puts until all have arrived at a raw reader. The raw side makes one call after the other in the
+/// task.
+async fn task_chunks(is_raw: bool, count: usize) -> Duration {
+    let setup = Setup::new().await;
+    let (mut arrived, reader) = setup.reader(true).await;
+    let (started, mut start) = mpsc::unbounded_channel();
+    let talk = move |started: mpsc::UnboundedSender<_>, (): (), context: Context| async move {
+        let _ = started.send(Instant::now());
+        let mut events = EventsServiceClient::new(context.client().raw_channel());
+        for index in 0..count {
+            if is_raw {
+                let request = PutStreamEventRequest {
+                    task_run_external_id: context.task_id().to_string(),
+                    message: CHUNK.into(),
+                    event_index: Some(i64::try_from(index).unwrap()),
+                    ..Default::default()
+                };
+                events.put_stream_event(request).await.unwrap();
+            } else {
+                context.put(CHUNK).await?;
+            }
+        }
+        Ok(())
+    };
+    let talk: Task<(), ()> = Task::with_state("talk", started, talk);
+    let worker = worker(&setup.hatchet, &talk).await;
+    let run = setup.hatchet.run(&talk, &()).metadata(TAG.0, TAG.1).start().await.unwrap();
+    let start = start.recv().await.unwrap();
+    for _ in 0..count {
+        arrived.recv().await.unwrap();
+    }
+    let elapsed = start.elapsed();
+    run.result().await.unwrap();
+    drop(reader);
+    drop(worker.shutdown().await);
     setup.engine.shutdown().await;
     elapsed
 }
@@ -375,6 +416,8 @@ async fn table(scale: Scale) {
     println!("{:<58} {:>9} {:>9} {:>7}", "µs", "raw", "SDK", "ratio");
     let name = format!("a chunk of {} on one stream, sent and read", scale.chunks);
     compare(&name, scale.rounds, scale.chunks, async |is_raw| chunks(is_raw, scale.chunks).await).await;
+    let name = format!("a chunk of {} of one task, one call at a time", scale.chunks);
+    compare(&name, scale.rounds, scale.chunks, async |is_raw| task_chunks(is_raw, scale.chunks).await).await;
     let name = format!("a result of {}, with the worker", scale.results);
     compare(&name, scale.rounds, scale.results, async |is_raw| many_results(is_raw, scale.results).await).await;
     let name = format!("a short run of {}, watched, with the worker", scale.watches);

@@ -207,7 +207,8 @@ impl<O> Call<O> {
         self
     }
 
-    /// Adds the output of a parent.
+    /// Adds the output of a parent. The function can read each output that is added, also that of a task which is not its parent in the
+    /// workflow: a call does not know the workflow. A worker returns [`NotFound`](ErrorKind::NotFound) for that one.
     pub fn parent(mut self, task: impl TaskName, output: &impl Serialize) -> Self {
         let name = task.task_name().to_owned();
         insert(&mut self.parents, name, output);
@@ -344,6 +345,7 @@ impl<O: DeserializeOwned> Call<O> {
             worker_labels: Arc::new(Mutex::new(self.worker_labels)),
             released: tokio::sync::mpsc::unbounded_channel().0,
             full_slots: FullSlots::default(),
+            timeout: None,
         });
         let (mut log, mut chunks) = (Vec::new(), Vec::new());
         let mut collect = |message: TaskMessage| match message.content {
@@ -352,7 +354,6 @@ impl<O: DeserializeOwned> Call<O> {
                 log.push(LoggedLine { level, message, metadata });
             }
             TaskContent::Chunk { index, content, .. } => chunks.push(SentChunk { index, content }),
-            TaskContent::Flush(_) => {}
         };
         // As a worker does, so that a `TaskLogLayer` finds the attempt.
         let (run_id, worker_id) = (run.id(), WorkerId::from(Uuid::nil()));

@@ -26,9 +26,12 @@ const MAX_POSITIONS: usize = 64;
 impl<O> RunChunks<O> {
     /// Returns the chunks as server-sent events, for the body of an HTTP response that a browser reads with `EventSource`.
     ///
+    /// `EventSource` reconnects by itself: a handler that also starts the run starts another one with each connection. Start the run with a
+    /// request of its own, and read its chunks by its id.
+    ///
     /// ```no_run
-    /// # async fn example(hatchet: hatchet::Client, chat: hatchet::Task<(), String>) -> hatchet::Result<()> {
-    /// let mut frames = hatchet.run(&chat, &()).chunks().into_sse();
+    /// # async fn example(hatchet: hatchet::Client, run: hatchet::RunId) -> hatchet::Result<()> {
+    /// let mut frames = hatchet.run_handle(run).chunks().into_sse();
     /// while let Some(frame) = frames.next().await {
     ///     print!("{frame}"); // data: to be
     /// }

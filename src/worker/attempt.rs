@@ -74,6 +74,7 @@ impl Environment {
             worker_labels: WorkerLabels::clone(&self.labels),
             released: self.released.clone(),
             full_slots: self.full_slots.clone(),
+            timeout: Some(task.definition.timeout()),
         })
     }
 

@@ -1,6 +1,6 @@
 //! Sends a log line or a chunk of a task until the engine accepts it.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -26,6 +26,8 @@ pub(super) struct Delivery {
     /// Notifies the one whose turn it is that another message was accepted.
     accepted: Notify,
     outage: Mutex<Outage>,
+    /// Each message that has failed and is sent again has a clone.
+    retrying: Arc<()>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,13 @@ enum Unsent {
 impl Delivery {
     pub(super) fn new(rpc: Rpc) -> Self {
         let outage = Outage { failures: 0, until: Instant::now(), accepted: 0 };
-        Self { rpc, turn: Semaphore::new(1), accepted: Notify::new(), outage: Mutex::new(outage) }
+        let (turn, accepted) = (Semaphore::new(1), Notify::new());
+        Self { rpc, turn, accepted, outage: Mutex::new(outage), retrying: Arc::default() }
+    }
+
+    /// Whether a message has failed, and is being sent again.
+    pub(super) fn is_retrying(&self) -> bool {
+        Arc::strong_count(&self.retrying) > 1
     }
 
     /// Sends a message until the engine accepts it.
@@ -64,23 +72,16 @@ impl Delivery {
     /// # Errors
     /// The engine will never accept the message.
     pub(super) async fn send(&self, message: TaskMessage) -> Result<()> {
-        let TaskMessage { origin, content } = message;
-        // It counts as queued until the end.
-        let (unsent, _permit) = match content {
-            TaskContent::Log { level, message, metadata, permit } => {
+        // It has its place until the end.
+        let TaskMessage { origin, content, place: _place } = message;
+        let unsent = match content {
+            TaskContent::Log { level, message, metadata } => {
                 let MessageOrigin { task, attempt, .. } = origin;
-                (Unsent::Line(NewLogLine { task, attempt, level, message, metadata }), permit)
+                Unsent::Line(NewLogLine { task, attempt, level, message, metadata })
             }
-            TaskContent::Chunk { index, at, content, permit } => {
-                (Unsent::Chunk { index, at, text: content.encode() }, permit)
-            }
-            // Nobody waits for it any longer if this fails.
-            TaskContent::Flush(flushed) => {
-                let _ = flushed.send(());
-                return Ok(());
-            }
+            TaskContent::Chunk { index, at, content } => Unsent::Chunk { index, at, text: content.encode() },
         };
-        let mut failures = Failures::default();
+        let (mut failures, mut retrying) = (Failures::default(), None);
         loop {
             let mut turn = None;
             if failures.accepted.is_some() {
@@ -101,6 +102,7 @@ impl Delivery {
             if failures.is_final(now, &error, outage.accepted) {
                 return Err(error);
             }
+            retrying.get_or_insert_with(|| Arc::clone(&self.retrying));
             // Those that are sent at the same time fail together.
             if turn.is_some() || outage.failures == 0 {
                 outage.failures = outage.failures.saturating_add(1);

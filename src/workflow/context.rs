@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::sync::atomic::AtomicI32;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::full_slots::FullSlots;
-use super::output::TaskOutput;
+use super::output::{AttemptOutput, TaskOutput};
 use super::stop::{CancelCause, Stop};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,10 +46,9 @@ struct Inner {
     attempt: AttemptContext,
     /// The number of the next child.
     next_child: Arc<AtomicI32>,
-    /// The number of the next chunk.
-    next_chunk: Mutex<i64>,
-    /// The number of log lines that were lost since the last one that was not.
-    lost_lines: AtomicU64,
+    own_output: AttemptOutput,
+    /// When the engine ends the attempt, if it is known.
+    timeout_at: Mutex<Option<Instant>>,
 }
 
 /// The labels of a worker, which can change.
@@ -72,6 +73,8 @@ pub(crate) struct AttemptContext {
     /// Receives the task and the retry count of an attempt that has released its slot.
     pub(crate) released: mpsc::UnboundedSender<(TaskId, u32)>,
     pub(crate) full_slots: FullSlots,
+    /// The execution timeout. `None`: the engine does not end it.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// The part of an assignment's payload that is about other tasks of the run.
@@ -83,8 +86,9 @@ struct Others {
 
 impl Context {
     pub(crate) fn new(attempt: AttemptContext) -> Self {
-        let (next_child, next_chunk, lost_lines) = (Arc::default(), Mutex::new(0), AtomicU64::default());
-        Self(Arc::new(Inner { attempt, next_child, next_chunk, lost_lines }))
+        let timeout_at = attempt.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let (next_child, own_output) = (Arc::default(), AttemptOutput::default());
+        Self(Arc::new(Inner { attempt, next_child, own_output, timeout_at: Mutex::new(timeout_at) }))
     }
 
     fn action(&self) -> &Action {
@@ -100,18 +104,25 @@ impl Context {
         &self.0.attempt.output
     }
 
-    pub(super) fn next_chunk(&self) -> &Mutex<i64> {
-        &self.0.next_chunk
+    pub(super) fn own_output(&self) -> &AttemptOutput {
+        &self.0.own_output
+    }
+
+    /// When the engine ends the attempt, if it is known.
+    pub(super) fn timeout_at(&self) -> Option<Instant> {
+        *lock(&self.0.timeout_at)
+    }
+
+    /// The engine ends the attempt later.
+    pub(super) fn extend_timeout(&self, by: Duration) {
+        let mut timeout_at = lock(&self.0.timeout_at);
+        *timeout_at = timeout_at.and_then(|at| at.checked_add(by));
     }
 
     /// The attempt does not occupy its slot any longer.
     pub(super) fn notify_released(&self) {
         // There is nobody to notify if the worker has ended.
         let _ = self.0.attempt.released.send((self.task_id(), self.action().retry_count()));
-    }
-
-    pub(super) fn lost_lines(&self) -> &AtomicU64 {
-        &self.0.lost_lines
     }
 
     /// Returns the id of the run that this task belongs to.

@@ -31,13 +31,15 @@ impl Context {
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the duration is 0 or more than 10 years. [`NotFound`](ErrorKind::NotFound) if the
     /// engine has already ended the attempt. Other errors of a call, such as [`Unavailable`](ErrorKind::Unavailable).
     pub fn refresh_timeout(&self, by: Duration) -> CommandBuilder<Option<DateTime<Utc>>> {
-        let task = self.task_id();
+        let context = self.clone();
         CommandBuilder::new(self.client(), async move |client| {
             if by.is_zero() || by > MAX_DURATION {
                 let message = format!("expected more than 0 and at most 10 years, got {by:?}");
                 return Err(Error::invalid("timeout", message));
             }
-            client.rpc().dispatcher.refresh_timeout(task, by).await
+            let deadline = client.rpc().dispatcher.refresh_timeout(context.task_id(), by).await?;
+            context.extend_timeout(by);
+            Ok(deadline)
         })
     }
 

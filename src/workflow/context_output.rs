@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::context::Context;
 use super::output::{MessageOrigin, TaskContent, TaskMessage};
@@ -20,9 +19,11 @@ const MAX_LINE_CHARS: usize = 10_000;
 /// The size of the longest line, its ids and its timestamp.
 const MAX_LINE_BYTES: usize = 64 << 10;
 /// How long the end of an attempt waits for its chunks.
-const MAX_FLUSH: Duration = Duration::from_secs(5);
-/// How long before the end of a run its last chunk must have been accepted: measured, 0.05 s were too short in 2 of 12 runs, and 0.1 s in none.
-const PUBLISH_DELAY: Duration = Duration::from_millis(100);
+const MAX_FLUSH: Duration = Duration::from_secs(30);
+/// How long it waits if none is accepted.
+const MAX_STALL: Duration = Duration::from_secs(5);
+/// What is left of the execution timeout for the report of the end.
+const REPORT_TIME: Duration = Duration::from_millis(500);
 /// The end of a line that was truncated.
 const TRUNCATION_SUFFIX: &str = "… (truncated)";
 
@@ -46,8 +47,8 @@ impl Context {
     /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The
     /// lines of a task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is
     /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata.
-    /// If 10,000 messages of the worker (log lines and chunks) or 16 MiB of lines are queued,
-    /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
+    /// If 16 MiB of lines of the worker and 64 KiB of this attempt are queued, where each line counts as at least 1 KiB, further lines are
+    /// dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```
     /// use hatchet::model::LogLevel;
@@ -92,12 +93,12 @@ impl Context {
     }
 
     pub(crate) fn write_log(&self, level: LogLevel, message: String, metadata: String) {
-        let lost = self.lost_lines().swap(0, Relaxed);
+        let lost = self.own_output().lost_lines.swap(0, Relaxed);
         if lost > 0 {
             let text =
                 format!("{lost} log lines of this task were lost, because too many lines were waiting to be sent");
             if !self.send_line(LogLevel::Warn, text, String::new()) {
-                self.lost_lines().fetch_add(lost, Relaxed);
+                self.own_output().lost_lines.fetch_add(lost, Relaxed);
                 return self.lose_line();
             }
         }
@@ -107,7 +108,7 @@ impl Context {
     }
 
     fn lose_line(&self) {
-        self.lost_lines().fetch_add(1, Relaxed);
+        self.own_output().lost_lines.fetch_add(1, Relaxed);
         telemetry::record(&Measurement::TaskMessageLost);
     }
 
@@ -116,7 +117,12 @@ impl Context {
     }
 
     fn send_line(&self, level: LogLevel, message: String, metadata: String) -> bool {
-        self.output().try_log(self.origin(), level, message, metadata)
+        let Some(place) = self.output().line_place(self.own_output(), message.len().saturating_add(metadata.len()))
+        else {
+            return false;
+        };
+        let content = TaskContent::Log { level, message, metadata };
+        self.output().send(TaskMessage { origin: self.origin(), content, place }).is_ok()
     }
 
     /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive
@@ -124,8 +130,13 @@ impl Context {
     /// is, including U+0000.
     ///
     /// Resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached. Waits
-    /// while the queue is full (16 MiB of chunks, or 10,000 messages of all tasks of the worker): a task that is faster than the connection is
-    /// slowed down, and one that sends many chunks waits for the end of an outage.
+    /// while the queue is full (16 MiB of chunks of all tasks of the worker, and 64 KiB of this attempt, where each chunk counts as at least
+    /// 1 KiB): a task that is faster than the connection is slowed down, and one that sends many chunks waits for the end of an outage.
+    ///
+    /// When the function has ended, the end of the attempt is reported after its chunks were sent: 100 ms after the last one, or 1.1 seconds
+    /// after the last one of more than 4000 bytes, because the engine needs that time to publish them. If no chunk is accepted for five
+    /// seconds, after 30 seconds, or half a second before the execution timeout, the end is reported without waiting any longer, and a warning
+    /// with the number of chunks that are left is logged. They are sent later, and readers may not receive them.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -178,33 +189,40 @@ impl Context {
             let text = format!("expected a chunk of at most {} bytes, got {length}", limit.saturating_sub(1024));
             return Err(Error::new(ErrorKind::TooLarge, text).without_side_effects());
         }
-        let permit = self.output().chunk_permit(length).await?;
-        let place = self.output().reserve().await?;
+        let chunks = self.own_output().chunks();
+        let place = self.output().chunk_place(chunks, length).await?;
         // Chunks enter the queue in the order of their numbers, and no number is lost.
-        let mut next = lock(self.next_chunk());
-        let (index, at) = (*next, self.client().clock().now());
+        let mut next = lock(&chunks.next);
+        let content = TaskContent::Chunk { index: *next, at: self.client().clock().now(), content };
+        self.output().send(TaskMessage { origin: self.origin(), content, place })?;
         *next = next.saturating_add(1);
-        let content = TaskContent::Chunk { index, at, content, permit };
-        place.send(TaskMessage { origin: self.origin(), content });
         Ok(())
     }
 
     /// Waits until the chunks of this attempt were sent: the engine ends the streams of its readers as soon as the run has ended.
     pub(crate) async fn flush_chunks(&self) {
-        if *lock(self.next_chunk()) == 0 {
-            return;
+        let Some(chunks) = self.own_output().put_chunks() else { return };
+        // Not those that a spawned task puts from now on.
+        let total = *lock(&chunks.next);
+        let mut sent = chunks.sent.subscribe();
+        let timeout = self.timeout_at().and_then(|at| at.checked_sub(REPORT_TIME));
+        let until = |at: Instant| timeout.map_or(at, |timeout| at.min(timeout));
+        let end = until(Instant::now() + MAX_FLUSH);
+        loop {
+            let now_sent = *sent.borrow_and_update();
+            if now_sent.count >= total {
+                // The engine publishes chunks some time after it has accepted them.
+                if let Some(published_by) = now_sent.published_by {
+                    sleep_until(until(published_by)).await;
+                }
+                return;
+            }
+            if timeout_at(end.min(Instant::now() + MAX_STALL), sent.changed()).await.is_err() {
+                let unsent = total.saturating_sub(now_sent.count);
+                tracing::warn!(run_id = %self.run_id(), task_id = %self.task_id(), task_name = self.task_name(), attempt = self.attempt(), unsent, "an attempt ends before its last chunks were sent; readers may not receive them");
+                return;
+            }
         }
-        let flush = async {
-            let (flushed, is_flushed) = oneshot::channel();
-            let content = TaskContent::Flush(flushed);
-            let place = self.output().reserve().await.ok()?;
-            place.send(TaskMessage { origin: self.origin(), content });
-            is_flushed.await.ok()?;
-            // The engine publishes chunks some time after it has accepted them.
-            sleep(PUBLISH_DELAY).await;
-            Some(())
-        };
-        drop(timeout(MAX_FLUSH, flush).await);
     }
 
     /// Serializes a value to JSON, and sends it as a [chunk](Self::put).

@@ -2,6 +2,8 @@
 
 use futures_util::future::join_all;
 use hatchet::embedded::{Engine, Fault, Quirk, Quirks};
+use hatchet::raw::pb::PutStreamEventRequest;
+use hatchet::raw::pb::events_service_client::EventsServiceClient;
 use hatchet::stream::RunChunks;
 use hatchet::{TaskError, Workflow};
 
@@ -30,9 +32,9 @@ async fn keep_open(hatchet: &Client) {
 async fn late_events_lose_nothing() {
     let chunks = |at: u128| (0..3).map(|number| (at + 1000 * number, number.to_string())).collect::<Vec<_>>();
     for (delay, expected, ended) in [
-        // The run ends 1.1 seconds after its last chunk. Chunks may follow the announcement for another second.
-        (2, chunks(2000), 6100),
-        (8, chunks(8000), 12_100),
+        // The run ends a second after its last chunk. Chunks may follow the announcement for another second.
+        (2, chunks(2000), 6000),
+        (8, chunks(8000), 12_000),
         // The end is known after a bit more than four seconds, and the chunks are waited for for another ten.
         (40, vec![(14_300, "interrupted".to_owned())], 14_300),
     ] {
@@ -55,7 +57,31 @@ async fn late_events_lose_nothing() {
     }
 }
 
-/// All events are late, and so is a large chunk: it arrives after the end of its attempt and that of its run.
+/// The engine publishes a large chunk late, and ends its streams with the run. The worker waits.
+#[tokio::test(start_paused = true)]
+async fn a_large_chunk_at_the_end_of_a_run_is_not_lost() {
+    let engine = Engine::builder().quirks(Quirk::LateChunks).start().await.unwrap();
+    let hatchet = engine.client();
+    let large = Task::new("large", async |(): (), context: Context| {
+        context.put("small").await?;
+        sleep(SECOND).await;
+        context.put("x".repeat(5000)).await?;
+        Ok(())
+    });
+    let worker = hatchet.worker("worker").register(&large).build().unwrap().start().await.unwrap();
+    for _ in 0..5 {
+        let (items, ended) = read(hatchet.run(&large, &()).chunks()).await;
+        let [(_, small), (at, large)] = &items[..] else { panic!("{items:?}") };
+        assert_eq!((small.as_str(), large.len()), ("small", 5000));
+        // A subscription takes up to a quarter of a second.
+        assert!((1100..2250).contains(at) && ended < 3500, "{at}, {ended}");
+    }
+    worker.shutdown().await;
+    engine.shutdown().await;
+}
+
+/// All events are late, and so is a large chunk of another SDK, which does not wait: it arrives after the end of its attempt and that of its
+/// run.
 #[tokio::test(start_paused = true)]
 async fn a_late_chunk_after_the_late_end_is_not_lost() {
     let engine = Engine::builder().quirks(Quirks::none().with(Quirk::LateChunks)).start().await.unwrap();
@@ -63,7 +89,13 @@ async fn a_late_chunk_after_the_late_end_is_not_lost() {
     let large = Task::new("large", async |(): (), context: Context| {
         context.put("small").await?;
         sleep(SECOND).await;
-        context.put("x".repeat(5000)).await?;
+        let chunk = PutStreamEventRequest {
+            task_run_external_id: context.task_id().to_string(),
+            message: "x".repeat(5000).into(),
+            event_index: Some(1),
+            ..Default::default()
+        };
+        EventsServiceClient::new(context.client().raw_channel()).put_stream_event(chunk).await.unwrap();
         Ok(())
     });
     let worker = hatchet.worker("worker").register(&large).register(&talk());
@@ -103,8 +135,8 @@ async fn runs_that_end_together_are_not_reported_as_interrupted() {
         }
         let expected: Items = (0..3).map(|number| (1000 * number, number.to_string())).collect();
         for (items, ended) in join_all(streams.into_iter().map(read)).await {
-            // They end 1.1 seconds after their last chunk, and are fetched 50 ms later.
-            assert_eq!((items, ended), (expected.clone(), 4150), "kept open: {is_kept_open}");
+            // They end a second after their last chunk, and are fetched 50 ms later.
+            assert_eq!((items, ended), (expected.clone(), 4050), "kept open: {is_kept_open}");
         }
         assert!(setup.engine.faults().planned() < CALLS, "results were reported together");
         setup.engine.faults().clear();
@@ -132,7 +164,7 @@ async fn a_skipped_task_is_not_waited_for() {
         }
         let mut chunks = hatchet.run(&flow, &()).chunks();
         chunks.started().await.unwrap();
-        assert_eq!(read(chunks).await, (vec![(0, "a".to_owned())], 2150), "kept open: {is_kept_open}");
+        assert_eq!(read(chunks).await, (vec![(0, "a".to_owned())], 2050), "kept open: {is_kept_open}");
         worker.shutdown().await;
         engine.shutdown().await;
     }
