@@ -446,7 +446,7 @@ impl WorkerDriver {
             }
             // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
             Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => {
-                self.start_check(false)
+                self.start_check(false);
             }
             Heartbeat::UnknownWorker => {}
             Heartbeat::Failed(error) => {
