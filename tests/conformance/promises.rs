@@ -32,7 +32,7 @@ fn cargo(arguments: &[&str]) -> String {
     let mut cargo = Command::new(env!("CARGO"));
     // What the outer cargo sets for this test. Build scripts that read it would run again, and all that depends on them would be compiled.
     let of_test = std::env::vars_os().map(|(name, _)| name);
-    for name in of_test.filter(|name| name.to_str().is_some_and(|name| is_of_test(name))) {
+    for name in of_test.filter(|name| name.to_str().is_some_and(is_of_test)) {
         cargo.env_remove(name);
     }
     let output = cargo
