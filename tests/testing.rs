@@ -115,6 +115,21 @@ async fn b5_a_task_can_be_called_alone() {
     assert_eq!(call(&knows, &order).run().await.unwrap().result.unwrap(), "None {}");
 }
 
+/// There is no attempt at the engine, and no worker with slots.
+#[tokio::test(start_paused = true)]
+async fn b5_a_task_that_controls_its_attempt_can_be_called_alone() {
+    let task: Task<(), u64> = Task::new("task", async |(): (), context: Context| {
+        let begin = Instant::now();
+        assert_eq!(context.refresh_timeout(HOUR).send().await?, None);
+        context.release_slot().send().await?;
+        context.cancelled().await;
+        assert_eq!(context.cancel_cause(), Some(CancelCause::Engine));
+        Ok(begin.elapsed().as_secs())
+    });
+    let record = call(&task, &()).cancelled_after(MINUTE).run().await.unwrap();
+    assert_eq!(record.result.unwrap(), 60);
+}
+
 /// Whatever the task has to wait for in a run.
 #[tokio::test(start_paused = true)]
 async fn b5_a_task_with_conditions_and_limits_can_be_called_alone() {

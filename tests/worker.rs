@@ -485,7 +485,7 @@ async fn an_attempt_that_is_assigned_twice_runs_once() {
     let run = hatchet.run(&task, &()).start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 2);
     assert_eq!((engine.faults().planned(), executions.load(SeqCst)), (0, 2));
-    // What is delivered again after the end has no effect, either.
+    // Nothing follows that changes it.
     sleep(60 * SECOND).await;
     let details = run.details().await.unwrap();
     assert_eq!((details.status, details.conflicts.len()), (RunStatus::Completed, 0), "{:?}", details.tasks);

@@ -23,7 +23,7 @@ const UNAVAILABLE: u16 = 14;
 /// More calls than a test makes.
 const PLANNED: usize = 1_000_000;
 /// The calls of a worker and of its attempts, and the stream of the results that the test waits for.
-const CALLS: [&str; 17] = [
+const CALLS: [&str; 19] = [
     "GetRunDetails",
     "GetVersion",
     "Heartbeat",
@@ -41,6 +41,9 @@ const CALLS: [&str; 17] = [
     "Unsubscribe",
     "UpsertWorkerLabels",
     "PATCH /api/v1/workers/{worker}",
+    // The checks of its names and of its attempts.
+    "GET /api/v1/tenants/{tenant}/workflows",
+    "GET /api/v1/stable/workflow-runs/{run}",
 ];
 const STREAMS: [&str; 3] = ["ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"];
 

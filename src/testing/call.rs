@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::embedded::Engine;
@@ -14,6 +16,7 @@ use crate::model::payload::encode_input;
 use crate::model::{ChunkContent, LabelValue, LogLevel, Payload, Priority, RunId, WorkerId};
 use crate::rpc::convert::Action;
 use crate::telemetry;
+use crate::time::at;
 use crate::worker::WorkerBuilder;
 use crate::workflow::{
     AttemptContext, CancelCause, Context, Definition, FullSlots, Stop, Task, TaskContent, TaskMessage, TaskName,
@@ -57,6 +60,7 @@ where
         metadata: Map::new(),
         priority: Priority::default(),
         cancel_cause: None,
+        cancel_after: None,
         worker_labels: BTreeMap::new(),
         helpers: Vec::new(),
         output: std::marker::PhantomData,
@@ -88,6 +92,7 @@ pub struct Call<O> {
     metadata: Map<String, Value>,
     priority: Priority,
     cancel_cause: Option<CancelCause>,
+    cancel_after: Option<Duration>,
     worker_labels: BTreeMap<String, LabelValue>,
     /// The tasks and workflows that the task can start as children.
     helpers: Vec<Definition>,
@@ -267,6 +272,33 @@ impl<O> Call<O> {
         self
     }
 
+    /// Marks the attempt as cancelled by the engine when the function has run for this time.
+    ///
+    /// ```
+    /// # use hatchet::{Context, Task};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> hatchet::Result<()> {
+    /// use std::time::Duration;
+    /// use hatchet::testing::call;
+    ///
+    /// let poll: Task<(), u32> = Task::new("poll", async |(): (), context: Context| {
+    ///     let mut polls = 0;
+    ///     while !context.is_cancelled() {
+    ///         tokio::time::sleep(Duration::from_millis(10)).await;
+    ///         polls += 1;
+    ///     }
+    ///     Ok(polls)
+    /// });
+    /// let record = call(&poll, &()).cancelled_after(Duration::from_millis(30)).run().await?;
+    /// assert!(record.result.unwrap() > 0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancelled_after(mut self, time: Duration) -> Self {
+        self.cancel_after = Some(time);
+        self
+    }
+
     /// Adds a label to those of the worker; see [`Context::worker_labels`].
     pub fn worker_label(mut self, key: impl Into<String>, value: impl Into<LabelValue>) -> Self {
         self.worker_labels.insert(key.into(), value.into());
@@ -331,6 +363,7 @@ impl<O: DeserializeOwned> Call<O> {
         if let Some(cause) = self.cancel_cause {
             stop.stop(cause);
         }
+        let to_cancel = stop.clone();
         let context = Context::new(AttemptContext {
             client: client.clone(),
             worker: Uuid::nil().into(),
@@ -364,10 +397,15 @@ impl<O: DeserializeOwned> Call<O> {
         let (payload, current) = (payload.to_string(), context.clone());
         let code = async { task.handler.run(&payload, context, false).await };
         let mut code = Box::pin(in_context(current, span, code));
+        let mut cancel_at = self.cancel_after.and_then(|after| Instant::now().checked_add(after));
         let result = loop {
             tokio::select! {
                 biased;
                 result = &mut code => break result,
+                () = at(cancel_at) => {
+                    to_cancel.stop(CancelCause::Engine);
+                    cancel_at = None;
+                }
                 // The queue is bounded: the function waits if nobody reads it.
                 Some(message) = messages.recv() => collect(message),
             }

@@ -73,7 +73,7 @@ pub(crate) struct AttemptContext {
     /// Receives the task and the retry count of an attempt that has released its slot.
     pub(crate) released: mpsc::UnboundedSender<(TaskId, u32)>,
     pub(crate) full_slots: FullSlots,
-    /// The execution timeout. `None`: the engine does not end it.
+    /// The execution timeout. `None` if the engine does not have the attempt.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -109,6 +109,11 @@ impl Context {
     }
 
     /// When the engine ends the attempt, if it is known.
+    /// Whether the engine has the attempt. Otherwise, its function was called without a worker.
+    pub(super) fn is_of_engine(&self) -> bool {
+        self.0.attempt.timeout.is_some()
+    }
+
     pub(super) fn timeout_at(&self) -> Option<Instant> {
         *lock(&self.0.timeout_at)
     }

@@ -15,7 +15,7 @@ use crate::time::MAX_DURATION;
 impl Context {
     /// Returns a command that extends the execution timeout of this attempt.
     /// The command returns the new deadline by the engine's clock, or `None` if the engine
-    /// does not report it.
+    /// does not report it, and in a call of the function without a worker (`testing::call`).
     ///
     /// ```
     /// use std::time::Duration;
@@ -37,6 +37,9 @@ impl Context {
                 let message = format!("expected more than 0 and at most 10 years, got {by:?}");
                 return Err(Error::invalid("timeout", message));
             }
+            if !context.is_of_engine() {
+                return Ok(None);
+            }
             let deadline = client.rpc().dispatcher.refresh_timeout(context.task_id(), by).await?;
             context.extend_timeout(by);
             Ok(deadline)
@@ -56,8 +59,10 @@ impl Context {
     pub fn release_slot(&self) -> CommandBuilder {
         let context = self.clone();
         CommandBuilder::new(self.client(), async move |client| {
-            client.rpc().dispatcher.release_slot(context.task_id()).await?;
-            context.notify_released();
+            if context.is_of_engine() {
+                client.rpc().dispatcher.release_slot(context.task_id()).await?;
+                context.notify_released();
+            }
             Ok(())
         })
     }

@@ -229,6 +229,17 @@ async fn a_result_whose_response_was_lost_with_the_stream_counts_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_assigned_again_after_its_end_does_not_run_again() {
+    let (client, calls) = server(vec![(SECOND, start(2)), (10 * SECOND, start(2))], |_, _| None);
+    let running = client.worker("worker").register(&slow(2)).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(completions(&calls).len(), 1, "the engine has accepted its result");
+    tokio::time::sleep(15 * SECOND).await;
+    assert_eq!(running.shutdown().await.to_string(), "1 completed, 0 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(calls.count("SendStepActionEvent"), 2);
+}
+
 /// A proxy rejects heartbeats. The stream works, and a heartbeat that is rejected by the engine would have another code.
 #[tokio::test(start_paused = true)]
 async fn heartbeats_that_a_proxy_rejects_do_not_close_the_stream() {
