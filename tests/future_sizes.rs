@@ -26,7 +26,7 @@ const MAX_SIZES: &[(&str, usize)] = &[
     ("details()", 16),
     ("watch().next()", 24),
     ("cancel().send()", 944),
-    ("replay().send()", 2264),
+    ("replay().send()", 2272),
     ("runs().page()", 32),
     ("worker.start()", 592),
     ("worker.shutdown()", 80),

@@ -63,7 +63,7 @@
 //! | `WARN` | `failed to start the heartbeat thread` |
 //! | `WARN` | `failed to start the runtime of the heartbeat thread` |
 //! | `WARN` | `worker was unknown to the engine; registered again` |
-//! | `WARN` | `failed to register the worker again` (three times in succession; after that, `failed once more to register the worker again` with the level `DEBUG`) |
+//! | `WARN` | `failed to register the worker again` (three times in succession; after that, `still failing to register the worker again` with the level `DEBUG`) |
 //! | `ERROR` | `worker stream failed` (once until it is open; after that, `worker stream is still failing` with the level `DEBUG`) |
 //! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
 //! | `INFO` | `stream recovered` |
@@ -80,7 +80,7 @@
 //! | `INFO` | `attempt failed` |
 //! | `WARN` | `task panicked while it was dropped` |
 //! | `WARN` | `batch panicked while it was dropped` |
-//! | `ERROR` | `the code around a task panicked` (of a layer of `tracing`, for example; the attempt has failed) |
+//! | `ERROR` | `code around a task panicked` (a layer of `tracing`, for example; the attempt has failed) |
 //! | `WARN` | `cancelled attempt still runs blocking code; it keeps its slot until its function returns` |
 //! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |
@@ -94,11 +94,12 @@
 //! | `ERROR` | `failed to report the end of an attempt` |
 //! | `INFO` | `the engine does not accept several reports in one call` |
 //! | `INFO` | `reporting the result of an attempt of an earlier process` |
-//! | `WARN` | `removed results from the outbox file that are too old to be sent` |
+//! | `WARN` | `removed expired results from the outbox file` |
 //! | `ERROR` | `failed to write to the outbox file; results are sent without being stored` |
 //! | `ERROR` | `failed to write to the outbox file; no longer using it` |
 //! | `ERROR` | `failed to write to the outbox file in time` |
 //! | `ERROR` | `failed to write to the outbox file in time; no longer using it` |
+//! | `WARN` | `an attempt ends before its last chunks were sent; readers may not receive them` |
 //! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` with the level `DEBUG`) |
 //! | `WARN` | `some log lines or chunks of tasks could not be sent before the worker ended` |
 //!

@@ -212,8 +212,8 @@ impl<O> Call<O> {
         self
     }
 
-    /// Adds the output of a parent. The function can read each output that is added, also that of a task which is not its parent in the
-    /// workflow: a call does not know the workflow. A worker returns [`NotFound`](ErrorKind::NotFound) for that one.
+    /// Adds the output of a parent. The function can read every output that is added, even that of a task that is not its parent in the
+    /// workflow, because a call does not know the workflow. On a worker, reading such an output returns [`NotFound`](ErrorKind::NotFound).
     pub fn parent(mut self, task: impl TaskName, output: &impl Serialize) -> Self {
         let name = task.task_name().to_owned();
         insert(&mut self.parents, name, output);
@@ -378,7 +378,7 @@ impl<O: DeserializeOwned> Call<O> {
             worker_labels: Arc::new(Mutex::new(self.worker_labels)),
             released: tokio::sync::mpsc::unbounded_channel().0,
             full_slots: FullSlots::default(),
-            timeout: None,
+            timeout_at: None,
         });
         let (mut log, mut chunks) = (Vec::new(), Vec::new());
         let mut collect = |message: TaskMessage| match message.content {

@@ -1,4 +1,4 @@
-//! The clock of a server, by the dates of its responses.
+//! The clock of a server, derived from the `Date` headers of its responses.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,8 +22,8 @@ struct Received {
 }
 
 impl ServerClock {
-    /// A response has this date, as in the HTTP header.
-    pub(crate) fn received(&self, date: &str) {
+    /// Records the date of a response, as in its `Date` header.
+    pub(crate) fn record_date(&self, date: &str) {
         if let Ok(date) = DateTime::parse_from_rfc2822(date) {
             *lock(&self.0) = Some(Received { date: date.to_utc(), at: Instant::now() });
         }
@@ -48,17 +48,17 @@ mod tests {
     async fn the_offset_is_that_of_the_last_date() {
         let (clock, own) = (ServerClock::default(), "2026-11-26T06:00:00Z".parse::<DateTime<Utc>>().unwrap());
         assert_eq!(clock.offset(own), TimeDelta::zero());
-        clock.received("Thu, 26 Nov 2026 05:54:00 GMT");
+        clock.record_date("Thu, 26 Nov 2026 05:54:00 GMT");
         assert_eq!(clock.clone().offset(own), TimeDelta::minutes(-6));
         // Both clocks go on.
         tokio::time::advance(Duration::from_secs(60)).await;
         let own = own + TimeDelta::minutes(1);
         assert_eq!(clock.offset(own), TimeDelta::minutes(-6));
-        clock.received("no date");
+        clock.record_date("no date");
         assert_eq!(clock.offset(own), TimeDelta::minutes(-6));
-        clock.received("Thu, 26 Nov 2026 06:01:06 GMT");
+        clock.record_date("Thu, 26 Nov 2026 06:01:06 GMT");
         assert_eq!(clock.offset(own), TimeDelta::seconds(6));
-        clock.received("Thu, 26 Nov 2026 06:00:55 GMT");
+        clock.record_date("Thu, 26 Nov 2026 06:00:55 GMT");
         assert_eq!(clock.offset(own), TimeDelta::zero(), "nearly equal");
     }
 }

@@ -179,7 +179,7 @@ impl RestWire {
         // An error can be that of a proxy.
         let date = head.headers.get(DATE).filter(|_| head.status.is_success());
         if let Some(date) = date.and_then(|date| date.to_str().ok()) {
-            self.clock.received(date);
+            self.clock.record_date(date);
         }
         let body =
             Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|error| lost(name, error))?.to_bytes();

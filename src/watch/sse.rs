@@ -26,8 +26,8 @@ const MAX_POSITIONS: usize = 64;
 impl<O> RunChunks<O> {
     /// Returns the chunks as server-sent events, for the body of an HTTP response that a browser reads with `EventSource`.
     ///
-    /// `EventSource` reconnects by itself: a handler that also starts the run starts another one with each connection. Start the run with a
-    /// request of its own, and read its chunks by its id.
+    /// `EventSource` reconnects by itself, so a handler that also starts the run would start another one on each connection. Start the run in a
+    /// separate request, and read its chunks by its id.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, run: hatchet::RunId) -> hatchet::Result<()> {

@@ -40,6 +40,8 @@ pub(super) struct JobEnd {
 pub(super) struct Attempt {
     pub(super) key: Key,
     pub(super) action: Arc<Action>,
+    /// When it was assigned: its execution timeout begins then.
+    pub(super) assigned_at: Instant,
     pub(super) stop: Stop,
 }
 
@@ -74,7 +76,7 @@ impl Environment {
             worker_labels: WorkerLabels::clone(&self.labels),
             released: self.released.clone(),
             full_slots: self.full_slots.clone(),
-            timeout: Some(task.definition.timeout()),
+            timeout_at: attempt.assigned_at.checked_add(task.definition.timeout()),
         })
     }
 
@@ -99,7 +101,7 @@ impl Environment {
 
     /// The report of a result. `None` if the attempt had to stop before it was known how it can be reported.
     async fn report(&self, attempt: &Attempt, result: TaskResult<String>) -> Option<Report> {
-        let Attempt { key, action, stop } = attempt;
+        let Attempt { key, action, stop, .. } = attempt;
         let report = |kind, text| Report::new(self.worker, action, kind, self.client.clock().now(), text);
         Some(match result {
             Ok(output) => report(ReportKind::Completed, output),

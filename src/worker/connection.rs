@@ -216,10 +216,10 @@ impl Connection {
         self.must_check_regularly = true;
     }
 
-    /// A check has begun, unless there are no attempts. `is_last`: whether notifications cannot be lost any longer.
-    pub(super) fn check_started(&mut self, has_attempts: bool, is_last: bool) {
+    /// A check has begun, unless there are no attempts. `has_stream`: whether notifications cannot be lost any longer.
+    pub(super) fn check_started(&mut self, has_attempts: bool, has_stream: bool) {
         self.is_regular = !self.must_check && !self.has_gap;
-        (self.must_check, self.must_check_regularly) = (self.must_check && !is_last, false);
+        (self.must_check, self.must_check_regularly) = (self.must_check && !has_stream, false);
         self.has_gap &= has_attempts;
     }
 
@@ -248,7 +248,7 @@ fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, token_time
         ErrorKind::Closed => Severity::Final,
         // A proxy may reject a token or a path for a while.
         ErrorKind::Unauthenticated | ErrorKind::Unimplemented
-            if now.duration_since(*since.get_or_insert(now)) >= longest(error, token_timeout) =>
+            if now.duration_since(*since.get_or_insert(now)) >= max_rejection(error, token_timeout) =>
         {
             Severity::Final
         }
@@ -256,8 +256,8 @@ fn severity(now: Instant, error: &Error, since: &mut Option<Instant>, token_time
     }
 }
 
-/// For how long an error is waited out: one of a proxy that lacks the path as long as one about the token.
-fn longest(error: &Error, token_timeout: Duration) -> Duration {
+/// How long the worker tolerates an error. One from a proxy that does not know the path is tolerated as long as a rejected token.
+fn max_rejection(error: &Error, token_timeout: Duration) -> Duration {
     if error.kind() == ErrorKind::Unauthenticated || error.is_by_proxy() { token_timeout } else { MAX_REJECTION }
 }
 

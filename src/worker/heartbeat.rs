@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat, has_no_stream, is_answered};
+use super::heartbeat_thread::{HeartbeatThread, LastHeartbeat, is_answered, reports_missing_stream};
 use crate::client::Client;
 use crate::error::Error;
 use crate::model::WorkerId;
@@ -136,7 +136,7 @@ async fn send(
         last.set(is_answered(&result));
         let heartbeat = match result {
             Ok(()) => Heartbeat::Accepted(sent_at),
-            Err(error) if has_no_stream(&error) => Heartbeat::Rejected(sent_at, error),
+            Err(error) if reports_missing_stream(&error) => Heartbeat::Rejected(sent_at, error),
             Err(error) if error.is_not_found() => Heartbeat::UnknownWorker,
             Err(error) => Heartbeat::Failed(error),
         };

@@ -85,14 +85,14 @@ impl LastHeartbeat {
 }
 
 /// Whether the engine has rejected a heartbeat because the worker has no stream. A proxy rejects calls with other codes.
-pub(super) fn has_no_stream(error: &Error) -> bool {
+pub(super) fn reports_missing_stream(error: &Error) -> bool {
     const FAILED_PRECONDITION: i32 = 9;
     error.grpc_code() == Some(FAILED_PRECONDITION)
 }
 
 /// Whether a heartbeat has reached the engine.
 pub(super) fn is_answered(heartbeat: &Result<()>) -> bool {
-    heartbeat.as_ref().map_or_else(|error| has_no_stream(error) || error.is_not_found(), |()| true)
+    heartbeat.as_ref().map_or_else(|error| reports_missing_stream(error) || error.is_not_found(), |()| true)
 }
 
 /// The thread. It ends when this is dropped.

@@ -33,7 +33,7 @@ impl Job {
     async fn work(&self) -> Option<TaskResult<String>> {
         // Tasks that were just woken on this thread run first: other threads cannot take them over if the function blocks this one.
         yield_now().await;
-        let (environment, Attempt { key, action, stop }) = (&self.environment, &self.attempt);
+        let (environment, Attempt { key, action, stop, .. }) = (&self.environment, &self.attempt);
         let Some(task) = &self.task else { return Some(Err(unknown_action(action))) };
         let context = environment.context(task, &self.attempt);
         // Both halves can panic: making the future reads the input.
@@ -102,7 +102,7 @@ impl Job {
     /// Waits until a cancelled attempt whose thread is busy need not be waited for. Until then, it keeps its slot: the next attempt would occupy
     /// another thread.
     async fn until_dropped(&self) {
-        let Attempt { key, action, stop } = &self.attempt;
+        let Attempt { key, action, stop, .. } = &self.attempt;
         tracing::warn!(worker_id = %self.environment.worker, run_id = %key.run, task_id = %key.task, task_name = action.task_name(), attempt = key.attempt(), "cancelled attempt still runs blocking code; it keeps its slot until its function returns");
         stop.shutdown().await;
     }

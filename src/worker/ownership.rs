@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::key::Key;
 use crate::error::Result;
@@ -21,7 +21,7 @@ pub(super) const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(25);
 const MAX_CALLS: usize = 8;
 /// How long a check may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The same if results wait for it that name their attempts. They are sent then: it is rare that their attempts are over.
+/// How long no answer may arrive if results wait for it that name their attempts. They are sent then: it is rare that their attempts are over.
 const URGENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An attempt that may not belong to the worker any longer, and its batch.
@@ -41,16 +41,16 @@ pub(super) struct Checked {
 
 /// Asks the engine about attempts. Only REST reports the retry count of a task.
 pub(super) async fn check(rpc: Rpc, attempts: HashSet<Held>, is_urgent: bool) -> Checked {
-    let timeout = if is_urgent { URGENT_TIMEOUT } else { TIMEOUT };
+    let max_pause = if is_urgent { URGENT_TIMEOUT } else { TIMEOUT };
     let mut by_run: HashMap<RunId, Vec<Held>> = HashMap::new();
     for held in attempts {
         by_run.entry(held.0.run).or_default().push(held);
     }
     let mut unanswered = by_run.len();
     let checks = iter(by_run).map(|(run, attempts)| check_run(&rpc, run, attempts));
-    let mut checks = pin!(checks.buffer_unordered(MAX_CALLS).take_until(sleep(timeout)));
+    let mut checks = pin!(checks.buffer_unordered(MAX_CALLS).take_until(sleep(TIMEOUT)));
     let mut checked = Checked::default();
-    while let Some(answer) = checks.next().await {
+    while let Ok(Some(answer)) = timeout(max_pause, checks.next()).await {
         match answer {
             Ok(of_run) => {
                 checked.lost.extend(of_run.lost);

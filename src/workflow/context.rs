@@ -73,8 +73,8 @@ pub(crate) struct AttemptContext {
     /// Receives the task and the retry count of an attempt that has released its slot.
     pub(crate) released: mpsc::UnboundedSender<(TaskId, u32)>,
     pub(crate) full_slots: FullSlots,
-    /// The execution timeout. `None` if the engine does not have the attempt.
-    pub(crate) timeout: Option<Duration>,
+    /// When its execution timeout is over. `None` if the engine does not have the attempt.
+    pub(crate) timeout_at: Option<Instant>,
 }
 
 /// The part of an assignment's payload that is about other tasks of the run.
@@ -86,9 +86,9 @@ struct Others {
 
 impl Context {
     pub(crate) fn new(attempt: AttemptContext) -> Self {
-        let timeout_at = attempt.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let (next_child, own_output) = (Arc::default(), AttemptOutput::default());
-        Self(Arc::new(Inner { attempt, next_child, own_output, timeout_at: Mutex::new(timeout_at) }))
+        let timeout_at = Mutex::new(attempt.timeout_at);
+        Self(Arc::new(Inner { attempt, next_child, own_output, timeout_at }))
     }
 
     fn action(&self) -> &Action {
@@ -111,7 +111,7 @@ impl Context {
     /// When the engine ends the attempt, if it is known.
     /// Whether the engine has the attempt. Otherwise, its function was called without a worker.
     pub(super) fn is_of_engine(&self) -> bool {
-        self.0.attempt.timeout.is_some()
+        self.0.attempt.timeout_at.is_some()
     }
 
     pub(super) fn timeout_at(&self) -> Option<Instant> {

@@ -47,7 +47,7 @@ impl Context {
     /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The
     /// lines of a task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is
     /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata.
-    /// If 16 MiB of lines of the worker and 64 KiB of this attempt are queued, where each line counts as at least 1 KiB, further lines are
+    /// When the queue is full (16 MiB for all lines of the worker, plus 64 KiB for this attempt; each line counts as at least 1 KiB), further lines are
     /// dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```
@@ -130,13 +130,13 @@ impl Context {
     /// is, including U+0000.
     ///
     /// Resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached. Waits
-    /// while the queue is full (16 MiB of chunks of all tasks of the worker, and 64 KiB of this attempt, where each chunk counts as at least
+    /// while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at least
     /// 1 KiB): a task that is faster than the connection is slowed down, and one that sends many chunks waits for the end of an outage.
     ///
-    /// When the function has ended, the end of the attempt is reported after its chunks were sent: 100 ms after the last one, or 1.1 seconds
-    /// after the last one of more than 4000 bytes, because the engine needs that time to publish them. If no chunk is accepted for five
-    /// seconds, after 30 seconds, or half a second before the execution timeout, the end is reported without waiting any longer, and a warning
-    /// with the number of chunks that are left is logged. They are sent later, and readers may not receive them.
+    /// When the function has ended, the end of the attempt is reported once its chunks have been published: 100 ms after the last one was accepted, or 1.1 seconds
+    /// after the last one of more than 4000 bytes. The worker stops waiting if no chunk is accepted for five
+    /// seconds, after 30 seconds in total, and half a second before the execution timeout. Then the end is reported, and a warning
+    /// with the number of unsent chunks is logged. These are sent later, and readers may not receive them.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -201,7 +201,7 @@ impl Context {
 
     /// Waits until the chunks of this attempt were sent: the engine ends the streams of its readers as soon as the run has ended.
     pub(crate) async fn flush_chunks(&self) {
-        let Some(chunks) = self.own_output().put_chunks() else { return };
+        let Some(chunks) = self.own_output().existing_chunks() else { return };
         // Not those that a spawned task puts from now on.
         let total = *lock(&chunks.next);
         let mut sent = chunks.sent.subscribe();
@@ -219,7 +219,7 @@ impl Context {
             }
             if timeout_at(end.min(Instant::now() + MAX_STALL), sent.changed()).await.is_err() {
                 let unsent = total.saturating_sub(now_sent.count);
-                tracing::warn!(run_id = %self.run_id(), task_id = %self.task_id(), task_name = self.task_name(), attempt = self.attempt(), unsent, "an attempt ends before its last chunks were sent; readers may not receive them");
+                tracing::warn!(run_id = %self.run_id(), task_id = %self.task_id(), task_name = self.task_name(), attempt = self.attempt(), unsent, "attempt ended before its last chunks were sent; readers may not receive them");
                 return;
             }
         }

@@ -1,6 +1,6 @@
-//! What a running task sends beside its result: log lines and chunks. They go through a queue to a task of the worker.
+//! What a running task sends besides its result: log lines and chunks. They go through a queue to a task of the worker.
 //!
-//! The queue has no limit of its own: each message takes a part of the capacity for its kind until it was sent.
+//! The queue has no limit of its own: each message takes a part of the capacity for its kind until it has been sent.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,15 +13,15 @@ use tokio::time::Instant;
 use crate::error::{Error, Result};
 use crate::model::{ChunkContent, LogLevel, RunId, TaskId};
 
-/// What all chunks of a worker that wait to be sent can take, and all its log lines, in bytes.
+/// The capacity in bytes for all queued chunks of a worker, and the same for all its log lines.
 const MAX_QUEUED_BYTES: usize = 16 << 20;
-/// What those of one attempt can take beside, so that no other attempt can block it.
+/// The additional capacity in bytes of each attempt, so that no other attempt can block it.
 const MAX_OWN_BYTES: usize = 64 << 10;
-/// What a message takes at least.
+/// The least capacity in bytes that a message takes.
 const MIN_BYTES: usize = 1 << 10;
-/// The number of bytes from which on the engine publishes a chunk late.
+/// The size in bytes from which the engine publishes a chunk late.
 const LARGE_CHUNK_BYTES: usize = 4001;
-/// How long after it has accepted a chunk the engine has published it: measured, 0.05 s were too short in 2 of 12 runs, and 0.1 s in none.
+/// How long after accepting a chunk the engine has published it. In measurements, 0.05 s was too short in 2 of 12 runs, and 0.1 s in none.
 const PUBLISH_DELAY: Duration = Duration::from_millis(100);
 /// The same for a large chunk: measured, 0.1 to 0.9 s.
 const LARGE_PUBLISH_DELAY: Duration = Duration::from_millis(1100);
@@ -31,8 +31,8 @@ const LARGE_PUBLISH_DELAY: Duration = Duration::from_millis(1100);
 pub(crate) struct TaskMessage {
     pub(crate) origin: MessageOrigin,
     pub(crate) content: TaskContent,
-    /// It is dropped when the message was sent.
-    pub(crate) place: Place,
+    /// It is dropped when the message has been sent or lost.
+    pub(crate) place: QueuePermit,
 }
 
 /// The attempt that sends a message.
@@ -59,9 +59,9 @@ pub(crate) enum TaskContent {
     },
 }
 
-/// The place of a message in the queue.
+/// The capacity of the queue that a message takes until it has been sent.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct QueuePermit {
     _capacity: OwnedSemaphorePermit,
     /// The number of messages of the worker that have a place.
     unsent: Arc<AtomicUsize>,
@@ -69,7 +69,7 @@ pub(crate) struct Place {
     chunk: Option<(watch::Sender<SentChunks>, Duration)>,
 }
 
-impl Drop for Place {
+impl Drop for QueuePermit {
     fn drop(&mut self) {
         self.unsent.fetch_sub(1, Relaxed);
         let Some((sent, delay)) = &self.chunk else { return };
@@ -117,7 +117,7 @@ impl AttemptOutput {
     }
 
     /// `None` if the attempt has put none.
-    pub(super) fn put_chunks(&self) -> Option<&AttemptChunks> {
+    pub(super) fn existing_chunks(&self) -> Option<&AttemptChunks> {
         self.chunks.get()
     }
 }
@@ -144,7 +144,7 @@ impl TaskOutput {
     }
 
     /// A place for a log line of this size. `None` if there is no capacity.
-    pub(super) fn line_place(&self, attempt: &AttemptOutput, bytes: usize) -> Option<Place> {
+    pub(super) fn line_place(&self, attempt: &AttemptOutput, bytes: usize) -> Option<QueuePermit> {
         let own = attempt.line_bytes.get_or_init(|| Arc::new(Semaphore::new(MAX_OWN_BYTES)));
         let own = Arc::clone(own).try_acquire_many_owned(share(bytes, MAX_OWN_BYTES));
         let shared = || Arc::clone(&self.line_bytes).try_acquire_many_owned(share(bytes, MAX_QUEUED_BYTES));
@@ -153,7 +153,7 @@ impl TaskOutput {
     }
 
     /// Waits until there is a place for a chunk of this size. Cancel safe.
-    pub(super) async fn chunk_place(&self, attempt: &AttemptChunks, bytes: usize) -> Result<Place> {
+    pub(super) async fn chunk_place(&self, attempt: &AttemptChunks, bytes: usize) -> Result<QueuePermit> {
         let capacity = tokio::select! {
             biased;
             own = Arc::clone(&attempt.bytes).acquire_many_owned(share(bytes, MAX_OWN_BYTES)) => own,
@@ -163,9 +163,13 @@ impl TaskOutput {
         Ok(self.place(capacity.map_err(|_| closed())?, Some((attempt.sent.clone(), delay))))
     }
 
-    fn place(&self, capacity: OwnedSemaphorePermit, chunk: Option<(watch::Sender<SentChunks>, Duration)>) -> Place {
+    fn place(
+        &self,
+        capacity: OwnedSemaphorePermit,
+        chunk: Option<(watch::Sender<SentChunks>, Duration)>,
+    ) -> QueuePermit {
         self.unsent.fetch_add(1, Relaxed);
-        Place { _capacity: capacity, unsent: Arc::clone(&self.unsent), chunk }
+        QueuePermit { _capacity: capacity, unsent: Arc::clone(&self.unsent), chunk }
     }
 
     pub(super) fn send(&self, message: TaskMessage) -> Result<()> {
@@ -173,7 +177,7 @@ impl TaskOutput {
     }
 }
 
-/// The part of a capacity that a message of this size takes. One that is larger than all of it waits until it is free.
+/// The part of a capacity that a message of this size takes. A message that is larger than the capacity takes all of it.
 fn share(bytes: usize, capacity: usize) -> u32 {
     u32::try_from(bytes.clamp(MIN_BYTES, capacity)).unwrap_or(u32::MAX)
 }

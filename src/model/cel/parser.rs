@@ -1,6 +1,6 @@
 //! A recursive descent parser: a conditional, then the operators by their rank, then values.
 
-use super::ast::{Access, BinaryOperator, Node, UnaryOperator};
+use super::ast::{Access, BinaryOperator, Literal, Node, UnaryOperator};
 use super::lexer::{SyntaxError, Token, error, tokens};
 
 /// The maximum nesting, to limit the use of the stack. The engine's own maximum is higher.
@@ -178,10 +178,12 @@ impl Parser<'_> {
     /// A field or a method, after its dot.
     fn named_access(&mut self) -> Result<Access, Problem> {
         let is_optional = self.takes("?");
+        // A quoted name is never that of a method: a parenthesis after it is an error.
+        let is_quoted = matches!(self.tokens.get(self.position), Some((_, Token::QuotedName(_))));
         let name = self.field()?;
         Ok(if is_optional {
             Access::OptionalField(name)
-        } else if self.takes("(") {
+        } else if !is_quoted && self.takes("(") {
             Access::Method(name, self.arguments()?)
         } else {
             Access::Field(name)
@@ -201,9 +203,7 @@ impl Parser<'_> {
 
     fn primary(&mut self) -> Result<Node, Problem> {
         if self.takes("(") {
-            let node = self.expression()?;
-            self.take(")", "\")\"")?;
-            return Ok(node);
+            return self.parenthesized();
         }
         if self.takes("[") {
             return Ok(Node::List(self.list("]", "\",\" or \"]\"")?));
@@ -212,6 +212,18 @@ impl Parser<'_> {
             return Ok(Node::Map(self.entries(Self::entry_of_map)?));
         }
         self.word()
+    }
+
+    /// An expression in parentheses, after the first of them.
+    fn parenthesized(&mut self) -> Result<Node, Problem> {
+        let first = self.position;
+        let node = self.expression()?;
+        self.take(")", "\")\"")?;
+        // The integer that is valid only with a sign needs it directly before it.
+        if matches!(node, Node::Literal(Literal::Int(number)) if i64::try_from(number).is_err()) {
+            return self.fail_at(first, "a 64-bit integer");
+        }
+        Ok(node)
     }
 
     /// A literal, a name, or a call of a function.
@@ -233,12 +245,19 @@ impl Parser<'_> {
                 }
                 let first = self.position;
                 let arguments = self.arguments()?;
-                if let ("has", [argument]) = (name.as_str(), arguments.as_slice())
-                    && !is_field(argument)
-                {
-                    return self.fail_at(first, "a field selection as the argument of has()");
+                if name != "has" {
+                    return Ok(Node::Call(name, arguments));
                 }
-                Ok(Node::Call(name, arguments))
+                // With a dot, it is not the macro, but a function of that name.
+                if is_absolute {
+                    return Ok(Node::Call(format!(".{name}"), arguments));
+                }
+                match arguments.as_slice() {
+                    [argument] if !is_field(argument) => {
+                        self.fail_at(first, "a field selection as the argument of has()")
+                    }
+                    _ => Ok(Node::Call(name, arguments)),
+                }
             }
             _ => self.fail(if is_absolute { "a name" } else { OPERAND }),
         }
@@ -390,7 +409,7 @@ mod tests {
         "input.items.all(i, i.price * 2 - 1 >= 0.5e3 / 2e-1 && i.n % 2 == 0)",
         "input.items.exists_one(i, i in ['a', 'b']) || !('x' in input.tags)",
         "input.items.map(i, has(i.name), i.name)",
-        "has(input.a.b) && has((input).c)",
+        "has(input.a.b) && has((input).c) && .has(input)",
         "input.?a.?b.orValue('x') == input[?'a'] ? [?x] : {?'k': optional.none()}",
         "a ? b : c ? d : e",
         "a ? (b ? c : d) : e",
@@ -402,7 +421,7 @@ mod tests {
         "google.protobuf.Duration{seconds: 1, package: 2,}",
         "google.protobuf.Duration{seconds: 1}.seconds > 0",
         "Type{}",
-        "input.package.if.`quoted-name`",
+        "input.package.if.`quoted-name` + input.`id`.size()",
         "input.has == 1 && checksum(input.id) == null",
         "dyn(1) == type(x)",
         "\t1\r\n\u{c}==\n1 ",
@@ -446,11 +465,13 @@ mod tests {
         ("ä == 'x'", 1, "a valid character", "\"ä == 'x'\""),
         ("'ä' == #", 8, "a valid character", "\"#\""),
         ("1 == 9223372036854775809", 6, "a 64-bit integer", "\"9223372036854775809\""),
+        ("-(9223372036854775808)", 3, "a 64-bit integer", "\"9223372036854775808)\""),
         ("99999999999999999999", 1, "a 64-bit number", "\"99999999999999999999\""),
         ("1abc", 2, "an operator or the end", "\"abc\""),
         ("has(input)", 5, "a field selection as the argument of has()", "\"input)\""),
         ("has(input['a'])", 5, "a field selection as the argument of has()", "\"input['a'])\""),
         ("if == 1", 1, "a name that is not reserved", "\"if == 1\""),
+        ("input.a.`b`(1)", 12, "an operator or the end", "\"(1)\""),
         ("input.`a", 7, "a name in backticks", "\"`a\""),
         ("`a` == 1", 1, OPERAND, "\"`a` == 1\""),
         ("# a long comment in another language", 1, "a valid character", "\"# a long comment in …\""),

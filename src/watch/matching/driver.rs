@@ -54,7 +54,7 @@ pub(super) struct Matching {
     /// The time since which runs that have ended are returned, by the engine's clock. `None` if that is the start of the watch.
     from: Option<DateTime<Utc>>,
     /// When the watch started, by the client's clock.
-    started_at: DateTime<Utc>,
+    started_at: Instant,
     group: GroupSubscription,
     follows_replays: bool,
     max_runs: usize,
@@ -111,7 +111,7 @@ impl Matching {
             client,
             tag,
             from: since,
-            started_at: now,
+            started_at: Instant::now(),
             group,
             follows_replays,
             max_runs,
@@ -223,18 +223,17 @@ impl Matching {
         // Without a gap since the last list, this one confirms it.
         self.must_confirm = self.list_at.take().is_some();
         self.last_list = Instant::now();
-        let now = self.by_engine(self.client.clock().now());
-        let window = Window::since(before(now, self.synced_at.elapsed() + LIST_MARGIN));
+        let window = Window::since(before(self.engine_now(), self.synced_at.elapsed() + LIST_MARGIN));
         let filter = RunFilter::new(window).metadata(self.tag.0.clone(), self.tag.1.clone());
         let since = self.synced_at.checked_sub(LIST_MARGIN);
         self.lists.push_back(List { filter, since, is_confirmation: !self.must_confirm });
         self.synced_at = self.last_list;
     }
 
-    /// A time of the client's clock, by that of the engine.
-    fn by_engine(&self, time: DateTime<Utc>) -> DateTime<Utc> {
-        let offset = self.client.rpc().rest.clock().offset(self.client.clock().now());
-        time.checked_add_signed(offset).unwrap_or(time)
+    /// The time by the engine's clock. That of the client can be set while the watch runs.
+    fn engine_now(&self) -> DateTime<Utc> {
+        let now = self.client.clock().now();
+        now.checked_add_signed(self.client.rpc().rest.clock().offset(now)).unwrap_or(now)
     }
 
     /// Events have arrived, and none was lost between the last list and this time.
@@ -255,7 +254,7 @@ impl Matching {
             } else {
                 self.reject(row.id);
             }
-        } else if row.created_at >= self.from.unwrap_or_else(|| self.by_engine(self.started_at)) {
+        } else if row.created_at >= self.from.unwrap_or_else(|| before(self.engine_now(), self.started_at.elapsed())) {
             self.listed_ended.insert(row.id);
             self.watch(row.id, Some(row.created_at), None);
         } else if !self.follows_replays {

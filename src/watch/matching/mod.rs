@@ -30,7 +30,7 @@ impl Client {
     ///
     /// The client subscribes to the events of the tag before it lists the runs, and lists them again whenever events may have been lost. The
     /// engine does not confirm a subscription, so each one costs up to three lists: when it has probably begun, within a second; after its first
-    /// message; and ten seconds later, because lists can be late. A run that no event has announced is returned with one of them.
+    /// message; and ten seconds later, because lists can lag. A run that no event has announced is found in one of these lists.
     ///
     /// A run is followed to its end; [`follow_replays`](TagWatch::follow_replays) continues after it. Each run needs three requests. If more
     /// runs are started than [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) allows, changes are late, and
@@ -69,8 +69,8 @@ impl Client {
 /// cannot succeed or the REST API has never been reached, and after more than a minute if the server responds with errors.
 ///
 /// The times of runs are compared with the clock of the engine, which the REST API sends with each response (the `Date` header). Without it,
-/// or if the difference is at most five seconds, the clock of the client is used. So of runs that end within five seconds of the start of the
-/// watch, one from before can be returned, and one that no event has announced can be missed.
+/// or if the difference is at most five seconds, the clock of the client is used. So for runs that end within five seconds of the start of the
+/// watch, one that ended before it may be returned, and one that no event announced may be missed.
 ///
 /// A replay that begins and ends while the subscription is lost is not returned: lists show runs by the time of their creation.
 ///

@@ -10,6 +10,9 @@ use super::super::ownership::{self, Checked, Held};
 use super::WorkerDriver;
 use crate::workflow::CancelCause;
 
+/// How many checks in succession are dropped because of a lost stream.
+const MAX_DROPPED_CHECKS: u32 = 3;
+
 impl WorkerDriver {
     /// Requests a check with the next heartbeat, which is sent soon.
     pub(super) fn request_check(&mut self) {
@@ -24,11 +27,14 @@ impl WorkerDriver {
     }
 
     /// The engine may have ended attempts of this worker without a notification. Their results wait for the next check.
-    pub(super) fn lose_notifications(&mut self) {
+    pub(super) fn mark_notifications_lost(&mut self) {
         let attempts = self.assignments.held().chain(self.assignments.unreported());
-        self.outbox.add_doubtful(attempts.filter(|(_, batch)| batch.is_none()).map(|(key, _)| key));
-        // Results would wait for a check that may take longer.
-        if self.connection.is_regular_check() && self.checking.take().is_some() {
+        let attempts = attempts.filter(|(_, batch)| batch.is_none()).map(|(key, _)| key);
+        let recovered = self.recovered.iter().filter(|(_, is_guess)| !**is_guess).map(|(key, _)| *key);
+        self.outbox.add_doubtful(attempts.chain(recovered));
+        // What was answered before says nothing about the time since then. If streams are lost all the time, it counts nevertheless.
+        if self.dropped_checks < MAX_DROPPED_CHECKS && self.checking.take().is_some() {
+            self.dropped_checks += 1;
             self.verifying.clear();
         }
     }
@@ -49,9 +55,16 @@ impl WorkerDriver {
         }
     }
 
-    /// Finds out which attempts the engine has ended or assigned to other workers. `is_last`: whether the engine has the stream, so that it
-    /// notifies the worker of what it does from now on.
-    pub(super) fn start_check(&mut self, is_last: bool) {
+    /// Checks results that must not wait for a heartbeat to be accepted.
+    pub(super) fn check_results(&mut self) {
+        if self.outbox.has_unchecked() && self.verifying.is_empty() {
+            self.start_check(false);
+        }
+    }
+
+    /// Finds out which attempts the engine has ended or assigned to other workers. `has_stream`: whether the engine has the stream, so that
+    /// it notifies the worker of what it does from now on.
+    pub(super) fn start_check(&mut self, has_stream: bool) {
         if self.checking.is_some() {
             return;
         }
@@ -63,14 +76,14 @@ impl WorkerDriver {
         let is_urgent = !self.unchecked.is_empty()
             || self.outbox.has_doubtful()
             || self.connection.doubt(self.now(), true) == Doubt::All;
-        self.connection.check_started(!attempts.is_empty(), is_last);
+        self.connection.check_started(!attempts.is_empty(), has_stream);
         if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts, is_urgent)));
         }
     }
 
     pub(super) fn on_checked(&mut self, checked: &Checked) {
-        self.checking = None;
+        (self.checking, self.dropped_checks) = (None, 0);
         // With the next heartbeat.
         let is_regular = self.connection.is_regular_check();
         let is_again = self.connection.check_ended(checked.is_incomplete) || is_regular && checked.is_incomplete;
@@ -107,6 +120,10 @@ impl WorkerDriver {
             .collect();
         // Also those of attempts that were assigned during the check.
         let without_answer = |held: &Held| (checked.is_incomplete && held.1.is_none()).then_some(None);
+        if !self.connection.must_check() {
+            // The engine has the stream, and notifies the worker of what it does from now on.
+            self.outbox.end_doubt(checked.retry_counts.keys().map(|(key, _)| *key));
+        }
         self.outbox.set_checked(|held| answers.get(held).copied().or_else(|| without_answer(held)));
         if self.connection.must_check() && self.outbox.has_unchecked() {
             self.request_check();

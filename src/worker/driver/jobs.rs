@@ -22,6 +22,7 @@ pub(super) struct Assigned {
     /// The worker's id at the time of the assignment.
     pub(super) worker: WorkerId,
     pub(super) action: Action,
+    pub(super) at: Instant,
     /// The attempts of a batch.
     pub(super) members: BTreeMap<TaskId, Action>,
 }
@@ -40,20 +41,20 @@ pub(super) enum JobEnds {
 }
 
 impl WorkerDriver {
-    pub(super) fn start_job(&mut self, key: Key, Assigned { worker, action, .. }: Assigned) {
+    pub(super) fn start_job(&mut self, key: Key, Assigned { worker, action, at, .. }: Assigned) {
         let task = self.worker.actions.get(action.name()).cloned();
-        let (environment, attempt) = (self.environment(worker), self.start_attempt(worker, key, action));
+        let (environment, attempt) = (self.environment(worker), self.start_attempt(worker, key, action, at));
         let job = Job { environment, attempt, task };
         let id = self.jobs.spawn(async { JobEnds::One(job.run().await) }).id();
         self.keys.insert(id, JobKeys::One(key));
     }
 
-    pub(super) fn start_batch(&mut self, keys: Vec<Key>, Assigned { worker, action, mut members }: Assigned) {
+    pub(super) fn start_batch(&mut self, keys: Vec<Key>, Assigned { worker, action, at, mut members }: Assigned) {
         let task = self.worker.actions.get(action.name()).cloned();
         let mut attempts = Vec::with_capacity(keys.len());
         for key in &keys {
             if let Some(action) = members.remove(&key.task) {
-                attempts.push(self.start_attempt(worker, *key, action.with_retry_count(key.retry_count)));
+                attempts.push(self.start_attempt(worker, *key, action.with_retry_count(key.retry_count), at));
             }
         }
         let job = BatchJob { environment: self.environment(worker), batch: action, attempts, task };
@@ -76,14 +77,14 @@ impl WorkerDriver {
     }
 
     /// Reports that an attempt starts, and makes it possible to stop it.
-    fn start_attempt(&mut self, worker: WorkerId, key: Key, action: Action) -> Attempt {
+    fn start_attempt(&mut self, worker: WorkerId, key: Key, action: Action, assigned_at: Instant) -> Attempt {
         let stop = Stop::default();
         let now = self.worker.client.clock().now();
         self.outbox.add(key, Report::new(worker, &action, ReportKind::Started, now, String::new()));
         self.stops.insert(key, stop.clone());
         let timeout = self.worker.actions.get(action.name()).map(|task| task.definition.timeout()).unwrap_or_default();
-        self.check_times.started(Instant::now(), key, timeout, check_interval);
-        Attempt { key, action: Arc::new(action), stop }
+        self.check_times.started(assigned_at, key, timeout, check_interval);
+        Attempt { key, action: Arc::new(action), assigned_at, stop }
     }
 
     pub(super) fn on_ended(&mut self, ended: Result<(Id, JobEnds), JoinError>) {
@@ -104,10 +105,10 @@ impl WorkerDriver {
                     }
                 }
             }
-            // The panics of tasks are caught inside. This is one of a layer of `tracing`, for example.
+            // Panics of tasks are caught inside the job. This one comes from a layer of `tracing`, for example.
             Err(error) => match self.keys.remove(&error.id()) {
                 Some(JobKeys::One(key)) if error.is_panic() => {
-                    tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "the code around a task panicked");
+                    tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "code around a task panicked");
                     let (now, text) = (self.worker.client.clock().now(), format!("the worker panicked: {error}"));
                     let report = Report::of_attempt(self.id, key.task, key.retry_count, ReportKind::Failed, now, text);
                     self.on_attempt_ended(JobEnd { key, end: End::Finished, report: Some(report) });

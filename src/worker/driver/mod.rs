@@ -3,6 +3,7 @@
 mod check_times;
 mod checks;
 mod jobs;
+mod registering;
 mod reports;
 mod shutdown;
 #[cfg(test)]
@@ -34,12 +35,13 @@ use crate::error::{Error, Result};
 use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
 use crate::rpc::convert::{Action, ActionKind, Report};
 use crate::sync::{lock, or_pending};
-use crate::telemetry::{self, MAX_WARNINGS, Measurement};
+use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots, Stop};
 use check_times::CheckTimes;
 use jobs::{Assigned, JobEnds, JobKeys};
+use registering::Registering;
 use shutdown::{Deadlines, Phase};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is not
@@ -65,7 +67,7 @@ pub(super) struct WorkerDriver {
     heartbeats: Option<Heartbeats>,
     heartbeat_failures: Failures,
     registering: Option<Registering>,
-    /// How often it could not be registered again in succession.
+    /// The number of successive failures to register the worker again.
     register_failures: u32,
     /// The id under which the worker is registered again, if it must be paused first.
     unpaused: Option<WorkerId>,
@@ -104,15 +106,14 @@ pub(super) struct WorkerDriver {
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
     /// Finds out which attempts do not belong to the worker any longer.
     checking: Option<BoxFuture<'static, Checked>>,
+    /// How many checks in succession were dropped, because the stream was lost meanwhile.
+    dropped_checks: u32,
     /// The attempts in the check whose results are not sent before.
     verifying: Vec<Held>,
     is_paused: bool,
 }
 
 type Saving = BoxFuture<'static, Option<Saved>>;
-/// The new id of a worker, or the one under which it is registered and could not be paused, with the error.
-type Registered = Result<WorkerId, (Option<WorkerId>, Error)>;
-type Registering = BoxFuture<'static, Registered>;
 
 /// What the handle of a worker has changed. It has already sent it to the server.
 #[derive(Debug)]
@@ -179,6 +180,7 @@ impl WorkerDriver {
             release,
             releases,
             checking: None,
+            dropped_checks: 0,
             verifying: Vec::new(),
             is_paused: false,
             worker,
@@ -283,7 +285,7 @@ impl WorkerDriver {
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
             StreamEvent::Gap => {
-                self.lose_notifications();
+                self.mark_notifications_lost();
                 self.request_check();
             }
             // Running attempts are checked in any case, and those that wait are not.
@@ -296,7 +298,7 @@ impl WorkerDriver {
                 // A proxy may request hours.
                 self.stream.limit_pause(STREAM.max_backoff);
                 self.connection.stream_lost(Instant::now());
-                self.lose_notifications();
+                self.mark_notifications_lost();
             }
             StreamEvent::Failed(error) => {
                 let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.token_timeout());
@@ -306,7 +308,7 @@ impl WorkerDriver {
                     tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
                 }
                 self.stream.mark_lost();
-                self.lose_notifications();
+                self.mark_notifications_lost();
                 self.fail(error, severity);
             }
         }
@@ -342,7 +344,11 @@ impl WorkerDriver {
         let event = match (Key::read(&action), action.kind()) {
             (Ok(key), ActionKind::Start) => {
                 let slots = self.worker.slots_of(action.name());
-                Event::Assigned(key, slots, Assigned { worker: self.id, action, members: BTreeMap::new() })
+                Event::Assigned(
+                    key,
+                    slots,
+                    Assigned { worker: self.id, action, at: Instant::now(), members: BTreeMap::new() },
+                )
             }
             (Ok(key), ActionKind::Cancel) => {
                 self.withdraw_recovered(key);
@@ -378,7 +384,11 @@ impl WorkerDriver {
         let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));
         let tasks = members.iter().filter_map(run).collect();
         let batch = action.batch().into();
-        self.step(Event::AssignedBatch(batch, tasks, Assigned { worker: self.id, action, members }));
+        self.step(Event::AssignedBatch(
+            batch,
+            tasks,
+            Assigned { worker: self.id, action, at: Instant::now(), members },
+        ));
     }
 
     fn step(&mut self, event: Event<Assigned>) {
@@ -436,22 +446,25 @@ impl WorkerDriver {
                     self.heartbeat_failures.add(self.id, &error);
                     telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
                     self.stream.mark_lost();
-                    self.lose_notifications();
+                    self.mark_notifications_lost();
                 }
+                // None is accepted while the stream cannot be opened.
+                self.check_results();
             }
             // The engine has lost the worker and its attempts.
             Heartbeat::UnknownWorker if self.registering.is_none() && self.phase.is_running() => {
                 self.connection.disconnected(now.instant);
                 self.registering = Some(self.register());
             }
-            // No heartbeat will be accepted while it drains or cannot register. Its results must not wait for one.
-            Heartbeat::UnknownWorker if self.outbox.has_unchecked() && self.verifying.is_empty() => {
-                self.start_check(false);
-            }
-            Heartbeat::UnknownWorker => {}
+            // No heartbeat will be accepted while it drains or cannot register.
+            Heartbeat::UnknownWorker => self.check_results(),
             Heartbeat::Failed(error) => {
                 let severity = self.connection.heartbeat_failed(now.instant, &error, self.token_timeout());
                 self.heartbeat_failures.add(self.id, &error);
+                // In an outage, the engine cannot be asked.
+                if !error.is_transient() {
+                    self.check_results();
+                }
                 self.fail(error, severity);
             }
         }
@@ -463,52 +476,6 @@ impl WorkerDriver {
 
     fn stream_state(&self) -> StreamState {
         StreamState { is_lost: self.stream.is_lost(), opened_at: self.stream.opened_at() }
-    }
-
-    /// Registers the worker again. A paused one must not get assignments under its new id.
-    fn register(&mut self) -> Registering {
-        let (registration, rpc, is_paused) =
-            (self.worker.registration(), self.worker.client.rpc().clone(), self.is_paused);
-        // Otherwise, each failure to pause would leave a worker.
-        let unpaused = self.unpaused.take();
-        Box::pin(async move {
-            let id = match unpaused {
-                Some(id) => id,
-                None => registration.await.map_err(|error| (None, error))?,
-            };
-            if is_paused {
-                let paused = rpc.rest.pause_worker(id, true).await;
-                paused.map_err(|error| (Some(id).filter(|_| !error.is_not_found()), error))?;
-            }
-            Ok(id)
-        })
-    }
-
-    fn on_registered(&mut self, id: Registered) {
-        self.registering = None;
-        match id {
-            Ok(id) => {
-                tracing::warn!(old_worker_id = %self.id, worker_id = %id, "worker was unknown to the engine; registered again");
-                self.id = id;
-                self.connection.request_check();
-                self.lose_notifications();
-                self.register_failures = 0;
-                self.stream.reopen_now();
-                self.heartbeats =
-                    Some(Heartbeats::start(&self.worker.client, id, &self.last_heartbeat, &self.full_slots));
-            }
-            // The next heartbeat is rejected again, which triggers the next try.
-            Err((unpaused, error)) => {
-                self.unpaused = unpaused;
-                self.register_failures = self.register_failures.saturating_add(1);
-                let failures = self.register_failures;
-                if failures <= MAX_WARNINGS {
-                    tracing::warn!(worker_id = %self.id, %error, failures, "failed to register the worker again");
-                } else {
-                    tracing::debug!(worker_id = %self.id, %error, failures, "failed once more to register the worker again");
-                }
-            }
-        }
     }
 
     fn on_command(&mut self, command: Command) {

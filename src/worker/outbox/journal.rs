@@ -20,7 +20,7 @@ use crate::worker::key::Key;
 /// The format in the first line.
 const FORMAT: &str = "hatchet outbox 1";
 /// How old an end may be when the file is opened. The engine keeps runs for 30 days by default, and does not wait that long for an attempt of
-/// a worker that is gone. Those that it could not store for another reason would be kept for ever.
+/// a worker that is gone. Ends that the engine cannot store for another reason would otherwise be kept forever.
 const MAX_AGE: TimeDelta = TimeDelta::days(30);
 /// The size at which the file is replaced, if most of its ends were accepted.
 const COMPACT_BYTES: u64 = 16 << 20;
@@ -112,7 +112,7 @@ impl Journal {
         remaining.retain(|number, _| ends.contains_key(number));
         if ends.len() < count {
             let (path, removed) = (path.display(), count - ends.len());
-            tracing::warn!(%path, removed, max_age_days = MAX_AGE.num_days(), "removed results from the outbox file that are too old to be sent");
+            tracing::warn!(%path, removed, max_age_days = MAX_AGE.num_days(), "removed expired results from the outbox file");
         }
         let (file, bytes) = rewrite(path, &header, &remaining)?;
         let ends = ends.into_values().map(|end| (end.number, end.key(), end.into_report())).collect();

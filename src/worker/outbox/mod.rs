@@ -4,12 +4,12 @@
 //! of an attempt is sent after its start was accepted. What the engine cannot accept now is kept, and sent again.
 
 mod call;
+mod doubt;
 mod failures;
 mod journal;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use crate::transport::retry_delay;
 
 use call::collect;
 pub(super) use call::{Call, CallResult, Sent, send};
+pub(super) use doubt::Doubt;
 use failures::Failures;
 pub(super) use writer::{JournalWriter, Recovered, Saved};
 
@@ -148,17 +149,6 @@ struct InFlight {
 
 type Queue = BTreeMap<u64, Entry>;
 
-/// Which attempts the engine may have ended, or assigned to other workers, without the worker knowing it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Doubt {
-    None,
-    /// Some: a notification may have been lost. Those that the worker had at that time, and all of batches, whose results name no attempt
-    /// and would be applied to the next one. The engine gives a run that was cancelled a second end if a late result arrives.
-    Some,
-    /// All: it has accepted no heartbeat for so long that it assigns them to other workers.
-    All,
-}
-
 /// Where the result of an attempt is.
 #[derive(Debug, Clone, Copy)]
 enum Place {
@@ -280,91 +270,6 @@ impl Outbox {
                 *end = Some(entry);
             }
             _ => self.push(entry),
-        }
-    }
-
-    /// The engine may have ended these attempts. Their results are not sent before it was asked, as long as there is a doubt, and later if
-    /// they are in the outbox.
-    pub(super) fn add_doubtful(&mut self, keys: impl Iterator<Item = Key>) {
-        self.doubtful.extend(keys);
-        self.hold_back();
-    }
-
-    pub(super) fn has_doubtful(&self) -> bool {
-        !self.doubtful.is_empty()
-    }
-
-    /// Sets which attempts the engine may have ended.
-    pub(super) fn set_doubt(&mut self, doubt: Doubt) {
-        if doubt == Doubt::None {
-            // Results that are being sent were not checked.
-            self.doubtful.retain(|key| self.places.contains_key(key));
-        }
-        if std::mem::replace(&mut self.doubt, doubt) < doubt {
-            self.hold_back();
-        }
-    }
-
-    /// The attempts whose results are not sent before [`set_checked`](Self::set_checked), with the ids of their batches.
-    pub(super) fn unchecked(&self) -> impl Iterator<Item = (Key, Option<Arc<str>>)> {
-        self.unchecked.values().map(|entry| (entry.key, entry.report.batch.clone()))
-    }
-
-    pub(super) fn has_unchecked(&self) -> bool {
-        !self.unchecked.is_empty()
-    }
-
-    /// Sends the results of attempts about which the engine was asked. `answer` returns the retry count of each of those, if the engine has
-    /// named it. All results are checked, because several can have the same key: that of an attempt of a batch may be a guess.
-    pub(super) fn set_checked(&mut self, answer: impl Fn(&(Key, Option<Arc<str>>)) -> Option<Option<u32>>) {
-        let answer = |(number, entry): (&u64, &Entry)| {
-            answer(&(entry.key, entry.report.batch.clone())).map(|retry_count| (*number, retry_count))
-        };
-        let answered: Vec<_> = self.unchecked.iter().filter_map(answer).collect();
-        for (number, retry_count) in answered {
-            let Some(mut entry) = self.unchecked.remove(&number) else { continue };
-            if let Some(retry_count) = retry_count {
-                entry.report = entry.report.with_retry_count(retry_count);
-            }
-            self.push(Entry { is_checked: true, ..entry });
-        }
-    }
-
-    /// Whether a result must not be sent before the engine was asked about its attempt.
-    fn needs_check(&self, entry: &Entry) -> bool {
-        let has_failed = self.outage.is_some() || entry.failing_since.is_some();
-        let is_doubtful = match self.doubt {
-            Doubt::All => true,
-            _ if self.doubtful.contains(&entry.key) => true,
-            Doubt::Some => entry.report.batch.is_some(),
-            Doubt::None => has_failed && entry.report.batch.is_some(),
-        };
-        is_doubtful && !entry.is_checked && entry.report.kind != ReportKind::Started
-    }
-
-    /// Holds back results that were to be sent, because the engine may have ended their attempts.
-    fn hold_back(&mut self) {
-        for entry in std::mem::take(&mut self.ready).into_values().flat_map(Queue::into_values) {
-            // What was checked before may have been ended since.
-            self.push(Entry { is_checked: false, ..entry });
-        }
-        self.delayed.values_mut().for_each(|entry| entry.is_checked = false);
-    }
-
-    /// Removes a result that waits to be checked, if it is of this kind: the engine has it already. Returns `false` if there is none.
-    pub(super) fn remove_accepted(&mut self, key: Key, kind: ReportKind) -> bool {
-        let Some(Place::Unchecked(number)) = self.places.get(&key).copied() else { return false };
-        let entry = self.unchecked.remove(&number);
-        match entry {
-            Some(entry) if entry.report.kind == kind => {
-                self.forget(&entry, true);
-                true
-            }
-            Some(entry) => {
-                self.unchecked.insert(number, entry);
-                false
-            }
-            None => false,
         }
     }
 

@@ -576,3 +576,33 @@ async fn an_end_of_an_earlier_process_does_not_replace_that_of_an_attempt_with_t
     }
     assert_eq!((sent, outbox.count), (2, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn results_of_attempts_that_may_be_over_are_held_until_they_were_checked() {
+    let mut outbox = with(&[(1, Completed)]);
+    let sending = outbox.next_call(Instant::now()).unwrap();
+    outbox.add(key(2), report(2, Completed));
+    outbox.add(key(3), report(3, Completed));
+    // The stream is lost. The attempt 4 has not ended yet, and 5 is assigned later.
+    outbox.add_doubtful([1, 2, 4].map(key).into_iter());
+    outbox.set_doubt(Doubt::Some);
+    outbox.add(key(4), report(4, Failed));
+    outbox.add(key(5), report(5, Completed));
+    let unchecked: HashSet<_> = outbox.unchecked().map(|(key, _)| key).collect();
+    assert_eq!(unchecked, [2, 4].map(key).into());
+    let others = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&others), [(3, Completed), (5, Completed)]);
+    accept(&mut outbox, others);
+    // One was accepted although its response was lost, and one runs.
+    assert!(!outbox.remove_accepted(key(4), Completed) && outbox.remove_accepted(key(4), Failed));
+    outbox.end_doubt([2].map(key).into_iter());
+    check(&mut outbox, key(2), None);
+    outbox.set_doubt(Doubt::None);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&call), [(2, Completed)]);
+    // It was checked, and fails for another reason. The one that was being sent was not.
+    answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+    answer(&mut outbox, sending, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+    assert_eq!(outbox.unchecked().map(|(key, _)| key).collect::<Vec<_>>(), [key(1)]);
+    assert_eq!(outbox.count, 2);
+}

@@ -15,9 +15,9 @@ use crate::workflow::{TaskContent, TaskMessage};
 pub(super) const MAX_CALLS: usize = 32;
 /// The maximum number of those with chunks of one task.
 const MAX_CALLS_WITH_CHUNKS: usize = 8;
-/// How long after a chunk of a task the next one is sent, if the first one has not been accepted before. Readers of other SDKs receive chunks
-/// as the engine has received them, except for the first five seconds: calls that begin at the same time would arrive in any order.
-const PACE: Duration = Duration::from_millis(5);
+/// The time after which the next chunk of a task is sent although the one before it has not been accepted. Readers of other SDKs receive chunks
+/// in the order in which the engine received them, after the first five seconds, and calls that begin at the same time would arrive in any order.
+const CHUNK_CALL_INTERVAL: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LaneKey {
@@ -107,7 +107,7 @@ impl Lanes {
         }
         // The engine orders log lines by their arrival.
         let is_concurrent = key.is_of_chunks && lane.calls < MAX_CALLS_WITH_CHUNKS;
-        let at = lane.called_at + PACE;
+        let at = lane.called_at + CHUNK_CALL_INTERVAL;
         if lane.calls == 0 || is_concurrent && at <= now {
             lane.is_ready = true;
             self.ready.push_back(key);

@@ -1,7 +1,7 @@
 //! Sends the log lines and the chunks of all tasks of a worker.
 //!
-//! A call takes one line: the contract has no call for several. The engine orders lines by their arrival, so that the next line of a task is
-//! sent when the one before it has been accepted. Chunks have numbers: several of a task can be on their way.
+//! A call takes one line: the contract has no call for several. The engine orders lines by their arrival, so the next line of a task is
+//! sent only when the one before it has been accepted. Chunks have numbers: several of a task can be in flight.
 
 mod lanes;
 #[cfg(test)]

@@ -178,14 +178,17 @@ impl Checker<'_> {
         let Some(operator) = operators.first().filter(|first| operators.iter().all(|other| other == *first)) else {
             return Err(ParseError::Invalid);
         };
-        // Each two of them are nothing, whatever the type is.
-        let is_odd = operators.len() % 2 == 1;
+        // cel-go ignores an even number of operators: it does not check that the operand has the type for them.
+        if operators.len() % 2 == 0 {
+            return self.node(operand);
+        }
         match (operator, operand) {
-            // A sign is part of a number: the most negative integer has no positive one.
-            (UnaryOperator::Minus, cel::Node::Literal(number @ (cel::Literal::Int(_) | cel::Literal::Double(_)))) => {
-                literal(number, is_odd)
+            // A single sign is part of the number, because the most negative integer has no positive counterpart.
+            (UnaryOperator::Minus, cel::Node::Literal(number @ (cel::Literal::Int(_) | cel::Literal::Double(_))))
+                if operators.len() == 1 =>
+            {
+                literal(number, true)
             }
-            (_, operand) if !is_odd => self.node(operand),
             (UnaryOperator::Minus, operand) => {
                 let (node, of) = self.node(operand)?;
                 Ok((Node::Negate(node.into()), self.operator("-_", &[of])?))

@@ -43,6 +43,7 @@ fn maps_equal(left: &Map<'_>, right: &Map<'_>, budget: &mut Budget) -> Result<bo
     if left.len() != right.len() {
         return Ok(false);
     }
+    // The keys are not collected first: that would be work which the budget does not count.
     for key in left.keys() {
         budget.step()?;
         let (Some(left), Some(right)) = (left.find(&key, budget)?, right.find(&key, budget)?) else {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::budget::Budget;
 use super::error::{EvalError, INT_OVERFLOW, UINT_OVERFLOW};
 use super::value::{Value, to_int, to_uint};
 
@@ -25,7 +26,7 @@ pub(super) fn double(number: f64) -> String {
 }
 
 /// The value of a type. `None` if the type is not made of values of this one.
-pub(super) fn to_string<'a>(value: &Value<'a>) -> Converted<'a> {
+pub(super) fn to_string<'a>(value: &Value<'a>, budget: &mut Budget) -> Converted<'a> {
     Ok(Some(match value {
         Value::String(_) => value.clone(),
         Value::Bool(flag) => Value::text(flag.to_string()),
@@ -34,18 +35,22 @@ pub(super) fn to_string<'a>(value: &Value<'a>) -> Converted<'a> {
         Value::Double(number) => Value::text(double(*number)),
         Value::Bytes(bytes) => {
             const INVALID: EvalError = EvalError::of("invalid UTF-8 in bytes, cannot convert to string");
+            budget.make(bytes.len())?;
             Value::text(str::from_utf8(bytes).map_err(|_| INVALID)?)
         }
         _ => return Ok(None),
     }))
 }
 
-pub(super) fn to_bytes<'a>(value: &Value<'a>) -> Option<Value<'a>> {
-    match value {
-        Value::Bytes(_) => Some(value.clone()),
-        Value::String(text) => Some(Value::Bytes(text.as_bytes().into())),
-        _ => None,
-    }
+pub(super) fn to_bytes<'a>(value: &Value<'a>, budget: &mut Budget) -> Converted<'a> {
+    Ok(Some(match value {
+        Value::Bytes(_) => value.clone(),
+        Value::String(text) => {
+            budget.make(text.len())?;
+            Value::Bytes(text.as_bytes().into())
+        }
+        _ => return Ok(None),
+    }))
 }
 
 pub(super) fn to_bool<'a>(value: &Value<'a>) -> Converted<'a> {

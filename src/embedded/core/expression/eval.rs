@@ -2,8 +2,8 @@
 
 use serde_json::Value as Json;
 
-use super::ast::{Function, Loop, Macro, Node, Operator, Step};
-use super::budget::Budget;
+use super::ast::{Function, Literal, Loop, Macro, Node, Operator, Step};
+use super::budget::{Budget, fits};
 use super::error::{EvalError, NO_OVERLOAD};
 use super::functions::call;
 use super::operators::{binary, index, negate, not};
@@ -30,10 +30,7 @@ impl<'a> Evaluation<'_, 'a> {
     fn eval(&mut self, node: &'a Node) -> Evaluated<'a> {
         self.budget.step()?;
         match node {
-            Node::Literal(literal) => {
-                self.budget.read(literal.size())?;
-                Ok(literal.into())
-            }
+            Node::Literal(literal) => self.literal(literal),
             Node::Variable(name) => self.variable(name).map(Value::from),
             Node::Id(name) => self.id(name),
             Node::Local(index) => self.locals.get(*index).cloned().ok_or(NO_OVERLOAD),
@@ -53,6 +50,16 @@ impl<'a> Evaluation<'_, 'a> {
                 self.eval(node)
             }
         }
+    }
+
+    #[inline(never)]
+    fn literal(&mut self, literal: &'a Literal) -> Evaluated<'a> {
+        match literal {
+            // Unlike a string, it is copied at each evaluation.
+            Literal::Bytes(bytes) => self.budget.make(bytes.len())?,
+            _ => self.budget.read(literal.size())?,
+        }
+        Ok(literal.into())
     }
 
     fn variable(&self, name: &str) -> Result<&'a Json, EvalError> {
@@ -160,7 +167,7 @@ impl<'a> Evaluation<'_, 'a> {
             Value::List(elements) => elements,
             Value::Map(map) => {
                 self.budget.make(map.len() * size_of::<Value<'_>>())?;
-                keys = List::Made(map.keys().into(), 1);
+                keys = List::made(map.keys().collect())?;
                 &keys
             }
             other => return Err(not_iterable(other)),
@@ -169,13 +176,19 @@ impl<'a> Evaluation<'_, 'a> {
             Macro::All => self.quantify(elements, each, false),
             Macro::Exists => self.quantify(elements, each, true),
             Macro::ExistsOne => Ok(Value::Bool(self.collect(elements, each)?.len() == 1)),
-            Macro::Collect => Value::list(self.collect(elements, each)?),
+            Macro::Collect => {
+                let collected = self.collect(elements, each)?;
+                // Each element has been counted, but not the size of the list.
+                fits(collected.len().saturating_mul(size_of::<Value<'_>>()))?;
+                Value::list(collected)
+            }
         }
     }
 
-    fn with<R>(&mut self, element: Value<'a>, ask: impl FnOnce(&mut Self) -> R) -> R {
+    /// Evaluates something with one more variable of a macro.
+    fn with<R>(&mut self, element: Value<'a>, evaluate: impl FnOnce(&mut Self) -> R) -> R {
         self.locals.push(element);
-        let result = ask(self);
+        let result = evaluate(self);
         self.locals.pop();
         result
     }
@@ -187,7 +200,7 @@ impl<'a> Evaluation<'_, 'a> {
         let mut error = None;
         for element in elements.iter() {
             self.budget.step()?;
-            match self.with(element, |all| all.truth(predicate)) {
+            match self.with(element, |evaluation| evaluation.truth(predicate)) {
                 Ok(flag) if flag == enough => return Ok(Value::Bool(enough)),
                 Ok(_) => {}
                 Err(failed) => error = error.or(Some(failed)),
@@ -203,22 +216,22 @@ impl<'a> Evaluation<'_, 'a> {
         let mut collected = Ok(Vec::new());
         for element in elements.iter() {
             self.budget.step()?;
-            let counts = each
-                .predicate
-                .as_ref()
-                .map_or(Ok(true), |predicate| self.with(element.clone(), |all| all.truth(predicate)));
+            let counts = match &each.predicate {
+                Some(predicate) => self.with(element.clone(), |evaluation| evaluation.truth(predicate)),
+                None => Ok(true),
+            };
             match counts {
                 Err(failed) => collected = Err(failed),
                 Ok(true) => {
                     let made = match &each.transform {
-                        Some(transform) => self.with(element, |all| all.eval(transform)),
+                        Some(transform) => self.with(element, |evaluation| evaluation.eval(transform)),
                         None => Ok(element),
                     };
                     let counted = self.budget.make(size_of::<Value<'_>>());
-                    collected = collected.and_then(|mut all: Vec<_>| {
+                    collected = collected.and_then(|mut values: Vec<_>| {
                         counted?;
-                        all.push(made?);
-                        Ok(all)
+                        values.push(made?);
+                        Ok(values)
                     });
                 }
                 Ok(false) => {}

@@ -27,10 +27,10 @@ pub(super) fn call<'a>(
         Function::Type => Some(Value::Type(first.type_name())),
         Function::Dyn => Some(first.clone()),
         Function::Bool => convert::to_bool(first)?,
-        Function::Bytes => convert::to_bytes(first),
+        Function::Bytes => convert::to_bytes(first, budget)?,
         Function::Double => convert::to_double(first)?,
         Function::Int => convert::int(first)?,
-        Function::String => convert::to_string(first)?,
+        Function::String => convert::to_string(first, budget)?,
         Function::Uint => convert::uint(first)?,
         Function::Contains | Function::StartsWith | Function::EndsWith => {
             return search(function, first, others).map(Value::Bool).ok_or(NO_OVERLOAD);

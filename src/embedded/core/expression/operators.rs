@@ -39,7 +39,7 @@ pub(super) fn binary<'a>(
 /// The error of an operator whose left operand has a type without that operator, or whose right operand has another type.
 fn no_overload(operator: Operator, left: &Value<'_>) -> EvalError {
     let is_known = match (operator, left) {
-        // Strings answer for themselves, whatever is asked of them.
+        // With a string on the left, the error never names the operator, not even one that strings do not have.
         (_, Value::String(_)) | (Operator::Add, Value::List(_) | Value::Bytes(_)) => true,
         (Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual, left) => {
             !matches!(left, Value::Null | Value::List(_) | Value::Map(_) | Value::Type(_))

@@ -76,7 +76,7 @@ pub(super) struct Parameters {
     /// What was known of a parameter before each change, to take the changes back.
     changes: Vec<(usize, Option<Type>)>,
     steps: usize,
-    /// A limit was exceeded: the answers mean nothing.
+    /// Whether a limit was exceeded. If so, all results are invalid, and the expression must be rejected.
     pub(super) is_exhausted: bool,
 }
 

@@ -88,8 +88,7 @@ impl<'a> Value<'a> {
 
     /// A list of these elements, which have been counted.
     pub(super) fn list(elements: Vec<Value<'a>>) -> Result<Self, EvalError> {
-        let depth = nested(elements.iter())?;
-        Ok(Self::List(List::Made(Rc::new(elements), depth)))
+        List::made(elements).map(Self::List)
     }
 
     /// A map of these entries. Of equal keys, the last one counts.
@@ -104,7 +103,8 @@ impl<'a> Value<'a> {
                 None => unique.push((key, value)),
             }
         }
-        let depth = nested(unique.iter().map(|(_, value)| value))?;
+        // Lists and maps are accepted as keys, too.
+        let depth = nested(unique.iter().flat_map(|(key, value)| [key, value]))?;
         Ok(Self::Map(Map::Made(Rc::new(unique), depth)))
     }
 }
@@ -147,6 +147,12 @@ impl<'a> From<&'a Literal> for Value<'a> {
 }
 
 impl<'a> List<'a> {
+    /// A list of these elements, which have been counted.
+    pub(super) fn made(elements: Vec<Value<'a>>) -> Result<Self, EvalError> {
+        let depth = nested(elements.iter())?;
+        Ok(Self::Made(Rc::new(elements), depth))
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Json(elements) => elements.len(),
@@ -174,11 +180,13 @@ impl<'a> Map<'a> {
         }
     }
 
-    pub(super) fn keys(&self) -> Vec<Value<'a>> {
-        match self {
-            Self::Json(fields) => fields.keys().map(|key| Value::String(Text::Borrowed(key))).collect(),
-            Self::Made(entries, _) => entries.iter().map(|(key, _)| key.clone()).collect(),
-        }
+    pub(super) fn keys(&self) -> impl Iterator<Item = Value<'a>> {
+        let (fields, entries) = match self {
+            Self::Json(fields) => (Some(fields.keys()), None),
+            Self::Made(entries, _) => (None, Some(entries.iter())),
+        };
+        let fields = fields.into_iter().flatten().map(|key| Value::String(Text::Borrowed(key)));
+        fields.chain(entries.into_iter().flatten().map(|(key, _)| key.clone()))
     }
 
     /// The value of a string key.

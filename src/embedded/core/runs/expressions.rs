@@ -7,6 +7,10 @@ use crate::embedded::core::store::{Cel, Core, TaskKey};
 
 /// A name that definitions may use, and that has no value.
 const PARENTS: &str = "parents";
+/// How many errors of an expression cel-go reports.
+const MAX_ERRORS: usize = 100;
+/// The maximum size in bytes of a line that cel-go shows in an error.
+const MAX_LINE_BYTES: usize = 16_384;
 /// The engine's error for an empty expression.
 pub(crate) const EMPTY: &str = "ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
@@ -56,21 +60,37 @@ impl Scope {
     }
 }
 
-/// The error of expressions that use `parents`: definitions accept that, but it has no value. One line for each use.
+/// The error of expressions that use `parents`: definitions accept that, but it has no value. One error for each use, as many as
+/// cel-go reports.
 fn undeclared(text: &str) -> Option<String> {
-    let errors = uses(text, PARENTS).into_iter().map(|position| {
-        let before = text.get(..position).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
-        let source = text.lines().nth(line - 1).unwrap_or_default();
-        let dots = ".".repeat(column);
-        let problem = format!("undeclared reference to '{PARENTS}' (in container '')");
-        format!("ERROR: <input>:{line}:{}: {problem}\n | {source}\n | {dots}^", column + 1)
-    });
-    let errors: Vec<_> = errors.collect();
+    let positions = uses(text, PARENTS);
     // The word can also be the variable of a macro, or be a part of a string.
-    let is_undeclared = !errors.is_empty() && Expression::parse(text, &Environment::KEY).is_err();
-    is_undeclared.then(|| errors.join("\n"))
+    if positions.is_empty() || Expression::parse(text, &Environment::KEY).is_ok() {
+        return None;
+    }
+    let mut errors: Vec<_> = positions.iter().take(MAX_ERRORS).map(|position| undeclared_at(text, *position)).collect();
+    if let Some(others @ 1..) = positions.len().checked_sub(MAX_ERRORS) {
+        errors.push(format!("{others} more errors were truncated"));
+    }
+    Some(errors.join("\n"))
+}
+
+/// The error of one use, with its line in the format of cel-go.
+fn undeclared_at(text: &str, position: usize) -> String {
+    let before = text.get(..position).unwrap_or_default();
+    let line = before.matches('\n').count();
+    let start = before.rsplit('\n').next().unwrap_or_default();
+    let column = start.chars().count() + 1;
+    let problem = format!(
+        "ERROR: <input>:{}:{column}: undeclared reference to '{PARENTS}' (in container '')",
+        line + 1
+    );
+    let source = text.split('\n').nth(line).unwrap_or_default();
+    if source.len() > MAX_LINE_BYTES {
+        return problem;
+    }
+    let dots: String = start.chars().map(|char| if char.is_ascii() { '.' } else { '\u{ff0e}' }).collect();
+    format!("{problem}\n | {}\n | {dots}^", source.replace('\t', " "))
 }
 
 /// The positions at which an expression uses a name.
@@ -124,6 +144,9 @@ mod tests {
         let error =
             "ERROR: <input>:1:6: undeclared reference to 'parents' (in container '')\n | 'p-'+parents.a.x\n | .....^";
         assert_eq!(undeclared("'p-'+parents.a.x").as_deref(), Some(error));
+        // Characters that are not ASCII have a wide dot, and tabs are shown as spaces.
+        let error = "ERROR: <input>:2:7: undeclared reference to 'parents' (in container '')\n | 'é '+ parents.a\n | .．....^";
+        assert_eq!(undeclared("input.x +\n'é\t'+ parents.a").as_deref(), Some(error));
         for text in ["input.x", "input.list.exists(parents, parents == 1) ? 'a' : 'b'", r"'it\'s parents'"] {
             assert_eq!(undeclared(text), None, "{text}");
         }

@@ -269,3 +269,46 @@ async fn a_paused_worker_is_registered_once_although_it_cannot_be_paused_again()
     assert_eq!((pauses, calls.count("Register"), calls.count("ListenV2")), (5, 2, 2));
     running.shutdown().await;
 }
+
+/// The stream cannot be opened again, and the engine rejects heartbeats of a worker without one.
+#[tokio::test(start_paused = true)]
+async fn results_do_not_wait_for_a_stream_that_cannot_be_opened() {
+    let first = vec![(SECOND, start(2)), (2 * SECOND, cancel(9))];
+    let (client, calls) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), Some(14))),
+        "ListenV2" => Some(Scripted::Status(14)),
+        "Heartbeat" if count > 4 => Some(Scripted::Status(9)),
+        call if call.contains("/workflow-runs/") => Some(run_details(call, "RUNNING", 0)),
+        _ => None,
+    });
+    let running = client.worker("worker").register(&slow(3)).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(10 * SECOND).await;
+    let started = *calls.times("SendStepActionEvent").first().unwrap();
+    let sent = completions(&calls);
+    // With the next heartbeat, whose answer shows that the engine can be asked.
+    assert!(sent.len() == 1 && sent[0] - started <= 6 * SECOND, "{:?}", sent[0] - started);
+    assert_eq!(running.shutdown().await.completed, 1);
+}
+
+/// The answer of a check is from before the cancellation, which is lost with the stream.
+#[tokio::test(start_paused = true)]
+async fn an_answer_from_before_the_stream_was_lost_does_not_count() {
+    let begin = Instant::now();
+    let streams =
+        [vec![(SECOND, start(2)), (2 * SECOND, cancel(9))], vec![(SECOND, cancel(9)), (3 * SECOND / 2, cancel(9))]];
+    let (client, calls) = server(Vec::new(), move |call, count| match call {
+        "ListenV2" if count <= 2 => Some(Scripted::Stream(streams[count - 1].clone(), Some(14))),
+        "ListenV2" => Some(Scripted::Stream(Vec::new(), None)),
+        // The first check takes two seconds.
+        call if call.contains("/workflow-runs/") => {
+            let status = if begin.elapsed() < 3 * SECOND { "RUNNING" } else { "CANCELLED" };
+            let answer = run_details(call, status, 0);
+            Some(if count == 1 { Scripted::after(2 * SECOND, answer) } else { answer })
+        }
+        _ => None,
+    });
+    let running = client.worker("worker").register(&slow(3)).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(running.shutdown().await.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert!(completions(&calls).is_empty(), "{:?}", completions(&calls));
+}
