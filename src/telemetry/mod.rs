@@ -99,7 +99,7 @@
 //! | `ERROR` | `failed to write to the outbox file; no longer using it` |
 //! | `ERROR` | `failed to write to the outbox file in time` |
 //! | `ERROR` | `failed to write to the outbox file in time; no longer using it` |
-//! | `WARN` | `an attempt ends before its last chunks were sent; readers may not receive them` |
+//! | `WARN` | `attempt ended before its last chunks were sent; readers may not receive them` |
 //! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` with the level `DEBUG`) |
 //! | `WARN` | `some log lines or chunks of tasks could not be sent before the worker ended` |
 //!

@@ -179,7 +179,7 @@ impl Checker<'_> {
             return Err(ParseError::Invalid);
         };
         // cel-go ignores an even number of operators: it does not check that the operand has the type for them.
-        if operators.len() % 2 == 0 {
+        if operators.len().is_multiple_of(2) {
             return self.node(operand);
         }
         match (operator, operand) {

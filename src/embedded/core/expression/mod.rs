@@ -118,13 +118,13 @@ mod tests {
         Expression::parse(text, &Environment::FILTER)
     }
 
-    fn with<R>(ask: impl FnOnce(&Names<'_>) -> R) -> R {
+    fn with<R>(test: impl FnOnce(&Names<'_>) -> R) -> R {
         let (input, metadata, key) = (
             json!({"n": 11, "id": "a", "deep": {"x": [1], "yes": true}, "nil": null}),
             json!({"m": "x"}),
             json!("order:1"),
         );
-        ask(&Names(&[("input", &input), ("additional_metadata", &metadata), ("event_key", &key)]))
+        test(&Names(&[("input", &input), ("additional_metadata", &metadata), ("event_key", &key)]))
     }
 
     fn is_true(text: &str) -> bool {
@@ -356,7 +356,9 @@ mod tests {
     fn long_evaluations_end() {
         let too_large = Err("the evaluation exceeds a limit of the embedded engine".to_owned());
         let numbers: Vec<_> = (0..1000).collect();
-        let input = json!({"list": numbers, "text": "x".repeat(1 << 20), "map": {"a": 1}});
+        let many = vec![0; 200_000];
+        let input = json!({"list": numbers, "many": many, "text": "x".repeat(1 << 20), "map": {"a": 1}});
+        let bytes = format!("size(input.list.map(a, b'{}'))", "x".repeat(90_000));
         let nested =
             "string(input.list.filter(a, a < 100).all(a, input.list.filter(b, b < 100).all(b, a >= 0 && b >= 0)))";
         assert_eq!(value_with(nested, &input), Ok(StepValue::Text("true".into())));
@@ -373,9 +375,30 @@ mod tests {
             "size(input.text.replace('x', 'xxxxx'))",
             "size(input.list.map(a, input.text).join())",
             "size(input.list.map(a, input.list + input.list + input.list))",
+            "size(input.list.filter(a, a < 100).map(a, bytes(input.text)))",
+            "size([bytes(input.text)].map(b, input.list.filter(a, a < 100).map(a, string(b)))[0])",
+            &bytes,
+            "size(input.many.map(a, a))",
+            "size(input.many.filter(a, true))",
         ] {
             assert_eq!(value_with(text, &input), too_large, "{text}");
         }
+        assert_eq!(value_with("input.many.exists_one(a, true) ? 1 : 2", &input), Ok(StepValue::Number(2)));
+    }
+
+    #[test]
+    fn comparisons_of_large_maps_read_only_what_they_need() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let map = |prefix: &str| (0..200_000).map(|key| (format!("{prefix}{key}"), json!(1))).collect();
+            let (a, b): (serde_json::Map<_, _>, serde_json::Map<_, _>) = (map("a"), map("b"));
+            let input = json!({"a": a, "b": b, "l": vec![0; 1000]});
+            let text = "input.l.all(x, input.l.all(y, input.a != input.b)) ? 1 : 2";
+            done.send(value_with(text, &input)).unwrap();
+        });
+        // A small part of a second. With work for each key, it is minutes.
+        let found = is_done.recv_timeout(std::time::Duration::from_secs(20)).expect("it takes too long");
+        assert_eq!(found, Err("the evaluation exceeds a limit of the embedded engine".to_owned()));
     }
 
     #[test]
@@ -392,6 +415,11 @@ mod tests {
                     Err(problem) => assert_eq!((problem, step.contains("dyn")), (ParseError::Unsupported, false)),
                 }
             }
+            // The keys of maps are nested, too.
+            let lists = |inner: &str| format!("{}{inner}{}", "[".repeat(50), "]".repeat(50));
+            let step = format!(".map(a, dyn({{{}: 1}}))", lists("dyn(a)"));
+            let error = read(&chain(&step, 150)).unwrap().step_value(&names).unwrap_err();
+            assert!(error.contains("limit"), "{error}");
             // Each list has elements of any type, which is that of the list before it.
             let lists = |count: usize| read(&(vec!["[]"; count].join(" + ") + " == [[]]")).map(|_| ());
             assert_eq!((lists(20), lists(20_000)), (Ok(()), Err(ParseError::Unsupported)));

@@ -81,10 +81,8 @@ fn undeclared_at(text: &str, position: usize) -> String {
     let line = before.matches('\n').count();
     let start = before.rsplit('\n').next().unwrap_or_default();
     let column = start.chars().count() + 1;
-    let problem = format!(
-        "ERROR: <input>:{}:{column}: undeclared reference to '{PARENTS}' (in container '')",
-        line + 1
-    );
+    let problem =
+        format!("ERROR: <input>:{}:{column}: undeclared reference to '{PARENTS}' (in container '')", line + 1);
     let source = text.split('\n').nth(line).unwrap_or_default();
     if source.len() > MAX_LINE_BYTES {
         return problem;
@@ -145,8 +143,14 @@ mod tests {
             "ERROR: <input>:1:6: undeclared reference to 'parents' (in container '')\n | 'p-'+parents.a.x\n | .....^";
         assert_eq!(undeclared("'p-'+parents.a.x").as_deref(), Some(error));
         // Characters that are not ASCII have a wide dot, and tabs are shown as spaces.
-        let error = "ERROR: <input>:2:7: undeclared reference to 'parents' (in container '')\n | 'é '+ parents.a\n | .．....^";
+        let error =
+            "ERROR: <input>:2:7: undeclared reference to 'parents' (in container '')\n | 'é '+ parents.a\n | .．....^";
         assert_eq!(undeclared("input.x +\n'é\t'+ parents.a").as_deref(), Some(error));
+        // A long line is not shown, and the number of errors is limited.
+        let error = undeclared(&vec![PARENTS; 10_000].join("+")).unwrap();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines[1], "ERROR: <input>:1:9: undeclared reference to 'parents' (in container '')");
+        assert_eq!((lines.len(), lines[100]), (101, "9900 more errors were truncated"));
         for text in ["input.x", "input.list.exists(parents, parents == 1) ? 'a' : 'b'", r"'it\'s parents'"] {
             assert_eq!(undeclared(text), None, "{text}");
         }
