@@ -362,7 +362,7 @@ mod tests {
         assert_eq!(rejected(&mut connection, 3661, MAX_REJECTION), Severity::Final, "its attempts have ended");
         assert_eq!(rejected(&mut connection, 3662, MAX_TOKEN_REJECTION), Severity::Final);
         let path = connection.heartbeat_failed(at(3663), &error(Unimplemented), MAX_TOKEN_REJECTION);
-        assert_eq!(path, Severity::Final, "only for a token");
+        assert_eq!(path, Severity::Final, "only for a token, and for an error of a proxy");
         let by_proxy = error(Unimplemented).with_status(ServerStatus::Http(404));
         assert_eq!(connection.heartbeat_failed(at(3661), &by_proxy, MAX_TOKEN_REJECTION), Severity::Permanent);
 

@@ -2,7 +2,7 @@
 //!
 //! The messages of a task are in two lanes, one for its log lines and one for its chunks. The lanes that have a message take turns.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ const MAX_CALLS_WITH_CHUNKS: usize = 8;
 /// in the order in which the engine received them, after the first five seconds, and calls that begin at the same time would arrive in any order.
 const CHUNK_CALL_INTERVAL: Duration = Duration::from_millis(5);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneKey {
     task: TaskId,
     is_of_chunks: bool,
@@ -41,8 +41,8 @@ pub(super) struct Lanes {
     by_key: KeyMap<LaneKey, Lane>,
     ready: VecDeque<LaneKey>,
     calls: usize,
-    /// When another lane is ready although its last call has not ended.
-    paced_until: Option<Instant>,
+    /// When each of the others is ready although its last call has not ended.
+    paced: BTreeSet<(Instant, LaneKey)>,
 }
 
 impl Lanes {
@@ -57,12 +57,9 @@ impl Lanes {
     /// Takes a message for which a call can begin now. While a message is being sent again, each lane has one call, so that chunks do not
     /// overtake it.
     pub(super) fn next(&mut self, now: Instant, is_retrying: bool) -> Option<(LaneKey, TaskMessage)> {
-        if self.paced_until.is_some_and(|until| until <= now) {
-            self.paced_until = None;
-            let keys: Vec<_> = self.by_key.keys().copied().collect();
-            for key in keys {
-                self.update(key, now);
-            }
+        while let Some((_, key)) = self.paced.first().copied().filter(|(at, _)| *at <= now) {
+            self.paced.pop_first();
+            self.update(key, now);
         }
         while self.calls < MAX_CALLS {
             let key = self.ready.pop_front()?;
@@ -96,7 +93,7 @@ impl Lanes {
 
     /// When to look for the next message if no call ends before.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.paced_until
+        self.paced.first().map(|(at, _)| *at)
     }
 
     /// Finds out when the next message of a lane can be sent.
@@ -112,7 +109,7 @@ impl Lanes {
             lane.is_ready = true;
             self.ready.push_back(key);
         } else if is_concurrent {
-            self.paced_until = Some(self.paced_until.map_or(at, |until| until.min(at)));
+            self.paced.insert((at, key));
         }
     }
 }
