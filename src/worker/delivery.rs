@@ -72,8 +72,8 @@ impl Delivery {
     /// # Errors
     /// The engine will never accept the message.
     pub(super) async fn send(&self, message: TaskMessage) -> Result<()> {
-        // It has its place until the end.
-        let TaskMessage { origin, content, place: _place } = message;
+        // It has its permit until the end.
+        let TaskMessage { origin, content, permit: _permit } = message;
         let unsent = match content {
             TaskContent::Log { level, message, metadata } => {
                 let MessageOrigin { task, attempt, .. } = origin;

@@ -47,8 +47,8 @@ impl Context {
     /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The
     /// lines of a task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is
     /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata.
-    /// When the queue is full (16 MiB for all lines of the worker, plus 64 KiB for this attempt; each line counts as at least 1 KiB), further lines are
-    /// dropped; the next line that is sent is preceded by one with the number of dropped lines.
+    /// When the queue is full (16 MiB for all lines of the worker, plus 64 KiB for this attempt; each line counts as at least 1 KiB),
+    /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
     ///
     /// ```
     /// use hatchet::model::LogLevel;
@@ -117,12 +117,12 @@ impl Context {
     }
 
     fn send_line(&self, level: LogLevel, message: String, metadata: String) -> bool {
-        let Some(place) = self.output().line_place(self.own_output(), message.len().saturating_add(metadata.len()))
+        let Some(permit) = self.output().line_permit(self.own_output(), message.len().saturating_add(metadata.len()))
         else {
             return false;
         };
         let content = TaskContent::Log { level, message, metadata };
-        self.output().send(TaskMessage { origin: self.origin(), content, place }).is_ok()
+        self.output().send(TaskMessage { origin: self.origin(), content, permit }).is_ok()
     }
 
     /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive
@@ -133,9 +133,9 @@ impl Context {
     /// while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at least
     /// 1 KiB): a task that is faster than the connection is slowed down, and one that sends many chunks waits for the end of an outage.
     ///
-    /// When the function has ended, the end of the attempt is reported once its chunks have been published: 100 ms after the last one was accepted, or 1.1 seconds
-    /// after the last one of more than 4000 bytes. The worker stops waiting if no chunk is accepted for five
-    /// seconds, after 30 seconds in total, and half a second before the execution timeout. Then the end is reported, and a warning
+    /// When the function has ended, the end of the attempt is reported once its chunks have been published: 100 ms after the last one
+    /// was accepted, or 1.1 seconds after the last one of more than 4000 bytes. The worker stops waiting if no chunk is accepted for
+    /// five seconds, after 30 seconds in total, and half a second before the execution timeout. Then the end is reported, and a warning
     /// with the number of unsent chunks is logged. These are sent later, and readers may not receive them.
     ///
     /// ```
@@ -190,11 +190,11 @@ impl Context {
             return Err(Error::new(ErrorKind::TooLarge, text).without_side_effects());
         }
         let chunks = self.own_output().chunks();
-        let place = self.output().chunk_place(chunks, length).await?;
+        let permit = self.output().chunk_permit(chunks, length).await?;
         // Chunks enter the queue in the order of their numbers, and no number is lost.
         let mut next = lock(&chunks.next);
         let content = TaskContent::Chunk { index: *next, at: self.client().clock().now(), content };
-        self.output().send(TaskMessage { origin: self.origin(), content, place })?;
+        self.output().send(TaskMessage { origin: self.origin(), content, permit })?;
         *next = next.saturating_add(1);
         Ok(())
     }

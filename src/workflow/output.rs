@@ -32,7 +32,7 @@ pub(crate) struct TaskMessage {
     pub(crate) origin: MessageOrigin,
     pub(crate) content: TaskContent,
     /// It is dropped when the message has been sent or lost.
-    pub(crate) place: QueuePermit,
+    pub(crate) permit: QueuePermit,
 }
 
 /// The attempt that sends a message.
@@ -63,7 +63,7 @@ pub(crate) enum TaskContent {
 #[derive(Debug)]
 pub(crate) struct QueuePermit {
     _capacity: OwnedSemaphorePermit,
-    /// The number of messages of the worker that have a place.
+    /// The number of messages of the worker that have a permit.
     unsent: Arc<AtomicUsize>,
     /// The sent chunks of the attempt, and how long the engine needs to publish this one.
     chunk: Option<(watch::Sender<SentChunks>, Duration)>,
@@ -143,27 +143,27 @@ impl TaskOutput {
         self.unsent.load(Relaxed)
     }
 
-    /// A place for a log line of this size. `None` if there is no capacity.
-    pub(super) fn line_place(&self, attempt: &AttemptOutput, bytes: usize) -> Option<QueuePermit> {
+    /// A permit for a log line of this size. `None` if there is no capacity.
+    pub(super) fn line_permit(&self, attempt: &AttemptOutput, bytes: usize) -> Option<QueuePermit> {
         let own = attempt.line_bytes.get_or_init(|| Arc::new(Semaphore::new(MAX_OWN_BYTES)));
         let own = Arc::clone(own).try_acquire_many_owned(share(bytes, MAX_OWN_BYTES));
         let shared = || Arc::clone(&self.line_bytes).try_acquire_many_owned(share(bytes, MAX_QUEUED_BYTES));
         let capacity = own.or_else(|_| shared()).ok()?;
-        Some(self.place(capacity, None))
+        Some(self.permit(capacity, None))
     }
 
-    /// Waits until there is a place for a chunk of this size. Cancel safe.
-    pub(super) async fn chunk_place(&self, attempt: &AttemptChunks, bytes: usize) -> Result<QueuePermit> {
+    /// Waits until there is capacity for a chunk of this size. Cancel safe.
+    pub(super) async fn chunk_permit(&self, attempt: &AttemptChunks, bytes: usize) -> Result<QueuePermit> {
         let capacity = tokio::select! {
             biased;
             own = Arc::clone(&attempt.bytes).acquire_many_owned(share(bytes, MAX_OWN_BYTES)) => own,
             shared = Arc::clone(&self.chunk_bytes).acquire_many_owned(share(bytes, MAX_QUEUED_BYTES)) => shared,
         };
         let delay = if bytes < LARGE_CHUNK_BYTES { PUBLISH_DELAY } else { LARGE_PUBLISH_DELAY };
-        Ok(self.place(capacity.map_err(|_| closed())?, Some((attempt.sent.clone(), delay))))
+        Ok(self.permit(capacity.map_err(|_| closed())?, Some((attempt.sent.clone(), delay))))
     }
 
-    fn place(
+    fn permit(
         &self,
         capacity: OwnedSemaphorePermit,
         chunk: Option<(watch::Sender<SentChunks>, Duration)>,

@@ -43,7 +43,7 @@ impl WorkerDriver {
     pub(super) fn hold_doubtful_reports(&mut self) {
         let doubt = self.connection.doubt(self.now(), self.checking.is_some());
         self.outbox.set_doubt(doubt);
-        if !self.outbox.has_unchecked() || !self.verifying.is_empty() {
+        if !self.has_unverified() {
             return;
         }
         if !self.connection.must_check() {
@@ -57,9 +57,14 @@ impl WorkerDriver {
 
     /// Checks results that must not wait for a heartbeat to be accepted.
     pub(super) fn check_results(&mut self) {
-        if self.outbox.has_unchecked() && self.verifying.is_empty() {
+        if self.has_unverified() {
             self.start_check(false);
         }
+    }
+
+    /// Whether results wait for a check that has not begun.
+    fn has_unverified(&self) -> bool {
+        self.outbox.has_unchecked() && self.verifying.is_empty()
     }
 
     /// Finds out which attempts the engine has ended or assigned to other workers. `has_stream`: whether the engine has the stream, so that
