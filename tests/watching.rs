@@ -382,6 +382,43 @@ async fn a_stream_of_a_tag_reads_a_long_list_slowly() {
     worker.shutdown().await;
 }
 
+/// The runs of the past are returned first: those that have ended need two seconds at this rate. A run that starts meanwhile follows them.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_tag_returns_a_new_run_after_a_change_of_each_listed_one() {
+    const COUNT: usize = 100;
+    let setup = Setup::new(1000).await;
+    let since = setup.engine.now() - chrono::TimeDelta::hours(1);
+    let worker = setup.worker(200).await;
+    let waiting: Task<(), ()> = Task::new("waiting", async |(): (), _: Context| Ok(()));
+    setup.hatchet.worker("other").register(&waiting).build().unwrap().start().await.unwrap().shutdown().await;
+    let ended = setup.hatchet.run_many(&setup.short, vec![(); COUNT]).metadata("tenant", "acme").start().await.unwrap();
+    let queued = setup.hatchet.run(&waiting, &()).metadata("tenant", "acme").start().await.unwrap().id();
+    sleep(60 * SECOND).await;
+    let other = setup.engine.client_with(Config::builder().watch_request_rate(100)).unwrap();
+    let mut watch = other.watch_matching("tenant", "acme").since(since);
+    let (mut listed, start) = (HashSet::new(), Instant::now());
+    let later = async {
+        sleep(SECOND).await;
+        setup.hatchet.run(&setup.short, &()).metadata("tenant", "acme").start().await.unwrap().id()
+    };
+    let changes = async {
+        let mut changes = Vec::new();
+        while changes.len() < 3 * COUNT + 4 {
+            changes.push((watch.next().await.unwrap().unwrap(), start.elapsed()));
+        }
+        changes
+    };
+    let (changes, new) = tokio::join!(changes, later);
+    let first = changes.iter().position(|(change, _)| change.run_id() == new).unwrap();
+    listed.extend(changes[..first].iter().map(|(change, _)| change.run_id()));
+    assert_eq!(listed, ended.iter().map(|run| run.as_ref().unwrap().id()).chain([queued]).collect());
+    assert!(changes[first].1 > 2 * SECOND, "{:?}", changes[first].1);
+    let of_new = changes.iter().filter(|(change, _)| change.run_id() == new).map(|(change, _)| change.to_string());
+    assert_eq!(of_new.collect::<Vec<_>>(), ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    assert!(tokio::time::timeout(60 * SECOND, watch.next()).await.is_err(), "each is returned once");
+    worker.shutdown().await;
+}
+
 /// A run whose workflow has many others is checked individually: that costs less than to list all of them.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_run_in_a_long_queue_costs_one_request_each_time() {

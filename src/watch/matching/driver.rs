@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{FuturesUnordered, SelectAll, unfold};
 use tokio::time::Instant;
 
+use super::past::{Announced, Past};
 use super::{Counts, Pending};
 use crate::boxed::BoxStream;
 use crate::client::Client;
@@ -45,9 +46,6 @@ const MAX_LISTED_ENDED: usize = 1000;
 /// The number of runs of other namespaces that are remembered.
 const MAX_FOREIGN: usize = 10_000;
 
-/// The time of the event that has announced a run.
-type Announced = Option<DateTime<Utc>>;
-
 pub(super) struct Matching {
     client: Client,
     tag: Tag,
@@ -76,6 +74,8 @@ pub(super) struct Matching {
     list: Option<(List, RunItems)>,
     /// The runs that a list has shown as ended, and whose changes were not returned yet.
     listed_ended: HashSet<RunId>,
+    /// With a time in the past: the runs since then, until a change of each was returned.
+    past: Option<Past>,
     /// The lists that have failed one after the other, and when the next one may be read.
     outage: Outage,
     retry_at: Option<Instant>,
@@ -94,6 +94,8 @@ struct List {
     since: Option<Instant>,
     /// Whether another one has shown the same time a moment before.
     is_confirmation: bool,
+    /// Whether it is one of those that the watch begins with.
+    is_first: bool,
 }
 
 impl Matching {
@@ -106,7 +108,7 @@ impl Matching {
         // The recent ones first: those that have ended before the time are not returned.
         let recent = of(Window::since(since.unwrap_or(margin)));
         let unfinished = of(Window::all()).status(RunStatus::Queued).status(RunStatus::Running);
-        let lists = [recent, unfinished].map(|filter| List { filter, since: None, is_confirmation: false });
+        let lists = [recent, unfinished].map(|filter| List { filter, since: None, is_confirmation: false, is_first: true });
         Self {
             client,
             tag,
@@ -127,6 +129,7 @@ impl Matching {
             lists: VecDeque::from(lists),
             list: None,
             listed_ended: HashSet::new(),
+            past: since.map(|_| Past::default()),
             outage: Outage::default(),
             retry_at: None,
             synced_at: Instant::now(),
@@ -138,6 +141,7 @@ impl Matching {
 
     pub(super) async fn next(&mut self) -> Result<Change> {
         loop {
+            self.end_past();
             if let Some(run) = self.rejected.pop_front() {
                 return Err(self.too_many(run));
             }
@@ -151,14 +155,18 @@ impl Matching {
                 self.list = Some((list, items));
             }
             let list_at = self.list_at.or_else(|| self.must_confirm.then(|| self.last_list + MAX_LIST_LAG));
-            let list_at = list_at.filter(|_| self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty());
+            let may_list = self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty() && self.past.is_none();
+            let list_at = list_at.filter(|_| may_list);
             let list = self.list.as_mut().filter(|_| self.listed_ended.len() < MAX_LISTED_ENDED);
             tokio::select! {
                 biased;
                 Some(item) = self.watches.next(), if !self.watches.is_empty() => {
                     // Its fetch is over.
                     let run = item.as_ref().map_or_else(Error::run_id, |change| Some(change.run_id()));
-                    run.map(|run| self.listed_ended.remove(&run));
+                    if let Some(run) = run {
+                        self.listed_ended.remove(&run);
+                        self.past.as_mut().map(|past| past.returned(run));
+                    }
                     let is_returned = item.as_ref().map_or(true, |change| self.is_returned(change));
                     match &item {
                         Ok(change) if change.is_final() => self.has_ended(change.run_id()),
@@ -226,7 +234,7 @@ impl Matching {
         let window = Window::since(before(self.engine_now(), self.synced_at.elapsed() + LIST_MARGIN));
         let filter = RunFilter::new(window).metadata(self.tag.0.clone(), self.tag.1.clone());
         let since = self.synced_at.checked_sub(LIST_MARGIN);
-        self.lists.push_back(List { filter, since, is_confirmation: !self.must_confirm });
+        self.lists.push_back(List { filter, since, is_confirmation: !self.must_confirm, is_first: false });
         self.synced_at = self.last_list;
     }
 
@@ -250,21 +258,40 @@ impl Matching {
         }
         if !row.status.is_final() {
             if self.has_space() {
-                self.watch(row.id, Some(row.created_at), None);
+                self.watch_listed(row);
             } else {
                 self.reject(row.id);
             }
         } else if row.created_at >= self.from.unwrap_or_else(|| before(self.engine_now(), self.started_at.elapsed())) {
             self.listed_ended.insert(row.id);
-            self.watch(row.id, Some(row.created_at), None);
-        } else if !self.follows_replays {
+            self.watch_listed(row);
+        } else if !self.follows_replays && !self.is_delayed(row.id) {
             self.has_ended(row.id);
         }
     }
 
-    /// Whether events of a run are not needed: it is watched, or has ended not long ago.
+    fn watch_listed(&mut self, row: &RunSummary) {
+        self.past.as_mut().map(|past| past.listed(row.id));
+        self.watch(row.id, Some(row.created_at), None);
+    }
+
+    /// Whether events of a run are not needed: it is watched or will be, or has ended not long ago.
     fn is_known(&self, run: RunId) -> bool {
-        self.known.get(&run).is_some_and(|ended| ended.is_none_or(|at| at.elapsed() <= ENDED_RUN_TTL))
+        self.is_delayed(run)
+            || self.known.get(&run).is_some_and(|ended| ended.is_none_or(|at| at.elapsed() <= ENDED_RUN_TTL))
+    }
+
+    /// Whether a run is watched as soon as those of the past were returned.
+    fn is_delayed(&self, run: RunId) -> bool {
+        self.past.as_ref().is_some_and(|past| past.has_delayed(run))
+    }
+
+    /// Watches the runs that events have announced meanwhile, if those of the past were listed and returned.
+    fn end_past(&mut self) {
+        let is_listed = !self.pending_lists().any(|list| list.is_first);
+        if let Some(past) = self.past.take_if(|past| is_listed && past.is_returned()) {
+            past.into_delayed().for_each(|(run, at)| self.follow_announced(run, at));
+        }
     }
 
     /// Whether one more run may be followed.
@@ -274,6 +301,7 @@ impl Matching {
 
     /// Does not follow a run.
     fn reject(&mut self, run: RunId) {
+        self.past.as_mut().map(|past| past.rejected(run));
         self.has_ended(run);
         self.rejected.push_back(run);
     }
@@ -311,7 +339,12 @@ impl Matching {
 
     /// Watches a run of the namespace, unless there are too many.
     fn follow_announced(&mut self, run: RunId, at: Announced) {
-        if self.has_space() {
+        if let Some(past) = &mut self.past {
+            if !past.delay(run, at) {
+                // The list that follows has it.
+                self.list_soon();
+            }
+        } else if self.has_space() {
             self.watch_announced(run, at);
         } else {
             self.reject(run);

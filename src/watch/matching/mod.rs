@@ -1,6 +1,7 @@
 //! The status changes of all runs with a tag.
 
 mod driver;
+mod past;
 
 use std::fmt;
 use std::pin::Pin;
@@ -115,11 +116,12 @@ struct Pending {
 }
 
 impl TagWatch {
-    /// Also watches the runs that were created at or after `time` and have ended. The changes of different runs are in no particular
-    /// order: those of runs
-    /// that are started meanwhile can be returned before those of runs that are listed. The list is read as fast as its runs can be fetched:
-    /// up to 1000 of those that have ended wait for that. Runs that were created before `time` are included if they have not ended when the
-    /// list is read. Calling this method after the first poll has no effect.
+    /// Also watches the runs that were created at or after `time` and have ended. Runs that were created before `time` are included if they
+    /// have not ended when the runs are listed.
+    ///
+    /// The runs of the list come first: a run that starts meanwhile is returned after a change of each of them, and none is missed in between.
+    /// Otherwise, the changes of different runs are in no particular order. The list is read as fast as its runs can be fetched: up to 1000
+    /// of those that have ended wait for that. Calling this method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {
         if let Some(pending) = &mut self.pending {
             pending.since = Some(time);
