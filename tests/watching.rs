@@ -419,6 +419,28 @@ async fn a_stream_of_a_tag_returns_a_new_run_after_a_change_of_each_listed_one()
     worker.shutdown().await;
 }
 
+/// A cancelled run is fetched, because the stream does not say that it was cancelled.
+#[tokio::test(start_paused = true)]
+async fn waits_keep_to_their_own_request_rate() {
+    const COUNT: usize = 100;
+    let setup = Setup::new(200).await;
+    setup.worker(1).await.shutdown().await;
+    let runs = setup.runs(COUNT).await;
+    for run in &runs {
+        run.cancel().send().await.unwrap();
+    }
+    // Three requests for each run, of which those of one second are sent at once.
+    for (rate, seconds) in [(100_000, 0), (100, 2), (10, 29)] {
+        let other = setup.engine.client_with(Config::builder().wait_request_rate(rate)).unwrap();
+        setup.count_calls();
+        let start = Instant::now();
+        let handles: Vec<_> = runs.iter().map(|run| other.run_handle(run.id())).collect();
+        let outcomes = futures_util::future::join_all(handles.iter().map(RunHandle::outcome)).await;
+        assert!(outcomes.iter().all(|outcome| outcome.as_ref().unwrap().status() == RunStatus::Cancelled));
+        assert_eq!((start.elapsed(), setup.calls()), (seconds * SECOND, 3 * COUNT), "{rate} per second");
+    }
+}
+
 /// A run whose workflow has many others is checked individually: that costs less than to list all of them.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_run_in_a_long_queue_costs_one_request_each_time() {

@@ -52,6 +52,7 @@ pub struct ConfigBuilder {
     pub(super) rpc_timeout: Option<Duration>,
     pub(super) retry: Option<RetryPolicy>,
     pub(super) watch_request_rate: Option<u32>,
+    pub(super) wait_request_rate: Option<u32>,
     pub(super) max_send_message_length: Option<usize>,
     pub(super) max_recv_message_length: Option<usize>,
     pub(super) compression: Option<Compression>,
@@ -221,6 +222,13 @@ impl ConfigBuilder {
     /// are needed, the watches take turns, and report changes later.
     pub const fn watch_request_rate(mut self, requests_per_second: u32) -> Self {
         self.watch_request_rate = Some(requests_per_second);
+        self
+    }
+
+    /// Sets the maximum number of requests per second that all waits of a client (`result`, `outcome`) send together: 1 to 100,000. The
+    /// default is 1000. They are sent for runs whose outcome the engine's stream does not contain. If more are needed, waits end later.
+    pub const fn wait_request_rate(mut self, requests_per_second: u32) -> Self {
+        self.wait_request_rate = Some(requests_per_second);
         self
     }
 

@@ -63,6 +63,7 @@ use crate::value::TenantId;
 /// | | [`rpc_timeout`](ConfigBuilder::rpc_timeout) | | 30 s | 1 ms to 24 h |
 /// | | [`retry`](ConfigBuilder::retry) | | until the deadline | a [`RetryPolicy`](super::RetryPolicy) |
 /// | | [`watch_request_rate`](ConfigBuilder::watch_request_rate) | | 200 per second | 1 to 100000 per second |
+/// | | [`wait_request_rate`](ConfigBuilder::wait_request_rate) | | 1000 per second | 1 to 100000 per second |
 ///
 /// * A variable that is empty or only whitespace is treated as unset, because `NAME=${UNSET}` in a compose file sets an empty
 ///   value. Whitespace around a value is removed, such as the newline at the end of a mounted secret.
@@ -210,6 +211,11 @@ impl Config {
         self.values.tuning.watch_request_rate
     }
 
+    /// Returns the maximum number of requests per second of all waits of a client together.
+    pub fn wait_request_rate(&self) -> u32 {
+        self.values.tuning.wait_request_rate
+    }
+
     /// Returns the maximum size of a sent message in bytes, before compression.
     #[must_use]
     pub fn max_send_message_length(&self) -> usize {
@@ -330,6 +336,7 @@ connect_timeout          5s                                    default
 rpc_timeout              3s                                    builder
 retry                    retries until the deadline            default
 watch_request_rate       200                                   default
+wait_request_rate        1000                                  default
 max_send_message_length  4194304 bytes                         default
 max_recv_message_length  4194304 bytes                         default
 compression              none                                  default";

@@ -57,6 +57,7 @@ settings! {
     CONNECT_TIMEOUT = "connect_timeout" [] "1ms to 24h";
     RPC_TIMEOUT = "rpc_timeout" [] "1ms to 24h";
     WATCH_RATE = "watch_request_rate" [] "an integer from 1 to 100000 (requests per second)";
+    WAIT_RATE = "wait_request_rate" [] "an integer from 1 to 100000 (requests per second)";
     MAX_SEND = "max_send_message_length" ["GRPC_MAX_SEND_MESSAGE_LENGTH"] "an integer from 1 to 4294967295 (bytes)";
     MAX_RECV = "max_recv_message_length" ["GRPC_MAX_RECV_MESSAGE_LENGTH"] "an integer from 1 to 4294967295 (bytes)";
     COMPRESSION = "compression" ["GRPC_COMPRESSION"] "none, gzip";

@@ -75,6 +75,7 @@ pub(super) struct Tuning {
     pub(super) rpc_timeout: Duration,
     pub(super) retry: RetryPolicy,
     pub(super) watch_request_rate: u32,
+    pub(super) wait_request_rate: u32,
     pub(super) max_send_message_length: usize,
     pub(super) max_recv_message_length: usize,
     pub(super) compression: Compression,
@@ -85,7 +86,9 @@ const DEFAULT_MESSAGE_SIZE: usize = 4 * 1024 * 1024;
 
 /// The requests per second of all watches of a client.
 const DEFAULT_WATCH_RATE: u32 = 200;
-const MAX_WATCH_RATE: u32 = 100_000;
+/// That of all waits. Few runs are fetched, except after an outage.
+const DEFAULT_WAIT_RATE: u32 = 1000;
+const MAX_REQUEST_RATE: u32 = 100_000;
 
 /// The length prefix of a gRPC message has 32 bits.
 const MAX_MESSAGE_SIZE: usize = u32::MAX as usize;
@@ -112,7 +115,8 @@ pub(super) fn resolve(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> Tunin
         connect_timeout: duration(layers, &setting::CONNECT_TIMEOUT, builder.connect_timeout, secs(5), milli),
         rpc_timeout: duration(layers, &setting::RPC_TIMEOUT, builder.rpc_timeout, secs(30), milli),
         retry: retry(layers, builder),
-        watch_request_rate: watch_rate(layers, builder),
+        watch_request_rate: request_rate(layers, &setting::WATCH_RATE, builder.watch_request_rate, DEFAULT_WATCH_RATE),
+        wait_request_rate: request_rate(layers, &setting::WAIT_RATE, builder.wait_request_rate, DEFAULT_WAIT_RATE),
         max_send_message_length: size(layers, &setting::MAX_SEND, builder.max_send_message_length),
         max_recv_message_length: size(layers, &setting::MAX_RECV, builder.max_recv_message_length),
         compression: compression(layers, builder),
@@ -161,13 +165,12 @@ fn retry(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> RetryPolicy {
     policy
 }
 
-fn watch_rate(layers: &mut Layers<'_>, builder: &ConfigBuilder) -> u32 {
-    let set = builder.watch_request_rate;
-    let (value, source) = set.map_or((DEFAULT_WATCH_RATE, Source::Default), |value| (value, Source::Builder));
-    if !(1..=MAX_WATCH_RATE).contains(&value) {
-        layers.report(&setting::WATCH_RATE, source, &value.to_string());
+fn request_rate(layers: &mut Layers<'_>, setting: &Setting, from_builder: Option<u32>, default: u32) -> u32 {
+    let (value, source) = from_builder.map_or((default, Source::Default), |value| (value, Source::Builder));
+    if !(1..=MAX_REQUEST_RATE).contains(&value) {
+        layers.report(setting, source, &value.to_string());
     }
-    layers.add_entry(setting::WATCH_RATE.builder_method, value.to_string(), source);
+    layers.add_entry(setting.builder_method, value.to_string(), source);
     value
 }
 
@@ -198,6 +201,23 @@ mod tests {
         assert_eq!(config.rpc_timeout(), Duration::from_secs(30));
         assert_eq!((config.max_send_message_length(), config.max_recv_message_length()), (4_194_304, 4_194_304));
         assert_eq!(config.compression(), Compression::None);
+        assert_eq!((config.watch_request_rate(), config.wait_request_rate()), (200, 1000));
+    }
+
+    #[test]
+    fn request_rates_out_of_range_are_rejected() {
+        let of = |watches, waits| {
+            let builder = ConfigBuilder::from_env().watch_request_rate(watches).wait_request_rate(waits);
+            build(&builder, &FakeEnv::with_token())
+        };
+        for (watches, waits) in [(1, 100_000), (100_000, 1)] {
+            let config = of(watches, waits).unwrap();
+            assert_eq!((config.watch_request_rate(), config.wait_request_rate()), (watches, waits));
+        }
+        let expected = "2 problems in the configuration
+  watch_request_rate: expected an integer from 1 to 100000 (requests per second), got \"0\"
+  wait_request_rate: expected an integer from 1 to 100000 (requests per second), got \"100001\"";
+        assert_eq!(of(0, 100_001).unwrap_err().to_string(), expected);
     }
 
     #[test]

@@ -35,9 +35,6 @@ pub(crate) const CLIENT_KEY: &str = "hatchet_rs__client";
 /// whichever client starts them. It contains the tag of the client, so that a child's children can be read, too.
 pub(crate) const FAMILY_PREFIX: &str = "hatchet_rs__family_";
 
-/// The maximum rate of the requests of all waits.
-const WAIT_REQUESTS_PER_SECOND: u32 = 1000;
-
 /// The shared state of a client.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -60,7 +57,7 @@ impl Feed {
         let tasks = Tasks::new(runtime);
         let parents = Parents::default();
         let fetcher = Fetcher::new(tasks.clone(), config.watch_request_rate());
-        let wait_fetcher = Fetcher::new(tasks.clone(), WAIT_REQUESTS_PER_SECOND);
+        let wait_fetcher = Fetcher::new(tasks.clone(), config.wait_request_rate());
         Self {
             results: Results::new(rpc.clone(), tasks.clone(), wait_fetcher.gate()),
             events: RunEvents::new(rpc.clone(), tasks.clone(), fetcher.clone(), parents.clone(), clock),

@@ -28,8 +28,9 @@ impl<O> RunHandle<O> {
     ///
     /// A wait has no time limit: it continues when the server is back after an outage. To limit it, use [`tokio::time::timeout`].
     ///
-    /// All waits of a client together fetch at most 32 runs at the same time, with at most 1000 requests per second. Waits for the same run
-    /// share a fetch that has not been sent yet, if their handles have the same information about the run.
+    /// All waits of a client together fetch at most 32 runs at the same time, with at most
+    /// [`wait_request_rate`](crate::config::ConfigBuilder::wait_request_rate) requests per second. Waits for the same run share a fetch that
+    /// has not been sent yet, if their handles have the same information about the run.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
