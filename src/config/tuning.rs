@@ -215,8 +215,8 @@ mod tests {
             assert_eq!((config.watch_request_rate(), config.wait_request_rate()), (watches, waits));
         }
         let expected = "2 problems in the configuration
-  watch_request_rate: expected an integer from 1 to 100000 (requests per second), got \"0\"
-  wait_request_rate: expected an integer from 1 to 100000 (requests per second), got \"100001\"";
+  watch_request_rate: expected an integer from 1 to 100000 (requests per second), got 0
+  wait_request_rate: expected an integer from 1 to 100000 (requests per second), got 100001";
         assert_eq!(of(0, 100_001).unwrap_err().to_string(), expected);
     }
 
