@@ -11,7 +11,8 @@ use hatchet::raw::pb::v1::TriggerWorkflowRequest;
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
 use hatchet::stream::TagWatch;
 use hatchet::worker::RunningWorker;
-use hatchet::{Client, Config, Context, ErrorKind, RunHandle, RunStatus, Task, TaskError};
+use hatchet::workflow::Condition;
+use hatchet::{Client, Config, Context, ErrorKind, RunHandle, RunStatus, Task, TaskError, Workflow};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -253,6 +254,116 @@ async fn waiting_runs_of_other_sdks_share_the_list_of_their_workflow() {
     }
     // A list every two seconds.
     assert!(calls.iter().all(|count| *count == calls[0] && *count <= 31), "{calls:?}");
+}
+
+/// The second task waits for a quarter of an hour. Until then it does not exist, so that no list has a task of the run.
+#[tokio::test(start_paused = true)]
+async fn runs_that_wait_between_two_tasks_leave_most_requests_to_others() {
+    const COUNT: usize = 500;
+    let setup = Setup::new(200).await;
+    let first = Task::new("first", async |(): (), _: Context| Ok(()));
+    let second = Task::new("second", async |(): (), _: Context| Ok(())).wait_for(Condition::sleep(900 * SECOND));
+    let workflow = Workflow::<()>::new("waiting").task(&first).task_after(&second, &first);
+    let worker = setup.engine.client().worker("worker").slots(1000).register(&workflow).register(&setup.short);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    let runs = setup.hatchet.run_many(&workflow, vec![(); COUNT]).start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    let mut watches = setup.hatchet.watch_many(&runs);
+    let (mut changes, mut calls, start) = (HashMap::new(), Vec::new(), Instant::now());
+    let mut read = async |until: Duration| {
+        let deadline = start + until;
+        while let Ok(Some(change)) = tokio::time::timeout_at(deadline, watches.next()).await {
+            let change = change.unwrap();
+            changes.entry(change.run_id()).or_insert_with(Vec::new).push((change.to_string(), start.elapsed()));
+        }
+    };
+    read(120 * SECOND).await;
+    for minute in 3..6 {
+        setup.count_calls();
+        read(60 * minute * SECOND).await;
+        calls.push(setup.calls());
+    }
+    // A tenth of the requests per second, and the lists.
+    assert!(calls.iter().all(|calls| *calls <= 1300) && calls.iter().sum::<usize>() > 1000, "{calls:?}");
+    // Another watch does not wait for them.
+    let began = Instant::now();
+    let other = setup.hatchet.run(&setup.short, &()).watch();
+    let states: Vec<_> = other.map(|change| change.unwrap().to_string()).collect().await;
+    assert_eq!(states.len(), 3);
+    assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
+    read(1000 * SECOND).await;
+    assert_eq!(changes.len(), COUNT);
+    for changes in changes.values() {
+        let texts: Vec<_> = changes.iter().map(|(text, _)| text.as_str()).collect();
+        let of_task =
+            |task: &str| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{task}: {status} (attempt 1)"));
+        let [first, second] = ["first", "second"].map(of_task);
+        let mut expected = vec!["QUEUED (attempt 1)".to_owned(), "RUNNING (attempt 1)".to_owned()];
+        expected.extend(first.into_iter().chain(second));
+        expected.push("COMPLETED (attempt 1)".to_owned());
+        assert_eq!(texts, expected);
+        // The end is announced, so that it is known soon although so many runs end at the same time.
+        let (_, ended) = changes.last().unwrap();
+        assert!((900 * SECOND..920 * SECOND).contains(ended), "{ended:?}");
+    }
+    worker.shutdown().await;
+}
+
+/// The engine ends the stream of events with each of the short runs.
+#[tokio::test(start_paused = true)]
+async fn a_watch_beside_short_runs_makes_few_lists() {
+    let setup = Setup::new(200).await;
+    let waiting: Task<(), ()> = Task::new("waiting", async |(): (), _: Context| Ok(()));
+    setup.hatchet.worker("other").register(&waiting).build().unwrap().start().await.unwrap().shutdown().await;
+    let worker = setup.worker(10).await;
+    let mut watch = setup.hatchet.run(&waiting, &()).watch();
+    assert!(watch.next().await.unwrap().unwrap().has_status(&RunStatus::Queued));
+    let others = async {
+        for _ in 0..150 {
+            setup.hatchet.run(&setup.short, &()).result().await.unwrap();
+        }
+    };
+    setup.engine.faults().inject_times(CALLS[2], Fault::Delay(Duration::ZERO), PLANNED).unwrap();
+    let start = Instant::now();
+    tokio::select! {
+        change = watch.next() => panic!("{change:?}"),
+        () = others => {}
+    }
+    assert!(start.elapsed() >= 30 * SECOND);
+    // One each second, for the losses, and some for starts.
+    let lists = PLANNED - setup.engine.faults().planned();
+    assert!((30..=45).contains(&lists), "{lists} lists");
+    worker.shutdown().await;
+}
+
+/// No list shows it: the run had ended before, and has ended again.
+#[tokio::test(start_paused = true)]
+async fn a_replay_during_a_loss_is_returned_by_a_watch_that_follows_replays() {
+    let setup = Setup::new(200).await;
+    let worker = setup.worker(10).await;
+    let run = setup.hatchet.run(&setup.short, &()).start().await.unwrap();
+    let mut watch = run.watch().follow_replays();
+    let mut read = async |count: usize| {
+        let mut texts = Vec::new();
+        while texts.len() < count {
+            let change = tokio::time::timeout(60 * SECOND, watch.next()).await.expect("it is not missed");
+            texts.push(change.unwrap().unwrap().to_string());
+        }
+        texts
+    };
+    assert_eq!(read(3).await, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    let events = "SubscribeToWorkflowEvents";
+    setup.engine.faults().inject_always(events, Fault::Delay(5 * SECOND)).unwrap();
+    setup.engine.faults().interrupt(events).unwrap();
+    let replay = async {
+        // Another client replays it, and it ends.
+        setup.engine.client().run_handle(run.id()).replay().send().await.unwrap();
+        sleep(3 * SECOND).await;
+        setup.engine.faults().clear();
+    };
+    let (texts, ()) = tokio::join!(read(3), replay);
+    assert_eq!(texts, ["QUEUED (attempt 2)", "RUNNING (attempt 2)", "COMPLETED (attempt 2)"]);
+    worker.shutdown().await;
 }
 
 /// The error of one run does not end the streams of several: they return it with the id of the run, and continue.

@@ -21,6 +21,10 @@ use crate::time::RateLimit;
 
 /// The maximum number of fetches whose requests are sent at the same time.
 const MAX_CONCURRENT: usize = 32;
+/// The requests of a fetch.
+const REQUESTS_PER_FETCH: u32 = 3;
+/// The part of the rate that is for precautions.
+const PRECAUTION_SHARE: u32 = 10;
 /// The number of fetches of one stream that wait for their requests or send them.
 const MAX_TURNS: usize = 16;
 
@@ -49,6 +53,8 @@ pub(crate) struct Question {
 struct State {
     concurrent: Arc<Semaphore>,
     rate: RateLimit,
+    /// That of the fetches which are a precaution: a part of the others.
+    precautions: RateLimit,
     /// The fetches that have not passed the gate yet. Who has the same question joins them.
     waiting: Sharing<Question, Arc<RunDetails>>,
     /// The lookups of what does not change in a run.
@@ -60,6 +66,7 @@ impl State {
         Self {
             concurrent: Arc::new(Semaphore::new(concurrent)),
             rate: RateLimit::new(per_second),
+            precautions: RateLimit::new(per_second / PRECAUTION_SHARE),
             waiting: Sharing::default(),
             lookups: Sharing::default(),
         }
@@ -155,6 +162,12 @@ impl Fetcher {
     /// The gate for requests that belong to no single run.
     pub(crate) fn gate(&self) -> Gate {
         Gate { shared: Arc::clone(&self.shared), joinable: None, turns: None }
+    }
+
+    /// Waits until a fetch may be sent that is a precaution: of a run about which nothing has been heard. However many such runs there are,
+    /// they leave most of the rate to others. Cancel safe.
+    pub(crate) async fn pass_precaution(&self) {
+        self.shared.precautions.pass(REQUESTS_PER_FETCH).await;
     }
 
     /// Runs a fetch as a task. It is aborted when its future is dropped. Cancel safe.

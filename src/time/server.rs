@@ -30,11 +30,16 @@ impl ServerClock {
     }
 
     /// By how much the server's clock is ahead of one that shows this time now. Zero if they are nearly equal, or if it is not known.
-    pub(crate) fn offset(&self, now: DateTime<Utc>) -> TimeDelta {
+    fn offset(&self, now: DateTime<Utc>) -> TimeDelta {
         let Some(Received { date, at }) = *lock(&self.0) else { return TimeDelta::zero() };
         let elapsed = TimeDelta::from_std(at.elapsed()).unwrap_or_default();
         let offset = date.signed_duration_since(now).checked_add(&elapsed).unwrap_or_default();
         if offset.abs() <= TOLERANCE { TimeDelta::zero() } else { offset }
+    }
+
+    /// The time of the server. `now`: the same time by a clock that is used if the server's is not known.
+    pub(crate) fn time(&self, now: DateTime<Utc>) -> DateTime<Utc> {
+        now.checked_add_signed(self.offset(now)).unwrap_or(now)
     }
 }
 

@@ -41,7 +41,8 @@ impl<O> RunHandle<O> {
 
 impl<O: 'static> RunBuilder<O> {
     /// Starts the run when the stream is first polled, and watches its status changes: all of them, in order, until the end. The id of
-    /// the run is in the changes. The client subscribes to the events of its runs before it starts the run.
+    /// the run is in the changes. The client requests the subscription to the events of its runs before it starts the run, without
+    /// waiting for it: states of which no event arrives are taken from the history of the run.
     ///
     /// To receive the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle that
     /// [`RunChunks::started`](super::RunChunks::started) returns.
@@ -129,7 +130,7 @@ impl RunWatch {
         Self::new(async { Ok(watched) }, ignored)
     }
 
-    /// A watch that starts its run when it is first polled, after it has subscribed.
+    /// A watch that starts its run when it is first polled, after it has requested the subscription.
     pub(super) fn starting<O: 'static>(
         client: Client,
         start: impl Future<Output = Result<RunHandle<O>>> + Send + 'static,

@@ -97,6 +97,8 @@ pub(super) struct Reader {
     /// The runs that were being looked up at the end. Their chunks may be from before it.
     unknown_at_end: HashSet<RunId>,
     has_ended: bool,
+    /// The error that ends the stream, after the chunks that have arrived before it.
+    error: Option<Error>,
 }
 
 /// An attempt that had not ended.
@@ -145,6 +147,7 @@ impl Reader {
             finished_at: None,
             unknown_at_end: HashSet::new(),
             has_ended: false,
+            error: None,
         }
     }
 
@@ -157,7 +160,7 @@ impl Reader {
                 return Some(Ok(item));
             }
             if self.has_ended {
-                return None;
+                return self.error.take().map(Err);
             }
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
             let over =
@@ -172,11 +175,11 @@ impl Reader {
                     (run, Err(error)) => self.on_failed_lookup(run, &error),
                 },
                 event = self.chunks.next() => if let Err(error) = self.take(event) {
-                    return Some(Err(error));
+                    self.fail(error);
                 },
                 change = self.watch.next(), if self.ended_at.is_none() => match change {
                     Some(Ok(change)) => self.on_change(&change),
-                    Some(Err(error)) => return Some(Err(error)),
+                    Some(Err(error)) => self.fail(error),
                     None => {
                         let end = self.finished_at.and_then(|end| end.checked_add_signed(MAX_CLOCK_SKEW));
                         self.ended_at = Some(Instant::now());
@@ -196,6 +199,13 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Ends the stream. The chunks that wait for others are returned before the error.
+    fn fail(&mut self, error: Error) {
+        self.reorder.release_all(&mut self.ready);
+        self.has_ended = true;
+        self.error = Some(error);
     }
 
     fn take(&mut self, event: ChunkEvent) -> Result<()> {

@@ -40,8 +40,8 @@ impl<O> RunHandle<O> {
     /// DAG run too early; then the stream does not wait for events of tasks that end up to 30 seconds later. Chunks that a cancelled task
     /// sends more than 30 seconds after the end of its run do not delay the end of the stream.
     ///
-    /// The client subscribes by a tag of the run: that of the client that started it, or one of its other tags. If the run has no tag, the
-    /// client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
+    /// The client subscribes by a tag of the run: that of the client that started it, or of its other tags the one with the
+    /// longest value, which is probably an id. If the run has no tag, the client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
     /// and chunks that were sent in between are missing. A client has at most 64 subscriptions to events, each of which is a stream of its
     /// connection, and keeps one for ten seconds after its last use. If chunks need one more, the stream yields
     /// [`TooLarge`](crate::ErrorKind::TooLarge) and ends. With [`with_children`](RunChunks::with_children), the stream of a run without a tag yields

@@ -76,7 +76,7 @@ pub(super) struct Follower {
     /// The ignored updates that are counted in `shared`.
     ignored: u64,
     next: Option<Next>,
-    /// When the next fetch may be sent, for [`Next::FetchAfter`].
+    /// When the next fetch may be sent, for [`Next::FetchAfter`] and [`Next::Precaution`].
     fetch_at: Option<Instant>,
     subscription: Option<Subscription>,
     /// Notifications that were not used yet, because REST had never responded.
@@ -150,17 +150,17 @@ impl Follower {
                 Ok(())
             }
             Some(Next::Fetch) => self.fetch().await,
-            Some(Next::FetchAfter(delay)) => {
+            Some(next @ (Next::FetchAfter(delay) | Next::Precaution(delay))) => {
                 let at = *self.fetch_at.get_or_insert_with(|| Instant::now() + delay);
                 match &self.subscription {
                     None => sleep_until(at).await,
                     Some(subscription) => tokio::select! {
                         biased;
                         notifications = subscription.next(Wanted::End) => {
-                            self.take_notifications(&notifications, Some(at));
+                            self.take_notifications(&notifications, Some((next, at)));
                             return Ok(());
                         }
-                        () = sleep_until(at) => {}
+                        () = self.may_fetch(next, at) => {}
                     },
                 }
                 self.set_next(Next::Fetch);
@@ -187,6 +187,15 @@ impl Follower {
         }
     }
 
+    /// Waits until a fetch may be sent that was put off.
+    async fn may_fetch(&self, next: Next, at: Instant) {
+        sleep_until(at).await;
+        // The engine announces nothing of the runs of a workflow, so that their fetches are no mere precaution.
+        if matches!(next, Next::Precaution(_)) && !self.lists_workflow {
+            self.watched.client.feed().fetcher.pass_precaution().await;
+        }
+    }
+
     fn start(&mut self) -> Result<()> {
         runtime::require("a watch", Needs::Timers)?;
         if self.shared.follows_replays.load(Relaxed) {
@@ -206,7 +215,7 @@ impl Follower {
         };
         if let Some(membership) = membership {
             let age = age.unwrap_or_default();
-            let created_at = self.watched.created_at.unwrap_or_else(|| client.clock().now() - age);
+            let created_at = self.watched.created_at.unwrap_or_else(|| engine_time(client) - age);
             self.subscription = Some(membership.subscribe(self.watched.run, created_at));
         }
         self.set_next(first);
@@ -228,9 +237,13 @@ impl Follower {
         self.set_next(step.next);
     }
 
-    /// Takes notifications. `fetch_at`: when a fetch is due anyway.
-    fn take_notifications(&mut self, notifications: &Notifications, fetch_at: Option<Instant>) {
+    /// Takes notifications. `later`: the fetch that was put off, and until when.
+    fn take_notifications(&mut self, notifications: &Notifications, later: Option<(Next, Instant)>) {
         let now = Instant::now();
+        // The clock of the engine may not have been known when the run was started.
+        if let (Some(subscription), Some(started_at)) = (&mut self.subscription, self.watched.started_at) {
+            subscription.list_since(engine_time(&self.watched.client) - started_at.elapsed());
+        }
         self.created = self.created.or(notifications.created);
         let has_rest = self.watched.client.rpc().rest.has_responded();
         // A client that can only reach gRPC gets the error of a fetch, and no states before it.
@@ -248,15 +261,20 @@ impl Follower {
             if has_to_fetch {
                 self.set_next(Next::Fetch);
             }
+            let is_absent = matches!(listing, Listing::Rows { rows, .. } if rows.is_empty());
+            if notifications.was_lost && is_absent && self.next != Some(Next::Fetch) {
+                let step = self.progress.step(now, Observation::Missed);
+                self.take_step(step);
+            }
         }
-        if notifications.has_changed || (fetch_at.is_some() && self.next != Some(Next::Fetch)) {
-            self.next = Some(Next::FetchAfter(EVENT_DELAY));
+        if notifications.has_changed {
             let soon = now + EVENT_DELAY;
-            self.fetch_at = Some(match fetch_at {
-                Some(at) if notifications.has_changed => at.min(soon),
-                Some(at) => at,
-                None => soon,
-            });
+            self.next = Some(Next::FetchAfter(EVENT_DELAY));
+            self.fetch_at = Some(later.map_or(soon, |(_, at)| at.min(soon)));
+        } else if let Some((next, at)) = later.filter(|_| self.next != Some(Next::Fetch)) {
+            let sooner = if let Some(Next::Precaution(delay)) = self.next { now + delay } else { at };
+            self.next = Some(next);
+            self.fetch_at = Some(at.min(sooner));
         }
     }
 
@@ -303,7 +321,7 @@ impl Follower {
             // Another SDK has started it. Its other tags may be its own, so only those are used that others use already.
             None => details.metadata.iter().filter_map(tag).find_map(|tag| client.feed().events.join_existing(&tag)),
         };
-        let created_at = details.created_at.unwrap_or_else(|| client.clock().now());
+        let created_at = details.created_at.unwrap_or_else(|| engine_time(client));
         self.workflow = details.workflow_id.map(|workflow| (workflow, created_at));
         self.subscription = group.map(|group| group.subscribe(details.id, created_at));
     }
@@ -345,6 +363,11 @@ impl Follower {
             self.set_next(Next::Fetch);
         }
     }
+}
+
+/// The time by the engine's clock, as far as it is known. The clock of the client can be set while a watch runs.
+pub(super) fn engine_time(client: &Client) -> DateTime<Utc> {
+    client.rpc().rest.clock().time(client.clock().now())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! seconds, and then nearly in order. So a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`].
 //! What has not arrived before it then is a gap.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +18,8 @@ const MAX_HOLD: Duration = Duration::from_secs(3);
 const MAX_AHEAD: TimeDelta = TimeDelta::milliseconds(100);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
 const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
+/// The number of earlier attempts of a task whose first chunk is remembered.
+const MAX_FIRST: usize = 16;
 /// The number and the bytes of chunks that wait, of all tasks together.
 const MAX_HELD: usize = 8192;
 const MAX_HELD_BYTES: usize = 16 << 20;
@@ -69,6 +71,8 @@ struct Lane {
     first_sent_at: Option<DateTime<Utc>>,
     /// When the chunk with the index 0 was sent, if it has arrived.
     zero_sent_at: Option<DateTime<Utc>>,
+    /// The same for the last attempts before.
+    earlier_zeros: VecDeque<DateTime<Utc>>,
     last_sent_at: Option<DateTime<Utc>>,
     /// When the attempt has ended, until a chunk of the next one arrives.
     ended_at: Option<DateTime<Utc>>,
@@ -251,8 +255,10 @@ impl Lane {
             later.is_some_and(|(_, later)| is_after(later.chunk.sent_at))
         };
         match self.ended_at {
-            // The clock of its worker can be behind that of the last one.
-            Some(_) if index == 0 && self.zero_sent_at.is_some() => sent_at != self.zero_sent_at,
+            // The clock of its worker can be behind that of the last one, and the end of that attempt may not be announced.
+            _ if index == 0 && self.zero_sent_at.is_some() => {
+                sent_at.is_some_and(|at| Some(at) != self.zero_sent_at && !self.earlier_zeros.contains(&at))
+            }
             // The end has overtaken the chunk that is next. The first one is probably that of the next attempt.
             Some(ended_at) if index > 0 && index == self.next && losses == self.losses_at_end => {
                 is_after(Some(ended_at + MAX_AHEAD))
@@ -274,6 +280,12 @@ impl Lane {
         self.last_ended_at = self.ended_at.take().or(self.last_ended_at);
         self.last_ended = self.ended.take().or(self.last_ended);
         self.attempts = self.attempts.saturating_add(1).max(self.last_ended.map_or(0, |last| last.saturating_add(1)));
+        if let Some(zero) = self.zero_sent_at {
+            self.earlier_zeros.push_back(zero);
+            if self.earlier_zeros.len() > MAX_FIRST {
+                self.earlier_zeros.pop_front();
+            }
+        }
         (self.next, self.first_sent_at, self.zero_sent_at, self.last_sent_at) = (0, None, None, None);
     }
 
@@ -444,7 +456,10 @@ mod tests {
         assert_eq!(received(&[(1, 0), (1, 1), (2, 0), (2, 1)], &[(3, 1, 1)]), ["1.0", "1.1", "2.0", "2.1"]);
         // The clock of the next worker is behind.
         assert_eq!(received(&[(2, 0), (2, 1), (1, 0), (1, 1)], &[(2, 2, 1)]), ["2.0", "2.1", "1.0", "1.1"]);
+        // The same, and the end is not announced, as that of an attempt that has timed out.
+        assert_eq!(received(&[(2, 0), (2, 1), (1, 0), (1, 1)], &[]), ["2.0", "2.1", "1.0", "1.1"]);
         // A first chunk that is received twice, or late, begins no attempt.
+        assert_eq!(received(&[(1, 0), (2, 0), (1, 0), (2, 1), (2, 0)], &[]), ["1.0", "2.0", "2.1"]);
         assert_eq!(received(&[(1, 0), (1, 0), (2, 0)], &[(1, 1, 0)]), ["1.0", "2.0"]);
         assert_eq!(received(&[(1, 1), (1, 0), (2, 0)], &[(1, 1, 1)]), ["1.0", "1.1", "2.0"]);
         // The same end is announced, and read in the history, after the next attempt has begun.

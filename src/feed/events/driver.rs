@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -56,6 +57,11 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// The time by the engine's clock, as far as it is known.
+    pub(super) fn engine_time(&self) -> DateTime<Utc> {
+        self.rpc.rest.clock().time(self.clock.now())
+    }
+
     /// Starts the task of a group. A task that has ended is replaced.
     pub(super) fn ensure_task(self: &Arc<Self>, group: &Arc<Group>) {
         if !std::mem::replace(&mut group.lock().is_running, true) {
@@ -72,6 +78,8 @@ struct List {
     with_queued: bool,
     /// Whether it is one of those that correct what was missed.
     is_periodic: bool,
+    /// Whether events may have been lost before it.
+    is_after_loss: bool,
     is_complete: bool,
     /// The number of requests that it was allowed to need.
     max_pages: usize,
@@ -346,7 +354,7 @@ impl EventsDriver {
 
     /// Fetches a list of the tasks that are running, and also of those that are queued if that is due.
     fn fetch(&mut self, now: Instant, is_periodic: bool) {
-        self.schedule.requested(now, is_periodic);
+        let is_after_loss = self.schedule.requested(now, is_periodic);
         let Some(parameter) = self.group.subject.list_parameter() else { return };
         // Without events, only its absence shows that a queued run has ended.
         let with_queued = is_periodic || !self.group.subject.has_events();
@@ -354,12 +362,11 @@ impl EventsDriver {
         if with_queued {
             self.newcomers = std::mem::take(&mut state.newcomers);
         }
-        let since = state.since.first_key_value().map_or_else(|| self.inner.clock.now(), |(since, _)| *since);
-        // Without a tag, the list has the tasks of others, too. If it is longer than the number of watches, checking each run is cheaper.
-        // With one, most of its tasks are watched. If the list were cut off, each of the others would be
-        // fetched by itself.
+        let since = state.since.first_key_value().map_or_else(|| self.inner.engine_time(), |(since, _)| *since);
+        // Without the tag of a client, the list has the tasks of others, too. If it is longer than the number of watches, checking each run
+        // is cheaper. With one, most of its tasks are watched. If the list were cut off, each of the others would be fetched by itself.
         let max_pages = match state.by_run.len() {
-            watched if self.group.subject.has_events() => MAX_PAGES.max(2 * watched / PAGE_SIZE + 1),
+            watched if self.group.subject.is_client() => MAX_PAGES.max(2 * watched / PAGE_SIZE + 1),
             watched => watched.clamp(1, MAX_PAGES),
         };
         drop(state);
@@ -379,7 +386,7 @@ impl EventsDriver {
                     break;
                 }
             }
-            Ok(List { rows, with_queued, is_periodic, is_complete, max_pages })
+            Ok(List { rows, with_queued, is_periodic, is_after_loss, is_complete, max_pages })
         }));
     }
 
@@ -431,7 +438,7 @@ impl EventsDriver {
             }
         };
         for (run, slot) in newcomers.values() {
-            slot.list(listing(run));
+            slot.list(listing(run), list.is_after_loss);
         }
         let has_events = self.group.subject.has_events();
         if !has_events {
@@ -447,13 +454,13 @@ impl EventsDriver {
                 has_changed |= is_changed;
                 let is_unknown = !list.is_complete && (list.is_periodic || checks_each) && !rows.contains_key(run);
                 for slot in slots.iter().filter(|slot| is_changed || is_unknown || !slot.was_listed()) {
-                    slot.list(listing(run));
+                    slot.list(listing(run), list.is_after_loss);
                 }
             }
         } else if list.with_queued {
             for (run, slots) in &state.by_run {
                 for slot in slots {
-                    slot.list(listing(run));
+                    slot.list(listing(run), list.is_after_loss);
                 }
             }
         } else {
@@ -465,7 +472,7 @@ impl EventsDriver {
                 has_changed |= is_changed;
                 // A watch that began after the last list does not know what has not changed since.
                 for slot in slots.iter().filter(|slot| is_changed || !slot.was_listed()) {
-                    slot.list(listing(run));
+                    slot.list(listing(run), list.is_after_loss);
                 }
             }
         }

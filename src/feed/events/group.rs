@@ -12,6 +12,7 @@ use super::chunks::ChunkReaders;
 use super::schedule::Demand;
 use super::slot::{Listing, Notifications, Slot};
 use crate::error::Error;
+use crate::feed::CLIENT_KEY;
 use crate::model::{RunId, WorkflowId};
 use crate::sync::lock;
 
@@ -39,6 +40,11 @@ impl Subject {
     /// Whether the engine sends events of the runs.
     pub(super) fn has_events(&self) -> bool {
         !matches!(self, Self::Workflow(_))
+    }
+
+    /// Whether the runs are those that one client has started.
+    pub(super) fn is_client(&self) -> bool {
+        matches!(self, Self::Tag((key, _)) if key == CLIENT_KEY)
     }
 
     /// How long the stream stays open when nobody watches. That of a single run is not shared by later ones.

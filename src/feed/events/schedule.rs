@@ -15,6 +15,8 @@ const MAX_INTERVAL: Duration = Duration::from_secs(2);
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 /// How long after a loss the list is requested. The engine ends the stream together with the last run, which is fetched meanwhile.
 const LOSS_DELAY: Duration = Duration::from_millis(150);
+/// The minimum interval between two lists after losses: a client that runs short runs one after the other loses the stream with each.
+const LOSS_INTERVAL: Duration = Duration::from_secs(1);
 /// The interval after a list with a change.
 const INTERVAL_AFTER_CHANGE: Duration = Duration::from_millis(200);
 /// The minimum interval, for each row of the last list.
@@ -51,6 +53,8 @@ pub(super) struct Schedule {
     waiting_since: Option<Instant>,
     /// Since when events may have been lost.
     lost_at: Option<Instant>,
+    /// When the last list after a loss was requested.
+    last_after_loss: Option<Instant>,
 }
 
 /// The next list.
@@ -71,6 +75,7 @@ impl Schedule {
             last_complete: None,
             waiting_since: None,
             lost_at: None,
+            last_after_loss: None,
         }
     }
 
@@ -102,7 +107,10 @@ impl Schedule {
         }
         let earliest = match (demand.list, self.lost_at) {
             (1.., _) => None,
-            (_, Some(lost_at)) => Some(lost_at + LOSS_DELAY),
+            (_, Some(lost_at)) => {
+                let earliest = self.last_after_loss.map(|last| last + LOSS_INTERVAL);
+                Some(lost_at + LOSS_DELAY).max(earliest)
+            }
             // A start is not listed at once.
             _ => self.waiting_since.map(|since| since + FIRST_INTERVAL),
         };
@@ -122,16 +130,21 @@ impl Schedule {
         Some(Due { at, with_queued: demand.list > 0 || self.lost_at.is_some() || is_old })
     }
 
-    /// A list is requested.
-    pub(super) fn requested(&mut self, now: Instant, with_queued: bool) {
+    /// A list is requested. Returns whether events may have been lost before it, and after the list before.
+    pub(super) fn requested(&mut self, now: Instant, with_queued: bool) -> bool {
+        let mut is_after_loss = false;
         if with_queued {
             self.last_complete = Some(now);
-            self.lost_at = None;
+            is_after_loss = self.lost_at.take().is_some();
+            if is_after_loss {
+                self.last_after_loss = Some(now);
+            }
         } else {
             self.interval = (self.interval * 2).min(MAX_INTERVAL);
         }
         self.last = Some(now);
         self.waiting_since = None;
+        is_after_loss
     }
 
     /// A list could not be fetched. The next one is requested after a pause, and shows what this one would have shown.
@@ -218,6 +231,33 @@ mod tests {
             schedule.requested(expected.at, with_queued);
             now = expected.at + 2 * MAX_INTERVAL;
         }
+    }
+
+    /// A client that runs short runs one after the other, twenty per second, beside a watch that waits.
+    #[test]
+    fn losses_are_followed_by_at_most_one_list_per_second() {
+        let (start, demand) = (Instant::now(), Demand { start: 1, ..Demand::default() });
+        let (mut schedule, mut lists) = (Schedule::new(start), Vec::new());
+        for tick in 0..1000 {
+            let now = start + Duration::from_millis(10) * tick;
+            if tick % 5 == 0 {
+                schedule.lost(now);
+            }
+            if let Some(due) = schedule.due(now, demand)
+                && due.at <= now
+            {
+                let is_after_loss = schedule.requested(now, due.with_queued);
+                schedule.received(0, true);
+                lists.push((now - start, is_after_loss));
+            }
+        }
+        assert!((10..=11).contains(&lists.len()), "{lists:?}");
+        assert!(lists.iter().all(|(_, is_after_loss)| *is_after_loss), "{lists:?}");
+        // A loss after a while is followed by a list at once.
+        schedule.requested(start + Duration::from_secs(10), true);
+        let now = start + Duration::from_secs(15);
+        schedule.lost(now);
+        assert_eq!(schedule.due(now, demand), Some(Due { at: now + LOSS_DELAY, with_queued: true }));
     }
 
     #[test]

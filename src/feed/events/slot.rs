@@ -18,6 +18,8 @@ pub(crate) struct Notifications {
     /// Whether the end of a task or of the run was announced.
     pub(crate) has_changed: bool,
     pub(crate) listing: Option<Listing>,
+    /// Whether events may have been lost before a list.
+    pub(crate) was_lost: bool,
 }
 
 /// What a list of tasks that have not ended says about a run.
@@ -85,9 +87,12 @@ impl Slot {
     }
 
     /// Passes on what a list shows of the run.
-    pub(super) fn list(&self, listing: Listing) {
+    pub(super) fn list(&self, listing: Listing, is_after_loss: bool) {
         self.was_listed.store(true, Relaxed);
-        self.update(|notifications| notifications.listing = Some(listing));
+        self.update(|notifications| {
+            notifications.listing = Some(listing);
+            notifications.was_lost |= is_after_loss;
+        });
     }
 
     pub(super) fn was_listed(&self) -> bool {

@@ -22,7 +22,7 @@ use crate::model::{Change, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::sync::or_pending;
 use crate::time::at;
 use crate::watch::changes::RunWatch;
-use crate::watch::follower::Watched;
+use crate::watch::follower::{Watched, engine_time};
 use crate::watch::lookup::{Lookup, lookup};
 use crate::watch::outage::Outage;
 
@@ -108,7 +108,8 @@ impl Matching {
         // The recent ones first: those that have ended before the time are not returned.
         let recent = of(Window::since(since.unwrap_or(margin)));
         let unfinished = of(Window::all()).status(RunStatus::Queued).status(RunStatus::Running);
-        let lists = [recent, unfinished].map(|filter| List { filter, since: None, is_confirmation: false, is_first: true });
+        let lists =
+            [recent, unfinished].map(|filter| List { filter, since: None, is_confirmation: false, is_first: true });
         Self {
             client,
             tag,
@@ -155,7 +156,8 @@ impl Matching {
                 self.list = Some((list, items));
             }
             let list_at = self.list_at.or_else(|| self.must_confirm.then(|| self.last_list + MAX_LIST_LAG));
-            let may_list = self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty() && self.past.is_none();
+            let may_list =
+                self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty() && self.past.is_none();
             let list_at = list_at.filter(|_| may_list);
             let list = self.list.as_mut().filter(|_| self.listed_ended.len() < MAX_LISTED_ENDED);
             tokio::select! {
@@ -231,17 +233,11 @@ impl Matching {
         // Without a gap since the last list, this one confirms it.
         self.must_confirm = self.list_at.take().is_some();
         self.last_list = Instant::now();
-        let window = Window::since(before(self.engine_now(), self.synced_at.elapsed() + LIST_MARGIN));
+        let window = Window::since(before(engine_time(&self.client), self.synced_at.elapsed() + LIST_MARGIN));
         let filter = RunFilter::new(window).metadata(self.tag.0.clone(), self.tag.1.clone());
         let since = self.synced_at.checked_sub(LIST_MARGIN);
         self.lists.push_back(List { filter, since, is_confirmation: !self.must_confirm, is_first: false });
         self.synced_at = self.last_list;
-    }
-
-    /// The time by the engine's clock. That of the client can be set while the watch runs.
-    fn engine_now(&self) -> DateTime<Utc> {
-        let now = self.client.clock().now();
-        now.checked_add_signed(self.client.rpc().rest.clock().offset(now)).unwrap_or(now)
     }
 
     /// Events have arrived, and none was lost between the last list and this time.
@@ -262,7 +258,9 @@ impl Matching {
             } else {
                 self.reject(row.id);
             }
-        } else if row.created_at >= self.from.unwrap_or_else(|| before(self.engine_now(), self.started_at.elapsed())) {
+        } else if row.created_at
+            >= self.from.unwrap_or_else(|| before(engine_time(&self.client), self.started_at.elapsed()))
+        {
             self.listed_ended.insert(row.id);
             self.watch_listed(row);
         } else if !self.follows_replays && !self.is_delayed(row.id) {

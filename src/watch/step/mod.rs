@@ -34,6 +34,8 @@ const FIRST_REFETCH: Duration = Duration::from_millis(100);
 const MAX_REFETCH: Duration = Duration::from_secs(2);
 /// The maximum interval between fetches of a run that has not ended although all of its tasks have.
 const MAX_RETRY_REFETCH: Duration = Duration::from_secs(30);
+/// From this interval on, the fetches of such a run are a precaution: what follows is announced, unless an event is lost.
+const FIRST_PRECAUTION: Duration = Duration::from_secs(3);
 /// The time after which REST usually lists a new run.
 const LIST_LAG: Duration = Duration::from_millis(250);
 
@@ -44,6 +46,8 @@ pub(super) enum Observation<'a> {
     Created { task: TaskId, at: Option<DateTime<Utc>> },
     /// A list of tasks that have not ended was fetched.
     Listed(&'a Listing),
+    /// Events may have been lost, and the list after that does not contain the run.
+    Missed,
     /// The details were fetched.
     Details(&'a RunDetails),
 }
@@ -68,6 +72,8 @@ pub(super) enum Next {
     Fetch,
     /// Fetch the details after a while, or after an event.
     FetchAfter(Duration),
+    /// The same, but the fetch is only a precaution, which other fetches precede.
+    Precaution(Duration),
     /// The run has ended.
     End,
 }
@@ -92,6 +98,8 @@ pub(super) struct Progress {
     /// What the watch waits for, and since when.
     hold: Option<(Hole, Instant)>,
     refetch: Duration,
+    /// Whether the run had no active task when it was last fetched, so that no list contains it.
+    is_inactive: bool,
     /// The last attempt whose end was returned.
     ended_attempt: u32,
     /// When an absence from the list was last a reason to fetch.
@@ -123,6 +131,7 @@ impl Progress {
             running: Vec::new(),
             hold: None,
             refetch: FIRST_REFETCH,
+            is_inactive: false,
             ended_attempt: 0,
             absent_at: None,
             ignored: 0,
@@ -148,6 +157,7 @@ impl Progress {
         let next = match observation {
             Observation::Created { task, at } => self.created(task, at, &mut changes),
             Observation::Listed(listing) => self.listed(now, listing, &mut changes),
+            Observation::Missed => self.missed(),
             Observation::Details(details) => self.details(now, details, &mut changes),
         };
         if !changes.is_empty() {
@@ -164,6 +174,12 @@ impl Progress {
             Some(known) if known.status == RunStatus::Queued || self.is_dag() => Next::WaitForStart,
             Some(_) => Next::WaitForEnd,
         }
+    }
+
+    /// Lists show neither the end of a run that has no active task, nor a replay that is over.
+    fn missed(&self) -> Next {
+        let has_ended = self.known.as_ref().is_some_and(|known| known.status.is_final());
+        if has_ended || self.is_inactive || self.is_dag() { Next::Precaution(Duration::ZERO) } else { self.idle() }
     }
 
     fn created(&mut self, task: TaskId, at: Option<DateTime<Utc>>, changes: &mut Vec<Change>) -> Next {
@@ -210,7 +226,7 @@ impl Progress {
             // REST lists a new run a moment late.
             None if self.started_at.is_some_and(|at| now < at + LIST_LAG) => Next::List,
             Some(known) if known.status == RunStatus::Queued && !with_queued => Next::WaitForStart,
-            Some(known) if known.status.is_final() => self.idle(),
+            Some(known) if known.status.is_final() || self.is_inactive => self.idle(),
             _ => self.absent(now),
         }
     }
@@ -267,7 +283,7 @@ impl Progress {
             None => None,
         };
         if hole.is_some() {
-            return self.fetch_later(MAX_REFETCH);
+            return Next::FetchAfter(self.next_refetch(MAX_REFETCH));
         }
         self.hold = None;
         if details.has_ended_since(self.from_attempt) {
@@ -280,16 +296,18 @@ impl Progress {
             !task.status.is_final() && task.attempts.last().is_none_or(|last| !last.status.is_final())
         };
         // Something follows, which may not be announced: a retry, another task, a replay, or the end.
-        if !details.tasks.iter().any(is_active) {
-            return self.fetch_later(MAX_RETRY_REFETCH);
+        self.is_inactive = !details.tasks.iter().any(is_active);
+        if self.is_inactive {
+            let pause = self.next_refetch(MAX_RETRY_REFETCH);
+            return if pause < FIRST_PRECAUTION { Next::FetchAfter(pause) } else { Next::Precaution(pause) };
         }
         self.idle()
     }
 
-    fn fetch_later(&mut self, max: Duration) -> Next {
+    fn next_refetch(&mut self, max: Duration) -> Duration {
         let pause = self.refetch;
         self.refetch = (pause * 2).min(max);
-        Next::FetchAfter(pause.min(max))
+        pause.min(max)
     }
 
     /// Takes the states of the history up to the first hole, or with gaps instead of holes.

@@ -292,6 +292,43 @@ fn row(attempt: u32, status: RunStatus) -> TaskRow {
     TaskRow { run, task: run.into(), attempt, status, created_at: None, started_at: None }
 }
 
+/// The next task waits for an hour, or the end is late. Some fetches are for a late end, and those after them are a precaution.
+#[test]
+fn a_run_without_an_active_task_is_fetched_less_and_less() {
+    let (mut progress, mut now) = (progress(), Instant::now());
+    let waiting = details(RunStatus::Running, &[(1, RunStatus::Completed, true)], None);
+    let mut intervals = Vec::new();
+    for _ in 0..11 {
+        let next = progress.step(now, Observation::Details(&waiting)).next;
+        let (Next::FetchAfter(interval) | Next::Precaution(interval)) = next else { panic!("{next:?}") };
+        intervals.push((interval.as_millis(), matches!(next, Next::Precaution(_))));
+        now += interval;
+    }
+    let fetches = [100, 100, 200, 400, 800, 1600].map(|interval| (interval, false));
+    let precautions = [3200, 6400, 12_800, 25_600, 30_000].map(|interval| (interval, true));
+    assert_eq!(intervals, [&fetches[..], &precautions[..]].concat());
+    assert_eq!(progress.step(now, Observation::Missed).next, Next::Precaution(Duration::ZERO), "it may have ended");
+}
+
+/// A run that is queued or running is in a list, or its absence from it is a reason to fetch.
+#[test]
+fn a_loss_of_events_is_a_reason_to_fetch_if_lists_do_not_show_what_was_missed() {
+    let now = Instant::now();
+    let after = |status: RunStatus, outcome: Option<Outcome>, follows_replays: bool| {
+        let mut progress = progress();
+        if follows_replays {
+            progress.follow_replays();
+        }
+        let started = status != RunStatus::Queued;
+        update(&mut progress, &details(status.clone(), &[(1, status, started)], outcome));
+        progress.step(now, Observation::Missed).next
+    };
+    assert_eq!(after(RunStatus::Queued, None, false), Next::WaitForStart);
+    assert_eq!(after(RunStatus::Running, None, false), Next::WaitForEnd);
+    assert_eq!(after(RunStatus::Failed, None, false), Next::Precaution(Duration::ZERO), "it may be retried");
+    assert_eq!(after(RunStatus::Completed, Some(done()), true), Next::Precaution(Duration::ZERO), "or replayed");
+}
+
 #[test]
 fn a_list_shows_the_start_of_the_first_attempt() {
     use RunStatus::{Queued, Running};
