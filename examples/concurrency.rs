@@ -4,7 +4,7 @@
 //! cargo run --example concurrency
 //! ```
 //!
-//! With `group_round_robin`, the other runs wait. With `cancel_in_progress`, a new run cancels the one before it. If
+//! With `GroupRoundRobin`, the other runs wait. With `CancelInProgress`, a new run cancels the previous one. If
 //! `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 

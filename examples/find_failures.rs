@@ -1,4 +1,4 @@
-//! Lists the runs that failed in the last seven days, and replays them.
+//! Lists the runs that failed in the last seven days, and can replay them.
 //!
 //! ```text
 //! cargo run --example find_failures             # prints a table of the newest ones

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! On Ctrl-C or SIGTERM, the worker accepts no new attempts, waits for running attempts until the grace period is over, and prints a
-//! report. A second signal ends it immediately. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
+//! report. A second signal stops it immediately. If `HATCHET_CLIENT_TOKEN` is set, the example runs against a real Hatchet server.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
 use std::error::Error;

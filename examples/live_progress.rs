@@ -1,4 +1,4 @@
-//! Shows two progress bars for many runs, started and ended, and then prints the sum of the results.
+//! Shows two progress bars, for started and ended runs, and then prints the sum of the results.
 //!
 //! ```text
 //! cargo run --example live_progress

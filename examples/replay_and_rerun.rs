@@ -1,4 +1,4 @@
-//! Runs a failed run again: as a new attempt of the same run, and as a new run.
+//! Executes a failed run again: as a new attempt of the same run, and as a new run.
 //!
 //! ```text
 //! cargo run --example replay_and_rerun

@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         Ok(page.url.len())
     });
-    // For all tasks of the workflow that have no options of their own. The delays are 1.5, 2 and 2 seconds.
+    // These options apply to all tasks of the workflow that do not set them. The delays are 1.5, 2 and 2 seconds.
     let defaults = TaskDefaults::new().retries(5).backoff(1.5, Duration::from_secs(2)).timeout(Duration::from_secs(30));
     let workflow = Workflow::<Page>::new("example-retries").task(&fetch).task_defaults(defaults);
     let worker = hatchet.worker("crawler").register(&workflow).build()?.start().await?;

@@ -1,4 +1,4 @@
-//! Prints what a task streams while it runs, such as the tokens of a language model.
+//! Prints the chunks that a task sends while it runs, such as the tokens of a language model.
 //!
 //! ```text
 //! cargo run --example stream_tokens

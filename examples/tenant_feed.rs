@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Ok::<(), hatchet::Error>(())
     });
 
-    // `.since(time)` includes runs that were created before now.
+    // `.since(time)` also includes runs that have ended, if they were created at or after `time`.
     let mut feed = hatchet.watch_matching("tenant", "acme").only(ChangeKind::Run);
     let mut ended = 0;
     while let Some(change) = feed.next().await.transpose()? {

@@ -4,7 +4,7 @@
 //! cargo run --example virtual_time
 //! ```
 //!
-//! The clock of the runtime is paused, as in a test with `#[tokio::test(start_paused = true)]`. It needs the `test-util` feature of
+//! The clock of the runtime is paused, as in a test with `#[tokio::test(start_paused = true)]`. This needs the `test-util` feature of
 //! tokio. Time advances whenever all tasks wait for timers.
 #![expect(clippy::print_stdout, reason = "examples print to the terminal")]
 
