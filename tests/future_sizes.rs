@@ -14,11 +14,11 @@ use hatchet::{Context, Task};
 
 /// The futures, and the maximum of their sizes.
 const MAX_SIZES: &[(&str, usize)] = &[
-    ("run.start()", 504),
-    ("run.outcome()", 528),
-    ("run.result()", 528),
-    ("start, then outcome", 528),
-    ("start, then result", 528),
+    ("run.start()", 16),
+    ("run.outcome()", 272),
+    ("run.result()", 280),
+    ("start, then outcome", 280),
+    ("start, then result", 288),
     ("run_many.start()", 1912),
     ("run_many.results()", 2128),
     ("outcome()", 192),

@@ -333,7 +333,8 @@ impl<O> RunBuilder<O> {
         let Numbered { number, builder } = self.numbered();
         // The run is encoded now, too, so that the future does not hold what it is made of.
         let prepared = builder.prepare(number);
-        async move { prepared?.start().await }
+        // Boxed, so that a future that starts a run and waits for it does not keep the memory for the start.
+        Box::pin(async move { prepared?.start().await })
     }
 
     /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency), so that this method can be

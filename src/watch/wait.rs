@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
-use futures_util::{FutureExt as _, TryFutureExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::sleep;
 
@@ -160,8 +160,12 @@ impl<O> RunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
     /// started continues.
     pub fn outcome(self) -> impl Future<Output = Result<Outcome>> {
-        // The run was started, so later errors are not without side effects.
-        self.start().and_then(async |run| run.outcome().await.map_err(Error::with_possible_side_effects))
+        let start = self.start();
+        async move {
+            let run = start.await?;
+            // The run was started, so later errors are not without side effects.
+            run.outcome().await.map_err(Error::with_possible_side_effects)
+        }
     }
 }
 
@@ -182,8 +186,12 @@ impl<O: DeserializeOwned> RunBuilder<O> {
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. A run that was
     /// started continues.
     pub fn result(self) -> impl Future<Output = Result<O>> {
-        // The run was started, so later errors are not without side effects.
-        self.start().and_then(async |run| run.result().await.map_err(Error::with_possible_side_effects))
+        let start = self.start();
+        async move {
+            let run = start.await?;
+            // The run was started, so later errors are not without side effects.
+            run.result().await.map_err(Error::with_possible_side_effects)
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! The result stream sends nothing for a run that does not exist. So a run that was not observed yet is probed over gRPC, a few times
 //! at growing intervals.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque, hash_map};
+use std::num::NonZero;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -49,62 +50,108 @@ pub(super) enum Decision {
 pub(super) struct Waiting<W> {
     runs: HashMap<RunId, Entry<W>>,
     /// When the runs are probed next.
-    probes: BTreeMap<(Instant, u64), RunId>,
-    count: u64,
+    probes: BTreeSet<(Due, RunId)>,
+    since: Instant,
 }
+
+/// A time in nanoseconds since the creation of the [`Waiting`], and one more. An [`Instant`] needs twice the memory, and there can be very many.
+type Due = NonZero<u64>;
 
 #[derive(Debug)]
 struct Entry<W> {
-    /// Nearly always one. Those that are gone are removed when they can be half of them.
-    waiters: Vec<W>,
+    /// Those that are gone are removed when they can be half of them.
+    waiters: Waiters<W>,
     /// The number of waiters that have left since then, or more.
-    gone: usize,
+    gone: u32,
     /// Whether the run was observed. A run that was not found once may be there again.
     was_observed: bool,
     /// How often in succession it was not found.
     missing: u8,
     /// How often in succession the probe failed.
-    failures: u32,
-    due: Option<(Instant, u64)>,
+    failures: u8,
+    due: Option<Due>,
+}
+
+/// The waiters of a run: nearly always one.
+#[derive(Debug)]
+enum Waiters<W> {
+    One(W),
+    Several(Vec<W>),
 }
 
 impl<W> Default for Waiting<W> {
     fn default() -> Self {
-        Self { runs: HashMap::new(), probes: BTreeMap::new(), count: 0 }
+        Self { runs: HashMap::new(), probes: BTreeSet::new(), since: Instant::now() }
+    }
+}
+
+impl<W> Waiters<W> {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(all) => all.len(),
+        }
+    }
+
+    fn push(&mut self, waiter: W) {
+        match self {
+            Self::Several(all) => all.push(waiter),
+            Self::One(_) => {
+                if let Self::One(first) = std::mem::replace(self, Self::Several(Vec::with_capacity(2)))
+                    && let Self::Several(all) = self
+                {
+                    all.extend([first, waiter]);
+                }
+            }
+        }
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {
+        match self {
+            Self::Several(all) => all.retain(keep),
+            Self::One(one) if keep(one) => {}
+            Self::One(_) => *self = Self::Several(Vec::new()),
+        }
+    }
+
+    fn into_vec(self) -> Vec<W> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Several(all) => all,
+        }
     }
 }
 
 impl<W> Waiting<W> {
     /// Adds a waiter, which has observed the run or not. Returns whether the run is new here, so that the stream must be asked about it.
     pub(super) fn add(&mut self, run: RunId, first_probe: Instant, was_observed: bool, waiter: W) -> bool {
-        let entry = self.runs.entry(run).or_insert_with(|| Entry {
-            waiters: Vec::with_capacity(1),
-            gone: 0,
-            was_observed: false,
-            missing: 0,
-            failures: 0,
-            due: None,
-        });
-        entry.was_observed |= was_observed;
-        entry.waiters.push(waiter);
-        let is_new = entry.waiters.len() == 1;
-        if is_new {
-            self.schedule(run, first_probe);
+        match self.runs.entry(run) {
+            hash_map::Entry::Occupied(entry) => {
+                let entry = entry.into_mut();
+                entry.was_observed |= was_observed;
+                entry.waiters.push(waiter);
+                false
+            }
+            hash_map::Entry::Vacant(entry) => {
+                let waiters = Waiters::One(waiter);
+                entry.insert(Entry { waiters, gone: 0, was_observed, missing: 0, failures: 0, due: None });
+                self.schedule(run, first_probe);
+                true
+            }
         }
-        is_new
     }
 
     /// A waiter of a run is gone. Returns whether it was the last one, and the run was removed. Earlier, it may be returned with the others
     /// that wait for the run, because not all of them are checked each time.
     pub(super) fn leave(&mut self, run: RunId, is_gone: impl Fn(&W) -> bool) -> bool {
         let Some(entry) = self.runs.get_mut(&run) else { return false };
-        entry.gone += 1;
-        if entry.gone < entry.waiters.len().div_ceil(2) {
+        entry.gone = entry.gone.saturating_add(1);
+        if (entry.gone as usize) < entry.waiters.len().div_ceil(2) {
             return false;
         }
         entry.waiters.retain(|waiter| !is_gone(waiter));
         entry.gone = 0;
-        let is_empty = entry.waiters.is_empty();
+        let is_empty = entry.waiters.len() == 0;
         if is_empty {
             self.take(run);
         }
@@ -114,14 +161,14 @@ impl<W> Waiting<W> {
     /// Removes a run, and returns its waiters.
     pub(super) fn take(&mut self, run: RunId) -> Vec<W> {
         let Some(entry) = self.runs.remove(&run) else { return Vec::new() };
-        entry.due.map(|due| self.probes.remove(&due));
-        entry.waiters
+        entry.due.map(|due| self.probes.remove(&(due, run)));
+        entry.waiters.into_vec()
     }
 
     /// Removes all runs, and returns their waiters.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = W> {
         self.probes.clear();
-        std::mem::take(&mut self.runs).into_values().flat_map(|entry| entry.waiters)
+        std::mem::take(&mut self.runs).into_values().flat_map(|entry| entry.waiters.into_vec())
     }
 
     /// The runs that a new stream must be asked about.
@@ -139,13 +186,24 @@ impl<W> Waiting<W> {
 
     /// When the next probe is due.
     pub(super) fn next_probe(&self) -> Option<Instant> {
-        self.probes.first_key_value().map(|((at, _), _)| *at)
+        self.probes.first().map(|(due, _)| self.at(*due))
+    }
+
+    fn due(&self, at: Instant) -> Due {
+        let nanos = u64::try_from(at.saturating_duration_since(self.since).as_nanos());
+        NonZero::<u64>::MIN.saturating_add(nanos.unwrap_or(u64::MAX))
+    }
+
+    fn at(&self, due: Due) -> Instant {
+        self.since + Duration::from_nanos(due.get() - 1)
     }
 
     /// Takes a run whose probe is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<RunId> {
-        let entry = self.probes.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let run = entry.remove();
+        let latest = self.due(now);
+        let (_, run) = self.probes.first().filter(|(due, _)| *due <= latest)?;
+        let run = *run;
+        self.probes.pop_first();
         if let Some(entry) = self.runs.get_mut(&run) {
             entry.due = None;
         }
@@ -186,14 +244,13 @@ impl<W> Waiting<W> {
     }
 
     fn schedule(&mut self, run: RunId, at: Instant) {
+        let due = self.due(at);
         let Some(entry) = self.runs.get_mut(&run) else { return };
-        self.count += 1;
-        let due = (at, self.count);
         // A run has one probe at a time.
         if let Some(earlier) = entry.due.replace(due) {
-            self.probes.remove(&earlier);
+            self.probes.remove(&(earlier, run));
         }
-        self.probes.insert(due, run);
+        self.probes.insert((due, run));
     }
 }
 
@@ -257,7 +314,7 @@ mod tests {
             waiting.add(run(number), now, false, 'a');
         }
         assert_eq!(waiting.probed(now, run(1), Probed::Running), Decision::Wait);
-        let next = waiting.runs[&run(1)].due.unwrap().0;
+        let next = waiting.at(waiting.runs[&run(1)].due.unwrap());
         assert_eq!(next - now, Duration::from_secs(5000), "20 per second");
     }
 
