@@ -24,7 +24,8 @@ use crate::run::replay::{self, Replay};
 
 impl RunQuery {
     /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, even from
-    /// the report. If it has one, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
+    /// the report. If the filter has a status, runs that have ended are reported as skipped. If the client has a namespace, only runs of
+    /// workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -43,8 +44,8 @@ impl RunQuery {
     }
 
     /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, even from
-    /// the report, and so are cancelled runs unless they are [included](BulkReplayBuilder::include_cancelled). If it has one, they are
-    /// reported as skipped.
+    /// the report, and so are cancelled runs unless they are [included](BulkReplayBuilder::include_cancelled). If the filter has a status,
+    /// such runs are reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
         BulkReplayBuilder { query: self.clone(), command: Replay::default() }
     }
@@ -171,14 +172,14 @@ impl BulkReplayBuilder {
         self
     }
 
-    /// Also replays cancelled runs. By default, they are omitted if the filter has no status, and reported as skipped if it has one,
-    /// because someone cancelled them on purpose.
+    /// Also replays cancelled runs. By default, they are not replayed, because someone cancelled them on purpose: they are omitted if the
+    /// filter has no status, and reported as skipped if it has one.
     pub fn include_cancelled(mut self) -> Self {
         self.command.options.include_cancelled = true;
         self
     }
 
-    /// Replays the runs in batches of 100, and returns how many runs had each effect. The next batch starts when all runs of the previous
+    /// Replays the runs in batches of 100, and returns how many runs had each effect. The next batch is sent when all runs of the previous
     /// batch run again. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
@@ -286,11 +287,12 @@ impl RunReports {
     /// Returns the next report, or `None` at the end.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter or an option of the command is invalid, and the errors of the list of
-    /// runs. An error is the last item. The error of an action on one run is in its report.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter or an option of the command is invalid, and the errors of
+    /// [`RunQuery::page`](crate::builder::RunQuery::page). An error is the last item. The error of an action on one run is in the report on
+    /// that run.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, the next call continues.
+    /// This method is cancel safe: if the future is dropped, no report is lost, and the next call continues.
     pub async fn next(&mut self) -> Option<Result<RunReport>> {
         self.0.next().await
     }

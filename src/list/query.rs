@@ -50,8 +50,8 @@ impl Client {
         RunQuery { selection: Selection::of_runs(self.clone(), filter.into()) }
     }
 
-    /// Returns a query for the tasks of runs: each task of a DAG run is an item. The filter is that of [`runs`](Self::runs), with two
-    /// differences: it can have a [`worker`](RunFilter::worker), and it cannot have an [`event`](RunFilter::event) or a
+    /// Returns a query for the tasks of runs: each task of a DAG run is an item. The filter is the same as for [`runs`](Self::runs), with
+    /// two differences: it can have a [`worker`](RunFilter::worker), and it cannot have an [`event`](RunFilter::event) or a
     /// [`parent`](RunFilter::parent), which the engine ignores for tasks.
     ///
     /// ```no_run
@@ -122,8 +122,8 @@ impl RunQuery {
         self
     }
 
-    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
-    /// returned the token. Counts always include all matching runs.
+    /// Continues after the page that returned this token: the query selects the runs after those of the page. The query must have the same
+    /// filter as the query that returned the page. Counts always include all matching runs.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -142,10 +142,11 @@ impl RunQuery {
         self
     }
 
-    /// Returns a page: at most `size` of the newest matching runs, the number of all matching runs, and the token of the next page. If the
-    /// server's list includes other runs (if the client has a namespace and the filter has no workflow,
-    /// and for some of the statuses that it lists as failed,
-    /// see [`RunFilter::status`]), this method sends several requests until the page is full or the time window is exhausted.
+    /// Returns a page: at most `size` of the newest matching runs, the number of all matching runs, and the token of the next page.
+    ///
+    /// The server's list can include runs that do not match: runs of other namespaces if the filter has no workflow, and runs with another
+    /// status that the server also lists as failed; see [`RunFilter::status`]. In that case, this method sends requests until the page is
+    /// full or the time window is exhausted.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages.
     ///
@@ -197,7 +198,7 @@ impl RunQuery {
     ///
     /// # Errors
     /// The errors of [`page`](Self::page). Also [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter with more than one tag,
-    /// because the server would count runs with any of them, and for a filter without a workflow if the client has a namespace.
+    /// because the server would count runs with any of the tags, and for a filter without a workflow if the client has a namespace.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -247,8 +248,8 @@ impl TaskQuery {
         self
     }
 
-    /// Continues after a page: the query selects the tasks after those of the page. The query must have the same filter as the one that
-    /// returned the token. Counts always include all matching tasks.
+    /// Continues after the page that returned this token: the query selects the tasks after those of the page. The query must have the same
+    /// filter as the query that returned the page. Counts always include all matching tasks.
     pub fn after(mut self, token: PageToken) -> Self {
         self.selection.after = Some(token);
         self

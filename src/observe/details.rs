@@ -55,7 +55,7 @@ impl DetailsBuilder {
         self
     }
 
-    /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, and the maximum is
+    /// Also fetches the first `count` log lines of the run's tasks, with one request for each task. The default is 0, and the maximum is
     /// [`RunDetails::MAX_LOGS`]. To read all lines, use [`RunHandle::logs`](crate::RunHandle::logs).
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;

@@ -89,7 +89,7 @@ impl LogItems {
     /// the same timestamp. Also the errors of REST calls, such as [`Unavailable`](ErrorKind::Unavailable). An error is the last item.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, no item is lost.
+    /// This method is cancel safe: if the future is dropped, no line is lost.
     pub async fn next(&mut self) -> Option<Result<LogLine>> {
         self.lines.next().await
     }

@@ -163,8 +163,9 @@ impl CancelBuilder {
     ///
     /// With a [reason](Self::reason) or an [author](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///
-    /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). A run that
-    /// ended just before the cancellation arrived may have two ends; see [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
+    /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). For a run
+    /// that ended just before the cancellation arrived, the engine may record two ends; see
+    /// [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
     ///
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
@@ -245,8 +246,8 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets reasons for individual runs. The function is called once for each run, with its id, and returns the reason and the author of its
-    /// cancellation. Anything that it leaves unset is taken from the options of all runs.
+    /// Sets reasons for individual runs. The function is called once for each run, with the id of the run and an empty [`CancelReason`].
+    /// The reason or the author that it leaves unset is that of all runs.
     pub fn each(mut self, mut reason: impl FnMut(RunId, CancelReason) -> CancelReason) -> Self {
         let all = self.runs.iter().map(|run| (*run, reason(*run, CancelReason::default())));
         self.options.each = all.filter(|(_, reason)| !reason.is_empty()).collect();

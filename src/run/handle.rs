@@ -12,9 +12,9 @@ use crate::observe::{DetailsBuilder, LogItems};
 
 /// A handle to a run, with the type of its output. It is cheap to clone. Dropping it does not affect the run.
 ///
-/// The output of a run of a [`Task`](crate::Task) is the task's output. The output of a run of a [`Workflow`](crate::Workflow) is
-/// an object with the outputs of its tasks by task name, even if the workflow has only one task. The server does not distinguish
-/// the two: a workflow with one task of the same name counts as a task.
+/// The output of a run of a [`Task`](crate::Task) is the task's output. The output of a run of a [`Workflow`](crate::Workflow) is an object
+/// with the outputs of its tasks by task name, even if the workflow has only one task. The server does not distinguish a task from a
+/// workflow whose only task has the name of the workflow: such a workflow counts as a task.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {

@@ -86,7 +86,7 @@ pub struct ReplayBuilder<O> {
     command: Replay,
 }
 
-/// A run of which a replay has started a new attempt; see [`ReplayBuilder::send`].
+/// A run whose replay has started a new attempt; see [`ReplayBuilder::send`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -98,7 +98,7 @@ pub struct ReplayBuilder<O> {
 /// ```
 #[non_exhaustive]
 pub struct Replayed<O> {
-    /// The run. Its handle waits for the end of the new attempt, and not for that of an earlier one.
+    /// The run. This handle waits for the end of the new attempt, not for the end of an earlier attempt.
     pub run: RunHandle<O>,
     /// The number of the new attempt; see [`RunDetails::attempt`](crate::model::RunDetails::attempt).
     pub attempt: u32,
@@ -150,8 +150,8 @@ impl<O> ReplayBuilder<O> {
     /// # Errors
     /// [`RunState`](ErrorKind::RunState) if the run has not ended or was cancelled; [`run_status`](Error::run_status) returns its status.
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the engine has no such run. [`Server`](ErrorKind::Server) if the server accepts the
-    /// replay three times, and it has no effect within 15 seconds each time.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the timeout is out of range.
+    /// replay three times, and the replay has no effect within 15 seconds each time. [`InvalidInput`](ErrorKind::InvalidInput) if the
+    /// timeout is out of range.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.

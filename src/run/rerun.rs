@@ -18,9 +18,9 @@ use crate::model::{DesiredLabel, Priority, RunDetails, RunStatus, WorkerId};
 use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
-    /// Returns a builder for a new run of the same workflow with the same input, regardless of the status of this run. Its details
-    /// [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
-    /// [`replay`](Self::replay).
+    /// Returns a builder for a new run of the same workflow with the same input, regardless of the status of this run. The details of the
+    /// new run [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists the new run. For a new attempt of the
+    /// same run, use [`replay`](Self::replay).
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -42,8 +42,8 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// A builder for a rerun; see [`RunHandle::rerun`]. [`start`](Self::start) starts it, with the input and the tags of the original unless
-/// others are set. Like a [run](super::RunBuilder), it can also end with a method that waits for the new run or follows it.
+/// A builder for a rerun; see [`RunHandle::rerun`]. [`start`](Self::start) starts the rerun, with the input and the tags of the original
+/// unless others are set. Like a [run](super::RunBuilder), it can also end with a method that waits for the new run or follows it.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -65,13 +65,13 @@ pub struct RerunBuilder<O> {
 }
 
 impl<O> RerunBuilder<O> {
-    /// Replaces the input of the original. It must serialize to a JSON object.
+    /// Replaces the input of the original. The new input must serialize to a JSON object.
     pub fn input<I: Serialize + ?Sized>(mut self, input: &I) -> Self {
         self.input = Some(encode_input("input", input));
         self
     }
 
-    /// Adds a tag to the new run. It inherits the tags of the original; a tag with the same key replaces the original one.
+    /// Adds a tag to the new run. The new run inherits the tags of the original; this tag replaces an inherited tag with the same key.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self

@@ -62,7 +62,8 @@ impl EventHandle {
         self.id
     }
 
-    /// Returns the key without the namespace, if this client pushed the event. Otherwise, the key is in the [`details`](Self::details).
+    /// Returns the key without the namespace if this client pushed the event, and `None` otherwise. [`details`](Self::details) always
+    /// contains the key.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -74,8 +75,8 @@ impl EventHandle {
 
     /// Returns a request for the details of the event: its key, its payload, its metadata, and its runs with their statuses.
     ///
-    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if
-    /// this client pushed the event, otherwise 1 second. The runs appear later: [`runs`](Self::runs) waits for them.
+    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for the event: up to 10
+    /// seconds if this client pushed it, otherwise up to 1 second. The runs appear later: [`runs`](Self::runs) waits for them.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
@@ -89,8 +90,8 @@ impl EventHandle {
 
     /// Returns a request for the runs that the event started. The result is empty if no workflow listens to the key of the event.
     ///
-    /// The request waits until the engine's history contains the event, and then until the number of its runs has not changed for 300
-    /// ms, or for a second if it has started none. If the history lags by seconds, runs may be missing.
+    /// The request waits until the engine's history contains the event, and then until the number of the event's runs has not changed for
+    /// 300 ms, or for 1 second while there are none. If the history lags by seconds, runs may be missing.
     ///
     /// ```no_run
     /// # async fn example(event: hatchet::handle::EventHandle) -> hatchet::Result<()> {

@@ -67,7 +67,7 @@ impl Filter {
     }
 }
 
-/// A query for schedules; see [`Client::schedules`]. [`get`](Self::get) sends it. By default, those of all workflows match.
+/// A query for schedules; see [`Client::schedules`]. [`get`](Self::get) sends it. By default, the schedules of all workflows match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -89,8 +89,8 @@ impl ScheduleQuery {
         self
     }
 
-    /// Matches only schedules with this tag, whose value must not contain a colon. If this method is called several times, schedules with
-    /// all of the tags match.
+    /// Matches only schedules with this tag. The value must not contain a colon. If this method is called several times, schedules with all
+    /// of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
@@ -110,7 +110,7 @@ impl ScheduleQuery {
         self
     }
 
-    /// Returns all matching schedules. They are read page by page.
+    /// Returns all matching schedules. The request reads them page by page.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
@@ -127,7 +127,7 @@ impl ScheduleQuery {
     }
 }
 
-/// A query for crons; see [`Client::crons`]. [`get`](Self::get) sends it. By default, those of all workflows match.
+/// A query for crons; see [`Client::crons`]. [`get`](Self::get) sends it. By default, the crons of all workflows match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -149,8 +149,8 @@ impl CronQuery {
         self
     }
 
-    /// Matches only crons with this tag, whose value must not contain a colon.
-    /// If this method is called several times, crons with all of the tags match.
+    /// Matches only crons with this tag. The value must not contain a colon. If this method is called several times, crons with all of the
+    /// tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
@@ -170,7 +170,7 @@ impl CronQuery {
         self
     }
 
-    /// Returns all matching crons. They are read page by page.
+    /// Returns all matching crons. The request reads them page by page.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.

@@ -9,13 +9,12 @@ use crate::model::{RateLimitDetails, RateLimitWindow};
 use crate::request::{CommandBuilder, ReadBuilder};
 
 impl Client {
-    /// Returns a builder for a rate limit of this many units in each window; [`send`](RateLimitBuilder::send) creates or changes it.
-    /// Tasks consume its units
-    /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
-    /// the limit.
+    /// Returns a builder for a rate limit of `limit` units in each window; [`send`](RateLimitBuilder::send) creates or changes the rate
+    /// limit. Tasks consume its units with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the
+    /// key: all programs of a tenant share the rate limit.
     ///
-    /// The limit must be from 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
-    /// seconds late.
+    /// The limit must be from 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task that uses a new key
+    /// starts about 1.2 seconds late.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -50,8 +49,8 @@ impl Client {
     }
 }
 
-/// A builder for a rate limit of the tenant; see [`Client::rate_limit`]. [`send`](Self::send) creates it, or changes the one with the same
-/// key.
+/// A builder for a rate limit of the tenant; see [`Client::rate_limit`]. [`send`](Self::send) creates the rate limit, or changes the
+/// existing one with the same key.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -87,15 +86,15 @@ impl RateLimitBuilder {
         self
     }
 
-    /// Creates the rate limit, or changes the one with the same key.
-    /// A higher limit applies from the next window on, and a lower one applies immediately.
+    /// Creates the rate limit, or changes the existing one with the same key. A higher limit applies from the next window on; a lower limit
+    /// applies immediately.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2,147,483,647. Nothing is
     /// sent then.
     ///
     /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the limit may have been created.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the limit may have been created or changed.
     pub async fn send(self) -> Result<RateLimitHandle> {
         check_key(&self.key)?;
         let limit = i32::try_from(self.limit).map_err(|_| {
@@ -153,7 +152,7 @@ impl RateLimitHandle {
         })
     }
 
-    /// Returns a command that deletes the limit. It also succeeds if the limit does not exist. The command needs the REST API.
+    /// Returns a command that deletes the limit. The command also succeeds if the limit does not exist. It needs the REST API.
     ///
     /// # Errors
     /// [`Rejected`](ErrorKind::Rejected) if a workflow uses the limit.
@@ -204,7 +203,7 @@ impl RateLimitQuery {
         self
     }
 
-    /// Returns all matching limits, in the order of their keys. They are read page by page, which needs the REST API.
+    /// Returns all matching limits, in the order of their keys. The request reads them page by page. It needs the REST API.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the REST API cannot be reached.

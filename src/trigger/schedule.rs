@@ -66,7 +66,8 @@ impl Client {
     }
 }
 
-/// A builder for a schedule; see [`Client::schedule`]. [`send`](Self::send) creates it, with the default metadata of its workflow.
+/// A builder for a schedule; see [`Client::schedule`]. [`send`](Self::send) creates the schedule, with the default metadata of its
+/// workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -97,7 +98,8 @@ impl<O> ScheduleBuilder<O> {
         self
     }
 
-    /// Sets the priority of the run. The default is the lowest: the engine ignores the workflow's default priority for schedules.
+    /// Sets the priority of the run. The default is the lowest priority, because the engine ignores the workflow's default priority for
+    /// schedules.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
@@ -119,8 +121,8 @@ impl<O> ScheduleBuilder<O> {
 
     /// Creates the schedule.
     ///
-    /// The engine does not link the run to its schedule. So the metadata gets an additional key, `hatchet__rs_schedule`, with a unique
-    /// value, by which [`run`](ScheduleHandle::run) finds the run. It is in the run's
+    /// The engine does not link the run to its schedule. So the metadata gets an additional tag with the key `hatchet__rs_schedule` and a
+    /// unique value, by which [`run`](ScheduleHandle::run) finds the run. The tag is in the run's
     /// [`engine_metadata`](crate::model::RunDetails::engine_metadata).
     ///
     /// # Errors
@@ -223,8 +225,8 @@ impl<O> ScheduleHandle<O> {
         })
     }
 
-    /// Returns a command that deletes the schedule. It also succeeds if the schedule does not exist;
-    /// [`run`](Self::run) reports whether it has started its run.
+    /// Returns a command that deletes the schedule. The command also succeeds if the schedule does not exist; [`run`](Self::run) reports
+    /// whether the schedule has started its run.
     ///
     /// # Errors
     /// The errors of [`CommandBuilder::send`](crate::builder::CommandBuilder::send). A schedule that does not exist is not an error.
@@ -236,12 +238,12 @@ impl<O> ScheduleHandle<O> {
     /// Returns a request for the run that the schedule started. The result is `None` if the schedule has not started its run yet, or was
     /// deleted.
     ///
-    /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the engine's history lags by up to
-    /// eight seconds under load.
+    /// If the schedule no longer exists, the request waits up to ten seconds for the run, because the engine's history lags by up to eight
+    /// seconds under load.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists: then its run cannot
-    /// be found. Keep the handle, or search by a metadata tag.
+    /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists, because such a handle
+    /// cannot find the run. Keep the original handle, or search for the run by a tag.
     ///
     /// # Cancel safety
     /// The request is cancel safe: it only reads.
