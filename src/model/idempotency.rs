@@ -13,14 +13,14 @@ const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Allows only one run of a workflow per key. An expression computes the key from the input.
 ///
-/// A second run is not started. The error is [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and
-/// [`Error::existing_run_id`](crate::Error::existing_run_id) returns the run that has the key. So a start request whose result is unknown
-/// can be retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if keys
-/// of different workflows may collide. An
-/// event or a schedule that would start a second run starts none, and no error is reported.
+/// A second run with the same key is not started: the start request fails with
+/// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and [`Error::existing_run_id`](crate::Error::existing_run_id) returns the
+/// id of the run that has the key. So a start request whose result is unknown can be retried. Keys are shared by all workflows of a tenant:
+/// include the workflow's name in the expression if keys of different workflows may collide. An event or a schedule that would start a
+/// second run starts none, and no error is reported.
 ///
 /// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the engine
-/// answers the start request with the id of a run that it never creates; waiting for it returns
+/// answers the start request with the id of a run that it never creates; a wait for this run returns
 /// [`RunNotFound`](crate::ErrorKind::RunNotFound). The embedded engine rejects such a run, unless a quirk is enabled.
 ///
 /// ```

@@ -64,7 +64,7 @@ impl Window {
         Self { start: Start::At(DateTime::UNIX_EPOCH), end: None }
     }
 
-    /// Sets the end of the window. By default, it has none. If called several times, the last one applies.
+    /// Sets the end of the window. By default, a window has no end. If this method is called several times, the last end applies.
     ///
     /// ```
     /// use hatchet::model::Window;

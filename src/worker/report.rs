@@ -55,7 +55,7 @@ pub struct UnfinishedAttempt {
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether the function has finished, and only the report of its result was not confirmed. The engine may have accepted the report.
+    /// Whether the function has finished, so that only the report of its result was not confirmed. The engine may have accepted the report.
     pub is_finished: bool,
 }
 

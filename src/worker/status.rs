@@ -39,7 +39,7 @@ pub struct WorkerStatus {
     pub running: usize,
     /// The number of assigned attempts that wait for a slot, or for space in the outbox.
     pub queued: usize,
-    /// The number of attempts whose result is in the outbox: the engine has not accepted it yet.
+    /// The number of attempts whose result is in the outbox, because the engine has not accepted it yet.
     pub unreported: usize,
     /// Whether the worker starts no further attempts because its outbox is full.
     pub is_outbox_full: bool,
