@@ -52,15 +52,15 @@ impl CollectBuilder {
         CollectorBuilder { collection: self, interval }
     }
 
-    /// Creates a task that collects, to be registered with a worker. Each collection is then a run of the task: it is visible in the dashboard,
-    /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started in the meantime is cancelled. The
-    /// output is a [`CollectReport`].
+    /// Creates a task that collects runs, to be registered with a worker. Each collection is then a run of this task: it is visible in the
+    /// dashboard, and it is retried if it fails. Only one run of the task executes at a time; a run that is started in the meantime is
+    /// cancelled. The output is a [`CollectReport`].
     ///
     /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a
-    /// [cron](Task::cron) can be added. The task does not know how often it runs: set it with [`collected_every`](Self::collected_every). If
-    /// an option of the collection is invalid, the runs fail. A collection that is cancelled commits the runs that it has fetched, if this does
-    /// not take longer than the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Its default of one second
-    /// is too short for most stores.
+    /// [cron](Task::cron) can be added. The task does not know how often it runs: set the interval with
+    /// [`collected_every`](Self::collected_every). If an option of the collection is invalid, the runs fail. A collection that is cancelled
+    /// commits the runs that it has fetched, if this does not take longer than the worker's
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). The default of one second is too short for most stores.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -173,8 +173,8 @@ async fn collect_regularly(
     }
 }
 
-/// A collector in this process; see [`CollectBuilder::every`]. Dropping it aborts the collector: runs that were fetched and not committed yet
-/// are fetched again by the next collection. [`shutdown`](Self::shutdown) commits them first.
+/// A collector in this process; see [`CollectBuilder::every`]. Dropping this handle aborts the collector: the next collection fetches runs
+/// that were not committed yet again. [`shutdown`](Self::shutdown) commits them first.
 ///
 /// ```no_run
 /// # async fn example(mut collector: hatchet::archive::RunningCollector) -> hatchet::Result<()> {
@@ -214,7 +214,7 @@ impl RunningCollector {
     }
 
     /// Stops the collector. A collection in progress fetches no more runs, and commits those that it has fetched. If this takes longer than
-    /// 30 seconds, it is aborted: the next collection fetches these runs again.
+    /// 30 seconds, the collection is aborted, and the next collection fetches these runs again.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the collector is aborted.

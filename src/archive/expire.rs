@@ -62,14 +62,12 @@ impl ExpireBuilder {
     }
 
     /// Removes the runs from the archive, all of them in one commit: either all or none are removed. [`sweep`](Archive::sweep) deletes
-    /// their files. Ages are measured by the system clock, or by that of
-    /// [`with_clock_of`](Archive::with_clock_of).
+    /// their files. Ages are measured by the system clock, or by the clock of [`with_clock_of`](Archive::with_clock_of).
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads,
-    /// because whole days expire.
-    /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
-    /// if the manifest cannot be read or written.
+    /// because the runs of whole days are removed. [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the manifest cannot be read or written.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the runs may have been removed, and the removal can be started again.
@@ -114,7 +112,7 @@ impl ExpireBuilder {
 pub struct ExpireReport {
     /// The number of runs that were removed, or that would be removed if this is a dry run.
     pub runs: u64,
-    /// The number of their files.
+    /// The number of files of these runs.
     pub files: u64,
     /// The total size of these files, in bytes.
     pub bytes: u64,

@@ -42,9 +42,9 @@ struct Inner {
 }
 
 impl Archive {
-    /// Opens an archive by the path of a directory or the [URL of a store](super#stores). A directory that does not exist is created. Nothing is
-    /// read before the first use. A path or URL without an archive is a new archive, which is empty: if there must be one,
-    /// check that [`files`](Self::files) with [`Window::all`](crate::model::Window::all) returns its files.
+    /// Opens an archive by the path of a directory or the [URL of a store](super#stores). A directory that does not exist is created.
+    /// Nothing is read before the first use. If there is no archive at the path or URL, it is a new, empty archive. To check that an
+    /// archive exists, check that [`files`](Self::files) with [`Window::all`](crate::model::Window::all) returns files.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if an
@@ -86,11 +86,11 @@ impl Archive {
         Self { inner: Arc::new(Inner { store, log }), clock: Clock::System }
     }
 
-    /// Returns the same archive with the clock of a client, for tests on virtual time: that of the embedded engine, or the system clock if the
-    /// client is connected to another engine. By default, an archive uses the system clock. The clock determines the end of
-    /// [`Window::last`](crate::model::Window::last) and the ages of [`expire`](Self::expire). [`sweep`](Self::sweep) always uses
-    /// the system clock, as stores do for the times of files. [`collect`](Self::collect) and
-    /// [`History`](super::History) always use the clock of their client.
+    /// Returns the same archive with the clock of a client, for tests on virtual time: the clock of the embedded engine, or the system
+    /// clock if the client is connected to another engine. By default, an archive uses the system clock. The clock determines the end of
+    /// [`Window::last`](crate::model::Window::last) and the ages of [`expire`](Self::expire). [`sweep`](Self::sweep) always uses the system
+    /// clock, as stores do for the times of files. [`collect`](Self::collect) and [`History`](super::History) always use the clock of their
+    /// client.
     ///
     /// ```no_run
     /// # async fn example() -> hatchet::Result<()> {
@@ -123,7 +123,7 @@ impl Archive {
     }
 
     /// Returns the number of bytes that this archive and its clones have read from the store. A cloud store transfers more: parts of a file
-    /// that are less than 1 MiB apart are fetched together, with what is between them.
+    /// that are less than 1 MiB apart are fetched together, with the bytes between them.
     pub fn bytes_read(&self) -> u64 {
         self.inner.store.bytes_read()
     }

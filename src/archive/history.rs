@@ -107,8 +107,8 @@ pub struct HistoryDetailsBuilder {
 }
 
 impl HistoryDetailsBuilder {
-    /// Includes the first `count` log lines. The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. The archive has only those that
-    /// [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
+    /// Includes the first `count` log lines. The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. The archive contains only log
+    /// lines that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
         self
@@ -181,15 +181,16 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
-    /// returned the token. The count always includes all matching runs.
+    /// Continues after the page that returned this token: the query selects the runs after those of the page. The query must have the same
+    /// filter as the query that returned the page. The count always includes all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
         self
     }
 
     /// Includes the first `count` log lines of each run in [`details`](Self::details). The default is 0, and the maximum is
-    /// [`RunDetails::MAX_LOGS`]. The archive has only those that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
+    /// [`RunDetails::MAX_LOGS`]. The archive contains only log lines that [`CollectBuilder::logs`](super::CollectBuilder::logs) has
+    /// archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
         self
@@ -259,7 +260,7 @@ impl HistoryQuery {
         Pages::of("history", &self.filter)
     }
 
-    /// Returns a stream of the matching runs, newest first. Runs that are created after the first item was requested are not in it.
+    /// Returns a stream of the matching runs, newest first. Runs that are created after the first item was requested are not included.
     ///
     /// With a status in the filter, the stream sends one more request for each archived run that matches and that the engine may still have,
     /// because its status in the engine may differ. A workflow that the server no longer has is looked up in the archive only.
@@ -267,9 +268,9 @@ impl HistoryQuery {
         HistoryRuns(BoxStream::new(self.read(SUMMARY_COLUMNS).map(|found| Ok(found?.run))))
     }
 
-    /// Returns a stream of the details of the matching runs, newest first. The runs are those of [`items`](Self::items). The details of up to
-    /// eight runs of the engine are fetched at the same time, after the runs were listed: a run that is replayed in between has its new
-    /// status.
+    /// Returns a stream of the details of the matching runs, newest first. The runs are those of [`items`](Self::items). The details of up
+    /// to eight runs of the engine are fetched at the same time, after the runs were listed, so the details of a run that is replayed in
+    /// between show the new status.
     ///
     /// ```no_run
     /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
@@ -393,8 +394,8 @@ impl fmt::Debug for HistoryRuns {
     }
 }
 
-/// A stream of the details of the runs of an engine and of its archive, newest first; see [`HistoryQuery::details`]. Errors are handled as in
-/// [`HistoryRuns`]. It also continues if the details of one run cannot be fetched. For example, the item is
+/// A stream of the details of the runs of an engine and of its archive, newest first; see [`HistoryQuery::details`]. Errors are handled as
+/// in [`HistoryRuns`], except that this stream also continues if the details of one run cannot be fetched. For example, the item is
 /// [`RunNotFound`](ErrorKind::RunNotFound) if the engine dropped the run after it was listed, and the archive does not have it.
 ///
 /// ```no_run

@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 
 impl Archive {
-    /// Returns a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
-    /// [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
-    /// [`Window::last`](crate::model::Window::last) is relative to the system clock, or to that of
+    /// Returns a query for the archived runs that match a filter, or that were created in a time window. The query takes the same filters
+    /// as [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
+    /// [`Window::last`](crate::model::Window::last) is relative to the system clock, or to the clock of
     /// [`with_clock_of`](Self::with_clock_of).
     ///
     /// ```no_run
@@ -42,8 +42,8 @@ impl Archive {
 
     /// Returns the details of an archived run.
     ///
-    /// An id does not determine the file of a run. The method reads the Bloom filter of each file, about 2 bytes for each of its runs, from
-    /// the newest day to the oldest, until it finds the run.
+    /// The id of a run does not determine its file. The method reads the Bloom filter of each file, about 2 bytes for each run in the file,
+    /// from the newest day to the oldest, until it finds the run.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive, id: hatchet::RunId) -> hatchet::Result<()> {
@@ -54,7 +54,8 @@ impl Archive {
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the archive does not contain the run. [`Storage`](crate::ErrorKind::Storage),
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if it was not found and a file could not be read.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the run was not found and a file could not be
+    /// read.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -84,8 +85,8 @@ pub struct ArchiveQuery {
 }
 
 impl ArchiveQuery {
-    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
-    /// returned the token. Counts always include all matching runs.
+    /// Continues after the page that returned this token: the query selects the runs after those of the page. The query must have the same
+    /// filter as the query that returned the page. Counts always include all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
         self
@@ -190,8 +191,8 @@ impl ArchiveQuery {
     }
 }
 
-/// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. If a file cannot be read, an item is an error that names it, and the
-/// stream continues with the other files. If the filter is invalid or the manifest cannot be read, the only item is an error.
+/// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. If a file cannot be read, the stream yields an error that names
+/// the file, and continues with the other files. If the filter is invalid or the manifest cannot be read, the only item is an error.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {

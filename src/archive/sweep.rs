@@ -25,11 +25,10 @@ const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const FILES_PER_ITEM: usize = 100;
 
 impl Archive {
-    /// Returns a builder for a sweep, which deletes files that are not part of the archive:
-    /// files that a compaction or an expiry has removed, and files that were
-    /// written but not committed because of a crash, including those that a killed process left incomplete in a local directory.
-    /// Old parts of the manifest are deleted, too: its stored states except for the newest two,
-    /// and the commits before these.
+    /// Returns a builder for a sweep, which deletes files that are not part of the archive: files that a compaction or an expiry has
+    /// removed, and files that were written but not committed because of a crash, including those that a killed process left incomplete in
+    /// a local directory. The sweep also deletes old parts of the manifest: its stored states except for the newest two, and the commits
+    /// before these.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -61,15 +60,15 @@ pub struct SweepBuilder {
 
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
-    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query, collection or
-    /// compaction commit. Otherwise, files in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this
-    /// process, of the processes that remove files, and of the store.
+    /// committed. The default is 24 hours, and the maximum is 90 days. The period must be longer than any query and longer than any commit
+    /// of a collection or compaction. Otherwise, files in use may be deleted, and a commit in progress may be lost. The period is measured
+    /// by the clocks of this process, of the processes that remove files, and of the store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
     }
 
-    /// Deletes the files, and returns a report. If it fails, the files that were deleted before are not reported; with
+    /// Deletes the files, and returns a report. If the sweep fails, the files that were deleted before the error are not reported; with
     /// [`batches`](Self::batches), the report is available.
     ///
     /// # Errors
@@ -180,8 +179,8 @@ impl SteppedOperation for Sweeper {
     }
 }
 
-/// A stream of the deletions of a sweep; see [`SweepBuilder::batches`]. It ends after an error. Dropping it stops the sweep; the next one
-/// deletes the other files.
+/// A stream of the deletions of a sweep; see [`SweepBuilder::batches`]. It ends after an error. Dropping the stream stops the sweep; the
+/// next sweep deletes the other files.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -203,13 +202,13 @@ impl SweptBatches {
     /// The errors of [`SweepBuilder::send`]. An error is the last item.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: the sweep continues with the next call.
+    /// This method is cancel safe: if the future is dropped, the sweep continues with the next call.
     pub async fn next(&mut self) -> Option<Result<SweptBatch>> {
         self.0.next().await
     }
 
-    /// Returns the counts up to the last item that the stream has returned. If it is an error, the files that were deleted before the error
-    /// are included.
+    /// Returns the counts up to the last item that the stream has returned. If the last item is an error, the files that were deleted
+    /// before the error are included.
     pub fn report(&self) -> SweepReport {
         self.0.report()
     }
@@ -239,11 +238,11 @@ impl fmt::Debug for SweptBatches {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweptBatch {
-    /// The number of data files that were deleted, and of incomplete files in a local directory.
+    /// The number of data files that were deleted, including incomplete files in a local directory.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,
-    /// Their total size, in bytes.
+    /// The total size of these files, in bytes.
     pub bytes: u64,
 }
 
@@ -255,11 +254,11 @@ pub struct SweptBatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The number of data files that were deleted, and of incomplete files in a local directory.
+    /// The number of data files that were deleted, including incomplete files in a local directory.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,
-    /// Their total size, in bytes.
+    /// The total size of these files, in bytes.
     pub bytes: u64,
 }
 

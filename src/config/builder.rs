@@ -59,7 +59,7 @@ pub struct ConfigBuilder {
 
 impl ConfigBuilder {
     /// Creates a builder that takes values that are not set in code from the environment variables `HATCHET_CLIENT_*`.
-    /// [`build`](Self::build) reads them.
+    /// [`build`](Self::build) reads the variables.
     ///
     /// ```no_run
     /// use hatchet::config::ConfigBuilder;
@@ -78,9 +78,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the tenant. Hatchet has deprecated this setting: the token contains the tenant (claim `sub`), and
-    /// [`build`](Self::build) rejects
-    /// a different one. It is needed only if the token has no such claim.
+    /// Sets the tenant. Hatchet has deprecated this setting: the token contains the tenant (claim `sub`), and [`build`](Self::build)
+    /// rejects a different tenant. The setting is needed only if the token has no such claim.
     pub fn tenant_id(mut self, tenant_id: TenantId) -> Self {
         self.tenant_id = Some(tenant_id);
         self
@@ -123,7 +122,7 @@ impl ConfigBuilder {
 
     /// Sets the name that the server's certificate must have. The default is the host of the address.
     ///
-    /// It applies to gRPC, and also to REST if the server URL has the same host and
+    /// The name applies to gRPC, and also to REST if the server URL has the same host and
     /// [`tls_rest_server_name`](Self::tls_rest_server_name) is not set.
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_server_name = Some(name.into());
@@ -158,8 +157,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the client's certificate, with its chain, in PEM. It needs a key. Required for [`TlsStrategy::Mtls`]. Replaces the value of
-    /// [`tls_cert_file`](Self::tls_cert_file).
+    /// Sets the client's certificate, with its chain, in PEM. A certificate requires a key. Required for [`TlsStrategy::Mtls`]. Replaces
+    /// the value of [`tls_cert_file`](Self::tls_cert_file).
     pub fn tls_cert(mut self, pem: impl Into<String>) -> Self {
         self.tls_cert = Some(Pem::Inline(Secret::new(pem.into())));
         self
@@ -172,7 +171,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the private key of the client's certificate, in PEM and without a passphrase. It needs a certificate. Required for
+    /// Sets the private key of the client's certificate, in PEM and without a passphrase. A key requires a certificate. Required for
     /// [`TlsStrategy::Mtls`]. Replaces the value of [`tls_key_file`](Self::tls_key_file).
     pub fn tls_key(mut self, pem: impl Into<String>) -> Self {
         self.tls_key = Some(Pem::Inline(Secret::new(pem.into())));
@@ -185,7 +184,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets how long a connection may receive no data before it is pinged: 6 s to 24 h. The default is 10 s.
+    /// Sets the time without received data after which a connection is pinged: 6 s to 24 h. The default is 10 s.
     ///
     /// The engine closes connections (GOAWAY `too_many_pings`) that send pings more often than every 5 s.
     pub const fn keepalive_interval(mut self, interval: Duration) -> Self {
@@ -217,8 +216,8 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000. The default is 200. If more
-    /// are needed, the watches take turns, and report changes later.
+    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000. The default is 200. If the
+    /// watches need more requests, they take turns, and report changes later.
     pub const fn watch_request_rate(mut self, requests_per_second: u32) -> Self {
         self.watch_request_rate = Some(requests_per_second);
         self
@@ -243,12 +242,12 @@ impl ConfigBuilder {
         self
     }
 
-    /// Reads the environment, if [`from_env`](Self::from_env) was used, the token and the PEM files, and validates all values. It
-    /// does not connect.
+    /// Validates all values, and returns the configuration. This reads the claims of the token, the PEM files and, if
+    /// [`from_env`](Self::from_env) was used, the environment, but does not connect.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with all missing and invalid values.
+    /// [`ConfigError`], which lists all missing and invalid values.
     pub fn build(self) -> Result<Config, ConfigError> {
         resolve::resolve(&self, &ProcessEnv)
     }

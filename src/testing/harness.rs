@@ -84,8 +84,8 @@ impl Harness {
         self.client.run_many(workflow, inputs)
     }
 
-    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker. The shutdown takes at least 1.75 seconds, which are
-    /// real seconds unless the clock is paused.
+    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker. The shutdown takes at least 1.75 seconds
+    /// of real time, unless the clock is paused.
     ///
     /// # Panics
     /// Panics if the background code of the worker or the engine has panicked.
@@ -162,8 +162,8 @@ impl HarnessBuilder {
     /// Starts the engine and the worker.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with all problems of the definitions or of a rate limit, and the errors of
-    /// [`EngineBuilder::start`] and [`Worker::start`](crate::Worker::start).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if a definition or a rate limit is invalid (the error lists all problems of the
+    /// definitions), and the errors of [`EngineBuilder::start`] and [`Worker::start`](crate::Worker::start).
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the engine and the worker are stopped.

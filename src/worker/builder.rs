@@ -339,8 +339,8 @@ impl Worker {
     }
 
     /// Starts the worker, and runs it until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The
-    /// first signal shuts it down gracefully. The second stops it immediately; see [`RunningWorker::run_until_signal`]. If a signal arrives
-    /// before the worker has started, the start is cancelled, and the report is empty.
+    /// first signal shuts the worker down gracefully. The second signal stops it immediately; see [`RunningWorker::run_until_signal`]. If a
+    /// signal arrives before the worker has started, the start is cancelled, and the report is empty.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {

@@ -209,9 +209,9 @@ impl RunningWorker {
     }
 
     /// Runs the worker until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The first signal
-    /// shuts it down gracefully, like [`shutdown`](Self::shutdown). The second signal stops the worker immediately: running attempts are
-    /// dropped at their next await, and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30 seconds after the
-    /// last heartbeat. Only an outbox in a file is still written, for up to 2 seconds.
+    /// shuts the worker down gracefully, like [`shutdown`](Self::shutdown). The second signal stops the worker immediately: running
+    /// attempts are dropped at their next await, and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30
+    /// seconds after the last heartbeat. Only an outbox in a file is still written, for up to 2 seconds.
     ///
     /// Tokio's signal handlers stay installed for the rest of the process. SIGINT and SIGTERM therefore no longer terminate it by default,
     /// even after this method has returned.
