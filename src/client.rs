@@ -20,7 +20,9 @@ use crate::time::RateLimit;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
 
-/// A client for one tenant of a Hatchet server. It is cheap to clone; clones share their connections.
+/// A client for one tenant of a Hatchet server.
+///
+/// A `Client` is cheap to clone; clones share their connections.
 ///
 /// A client belongs to the Tokio runtime on which it was created. Its connections and waits end when that runtime shuts down. Until
 /// then, it can be used from other runtimes, too.
@@ -86,8 +88,9 @@ impl Client {
         self.0.config.tenant_id()
     }
 
-    /// Returns the namespace, including its trailing underscore, or `None` if the client has no namespace. The server's names of workflows,
-    /// events and actions begin with the namespace.
+    /// Returns the namespace, including its trailing underscore, or `None` if the client has no namespace.
+    ///
+    /// The server's names of workflows, events and actions begin with the namespace.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

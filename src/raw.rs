@@ -27,7 +27,9 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::transport::GrpcWire;
 
-/// The gRPC connection of a client. The connection adds the token to each request; its calls have neither deadlines nor retries.
+/// The gRPC connection of a client.
+///
+/// The connection adds the token to each request; its calls have neither deadlines nor retries.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -70,9 +72,10 @@ impl Client {
         RawChannel(self.rpc().wire.clone())
     }
 
-    /// Sends a REST request with the token of this client, and returns the status and the body of the response. The path starts with
-    /// `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries, and is also possible
-    /// after [`close`](Client::close).
+    /// Sends a REST request with the token of this client, and returns the status and the body of the response.
+    ///
+    /// The path starts with `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries, and is also
+    /// possible after [`close`](Client::close).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no response. An HTTP error status is not an error.

@@ -15,6 +15,7 @@ use crate::error::Result;
 
 impl Archive {
     /// Returns a builder for a compaction: the files of each workflow and day are merged into one file, or into a few of the maximum size.
+    ///
     /// Queries then read fewer files. The merged files stay in the store until [`sweep`](Self::sweep) deletes them. Until then, a tool that
     /// reads all files of the directory sees their runs twice; [`files`](Self::files) lists the current files.
     ///
@@ -29,7 +30,9 @@ impl Archive {
     }
 }
 
-/// A builder for a compaction, which merges small files; see [`Archive::compact`]. [`send`](Self::send) starts it, and returns a report.
+/// A builder for a compaction, which merges small files; see [`Archive::compact`].
+///
+/// [`send`](Self::send) starts it, and returns a report.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -59,9 +62,10 @@ impl CompactBuilder {
         self
     }
 
-    /// Also removes the files that are damaged or missing, with the runs in them that cannot be read. By default, they stay in the archive, so
-    /// that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs that the engine still has are then archived
-    /// in other files.
+    /// Also removes the files that are damaged or missing, with the runs in them that cannot be read.
+    ///
+    /// By default, they stay in the archive, so that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs
+    /// that the engine still has are then archived in other files.
     ///
     /// What can be read of a damaged file is kept, by row group: up to 2000 runs, or 8 MiB. If only inputs, outputs or log lines of a row
     /// group are damaged, its runs are kept with the other columns. The next collection archives these runs again, too, if the engine still
@@ -71,9 +75,10 @@ impl CompactBuilder {
         self
     }
 
-    /// Merges the files, and returns a report. The old files are not deleted, so queries that have started are not affected;
-    /// [`sweep`](Archive::sweep) deletes them. Files that a newer version of this crate has written are left unchanged. Damaged files are named
-    /// in the report.
+    /// Merges the files, and returns a report.
+    ///
+    /// The old files are not deleted, so queries that have started are not affected; [`sweep`](Archive::sweep) deletes them. Files that a
+    /// newer version of this crate has written are left unchanged. Damaged files are named in the report.
     ///
     /// The files of several workflows and days are replaced in one commit. If the compaction fails, changes that were committed before the
     /// error remain, but are not reported; with [`partitions`](Self::partitions), the report is available.
@@ -99,8 +104,9 @@ impl CompactBuilder {
     }
 
     /// Returns a stream that merges the files while it is polled, with one item for each partition (a workflow and a day) whose files were
-    /// read: those that need a merge, or all with [`discard_damaged`](Self::discard_damaged). Partitions that are committed together are
-    /// returned one after the other.
+    /// read: those that need a merge, or all with [`discard_damaged`](Self::discard_damaged).
+    ///
+    /// Partitions that are committed together are returned one after the other.
     ///
     /// An item is an error if the files of a partition cannot be merged. The stream then continues with the other partitions. An error of
     /// the manifest ends the stream; see [`send`](Self::send).
@@ -109,8 +115,9 @@ impl CompactBuilder {
     }
 }
 
-/// A stream of the partitions of a compaction; see [`CompactBuilder::partitions`]. Dropping the stream stops the compaction; committed
-/// changes remain.
+/// A stream of the partitions of a compaction; see [`CompactBuilder::partitions`].
+///
+/// Dropping the stream stops the compaction; committed changes remain.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) {

@@ -10,7 +10,9 @@ use super::tuning::Tuning;
 use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
 use crate::value::TenantId;
 
-/// The configuration of a client. It is validated, immutable, and cheap to clone.
+/// The configuration of a client.
+///
+/// A `Config` is validated, immutable, and cheap to clone.
 ///
 /// Each value is taken from the first of these sources that has it:
 ///
@@ -107,6 +109,7 @@ impl Config {
     }
 
     /// Creates a builder that ignores the environment: values that are not set in code are claims of the token or defaults.
+    ///
     /// [`ConfigBuilder::from_env`] creates a builder that reads the environment.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
@@ -127,8 +130,9 @@ impl Config {
         &self.values.token
     }
 
-    /// Returns when the token expires, if it has the `exp` claim. An expired token is a valid configuration, because the engine checks the
-    /// expiry by its own clock.
+    /// Returns when the token expires, if it has the `exp` claim.
+    ///
+    /// An expired token is a valid configuration, because the engine checks the expiry by its own clock.
     #[must_use]
     pub fn token_expires_at(&self) -> Option<DateTime<Utc>> {
         self.values.token_expires_at
@@ -164,8 +168,9 @@ impl Config {
         &self.values.server_url
     }
 
-    /// Returns the namespace, in lower case and with `_` at the end, or `None` if there is none. It is the prefix of the names of
-    /// workflows, events and actions.
+    /// Returns the namespace, in lower case and with `_` at the end, or `None` if there is none.
+    ///
+    /// The namespace is the prefix of the names of workflows, events and actions.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         self.values.namespace.as_deref()

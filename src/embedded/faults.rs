@@ -240,9 +240,10 @@ impl Faults {
         self.0.clock.suspend_idle(planned > 0);
     }
 
-    /// Applies a fault to the next call with this name, after the faults that are already planned for it. The names are those of
-    /// [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST the method and the
-    /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
+    /// Applies a fault to the next call with this name, after the faults that are already planned for it.
+    ///
+    /// The names are those of [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST
+    /// the method and the route, such as `GET /api/v1/stable/workflow-runs/{run}`.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no such call, or if the fault does not belong to its API.
@@ -313,8 +314,9 @@ impl Faults {
         calls::STREAMS.iter().try_for_each(|stream| self.interrupt(stream).map(drop))
     }
 
-    /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it. Faults
-    /// that are injected later are not applied.
+    /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it.
+    ///
+    /// Faults that are injected later are not applied.
     ///
     /// # Errors
     /// The errors of [`inject`](Self::inject).
@@ -348,8 +350,9 @@ impl Faults {
         self.set_planned(0);
     }
 
-    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened. Returns
-    /// the number of interrupted streams.
+    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`.
+    ///
+    /// New streams can be opened. Returns the number of interrupted streams.
     ///
     /// A client that is reopening a lost stream is not counted, and its new stream is not interrupted. While a
     /// client replaces an idle stream, both are open, so it counts as two.
@@ -368,8 +371,10 @@ impl Faults {
         self.close(method, interrupted())
     }
 
-    /// Ends the open streams of a method without an error, as a server or proxy that closes idle streams does: their readers get the end
-    /// of the stream. New streams can be opened. Returns the number of streams that have ended.
+    /// Ends the open streams of a method without an error, as a server or proxy that closes idle streams does: their readers get the end of
+    /// the stream.
+    ///
+    /// New streams can be opened. Returns the number of streams that have ended.
     ///
     /// ```no_run
     /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
@@ -392,8 +397,9 @@ impl Faults {
         Ok(Arc::strong_count(&open.status).saturating_sub(1))
     }
 
-    /// Returns the number of faults that have not been applied yet. A fault that is applied always or for a
-    /// duration counts as one.
+    /// Returns the number of faults that have not been applied yet.
+    ///
+    /// A fault that is applied always or for a duration counts as one.
     pub fn planned(&self) -> usize {
         self.0.planned.load(Relaxed)
     }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// The kind of an [`Error`], for programs that handle errors; see [`Error::kind`]. The predicates of [`Error`], such as
-/// [`is_transient`](Error::is_transient), combine several kinds and describe what to do.
+/// The kind of an [`Error`], for programs that handle errors; see [`Error::kind`].
+///
+/// The predicates of [`Error`], such as [`is_transient`](Error::is_transient), combine several kinds and describe what to do.
 ///
 /// ```
 /// use hatchet::{ErrorKind, RunId};

@@ -21,7 +21,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The error of an operation that failed, or whose result could not be determined. It is cheap to clone.
+/// The error of an operation that failed, or whose result could not be determined.
+///
+/// An `Error` is cheap to clone.
 ///
 /// The message does not contain the cause, which is the [`source`](StdError::source). The [`Debug`](fmt::Debug) output contains both.
 ///

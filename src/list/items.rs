@@ -78,8 +78,9 @@ impl fmt::Debug for RunItems {
     }
 }
 
-/// A stream of all tasks that match a filter, newest first; see [`TaskQuery::items`](crate::builder::TaskQuery::items). It behaves like
-/// [`RunItems`].
+/// A stream of all tasks that match a filter, newest first; see [`TaskQuery::items`](crate::builder::TaskQuery::items).
+///
+/// The stream behaves like [`RunItems`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

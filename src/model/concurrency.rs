@@ -73,8 +73,9 @@ impl FromStr for ConcurrencyStrategy {
     }
 }
 
-/// Limits how many runs of a workflow, or how many attempts of a task, execute at the same time. An expression computes a key from
-/// the input, and the limit applies to each key.
+/// Limits how many runs of a workflow, or how many attempts of a task, execute at the same time.
+///
+/// An expression computes a key from the input, and the limit applies to each key.
 ///
 /// The expression is CEL over `input` and `additional_metadata`, and must return a string. The expression `'all'` gives all runs the same
 /// key. If the expression cannot be evaluated, the task fails without an attempt and is not retried: "failed to parse step expression (…)".
@@ -125,9 +126,10 @@ impl Concurrency {
         self
     }
 
-    /// Sets an expression that computes the limit from the input, for example `input.tier == 'premium' ? 10 : 1`. The limit of a key is the
-    /// value of its newest run. Requires engine v0.106.5 or later. Older engines ignore the expression, so a worker that registers the
-    /// definition checks the engine's version first.
+    /// Sets an expression that computes the limit from the input, for example `input.tier == 'premium' ? 10 : 1`.
+    ///
+    /// The limit of a key is the value of its newest run. Requires engine v0.106.5 or later. Older engines ignore the expression, so a
+    /// worker that registers the definition checks the engine's version first.
     pub fn max_runs_expression(mut self, expression: impl Into<String>) -> Self {
         self.max_runs_expression = Some(expression.into());
         self
@@ -140,9 +142,9 @@ impl Concurrency {
     }
 
     /// Shares the limit between all workflows of the tenant that declare a limit with the same [name](Self::name), which is required.
+    ///
     /// If workflows share several limits, each workflow must add them in the same order. The client's namespace is not added to the name.
-    /// Requires engine v0.106.5
-    /// or later.
+    /// Requires engine v0.106.5 or later.
     pub fn tenant_scoped(mut self) -> Self {
         self.is_tenant_scoped = true;
         self

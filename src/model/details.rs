@@ -170,8 +170,9 @@ impl RunDetails {
         self.tasks.iter().find(|task| task.name == name)
     }
 
-    /// Returns the number of the run's current attempt, starting at 1. Retries and replays count for a single-task run, and only
-    /// replays for a DAG run.
+    /// Returns the number of the run's current attempt, starting at 1.
+    ///
+    /// Retries and replays count for a single-task run, and only replays for a DAG run.
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()

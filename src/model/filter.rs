@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match everything.
+/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker.
+///
+/// Criteria that are not set match everything.
 ///
 /// A filter always has a time window; there is no implicit default:
 ///
@@ -94,8 +96,10 @@ impl RunFilter {
         self
     }
 
-    /// Matches runs with this tag. If this method is called several times, runs with any of the tags match. This criterion cannot be
-    /// combined with [`metadata`](Self::metadata): the engine supports only "all" or "any" for the whole filter.
+    /// Matches runs with this tag.
+    ///
+    /// If this method is called several times, runs with any of the tags match. This criterion cannot be combined with
+    /// [`metadata`](Self::metadata): the engine supports only "all" or "any" for the whole filter.
     pub fn any_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.any_metadata.push((key.into(), value.into()));
         self
@@ -107,15 +111,18 @@ impl RunFilter {
         self
     }
 
-    /// Matches the children of this task: the runs that it has started through its [`Context`](crate::Context::run). The task of a
-    /// single-task run has the id of its run.
+    /// Matches the children of this task: the runs that it has started through its [`Context`](crate::Context::run).
+    ///
+    /// The task of a single-task run has the id of its run.
     pub fn parent(mut self, task: impl Into<TaskId>) -> Self {
         self.parent = Some(task.into());
         self
     }
 
-    /// Matches tasks whose newest attempt this worker runs or ran. This criterion is valid only for a
-    /// [query for tasks](crate::Client::tasks): several workers may be involved in one run, and the engine ignores the criterion for runs.
+    /// Matches tasks whose newest attempt this worker runs or ran.
+    ///
+    /// This criterion is valid only for a [query for tasks](crate::Client::tasks): several workers may be involved in one run, and the
+    /// engine ignores the criterion for runs.
     ///
     /// The engine may omit a task that failed within milliseconds of its assignment, because it does not store the worker of a failure.
     pub fn worker(mut self, worker: WorkerId) -> Self {

@@ -11,7 +11,9 @@ const MIN_REPEATABLE_TTL: Duration = Duration::from_secs(600);
 /// The engine stores milliseconds, and its timestamps are limited.
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Allows only one run of a workflow per key. An expression computes the key from the input.
+/// Allows only one run of a workflow per key.
+///
+/// An expression computes the key from the input.
 ///
 /// A second run with the same key is not started: the start request fails with
 /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and [`Error::existing_run_id`](crate::Error::existing_run_id) returns the
@@ -49,8 +51,9 @@ impl Idempotency {
         Self { expression: expression.into(), ttl, ends_with_run: false }
     }
 
-    /// Reserves the key until the run has ended, but at most for this time, which must be from 1 ms to 100 years. For a DAG run, the
-    /// engine frees the key when the first task has ended.
+    /// Reserves the key until the run has ended, but at most for this time, which must be from 1 ms to 100 years.
+    ///
+    /// For a DAG run, the engine frees the key when the first task has ended.
     pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
     }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The value of a worker's label. A string is never equal to an integer: `"1"` is not `1`.
+/// The value of a worker's label.
+///
+/// A string is never equal to an integer: `"1"` is not `1`.
 ///
 /// ```
 /// use hatchet::model::LabelValue;

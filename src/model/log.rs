@@ -39,7 +39,9 @@ pub struct LogLine {
     pub metadata: Option<Value>,
 }
 
-/// The severity of a log line. The engine has four levels; a name that this crate does not know is kept.
+/// The severity of a log line.
+///
+/// The engine has four levels; a name that this crate does not know is kept.
 ///
 /// ```
 /// use hatchet::model::LogLevel;

@@ -10,7 +10,9 @@ use super::expression::{key_problem, number_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
-/// The window of a rate limit. It is not a sliding window: all units are refilled at once at its end.
+/// The window of a rate limit.
+///
+/// It is not a sliding window: all units are refilled at once at its end.
 ///
 /// ```
 /// use hatchet::model::RateLimitWindow;
@@ -69,7 +71,9 @@ impl FromStr for RateLimitWindow {
     }
 }
 
-/// The units of a rate limit that each attempt of a task consumes. A task waits until enough units are left.
+/// The units of a rate limit that each attempt of a task consumes.
+///
+/// A task waits until enough units are left.
 ///
 /// A static limit has a key, and is created with [`Client::rate_limit`](crate::Client::rate_limit) before a worker registers the task. A
 /// dynamic limit has an expression that computes the key from the input; the engine creates a limit for each key.
@@ -127,9 +131,10 @@ impl RateLimit {
         Self::with_key(RateLimitKey::Static(key.into()), RateLimitWindow::Minute)
     }
 
-    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes. The key must be a string.
-    /// The size of the limit must be set with [`limit`](Self::limit) or [`limit_expression`](Self::limit_expression): otherwise, the engine
-    /// would create a limit of 0.
+    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes.
+    ///
+    /// The key must be a string. The size of the limit must be set with [`limit`](Self::limit) or
+    /// [`limit_expression`](Self::limit_expression): otherwise, the engine would create a limit of 0.
     pub fn dynamic(key_expression: impl Into<String>, window: RateLimitWindow) -> Self {
         Self::with_key(RateLimitKey::Dynamic(key_expression.into()), window)
     }

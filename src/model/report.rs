@@ -26,8 +26,10 @@ pub enum RunAction {
     Replay,
 }
 
-/// The effect of an action on one run. The client fetches the run after the action to determine the effect: the server's response does not
-/// contain it, because the server accepts every action.
+/// The effect of an action on one run.
+///
+/// The client fetches the run after the action to determine the effect: the server's response does not contain it, because the server
+/// accepts every action.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -54,7 +56,9 @@ pub struct RunReport {
     pub attempt: Option<u32>,
 }
 
-/// The effect of a cancellation or a replay on a run. Effects with errors are equal if the kinds and the messages of the errors are equal.
+/// The effect of a cancellation or a replay on a run.
+///
+/// Effects with errors are equal if the kinds and the messages of the errors are equal.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -172,7 +176,9 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The effects of an action on many runs. Reports with errors are equal only if the kinds and the messages of the errors are equal.
+/// The effects of an action on many runs.
+///
+/// Reports with errors are equal only if the kinds and the messages of the errors are equal.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

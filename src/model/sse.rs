@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A server-sent event. Its `Display` implementation writes it in the format that a browser's `EventSource` reads.
+/// A server-sent event.
+///
+/// The `Display` implementation writes the event in the format that a browser's `EventSource` reads.
 ///
 /// [`RunChunks::into_sse`](crate::stream::RunChunks::into_sse) creates the events for chunks. This type is for other events in the same response,
 /// such as the status changes of a run.

@@ -16,8 +16,9 @@ pub(crate) const SCHEDULE_KEY: &str = "hatchet__rs_schedule";
 /// The metadata key with the id of the original of a rerun.
 pub(crate) const RERUN_KEY: &str = "hatchet__rs_rerun_of";
 
-/// What started a run. Its serialized form has the variant as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), alongside the fields
-/// of the variant.
+/// What started a run.
+///
+/// The serialized form has the variant as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), alongside the fields of the variant.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -64,8 +64,9 @@ impl Client {
     }
 }
 
-/// A builder for many runs of one workflow, each with its own input; see [`Client::run_many`]. [`start`](Self::start) starts them with as
-/// few calls as possible.
+/// A builder for many runs of one workflow, each with its own input; see [`Client::run_many`].
+///
+/// [`start`](Self::start) starts them with as few calls as possible.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -107,22 +108,26 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The waits for the runs are not limited.
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The waits for the runs are not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Requests a worker. The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines
-    /// whether the run may use another worker.
+    /// Requests a worker.
+    ///
+    /// The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines whether the run may
+    /// use another worker.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -131,8 +136,9 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Requests workers with a label; see [`DesiredLabel`]. This request replaces the task's request for the same label, and has no effect
-    /// if the task is sticky.
+    /// Requests workers with a label; see [`DesiredLabel`].
+    ///
+    /// This request replaces the task's request for the same label, and has no effect if the task is sticky.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -141,9 +147,10 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Sets options for individual runs. While the calls are made, the function is called once for each input that can be serialized, with
-    /// the index of the input, and returns the options of its run. These are added to the options of all runs, and replace options of the
-    /// same name.
+    /// Sets options for individual runs.
+    ///
+    /// While the calls are made, the function is called once for each input that can be serialized, with the index of the input, and
+    /// returns the options of its run. These are added to the options of all runs, and replace options of the same name.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};

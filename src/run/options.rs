@@ -27,8 +27,9 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Adds a tag to the run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata). The tag replaces a tag with the same key
-    /// that is set for all runs.
+    /// Adds a tag to the run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata).
+    ///
+    /// The tag replaces a tag with the same key that is set for all runs.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self

@@ -164,8 +164,9 @@ impl Parent {
     }
 }
 
-/// A builder for a run; see [`Client::run`]. [`start`](Self::start) starts the run, with the metadata and the priority of its definition
-/// unless others are set.
+/// A builder for a run; see [`Client::run`].
+///
+/// [`start`](Self::start) starts the run, with the metadata and the priority of its definition unless others are set.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -236,9 +237,10 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the same key
-    /// already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its index: the first child
-    /// of a task has the index 0.
+    /// Sets the key that identifies a child run, independent of the order in which a task starts its children.
+    ///
+    /// If a child with the same key already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by
+    /// its index: the first child of a task has the index 0.
     ///
     /// The server does not distinguish keys from indexes, so a key must not be an integer. A key is accepted only for runs that are
     /// started through a task's [`Context`](crate::Context::run).
@@ -262,22 +264,26 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The wait for the run is not limited.
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The wait for the run is not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Requests a worker. The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines
-    /// whether the run may use another worker.
+    /// Requests a worker.
+    ///
+    /// The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines whether the run may
+    /// use another worker.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -286,8 +292,9 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Requests workers with a label; see [`DesiredLabel`]. This request replaces the task's request for the same label, and has no effect
-    /// if the task is sticky.
+    /// Requests workers with a label; see [`DesiredLabel`].
+    ///
+    /// This request replaces the task's request for the same label, and has no effect if the task is sticky.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.

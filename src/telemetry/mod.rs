@@ -396,8 +396,9 @@ impl FromStr for AttemptResult {
     }
 }
 
-/// Receives the measurements of this process; see [`set_recorder`]. A recorder is called often and from many threads: it must be fast, and
-/// must not block.
+/// Receives the measurements of this process; see [`set_recorder`].
+///
+/// A recorder is called often and from many threads: it must be fast, and must not block.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};

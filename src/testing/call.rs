@@ -26,8 +26,10 @@ use crate::workflow::{
 /// The workflow of the run that the children of the called function belong to.
 const PARENT: &str = "hatchet-testing-call";
 
-/// Returns a builder for a call of the function of a task without a worker; [`Call::run`] makes the call. If the `tracing` subscriber has a
-/// `TaskLogLayer` (feature `tracing-subscriber`), the record also contains what the function logs with `tracing`.
+/// Returns a builder for a call of the function of a task without a worker; [`Call::run`] makes the call.
+///
+/// If the `tracing` subscriber has a `TaskLogLayer` (feature `tracing-subscriber`), the record also contains what the function logs with
+/// `tracing`.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -212,8 +214,10 @@ impl<O> Call<O> {
         self
     }
 
-    /// Adds the output of a parent. The function can read every output that is added, even that of a task that is not its parent in the
-    /// workflow, because a call does not know the workflow. On a worker, reading such an output returns [`NotFound`](ErrorKind::NotFound).
+    /// Adds the output of a parent.
+    ///
+    /// The function can read every output that is added, even that of a task that is not its parent in the workflow, because a call does
+    /// not know the workflow. On a worker, reading such an output returns [`NotFound`](ErrorKind::NotFound).
     pub fn parent(mut self, task: impl TaskName, output: &impl Serialize) -> Self {
         let name = task.task_name().to_owned();
         insert(&mut self.parents, name, output);
@@ -306,8 +310,9 @@ impl<O> Call<O> {
     }
 
     /// Registers a task or a workflow, so that the function can start runs of it and wait for them; other definitions are unknown to the
-    /// engine. A worker executes these runs. The shutdown of this worker takes at least 1.75 seconds of real time, unless the clock is
-    /// paused.
+    /// engine.
+    ///
+    /// A worker executes these runs. The shutdown of this worker takes at least 1.75 seconds of real time, unless the clock is paused.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
         self

@@ -27,8 +27,10 @@ const CHECK_INTERVALS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 impl Client {
-    /// Returns a builder for a cron; [`send`](CronBuilder::send) creates the cron. A workflow cannot have two crons with the same name and
-    /// expression. For crons that belong to a definition, use [`Task::cron`](crate::Task::cron).
+    /// Returns a builder for a cron; [`send`](CronBuilder::send) creates the cron.
+    ///
+    /// A workflow cannot have two crons with the same name and expression. For crons that belong to a definition, use
+    /// [`Task::cron`](crate::Task::cron).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -54,14 +56,17 @@ impl Client {
         }
     }
 
-    /// Returns a handle to an existing cron. Nothing is sent, so this does not check that the cron exists; the methods of the handle report
-    /// a missing cron.
+    /// Returns a handle to an existing cron.
+    ///
+    /// Nothing is sent, so this does not check that the cron exists; the methods of the handle report a missing cron.
     pub fn cron_handle(&self, id: CronId) -> CronHandle {
         CronHandle { client: self.clone(), id, key: None, output: PhantomData }
     }
 }
 
-/// A builder for a cron; see [`Client::cron`]. [`send`](Self::send) creates the cron, enabled, with the default metadata of its workflow.
+/// A builder for a cron; see [`Client::cron`].
+///
+/// [`send`](Self::send) creates the cron, enabled, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -93,22 +98,25 @@ impl<O> CronBuilder<O> {
         self
     }
 
-    /// Sets the priority of the runs. The default is the lowest priority, because the engine ignores the workflow's default priority for
-    /// crons.
+    /// Sets the priority of the runs.
+    ///
+    /// The default is the lowest priority, because the engine ignores the workflow's default priority for crons.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
@@ -181,7 +189,9 @@ fn with_kind(error: Error, workflow: &str) -> Error {
     }
 }
 
-/// A handle to a cron, with the type of its runs' outputs. It is cheap to clone. Dropping it does not affect the cron.
+/// A handle to a cron, with the type of its runs' outputs.
+///
+/// A handle is cheap to clone. Dropping a handle does not affect the cron.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, id: hatchet::model::CronId) -> hatchet::Result<()> {

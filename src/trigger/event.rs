@@ -25,7 +25,9 @@ const STABLE_FOR: Duration = Duration::from_millis(300);
 const NO_RUNS_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A handle to an event. It is cheap to clone.
+/// A handle to an event.
+///
+/// A handle is cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, id: hatchet::model::EventId) -> hatchet::Result<()> {
@@ -45,8 +47,9 @@ pub struct EventHandle {
 }
 
 impl Client {
-    /// Returns a handle to an existing event. Nothing is sent, so this does not check that the event exists; the methods of the handle
-    /// report a missing event.
+    /// Returns a handle to an existing event.
+    ///
+    /// Nothing is sent, so this does not check that the event exists; the methods of the handle report a missing event.
     pub fn event_handle(&self, id: EventId) -> EventHandle {
         EventHandle { client: self.clone(), id, key: None }
     }
@@ -62,8 +65,9 @@ impl EventHandle {
         self.id
     }
 
-    /// Returns the key without the namespace if this client pushed the event, and `None` otherwise. [`details`](Self::details) always
-    /// contains the key.
+    /// Returns the key without the namespace if this client pushed the event, and `None` otherwise.
+    ///
+    /// [`details`](Self::details) always contains the key.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }

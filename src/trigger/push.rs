@@ -17,8 +17,10 @@ use crate::run::{Each, Inputs, Took, all_failed, batched, fits};
 use crate::telemetry::EVENT_TRACEPARENT;
 
 impl Client {
-    /// Returns a builder for an event; [`send`](EventBuilder::send) sends it. The engine starts a run of each workflow that listens to the
-    /// key, with the payload as the input, so the payload must serialize to a JSON object.
+    /// Returns a builder for an event; [`send`](EventBuilder::send) sends it.
+    ///
+    /// The engine starts a run of each workflow that listens to the key, with the payload as the input, so the payload must serialize to a
+    /// JSON object.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -110,8 +112,9 @@ fn check(key: &str, scope: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A builder for an event; see [`Client::push`]. [`send`](Self::send) pushes the event. By default, it has no tags, no scope and no
-/// priority.
+/// A builder for an event; see [`Client::push`].
+///
+/// [`send`](Self::send) pushes the event. By default, it has no tags, no scope and no priority.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -128,8 +131,9 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// Adds a tag to the event and the runs that it starts. Keys must not be empty, must not contain a colon, must not begin with
-    /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
+    /// Adds a tag to the event and the runs that it starts.
+    ///
+    /// Keys must not be empty, must not contain a colon, must not begin with `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.common.metadata.insert(key.into(), value.into().into());
         self
@@ -141,22 +145,26 @@ impl EventBuilder {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.common.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.common.request.retry = Some(policy);
         self
     }
 
-    /// Sets the scope, which selects the filters that apply. For a workflow with filters, the engine starts one run for each filter that
-    /// has this scope and whose expression is true. Workflows without filters ignore the scope.
+    /// Sets the scope, which selects the filters that apply.
+    ///
+    /// For a workflow with filters, the engine starts one run for each filter that has this scope and whose expression is true. Workflows
+    /// without filters ignore the scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
         self
@@ -180,7 +188,9 @@ impl EventBuilder {
     }
 }
 
-/// A builder for many events with the same key, each with its own payload; see [`Client::push_many`]. [`send`](Self::send) pushes them.
+/// A builder for many events with the same key, each with its own payload; see [`Client::push_many`].
+///
+/// [`send`](Self::send) pushes them.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -216,8 +226,9 @@ pub struct EventOptions {
 }
 
 impl EventOptions {
-    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`]. The tag replaces a tag with the same key that
-    /// is set for all events.
+    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`].
+    ///
+    /// The tag replaces a tag with the same key that is set for all events.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
@@ -237,8 +248,9 @@ impl EventOptions {
 }
 
 impl<'a> EventManyBuilder<'a> {
-    /// Adds a tag to all events and the runs that they start. Keys must not be empty, must not contain a colon, must not begin with
-    /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
+    /// Adds a tag to all events and the runs that they start.
+    ///
+    /// Keys must not be empty, must not contain a colon, must not begin with `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.common.metadata.insert(key.into(), value.into().into());
         self
@@ -250,30 +262,35 @@ impl<'a> EventManyBuilder<'a> {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.common.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.common.request.retry = Some(policy);
         self
     }
 
-    /// Sets the scope, which selects the filters that apply. For a workflow with filters, the engine starts one run for each filter that
-    /// has this scope and whose expression is true. Workflows without filters ignore the scope.
+    /// Sets the scope, which selects the filters that apply.
+    ///
+    /// For a workflow with filters, the engine starts one run for each filter that has this scope and whose expression is true. Workflows
+    /// without filters ignore the scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
         self
     }
 
-    /// Sets options for individual events. While the calls are made, the function is called once for each payload that can be serialized,
-    /// with the index of the payload, and returns the options of its event. These are added to the options of all events, and replace
-    /// options of the same name.
+    /// Sets options for individual events.
+    ///
+    /// While the calls are made, the function is called once for each payload that can be serialized, with the index of the payload, and
+    /// returns the options of its event. These are added to the options of all events, and replace options of the same name.
     pub fn each(mut self, options: impl FnMut(usize, EventOptions) -> EventOptions + Send + 'a) -> Self {
         self.each = Each::new(options);
         self

@@ -59,15 +59,17 @@ impl Client {
         }
     }
 
-    /// Returns a handle to an existing schedule. Nothing is sent, so this does not check that the schedule exists; the methods of the
-    /// handle report a missing schedule.
+    /// Returns a handle to an existing schedule.
+    ///
+    /// Nothing is sent, so this does not check that the schedule exists; the methods of the handle report a missing schedule.
     pub fn schedule_handle(&self, id: ScheduleId) -> ScheduleHandle {
         ScheduleHandle { client: self.clone(), id, created: None, output: PhantomData }
     }
 }
 
-/// A builder for a schedule; see [`Client::schedule`]. [`send`](Self::send) creates the schedule, with the default metadata of its
-/// workflow.
+/// A builder for a schedule; see [`Client::schedule`].
+///
+/// [`send`](Self::send) creates the schedule, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -98,22 +100,25 @@ impl<O> ScheduleBuilder<O> {
         self
     }
 
-    /// Sets the priority of the run. The default is the lowest priority, because the engine ignores the workflow's default priority for
-    /// schedules.
+    /// Sets the priority of the run.
+    ///
+    /// The default is the lowest priority, because the engine ignores the workflow's default priority for schedules.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
@@ -155,7 +160,9 @@ fn check(at: DateTime<Utc>) -> Result<()> {
     Err(Error::invalid("schedule", format_args!("expected a time in the years 1 to 9999, got {at}")))
 }
 
-/// A handle to a schedule, with the type of its run's output. It is cheap to clone. Dropping it does not affect the schedule.
+/// A handle to a schedule, with the type of its run's output.
+///
+/// A handle is cheap to clone. Dropping a handle does not affect the schedule.
 ///
 /// The engine deletes a schedule when it starts the run.
 ///
@@ -225,8 +232,9 @@ impl<O> ScheduleHandle<O> {
         })
     }
 
-    /// Returns a command that deletes the schedule. The command also succeeds if the schedule does not exist; [`run`](Self::run) reports
-    /// whether the schedule has started its run.
+    /// Returns a command that deletes the schedule.
+    ///
+    /// The command also succeeds if the schedule does not exist; [`run`](Self::run) reports whether the schedule has started its run.
     ///
     /// # Errors
     /// The errors of [`CommandBuilder::send`](crate::builder::CommandBuilder::send). A schedule that does not exist is not an error.
@@ -235,8 +243,9 @@ impl<O> ScheduleHandle<O> {
         CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
     }
 
-    /// Returns a request for the run that the schedule started. The result is `None` if the schedule has not started its run yet, or was
-    /// deleted.
+    /// Returns a request for the run that the schedule started.
+    ///
+    /// The result is `None` if the schedule has not started its run yet, or was deleted.
     ///
     /// If the schedule no longer exists, the request waits up to ten seconds for the run, because the engine's history lags by up to eight
     /// seconds under load.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Payload, RunStatus};
 
-/// How a run or a task ended. Its serialized form has the status as `status`, alongside the fields of the variant.
+/// How a run or a task ended.
+///
+/// The serialized form has the status as `status`, alongside the fields of the variant.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -90,8 +92,9 @@ pub struct Cancellation {
     pub request: Option<CancelRequest>,
 }
 
-/// The reason and the author of a request to cancel a run. They are stored in the logs of the run's tasks, where the dashboard shows them,
-/// too.
+/// The reason and the author of a request to cancel a run.
+///
+/// They are stored in the logs of the run's tasks, where the dashboard shows them, too.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

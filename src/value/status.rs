@@ -53,8 +53,9 @@ impl RunStatus {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut)
     }
 
-    /// Returns whether an attempt can go from this status to `next`. A final status has no successor within an attempt; a later attempt
-    /// starts as queued.
+    /// Returns whether an attempt can go from this status to `next`.
+    ///
+    /// A final status has no successor within an attempt; a later attempt starts as queued.
     ///
     /// A queued attempt can become final without having been observed as running: the report of its start can be late or missing, and a
     /// cancellation or a schedule timeout ends a queued attempt.
@@ -96,7 +97,9 @@ impl fmt::Display for RunStatus {
     }
 }
 
-/// The status of one attempt. Attempts are counted from 1.
+/// The status of one attempt.
+///
+/// Attempts are counted from 1.
 ///
 /// ```
 /// use hatchet::RunStatus;

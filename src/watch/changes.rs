@@ -41,6 +41,7 @@ impl<O> RunHandle<O> {
 
 impl<O: 'static> RunBuilder<O> {
     /// Returns a stream that starts the run when it is first polled, and yields all status changes of the run, in order, until its end.
+    ///
     /// Each change contains the id of the run. The client subscribes to the events of its runs before it starts the run.
     ///
     /// To receive the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle that
@@ -172,8 +173,8 @@ impl RunWatch {
     }
 
     /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if this method is called several times.
-    /// The stream still ends
-    /// with the run. The task of a single-task run has no changes of its own.
+    ///
+    /// The stream still ends with the run. The task of a single-task run has no changes of its own.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -186,8 +187,9 @@ impl RunWatch {
         self
     }
 
-    /// Continues after the end of the run, and also yields the changes of its replays. Such a stream ends only after an error. Calling this
-    /// method after the first poll has no effect.
+    /// Continues after the end of the run, and also yields the changes of its replays.
+    ///
+    /// Such a stream ends only after an error. Calling this method after the first poll has no effect.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

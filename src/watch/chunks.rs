@@ -24,8 +24,10 @@ use crate::sync::lock;
 
 impl<O> RunHandle<O> {
     /// Returns a stream of the chunks that the tasks of the run send from now on with [`Context::put`](crate::Context::put), until the run
-    /// has ended. Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of
-    /// other Hatchet SDKs. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
+    /// has ended.
+    ///
+    /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
+    /// Hatchet SDKs. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
     /// The client subscribes when the stream is first polled. The subscription begins after up to two requests, usually within half a
     /// second. The server does not store chunks, so earlier chunks are missing. Missing chunks are yielded as a [gap](ChunkItem::Gap) if a
@@ -73,6 +75,7 @@ impl<O> RunHandle<O> {
 
 impl<O: 'static> RunBuilder<O> {
     /// Returns a stream that starts the run when it is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`].
+    ///
     /// The client subscribes before it starts the run. The engine does not confirm a subscription, so the client waits for 250 ms after it
     /// has opened one. If the subscription begins even later, and chunks may be missing, the stream yields a gap or
     /// [`Interrupted`](ChunkItem::Interrupted). The subscription stays open for ten seconds after the last stream that uses it has ended.
@@ -181,8 +184,9 @@ impl Opened {
     }
 }
 
-/// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended. `O` is the type of the
-/// run's output.
+/// A stream of the chunks of a run; see [`RunHandle::chunks`].
+///
+/// The stream ends after an error, and when the run has ended. `O` is the type of the run's output.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -244,8 +248,9 @@ impl<O> RunChunks<O> {
         Arc::clone(&self.shared)
     }
 
-    /// Also yields the chunks of all descendants of the run, until the run itself has ended. Chunks of different runs are yielded in the
-    /// order of their arrival. Calling this method after the first poll has no effect.
+    /// Also yields the chunks of all descendants of the run, until the run itself has ended.
+    ///
+    /// Chunks of different runs are yielded in the order of their arrival. Calling this method after the first poll has no effect.
     ///
     /// The parent of each run that sends chunks is looked up with one REST request, which all such streams of a client share. Until the
     /// ancestors of a run are known, its chunks wait in each of these streams. If the stream starts the run, it gives the run a tag that
@@ -263,9 +268,10 @@ impl<O> RunChunks<O> {
         self
     }
 
-    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too. If this stream
-    /// starts the run and has not been polled yet, this method starts the run. Chunks that arrive from then on wait in the stream. If the
-    /// run was started before, this method returns immediately.
+    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too.
+    ///
+    /// If this stream starts the run and has not been polled yet, this method starts the run. Chunks that arrive from then on wait in the
+    /// stream. If the run was started before, this method returns immediately.
     ///
     /// # Errors
     /// The error of [`start`](RunBuilder::start) if the run cannot be started; the stream then ends without yielding the error.
@@ -304,16 +310,19 @@ impl<O> RunChunks<O> {
         lock(&self.shared.run).as_ref().map(RunHandle::id)
     }
 
-    /// Returns the last observed status of the run, or `None` before the first observation. After the end of the stream, this is the final
-    /// status, unless the stream has ended with an error.
+    /// Returns the last observed status of the run, or `None` before the first observation.
+    ///
+    /// After the end of the stream, this is the final status, unless the stream has ended with an error.
     pub fn status(&self) -> Option<RunStatus> {
         lock(&self.shared.status).clone()
     }
 
-    /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait to be
-    /// read. As many more can wait for missing earlier chunks, and, with [`with_children`](Self::with_children), for the lookup of the
-    /// parent of their run. The stream also reports dropped chunks: as a [gap](ChunkItem::Gap) if they are numbered and later chunks of the
-    /// attempt arrive, and as [`Interrupted`](ChunkItem::Interrupted) otherwise.
+    /// Returns the number of chunks that were dropped because the stream was read too slowly.
+    ///
+    /// At most 8192 chunks or 16 MiB wait to be read. As many more can wait for missing earlier chunks, and, with
+    /// [`with_children`](Self::with_children), for the lookup of the parent of their run. The stream also reports dropped chunks: as a
+    /// [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as [`Interrupted`](ChunkItem::Interrupted)
+    /// otherwise.
     pub fn dropped_chunks(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }

@@ -20,8 +20,9 @@ use crate::model::{Change, ChangeKind};
 use crate::run::RunHandle;
 
 impl Client {
-    /// Returns one stream of the status changes of several runs. The changes of each run are in order, as in [`RunHandle::watch`]. The
-    /// stream ends when all runs have ended.
+    /// Returns one stream of the status changes of several runs.
+    ///
+    /// The changes of each run are in order, as in [`RunHandle::watch`]. The stream ends when all runs have ended.
     ///
     /// If a run cannot be watched, the stream yields the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.

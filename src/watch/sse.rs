@@ -92,24 +92,27 @@ pub struct ChunkSse {
 }
 
 impl ChunkSse {
-    /// Sends a comment whenever there has been no event for this long, so that proxies keep the connection open and the server
-    /// notices when a
-    /// browser has disconnected. The default is 15 seconds, and the minimum is one second.
+    /// Sends a comment whenever there has been no event for this long, so that proxies keep the connection open and the server notices when
+    /// a browser has disconnected.
+    ///
+    /// The default is 15 seconds, and the minimum is one second.
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval.max(MIN_KEEP_ALIVE);
         self
     }
 
-    /// Sends each chunk, including chunks of bytes, as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time. This
-    /// distinguishes the tasks of a DAG run, and preserves line breaks other than LF.
+    /// Sends each chunk, including chunks of bytes, as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time.
+    ///
+    /// This format distinguishes the tasks of a DAG run, and preserves line breaks other than LF.
     pub fn json(mut self) -> Self {
         self.encoder.json = true;
         self
     }
 
-    /// Sets the value of the `Last-Event-ID` header of a browser that reconnects. Chunks that the browser has received are not reported as
-    /// missing, and chunks that were sent in the meantime are reported as a gap. An id that is not from a stream of this run is ignored.
-    /// Calling this method after the first poll has no effect.
+    /// Sets the value of the `Last-Event-ID` header of a browser that reconnects.
+    ///
+    /// Chunks that the browser has received are not reported as missing, and chunks that were sent in the meantime are reported as a gap.
+    /// An id that is not from a stream of this run is ignored. Calling this method after the first poll has no effect.
     ///
     /// An id contains the positions of the 64 tasks that sent a chunk most recently, in less than 4 KiB. For any other task, all chunks
     /// before its next chunk are reported as a gap, including chunks that the browser has received.

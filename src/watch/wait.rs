@@ -187,8 +187,9 @@ impl<O: DeserializeOwned> RunBuilder<O> {
 }
 
 impl<O> RunManyBuilder<'_, O> {
-    /// Starts the runs, waits for all of them to end, and returns one outcome for each input, in the order of the inputs. A failed run is
-    /// an outcome, not an error.
+    /// Starts the runs, waits for all of them to end, and returns one outcome for each input, in the order of the inputs.
+    ///
+    /// A failed run is an outcome, not an error.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {

@@ -87,16 +87,19 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Sets the number of default slots, from 1 to 100,000. The default is 100.
-    /// An attempt occupies one of them by default, and a batch occupies one;
-    /// see [`Task::slots`](crate::Task::slots) and [`Task::slot_request`](crate::Task::slot_request).
+    /// Sets the number of default slots, from 1 to 100,000.
+    ///
+    /// The default is 100. An attempt occupies one of them by default, and a batch occupies one; see [`Task::slots`](crate::Task::slots)
+    /// and [`Task::slot_request`](crate::Task::slot_request).
     pub fn slots(self, slots: u32) -> Self {
         self.slot_type(DEFAULT_SLOT_TYPE, slots)
     }
 
-    /// Sets the number of slots of another type, from 1 to 100,000. The engine assigns an attempt only to a worker that has enough free
-    /// slots of every type that the task [requests](crate::Task::slot_request). The worker counts free slots, too: if the function of a
-    /// cancelled attempt takes some time to end, the next attempt waits for its slots.
+    /// Sets the number of slots of another type, from 1 to 100,000.
+    ///
+    /// The engine assigns an attempt only to a worker that has enough free slots of every type that the task
+    /// [requests](crate::Task::slot_request). The worker counts free slots, too: if the function of a cancelled attempt takes some time to
+    /// end, the next attempt waits for its slots.
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, train: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -109,18 +112,21 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the maximum number of results in the outbox, from 1 to 1,000,000. The default is 10,000. The outbox holds the results of
-    /// attempts that the engine has not accepted yet. If it is full, or its outputs and errors exceed 64 MiB, the worker starts no further
-    /// attempts until the engine accepts results again. The engine does not know that the outbox is full: attempts that it assigns in the
-    /// meantime wait in the worker, and time out if they wait for longer than the timeout of their task.
+    /// Sets the maximum number of results in the outbox, from 1 to 1,000,000.
+    ///
+    /// The default is 10,000. The outbox holds the results of attempts that the engine has not accepted yet. If it is full, or its outputs
+    /// and errors exceed 64 MiB, the worker starts no further attempts until the engine accepts results again. The engine does not know
+    /// that the outbox is full: attempts that it assigns in the meantime wait in the worker, and time out if they wait for longer than the
+    /// timeout of their task.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;
         self
     }
 
-    /// Stores the results of attempts in a file before they are reported. If the process is killed, the next worker with the same file
-    /// reports them. The engine accepts such a result unless it has ended the attempt or assigned it to another worker in the meantime.
-    /// By default there is no file, and the attempts run again.
+    /// Stores the results of attempts in a file before they are reported.
+    ///
+    /// If the process is killed, the next worker with the same file reports them. The engine accepts such a result unless it has ended the
+    /// attempt or assigned it to another worker in the meantime. By default there is no file, and the attempts run again.
     ///
     /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers cannot use
     /// the same file at the same time; a second worker does not start. The file is not synced to disk after each write, so it survives a
@@ -138,8 +144,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets whether results that have accumulated are reported in one call. The default is `true`, which more than halves the time per
-    /// short task. A single result is sent immediately.
+    /// Sets whether results that have accumulated are reported in one call.
+    ///
+    /// The default is `true`, which more than halves the time per short task. A single result is sent immediately.
     ///
     /// The engine publishes no events about tasks that are reported together, so subscribers that use other SDKs do not get such events;
     /// events about their runs are published. The engine stores one timestamp for all results in a call, which is off by at most 100 ms.
@@ -155,16 +162,20 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, and the maximum is 10 years.
-    /// If the worker cannot be paused, because the REST API cannot be reached, the grace period is at most 25 seconds.
+    /// Sets how long running attempts may continue when the worker shuts down.
+    ///
+    /// The default is 30 seconds, and the maximum is 10 years. If the worker cannot be paused, because the REST API cannot be reached, the
+    /// grace period is at most 25 seconds.
     pub fn shutdown_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, and the maximum is 10
-    /// years. A worker never runs two attempts of one task at the same time: the next attempt starts only after the cancelled one has ended
-    /// or was dropped, and after the function of a [blocking](crate::Task::blocking) task has returned.
+    /// Sets how long an attempt may continue after its cancellation before it is dropped.
+    ///
+    /// The default is 1 second, and the maximum is 10 years. A worker never runs two attempts of one task at the same time: the next
+    /// attempt starts only after the cancelled one has ended or was dropped, and after the function of a [blocking](crate::Task::blocking)
+    /// task has returned.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
@@ -303,10 +314,11 @@ impl Worker {
         })
     }
 
-    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully. To watch the status of the worker or to serve
-    /// its health, call [`start`](Self::start) and then [`RunningWorker::run_until`]. During the shutdown, the worker accepts no new
-    /// attempts and waits for running attempts until the grace period is over. The method then returns a report. If `stop` resolves before
-    /// the worker has started, the start is cancelled, and the report is empty.
+    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully.
+    ///
+    /// To watch the status of the worker or to serve its health, call [`start`](Self::start) and then [`RunningWorker::run_until`]. During
+    /// the shutdown, the worker accepts no new attempts and waits for running attempts until the grace period is over. The method then
+    /// returns a report. If `stop` resolves before the worker has started, the start is cancelled, and the report is empty.
     ///
     /// To shut the worker down on SIGINT or SIGTERM, use [`run_until_signal`](Self::run_until_signal). To stop the worker immediately, drop
     /// the future.
@@ -338,9 +350,10 @@ impl Worker {
         running.run_until(stop).await
     }
 
-    /// Starts the worker, and runs it until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The
-    /// first signal shuts the worker down gracefully. The second signal stops it immediately; see [`RunningWorker::run_until_signal`]. If a
-    /// signal arrives before the worker has started, the start is cancelled, and the report is empty.
+    /// Starts the worker, and runs it until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close).
+    ///
+    /// The first signal shuts the worker down gracefully. The second signal stops it immediately; see [`RunningWorker::run_until_signal`].
+    /// If a signal arrives before the worker has started, the start is cancelled, and the report is empty.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {

@@ -56,9 +56,10 @@ impl TaskLogLayer {
         Self { max_level: Level::INFO, spans: false }
     }
 
-    /// Sets whether a line is written when a span of a task ends, with the level and the fields of the span. The text of the line is
-    /// `span NAME ended`, and the key `duration_ms` of its metadata is the time from the creation of the span to its end. The default is
-    /// `false`.
+    /// Sets whether a line is written when a span of a task ends, with the level and the fields of the span.
+    ///
+    /// The text of the line is `span NAME ended`, and the key `duration_ms` of its metadata is the time from the creation of the span to
+    /// its end. The default is `false`.
     #[must_use]
     pub fn spans(mut self, spans: bool) -> Self {
         self.spans = spans;

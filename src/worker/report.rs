@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{RunId, TaskId};
 
-/// The results of the attempts that were assigned to a worker. Each attempt is in exactly one of the counts.
+/// The results of the attempts that were assigned to a worker.
+///
+/// Each attempt is in exactly one of the counts.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) {

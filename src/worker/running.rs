@@ -29,8 +29,9 @@ use crate::time::MAX_DURATION;
 /// How long the first heartbeat may take to be accepted.
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running worker. Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it
-/// gracefully.
+/// A running worker.
+///
+/// Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it gracefully.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -176,8 +177,10 @@ impl RunningWorker {
         }
     }
 
-    /// Runs the worker until `stop` resolves, and then shuts it down gracefully. Use this method instead of
-    /// [`Worker::run_until`](crate::Worker::run_until) if the [status](Self::statuses) of the worker is watched or its health is served.
+    /// Runs the worker until `stop` resolves, and then shuts it down gracefully.
+    ///
+    /// Use this method instead of [`Worker::run_until`](crate::Worker::run_until) if the [status](Self::statuses) of the worker is watched
+    /// or its health is served.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker, drain: tokio::sync::oneshot::Receiver<()>) -> hatchet::Result<()> {
@@ -208,10 +211,11 @@ impl RunningWorker {
         .await
     }
 
-    /// Runs the worker until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The first signal
-    /// shuts the worker down gracefully, like [`shutdown`](Self::shutdown). The second signal stops the worker immediately: running
-    /// attempts are dropped at their next await, and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30
-    /// seconds after the last heartbeat. Only an outbox in a file is still written, for up to 2 seconds.
+    /// Runs the worker until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close).
+    ///
+    /// The first signal shuts the worker down gracefully, like [`shutdown`](Self::shutdown). The second signal stops the worker
+    /// immediately: running attempts are dropped at their next await, and count as [unfinished](WorkerReport::unfinished). The engine
+    /// assigns them again 30 seconds after the last heartbeat. Only an outbox in a file is still written, for up to 2 seconds.
     ///
     /// Tokio's signal handlers stay installed for the rest of the process. SIGINT and SIGTERM therefore no longer terminate it by default,
     /// even after this method has returned.
@@ -285,8 +289,9 @@ impl RunningWorker {
         }
     }
 
-    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. The worker may still get attempts for about
-    /// two seconds. Running attempts continue.
+    /// Returns a command that pauses the worker: the engine assigns no further attempts to it.
+    ///
+    /// The worker may still get attempts for about two seconds. Running attempts continue.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -323,8 +328,9 @@ impl RunningWorker {
         })
     }
 
-    /// Returns a command that adds labels to the worker, or changes their values. Other labels are unchanged. The engine
-    /// uses the new labels after a few seconds.
+    /// Returns a command that adds labels to the worker, or changes their values.
+    ///
+    /// Other labels are unchanged. The engine uses the new labels after a few seconds.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {

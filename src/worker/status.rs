@@ -111,8 +111,10 @@ impl fmt::Display for WorkerState {
     }
 }
 
-/// A stream of the statuses of a worker; see [`RunningWorker::statuses`](super::RunningWorker::statuses). It starts with the current
-/// status, and ends when the worker has ended. A slow reader misses intermediate statuses, but never the last one.
+/// A stream of the statuses of a worker; see [`RunningWorker::statuses`](super::RunningWorker::statuses).
+///
+/// The stream starts with the current status, and ends when the worker has ended. A slow reader misses intermediate statuses, but never the last
+/// one.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) {

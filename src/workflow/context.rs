@@ -24,8 +24,9 @@ use crate::rpc::convert::{Action, ActionKind};
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 use crate::sync::lock;
 
-/// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs. It is cheap
-/// to clone.
+/// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs.
+///
+/// A `Context` is cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -214,8 +215,9 @@ impl Context {
         attempt_number(self.action().retry_count())
     }
 
-    /// Returns the maximum number of attempts: 1 plus the task's [retries](crate::Task::retries). Attempts that are reassigned from a lost
-    /// worker, and replays, do not count, so [`attempt`](Self::attempt) can be greater.
+    /// Returns the maximum number of attempts: 1 plus the task's [retries](crate::Task::retries).
+    ///
+    /// Attempts that are reassigned from a lost worker, and replays, do not count, so [`attempt`](Self::attempt) can be greater.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -318,14 +320,17 @@ impl Context {
         Parent { run: self.run_id(), task: self.task_id(), next, again }
     }
 
-    /// Returns the client of the worker. Runs that are started through this client, and not through the context, are not children of the
-    /// task.
+    /// Returns the client of the worker.
+    ///
+    /// Runs that are started through this client, and not through the context, are not children of the task.
     pub fn client(&self) -> &Client {
         &self.0.attempt.client
     }
 
     /// Resolves when the attempt must stop: it was cancelled, it has timed out, it was reassigned, or the worker is shutting down and its
-    /// grace period is over. A function that continues is dropped at its next await after the worker's
+    /// grace period is over.
+    ///
+    /// A function that continues is dropped at its next await after the worker's
     /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Its result is ignored: the engine has already ended the
     /// attempt, or assigns it to another worker.
     ///

@@ -13,8 +13,10 @@ use crate::run::RunHandle;
 use crate::time::MAX_DURATION;
 
 impl Context {
-    /// Returns a command that extends the execution timeout of this attempt. The command returns the new deadline, by the engine's clock.
-    /// It returns `None` if the engine does not report the deadline, or if the function is called without a worker (`testing::call`).
+    /// Returns a command that extends the execution timeout of this attempt.
+    ///
+    /// The command returns the new deadline, by the engine's clock. It returns `None` if the engine does not report the deadline, or if the
+    /// function is called without a worker (`testing::call`).
     ///
     /// ```
     /// use std::time::Duration;
@@ -45,9 +47,10 @@ impl Context {
         })
     }
 
-    /// Returns a command that asks the engine to free the slot of this attempt, so that another attempt can start
-    /// while this one only waits. The worker may
-    /// then run more attempts than it has slots.
+    /// Returns a command that asks the engine to free the slot of this attempt, so that another attempt can start while this one only
+    /// waits.
+    ///
+    /// The worker may then run more attempts than it has slots.
     ///
     /// Engines up to v0.104.7 accept the request but do not free the slot. After this command, the engine does not notify the worker if the
     /// attempt is cancelled, and does not assign the attempt again if the worker is lost; the execution timeout still applies.

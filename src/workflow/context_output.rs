@@ -125,9 +125,10 @@ impl Context {
         self.output().send(TaskMessage { origin: self.origin(), content, permit }).is_ok()
     }
 
-    /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive
-    /// them in order and notice missing ones. A chunk is not stored: subscribers that join later do not receive it. It is sent as it
-    /// is, including U+0000.
+    /// Sends a chunk, such as a token of a language model, to the subscribers of the run.
+    ///
+    /// Chunks are numbered, so that subscribers receive them in order and notice missing ones. A chunk is not stored: subscribers that join
+    /// later do not receive it. It is sent as it is, including U+0000.
     ///
     /// Resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached. The method
     /// waits while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at least 1
@@ -160,9 +161,11 @@ impl Context {
         self.put_content(ChunkContent::Text(chunk.as_ref().to_owned())).await
     }
 
-    /// Sends bytes as a [chunk](Self::put). The bytes are sent as base64, in a data URL of the media type `application/octet-stream`,
-    /// because a chunk that is not UTF-8 would end the streams of all of its readers. Readers that use this crate receive the bytes, and
-    /// readers that use other Hatchet SDKs receive the URL.
+    /// Sends bytes as a [chunk](Self::put).
+    ///
+    /// The bytes are sent as base64, in a data URL of the media type `application/octet-stream`, because a chunk that is not UTF-8 would
+    /// end the streams of all of its readers. Readers that use this crate receive the bytes, and readers that use other Hatchet SDKs
+    /// receive the URL.
     ///
     /// ```
     /// use hatchet::{Context, Task};

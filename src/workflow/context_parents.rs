@@ -114,7 +114,9 @@ impl Context {
     }
 
     /// Returns the data of a [condition](Task::wait_for) by its [name](super::Condition::named), or `None` if another alternative was
-    /// satisfied instead. The data of an event is its payload.
+    /// satisfied instead.
+    ///
+    /// The data of an event is its payload.
     ///
     /// The engine passes the data only to the task that has the condition, not to later tasks, and never to a task without parents.
     ///

@@ -20,8 +20,10 @@ use crate::model::payload::encode_output;
 /// The result of a task's function.
 pub type TaskResult<O> = Result<O, TaskError>;
 
-/// The error of a task. Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors
-/// of the `anyhow` crate, and strings. Its message includes the messages of the causes.
+/// The error of a task.
+///
+/// Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors of the `anyhow`
+/// crate, and strings. Its message includes the messages of the causes.
 ///
 /// `TaskError` does not implement [`Error`](std::error::Error), because that would conflict with this conversion.
 ///
@@ -61,8 +63,9 @@ impl TaskError {
         Self { message, retry: !chain().any(is_permanent), delay: None }
     }
 
-    /// Creates an error after which the task is retried after a delay, if it has retries left. The delay replaces the
-    /// [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
+    /// Creates an error after which the task is retried after a delay, if it has retries left.
+    ///
+    /// The delay replaces the [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
     ///
     /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails with a message that names both versions, and is not
     /// retried, because a retry without the delay could be harmful. A client remembers the version of the engine for five minutes. During

@@ -17,8 +17,9 @@ where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task whose function gets a clone of the state, such as a connection pool, for each attempt. In all other respects, the
-    /// task is like one that [`new`](Self::new) creates.
+    /// Creates a task whose function gets a clone of the state, such as a connection pool, for each attempt.
+    ///
+    /// In all other respects, the task is like one that [`new`](Self::new) creates.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -42,9 +43,10 @@ where
         Self::new(name, move |input, context| function(state.clone(), input, context))
     }
 
-    /// Creates a task whose function blocks its thread, because it is CPU-bound or calls blocking functions. The function runs on Tokio's
-    /// [blocking thread pool](spawn_blocking), so that it does not keep other tasks from running. In all other respects, the task is like
-    /// one that [`new`](Self::new) creates.
+    /// Creates a task whose function blocks its thread, because it is CPU-bound or calls blocking functions.
+    ///
+    /// The function runs on Tokio's [blocking thread pool](spawn_blocking), so that it does not keep other tasks from running. In all other
+    /// respects, the task is like one that [`new`](Self::new) creates.
     ///
     /// Blocking code cannot be stopped from outside: the function should check [`Context::is_cancelled`] from time to time. If it does not,
     /// a cancelled attempt keeps its slot until the function returns, and the next attempt of the task waits for that long, because the
