@@ -221,9 +221,8 @@ impl CollectBuilder {
     /// archive cannot be read or written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others.
-    /// A fetched run is committed
-    /// after about five minutes at the latest, once the fetches that are in progress at that time have finished.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. A fetched run is
+    /// committed after about five minutes at the latest, once the fetches that are in progress at that time have finished.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches();
         while batches.next().await.transpose()?.is_some() {}

@@ -51,9 +51,9 @@ impl Archive {
     /// [`Window::all`](crate::model::Window::all) returns files.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if an
-    /// option of the store in the environment is invalid or missing.
-    /// [`Storage`](crate::ErrorKind::Storage) if the directory cannot be created or opened.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if
+    /// an option of the store in the environment is invalid or missing. [`Storage`](crate::ErrorKind::Storage) if the directory cannot be
+    /// created or opened.
     pub fn open(url: &str) -> Result<Self> {
         Ok(Self::over(Store::open(url, Vec::new())?))
     }

@@ -121,11 +121,10 @@ quirks! {
     /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
     /// milliseconds after ASSIGNED. REST shows such a task, if it is fetched by its id, as queued while it runs.
     LateTimestamps,
-    /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run
-    /// before the events of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt
-    /// as the end of the run. The same
-    /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
-    /// end was reported without the worker's id, is not found by its worker.
+    /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run before the events
+    /// of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt as the end of the run. The same
+    /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose end
+    /// was reported without the worker's id, is not found by its worker.
     UnorderedRows,
     /// REST shows an attempt that follows another one a second late, and until then the end of the previous one.
     SlowHistory,

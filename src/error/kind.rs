@@ -22,8 +22,7 @@ use super::Error;
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The configuration is invalid, the current thread has no suitable Tokio runtime, or a worker cannot use its outbox file or receive
-    /// signals. For an invalid configuration,
-    /// [`Error::config_error`](crate::Error::config_error) lists all problems.
+    /// signals. For an invalid configuration, [`Error::config_error`](crate::Error::config_error) lists all problems.
     Config,
     /// The request is invalid, and was not sent. The message names the field and the limit.
     InvalidInput,

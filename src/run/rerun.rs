@@ -127,9 +127,8 @@ impl<O> RerunBuilder<O> {
     ///
     /// # Errors
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the server does not return
-    /// the name of its workflow or its input.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of the original is
-    /// in another namespace. All other errors are those of [`RunBuilder::start`].
+    /// the name of its workflow or its input. [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of
+    /// the original is in another namespace. All other errors are those of [`RunBuilder::start`].
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.

@@ -330,9 +330,8 @@ impl<O> RunBuilder<O> {
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::model::Idempotency).
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge)
-    /// if the request is invalid or too large; nothing is sent then. For all
-    /// other errors, the run may have been started if
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge) if the request is invalid or too large;
+    /// nothing is sent then. For all other errors, the run may have been started if
     /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. In that case, the request is not retried.
     ///
     /// # Cancel safety

@@ -173,10 +173,9 @@ impl EventBuilder {
     /// Sends the event. Its runs may start before this method returns. It is not an error if no workflow listens to the key.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge)
-    /// if the event is invalid or too large; nothing is sent then. For all other errors,
-    /// the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`. In that case, the event is
-    /// not sent again.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge) if the event is invalid or too large; nothing is sent
+    /// then. For all other errors, the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
+    /// In that case, the event is not sent again.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.

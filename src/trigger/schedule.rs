@@ -131,10 +131,9 @@ impl<O> ScheduleBuilder<O> {
     /// [`engine_metadata`](crate::model::RunDetails::engine_metadata).
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge)
-    /// if the request is invalid or too large; nothing is sent then. For all other errors,
-    /// the schedule may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`InvalidInput`](ErrorKind::InvalidInput) or
+    /// [`TooLarge`](ErrorKind::TooLarge) if the request is invalid or too large; nothing is sent then. For all other errors, the schedule
+    /// may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been created.
