@@ -90,7 +90,7 @@ impl Client {
 
     /// Returns the namespace, including its trailing underscore, or `None` if the client has no namespace.
     ///
-    /// The server's names of workflows, events and actions begin with the namespace.
+    /// On the server, the names of workflows, events and actions begin with the namespace.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

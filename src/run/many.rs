@@ -124,7 +124,7 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Requests a worker.
+    /// Requests a specific worker.
     ///
     /// The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines whether the run may
     /// use another worker.

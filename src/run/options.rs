@@ -41,7 +41,7 @@ impl RunOptions {
         self
     }
 
-    /// Requests a worker; see [`RunBuilder::desired_worker`](crate::builder::RunBuilder::desired_worker).
+    /// Requests a specific worker; see [`RunBuilder::desired_worker`](crate::builder::RunBuilder::desired_worker).
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {
         self.placement.worker = Some(worker);
         self

@@ -102,7 +102,7 @@ impl<O> RerunBuilder<O> {
         self
     }
 
-    /// Requests a worker; see [`RunBuilder::desired_worker`].
+    /// Requests a specific worker; see [`RunBuilder::desired_worker`].
     ///
     /// The request of the original is not copied, because the server does not report it.
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {

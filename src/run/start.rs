@@ -280,7 +280,7 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Requests a worker.
+    /// Requests a specific worker.
     ///
     /// The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines whether the run may
     /// use another worker.
@@ -312,9 +312,9 @@ impl<O> RunBuilder<O> {
 
     /// Starts the run, and returns a handle without waiting for the run to end.
     ///
-    /// The server answers a start request for an unknown workflow with the id of a run that it never creates. Therefore, this method
-    /// fetches the first run of a workflow before it returns, and after that at most one run per minute. If a workflow is deleted in
-    /// between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound).
+    /// The server answers a start request for an unknown workflow with the id of a run that it never creates. Therefore, before it returns,
+    /// this method fetches the first run that the client starts of a workflow, and after that at most one run of the workflow per minute.
+    /// If a workflow is deleted in between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound).
     ///
     /// The method needs gRPC only. Without the REST API, it reports an unknown workflow after 10 seconds, and the engine may still create
     /// the run later.

@@ -416,7 +416,7 @@ impl FromStr for AttemptResult {
 /// }
 /// ```
 pub trait Recorder: Send + Sync + 'static {
-    /// Takes a measurement.
+    /// Records a measurement.
     fn record(&self, measurement: &Measurement<'_>);
 }
 

@@ -32,8 +32,8 @@ impl<O> RunHandle<O> {
     /// The client subscribes when the stream is first polled. The subscription begins after up to two requests, usually within half a
     /// second. The server does not store chunks, so earlier chunks are missing. Missing chunks are yielded as a [gap](ChunkItem::Gap) if a
     /// later chunk of the same attempt arrives. If no later chunk arrives and the subscription was lost in the meantime,
-    /// [`Interrupted`](ChunkItem::Interrupted) is yielded. Not reported are missing chunks that were sent before the subscription, and last
-    /// chunks of an attempt that the engine loses while the client is subscribed.
+    /// [`Interrupted`](ChunkItem::Interrupted) is yielded. Two losses are not reported: chunks that were sent before the subscription began
+    /// if no later chunk arrives, and the last chunks of an attempt if the engine loses them while the client is subscribed.
     ///
     /// The history of the run can show its end before all events with chunks have arrived. In that case, the stream waits until no event
     /// has arrived for ten seconds. If events are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted). The engine can
@@ -45,9 +45,9 @@ impl<O> RunHandle<O> {
     /// early for DAG runs; the client reopens it, and chunks that were sent in between are missing. A client has at most 64 subscriptions
     /// to events, each of which is a stream of its connection, and keeps a subscription for ten seconds after its last use.
     ///
-    /// The stream yields an error and ends if the server rejects the subscription, if the client already has 64 subscriptions
-    /// ([`TooLarge`](crate::ErrorKind::TooLarge)), and, with [`with_children`](RunChunks::with_children), if the run has no tag
-    /// ([`InvalidInput`](crate::ErrorKind::InvalidInput)).
+    /// The stream yields an error and ends if the server rejects the subscription, if it needs a further subscription and the client
+    /// already has 64 ([`TooLarge`](crate::ErrorKind::TooLarge)), and, with [`with_children`](RunChunks::with_children), if the run has no
+    /// tag ([`InvalidInput`](crate::ErrorKind::InvalidInput)).
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

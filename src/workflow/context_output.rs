@@ -130,9 +130,10 @@ impl Context {
     /// Chunks are numbered, so that subscribers receive them in order and notice missing ones. A chunk is not stored: subscribers that join
     /// later do not receive it. It is sent as it is, including U+0000.
     ///
-    /// Resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached. The method
-    /// waits while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at least 1
-    /// KiB): a task that is faster than the connection is slowed down, and a task that sends many chunks waits for the end of an outage.
+    /// The future resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached.
+    /// The future waits while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at
+    /// least 1 KiB): a task that is faster than the connection is slowed down, and a task that sends many chunks waits for the end of an
+    /// outage.
     ///
     /// When the function has ended, the end of the attempt is reported once its chunks have been published: 100 ms after the last chunk was
     /// accepted, or 1.1 seconds after the last chunk of more than 4000 bytes. The worker stops waiting if no chunk is accepted for five
