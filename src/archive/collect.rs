@@ -154,7 +154,7 @@ impl CollectBuilder {
     /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
     /// [`is_age_too_long`](CollectReport::is_age_too_long) are computed.
     ///
-    /// The period must be positive and at most ten years. By default, the period is read from the server, which reports the default that the tenant
+    /// The period must be positive and at most ten years. By default, it is read from the server, which reports the default that the tenant
     /// was created with. The engine drops runs according to the current settings of its operator, such as
     /// `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if the settings have changed since then, if the server has several
     /// periods (set the shortest), or if the server is too old to report a period.

@@ -102,7 +102,7 @@ impl ConfigBuilder {
     /// Sets the base URL of the REST API, `http://…` or `https://…`, with a path if a proxy requires one.
     ///
     /// The default is the token's claim `server_url`. A claim with `http://` is rejected if gRPC uses TLS, so that the issuer of a token
-    /// cannot make this program send it without encryption.
+    /// cannot make this program send the token without encryption.
     pub fn server_url(mut self, server_url: impl Into<String>) -> Self {
         self.server_url = Some(server_url.into());
         self
@@ -110,8 +110,8 @@ impl ConfigBuilder {
 
     /// Sets the prefix of the names of workflows, events and actions, so that several deployments can share a tenant.
     ///
-    /// A namespace may contain ASCII letters, digits, `.`, `-` and `_`. It is converted to lower case, and a `_` is appended if it does not end with
-    /// one. An empty string means no namespace, even if the environment has one. The default is no namespace.
+    /// A namespace may contain ASCII letters, digits, `.`, `-` and `_`. It is converted to lower case, and a `_` is appended if it does not
+    /// end with one. An empty string means no namespace, even if the environment has one. The default is no namespace.
     ///
     /// The server stores only the prefixed names. So no namespace may be a prefix of another one: queries in `prod` also match
     /// the workflows of `prod_eu`.

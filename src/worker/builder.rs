@@ -89,7 +89,7 @@ pub struct WorkerBuilder {
 impl WorkerBuilder {
     /// Sets the number of default slots, from 1 to 100,000.
     ///
-    /// The default is 100. An attempt occupies one of them by default, and a batch occupies one; see [`Task::slots`](crate::Task::slots)
+    /// The default is 100. An attempt occupies one slot by default, and a batch occupies one slot; see [`Task::slots`](crate::Task::slots)
     /// and [`Task::slot_request`](crate::Task::slot_request).
     pub fn slots(self, slots: u32) -> Self {
         self.slot_type(DEFAULT_SLOT_TYPE, slots)
@@ -114,10 +114,10 @@ impl WorkerBuilder {
 
     /// Sets the maximum number of results in the outbox, from 1 to 1,000,000.
     ///
-    /// The default is 10,000. The outbox holds the results of attempts that the engine has not accepted yet. If it is full, or its outputs
-    /// and errors exceed 64 MiB, the worker starts no further attempts until the engine accepts results again. The engine does not know
-    /// that the outbox is full: attempts that it assigns in the meantime wait in the worker, and time out if they wait for longer than the
-    /// timeout of their task.
+    /// The default is 10,000. The outbox holds the results of attempts that the engine has not accepted yet. If the outbox is full, or its
+    /// outputs and errors exceed 64 MiB, the worker starts no further attempts until the engine accepts results again. The engine does not
+    /// know that the outbox is full: attempts that it assigns in the meantime wait in the worker, and time out if they wait for longer than
+    /// the timeout of their task.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;
         self

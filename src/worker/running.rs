@@ -31,7 +31,8 @@ pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A running worker.
 ///
-/// Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it gracefully.
+/// Dropping a `RunningWorker` stops the worker immediately and drops running attempts; [`shutdown`](Self::shutdown) stops the worker
+/// gracefully.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
