@@ -20,7 +20,9 @@ use crate::time::RateLimit;
 #[cfg(feature = "embedded")]
 use crate::transport::Wire;
 
-/// A client for one tenant of a Hatchet server. It is cheap to clone; clones share their connections.
+/// A client for one tenant of a Hatchet server.
+///
+/// A `Client` is cheap to clone; clones share their connections.
 ///
 /// A client belongs to the Tokio runtime on which it was created. Its connections and waits end when that runtime shuts down. Until
 /// then, it can be used from other runtimes, too.
@@ -44,15 +46,16 @@ struct Inner {
 }
 
 impl Client {
-    /// Creates a client from the `HATCHET_CLIENT_*` environment variables. It connects on the first call.
+    /// Creates a client from the `HATCHET_CLIENT_*` environment variables. The client connects on the first call.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] with all problems of the variables, or if the caller is not within a Tokio runtime with timers and I/O.
+    /// [`ErrorKind::Config`] if variables are invalid (the error lists all problems), or if the caller is not within a Tokio runtime with
+    /// timers and I/O.
     pub fn from_env() -> Result<Self> {
         Self::new(Config::from_env()?)
     }
 
-    /// Creates a client with this configuration. It connects on the first call.
+    /// Creates a client with this configuration. The client connects on the first call.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if a certificate cannot be used, or if the caller is not within a Tokio runtime with timers and I/O.
@@ -85,7 +88,9 @@ impl Client {
         self.0.config.tenant_id()
     }
 
-    /// Returns the namespace, with its trailing underscore. It is the prefix of the names of workflows, events and actions on the server.
+    /// Returns the namespace, including its trailing underscore, or `None` if the client has no namespace.
+    ///
+    /// On the server, the names of workflows, events and actions begin with the namespace.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -100,8 +105,8 @@ impl Client {
     /// Closes this client and all of its clones, and waits until the streams and tasks that they share have ended.
     ///
     /// Pending waits and [`RunWatch`](crate::stream::RunWatch) streams, and all later calls, return [`ErrorKind::Closed`]. Calls that have
-    /// been sent still complete. Shut down the workers of the client first: otherwise, they can no longer report their results. A client that is
-    /// dropped closes without waiting.
+    /// been sent still complete. Shut down the workers of the client first: otherwise, they can no longer report their results. Dropping
+    /// the last clone closes the client without waiting.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

@@ -27,7 +27,9 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::transport::GrpcWire;
 
-/// The gRPC connection of a client. It adds the token to each request, and has neither deadlines nor retries.
+/// The gRPC connection of a client.
+///
+/// The connection adds the token to each request; its calls have neither deadlines nor retries.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -65,20 +67,21 @@ impl Service<Request<Body>> for RawChannel {
 }
 
 impl Client {
-    /// Returns the gRPC connection of this client, for the generated clients. It is not closed by [`close`](Client::close).
+    /// Returns the gRPC connection of this client, for the generated clients. [`close`](Client::close) does not close this connection.
     pub fn raw_channel(&self) -> RawChannel {
         RawChannel(self.rpc().wire.clone())
     }
 
-    /// Sends a REST request with the token of this client, and returns the status and the body of the response. The path starts with
-    /// `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries, and is also possible
-    /// after [`close`](Client::close).
+    /// Sends a REST request with the token of this client, and returns the status and the body of the response.
+    ///
+    /// The path starts with `/api`. Path and query must be percent-encoded. The call has neither a deadline nor retries, and is also
+    /// possible after [`close`](Client::close).
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if there is no response. An HTTP error status is not an error.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the server may have processed the request.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the server may have processed the request.
     pub async fn raw_rest(
         &self,
         method: Method,

@@ -57,15 +57,17 @@ impl<T> CommandBuilder<T> {
         Self(Request::new(client, call))
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.options.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.0.options.retry = Some(policy);
         self
@@ -84,8 +86,9 @@ impl<T> CommandBuilder<T> {
     }
 }
 
-/// A builder for a read request, such as [`CronHandle::details`](crate::handle::CronHandle::details). The request is sent when the builder
-/// is awaited. It is cancel safe, because it only reads. If the timeout is out of range, it fails with
+/// A builder for a read request, such as [`CronHandle::details`](crate::handle::CronHandle::details).
+///
+/// The request is sent when the builder is awaited. It is cancel safe, because it only reads. If the timeout is out of range, it fails with
 /// [`InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
 /// ```no_run
@@ -108,15 +111,17 @@ impl<T> ReadBuilder<T> {
         Self(Request::new(client, call))
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.0.options.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.0.options.retry = Some(policy);
         self

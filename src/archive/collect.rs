@@ -32,9 +32,10 @@ const CONCURRENCY: usize = 8;
 const MAX_CONCURRENCY: usize = 64;
 
 impl Archive {
-    /// Returns a builder for a collection, which copies runs to the archive:
-    /// those of the client's namespace that have ended and that the [`Retention`] selects.
-    /// The engine's copies are not deleted; the engine drops them after its retention period.
+    /// Returns a builder for a collection, which copies runs to the archive: the runs of the client's namespace that have ended and that
+    /// the [`Retention`] selects.
+    ///
+    /// The collection deletes nothing; the engine drops its runs after its retention period.
     ///
     /// Several processes can collect at the same time, and a collection can be repeated: each version of a run is archived once. A run that
     /// was replayed after it was archived is archived again.
@@ -69,8 +70,9 @@ impl Archive {
     }
 }
 
-/// A builder for a collection, which archives the runs that have ended; see [`Archive::collect`]. [`send`](Self::send) starts it, and
-/// returns a report.
+/// A builder for a collection, which archives the runs that have ended; see [`Archive::collect`].
+///
+/// [`send`](Self::send) starts it, and returns a report.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -88,8 +90,9 @@ pub struct CollectBuilder {
 }
 
 impl CollectBuilder {
-    /// Archives the runs that were created before this time, regardless of their age, if they have ended. The statuses of the rules still
-    /// apply, and runs of workflows with the rule [`never`](super::Rule::never) are not archived.
+    /// Archives the runs that were created before this time, regardless of their age, if they have ended.
+    ///
+    /// The statuses of the rules still apply, and runs of workflows with the rule [`never`](super::Rule::never) are not archived.
     pub fn before(mut self, time: DateTime<Utc>) -> Self {
         self.options.before = Some(time);
         self
@@ -101,8 +104,9 @@ impl CollectBuilder {
         self
     }
 
-    /// Also archives the first `count` log lines of each run. The default is 0, and the maximum is
-    /// [`RunDetails::MAX_LOGS`](crate::model::RunDetails::MAX_LOGS).
+    /// Also archives the first `count` log lines of each run.
+    ///
+    /// The default is 0, and the maximum is [`RunDetails::MAX_LOGS`](crate::model::RunDetails::MAX_LOGS).
     pub fn logs(mut self, count: usize) -> Self {
         self.options.logs = count;
         self
@@ -114,19 +118,22 @@ impl CollectBuilder {
         self
     }
 
-    /// Limits the rate of requests to the server, in requests per second. The default is 200, and the minimum is 1. After a pause, the
-    /// requests of one second may be sent at once. A page of 200 listed runs takes one request, and a run that is archived takes about three
-    /// to five. The list takes one or two more for each failed run that has no error message or several attempts. At the start, about fifteen
-    /// requests find the day of the oldest run, and up to four for each rule count the runs at risk. A retry by the [policy](Self::retry)
-    /// counts as a request, too. If the rate limit would delay a retry beyond the timeout of its call, the retry is not sent, and the call fails.
+    /// Limits the rate of requests to the server, in requests per second.
+    ///
+    /// The default is 200, and the minimum is 1. After a pause, the requests of one second may be sent at once. A page of 200 listed runs
+    /// takes one request, and a run that is archived takes about three to five. The list takes one or two more requests for each failed run
+    /// that has no error message or several attempts. At the start, about fifteen requests find the day of the oldest run, and up to four
+    /// requests for each rule count the runs at risk. A retry by the [policy](Self::retry) counts as a request, too. If the rate limit
+    /// would delay a retry beyond the timeout of its call, the retry is not sent, and the call fails.
     pub fn requests_per_second(mut self, requests: u32) -> Self {
         self.options.requests_per_second = requests;
         self
     }
 
-    /// Sets how often runs are collected, if something other than [`every`](Self::every) repeats the collection: a cron, for example. Runs
-    /// that the engine drops before the next collection, or within 24 hours after it, count as [at risk](CollectReport::at_risk). The default
-    /// is 0, and the maximum is ten years. [`every`](Self::every) replaces it.
+    /// Sets how often runs are collected, if something other than [`every`](Self::every) repeats the collection: a cron, for example.
+    ///
+    /// Runs that the engine drops before the next collection, or within 24 hours after it, count as [at risk](CollectReport::at_risk). The
+    /// default is 0, and the maximum is ten years. [`every`](Self::every) replaces this interval.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -145,10 +152,12 @@ impl CollectBuilder {
     }
 
     /// Sets the engine's retention period, from which [`at_risk`](CollectReport::at_risk) and
-    /// [`is_age_too_long`](CollectReport::is_age_too_long) are computed. It must be positive and at most ten years. By default, it is
-    /// read from the server, which reports the default that the tenant was created with. The engine drops runs according to the current
-    /// settings of its operator, such as `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if the settings have changed since
-    /// then, if the server has several periods (set the shortest), or if the server is too old to report one.
+    /// [`is_age_too_long`](CollectReport::is_age_too_long) are computed.
+    ///
+    /// The period must be positive and at most ten years. By default, it is read from the server, which reports the default that the tenant
+    /// was created with. The engine drops runs according to the current settings of its operator, such as
+    /// `SERVER_LIMITS_DEFAULT_TENANT_RETENTION_PERIOD`. Set the period if the settings have changed since then, if the server has several
+    /// periods (set the shortest), or if the server is too old to report a period.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -165,15 +174,17 @@ impl CollectBuilder {
         self
     }
 
-    /// Sets the timeout of each call that the collection makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that the collection makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of each call that the collection makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of each call that the collection makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
@@ -193,15 +204,16 @@ impl CollectBuilder {
         self
     }
 
-    /// Collects the runs, and returns a report. If it fails, what was committed before the error remains in the archive, but is not reported;
-    /// with [`batches`](Self::batches), the report is available.
+    /// Collects the runs, and returns a report.
     ///
-    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection tries it
-    /// again. If the server does not respond for five runs in a row, or responds with a 5xx status other than 501,
-    /// the collection requests a list
-    /// and three other runs, of other workflows if possible. If the list or all these runs fail in the same way, the collection ends
-    /// with this error;
-    /// otherwise, it continues. Errors that do not concern one run, such as a rejected token, and errors of the archive end the collection.
+    /// If the collection fails, runs that were committed before the error remain in the archive, but are not reported; with
+    /// [`batches`](Self::batches), the report is available.
+    ///
+    /// A run whose details cannot be fetched is counted in [`fetch_errors`](CollectReport::fetch_errors), and the next collection fetches
+    /// it again. If the server does not respond for five runs in a row, or responds with a 5xx status other than 501, the collection
+    /// requests a list and three other runs, of other workflows if possible. If the list or all these runs fail in the same way, the
+    /// collection ends with this error; otherwise, it continues. Errors that do not concern one run, such as a rejected token, and errors
+    /// of the archive end the collection.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an option is invalid, or if the archive contains runs of another tenant or namespace.
@@ -209,19 +221,19 @@ impl CollectBuilder {
     /// archive cannot be read or written. Also the errors of [`RunQuery::page`](crate::builder::RunQuery::page).
     ///
     /// # Cancel safety
-    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others.
-    /// A fetched run is committed
-    /// after about five minutes at the latest, once the fetches that are in progress at that time have finished.
+    /// This method is cancel safe: committed runs remain in the archive, and the next collection archives the others. A fetched run is
+    /// committed after about five minutes at the latest, once the fetches that are in progress at that time have finished.
     pub async fn send(self) -> Result<CollectReport> {
         let mut batches = self.batches();
         while batches.next().await.transpose()?.is_some() {}
         Ok(batches.report())
     }
 
-    /// Returns a stream that collects the runs while it is polled, with an item for each commit. Runs are committed when 10,000 of them or
-    /// 64 MiB are fetched, about five minutes after the first of them was fetched, and at the end. If the list or a fetch fails, the runs that
-    /// were fetched before are committed without an item of their own; [`report`](CollectedBatches::report) includes them. Until the first
-    /// item, [`fetched`](CollectedBatches::fetched) shows the progress.
+    /// Returns a stream that collects the runs while it is polled, with an item for each commit.
+    ///
+    /// Runs are committed when 10,000 of them or 64 MiB are fetched, about five minutes after the first of them was fetched, and at the
+    /// end. If the list or a fetch fails, the runs that were fetched before are committed without an item of their own;
+    /// [`report`](CollectedBatches::report) includes them. Until the first item, [`fetched`](CollectedBatches::fetched) shows the progress.
     ///
     /// An error is the last item; see [`send`](Self::send).
     pub fn batches(self) -> CollectedBatches {
@@ -265,8 +277,9 @@ impl CollectBuilder {
     }
 }
 
-/// A stream of the commits of a collection; see [`CollectBuilder::batches`]. It ends after an error. Dropping it stops the collection; what
-/// was committed remains.
+/// A stream of the commits of a collection; see [`CollectBuilder::batches`].
+///
+/// The stream ends after an error. Dropping it stops the collection; committed runs remain in the archive.
 ///
 /// ```no_run
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
@@ -291,13 +304,14 @@ impl CollectedBatches {
     /// The errors of [`CollectBuilder::send`]. An error is the last item.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: the collection continues with the next call.
+    /// This method is cancel safe: if the future is dropped, the collection continues with the next call.
     pub async fn next(&mut self) -> Option<Result<CollectedBatch>> {
         self.items.next().await
     }
 
-    /// Returns how many runs have been fetched so far. Unlike [`report`](Self::report), it includes those that are not committed yet, and
-    /// those that could not be fetched.
+    /// Returns how many runs have been fetched so far.
+    ///
+    /// Unlike [`report`](Self::report), the number includes runs that are not committed yet, and runs that could not be fetched.
     ///
     /// ```no_run
     /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {

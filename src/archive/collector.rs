@@ -32,9 +32,10 @@ const TASK_BACKOFF_FACTOR: f32 = 10.0;
 const TASK_MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 impl CollectBuilder {
-    /// Returns a builder for a collector, which repeats the collection: it collects immediately when it is started,
-    /// and then once per interval. The interval
-    /// must be from 1 second to 10 years.
+    /// Returns a builder for a collector, which repeats the collection: it collects immediately when it is started, and then once per
+    /// interval.
+    ///
+    /// The interval must be from 1 second to 10 years.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -52,15 +53,16 @@ impl CollectBuilder {
         CollectorBuilder { collection: self, interval }
     }
 
-    /// Creates a task that collects, to be registered with a worker. Each collection is then a run of the task: it is visible in the dashboard,
-    /// and it is retried if it fails. Only one run of the task executes at a time; a run that is started in the meantime is cancelled. The
-    /// output is a [`CollectReport`].
+    /// Creates a task that collects runs, to be registered with a worker.
+    ///
+    /// Each collection is then a run of this task: it is visible in the dashboard, and it is retried if it fails. Only one run of the task
+    /// executes at a time; a run that is started in the meantime is cancelled. The output is a [`CollectReport`].
     ///
     /// The timeout of the task is 6 hours, and it is retried three times, after about 10, 100 and 600 seconds; these can be changed, and a
-    /// [cron](Task::cron) can be added. The task does not know how often it runs: set it with [`collected_every`](Self::collected_every). If
-    /// an option of the collection is invalid, the runs fail. A collection that is cancelled commits the runs that it has fetched, if this does
-    /// not take longer than the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Its default of one second
-    /// is too short for most stores.
+    /// [cron](Task::cron) can be added. The task does not know how often it runs: set the interval with
+    /// [`collected_every`](Self::collected_every). If an option of the collection is invalid, the runs fail. A collection that is cancelled
+    /// commits the runs that it has fetched, if this does not take longer than the worker's
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). The default of one second is too short for most stores.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -96,7 +98,9 @@ impl CollectBuilder {
     }
 }
 
-/// A builder for a collector, which archives runs at an interval; see [`CollectBuilder::every`]. [`start`](Self::start) starts it.
+/// A builder for a collector, which archives runs at an interval; see [`CollectBuilder::every`].
+///
+/// [`start`](Self::start) starts it.
 ///
 /// ```no_run
 /// # async fn example(collection: hatchet::archive::CollectBuilder) -> hatchet::Result<()> {
@@ -114,9 +118,11 @@ pub struct CollectorBuilder {
 }
 
 impl CollectorBuilder {
-    /// Starts a Tokio task that collects until the handle is shut down or dropped. The interval is measured between the starts of two
-    /// collections, and varies by up to 10 % so that several processes do not collect at the same time. If a collection takes longer, the next
-    /// one starts as soon as it ends. A collection that fails is logged, and the collector continues.
+    /// Starts a Tokio task that collects until the handle is shut down or dropped.
+    ///
+    /// The interval is measured between the starts of two collections, and varies by up to 10 % so that several processes do not collect at
+    /// the same time. If a collection takes longer, the next one starts as soon as it ends. A collection that fails is logged, and the
+    /// collector continues.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the interval is shorter than one second or longer than ten years, or if an
@@ -173,8 +179,10 @@ async fn collect_regularly(
     }
 }
 
-/// A collector in this process; see [`CollectBuilder::every`]. Dropping it aborts the collector: runs that were fetched and not committed yet
-/// are fetched again by the next collection. [`shutdown`](Self::shutdown) commits them first.
+/// A collector in this process; see [`CollectBuilder::every`].
+///
+/// Dropping this handle aborts the collector: the next collection fetches uncommitted runs again.
+/// [`shutdown`](Self::shutdown) commits them first.
 ///
 /// ```no_run
 /// # async fn example(mut collector: hatchet::archive::RunningCollector) -> hatchet::Result<()> {
@@ -199,8 +207,10 @@ impl RunningCollector {
         self.last_result.borrow().clone()
     }
 
-    /// Waits until a collection ends, and returns its result. If several collections have ended since the last call, only the result of the
-    /// newest is returned. Returns `None` if the collector has ended.
+    /// Waits until a collection ends, and returns its result.
+    ///
+    /// If several collections have ended since the last call, only the result of the newest is returned. Returns `None` if the collector
+    /// has ended.
     ///
     /// # Errors
     /// The error of the collection; see [`CollectBuilder::send`](super::CollectBuilder::send). The collector continues after an
@@ -213,8 +223,10 @@ impl RunningCollector {
         self.last_result.borrow_and_update().clone()
     }
 
-    /// Stops the collector. A collection in progress fetches no more runs, and commits those that it has fetched. If this takes longer than
-    /// 30 seconds, it is aborted: the next collection fetches these runs again.
+    /// Stops the collector.
+    ///
+    /// A collection in progress fetches no more runs, and commits those that it has fetched. If this takes longer than 30 seconds, the
+    /// collection is aborted, and the next collection fetches these runs again.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the collector is aborted.
@@ -222,8 +234,9 @@ impl RunningCollector {
         self.shutdown_with_timeout(SHUTDOWN_TIMEOUT).await;
     }
 
-    /// Stops the collector like [`shutdown`](Self::shutdown), with another timeout for the commit. With [`Duration::ZERO`], the collector is
-    /// aborted at once.
+    /// Stops the collector like [`shutdown`](Self::shutdown), with another timeout for the commit.
+    ///
+    /// With [`Duration::ZERO`], the collector is aborted at once.
     ///
     /// ```no_run
     /// # async fn example(collector: hatchet::archive::RunningCollector) {

@@ -15,9 +15,9 @@ use crate::error::Result;
 
 impl Archive {
     /// Returns a builder for a compaction: the files of each workflow and day are merged into one file, or into a few of the maximum size.
-    /// Queries then
-    /// read less. The merged files stay in the store until [`sweep`](Self::sweep) deletes them. Until then, a tool that reads all files of the
-    /// directory sees their runs twice; [`files`](Self::files) lists the current files.
+    ///
+    /// Queries then read fewer files. The merged files stay in the store until [`sweep`](Self::sweep) deletes them. Until then, a tool that
+    /// reads all files of the directory sees their runs twice; [`files`](Self::files) lists the current files.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -30,7 +30,9 @@ impl Archive {
     }
 }
 
-/// A builder for a compaction, which merges small files; see [`Archive::compact`]. [`send`](Self::send) starts it, and returns a report.
+/// A builder for a compaction, which merges small files; see [`Archive::compact`].
+///
+/// [`send`](Self::send) starts it, and returns a report.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -60,9 +62,10 @@ impl CompactBuilder {
         self
     }
 
-    /// Also removes the files that are damaged or missing, with the runs in them that cannot be read. By default, they stay in the archive, so
-    /// that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs that the engine still has are then archived
-    /// in other files.
+    /// Also removes the files that are damaged or missing, with the runs in them that cannot be read.
+    ///
+    /// By default, they stay in the archive, so that they can be restored from a backup. [Collect](Archive::collect) again afterwards: runs
+    /// that the engine still has are then archived in other files.
     ///
     /// What can be read of a damaged file is kept, by row group: up to 2000 runs, or 8 MiB. If only inputs, outputs or log lines of a row
     /// group are damaged, its runs are kept with the other columns. The next collection archives these runs again, too, if the engine still
@@ -72,17 +75,18 @@ impl CompactBuilder {
         self
     }
 
-    /// Merges the files, and returns a report. The old files are not deleted, so queries that have started are not affected;
-    /// [`sweep`](Archive::sweep) deletes them. Files that a newer version of this crate has written are left unchanged. Damaged files are named
-    /// in the report.
+    /// Merges the files, and returns a report.
     ///
-    /// The files of several workflows and days are replaced in one commit. If the compaction fails, what was committed before the error remains,
-    /// but is not reported; with [`partitions`](Self::partitions), the report is available.
+    /// The old files are not deleted, so queries that have started are not affected; [`sweep`](Archive::sweep) deletes them. Files that a
+    /// newer version of this crate has written are left unchanged. Damaged files are named in the report.
+    ///
+    /// The files of several workflows and days are replaced in one commit. If the compaction fails, changes that were committed before the
+    /// error remain, but are not reported; with [`partitions`](Self::partitions), the report is available.
     ///
     /// # Errors
     /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the
-    /// manifest cannot be read or written, or if a file cannot be read or written although it is not damaged. The files of that workflow and
-    /// day are then left unchanged. The files of the others are merged first, and the last error is returned.
+    /// manifest cannot be read or written, or if a file cannot be read or written although it is not damaged. The files of that workflow
+    /// and day are then left unchanged. The files of the other workflows and days are merged first, and the last error is returned.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the compaction can be started again, and no run is lost or duplicated. Files that
@@ -100,18 +104,20 @@ impl CompactBuilder {
     }
 
     /// Returns a stream that merges the files while it is polled, with one item for each partition (a workflow and a day) whose files were
-    /// read: those that need a merge, or all with [`discard_damaged`](Self::discard_damaged). Partitions that are committed together are
-    /// returned one after the other.
+    /// read: those that need a merge, or all with [`discard_damaged`](Self::discard_damaged).
     ///
-    /// An item is an error if the files of a partition cannot be merged. The stream then continues with the others. An error of the manifest
-    /// ends the stream; see [`send`](Self::send).
+    /// Partitions that are committed together are returned one after the other.
+    ///
+    /// An item is an error if the files of a partition cannot be merged. The stream then continues with the other partitions. An error of
+    /// the manifest ends the stream; see [`send`](Self::send).
     pub fn partitions(self) -> CompactedPartitions {
         CompactedPartitions(OperationStream::of(async move { Ok(Box::new(Compactor::start(self.options).await?)) }))
     }
 }
 
-/// A stream of the partitions of a compaction; see [`CompactBuilder::partitions`]. Dropping it stops the compaction; what was committed
-/// remains.
+/// A stream of the partitions of a compaction; see [`CompactBuilder::partitions`].
+///
+/// Dropping the stream stops the compaction; committed changes remain.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) {
@@ -135,12 +141,12 @@ impl CompactedPartitions {
     /// The errors of [`CompactBuilder::send`]. The stream continues with the next workflow and day, unless the manifest cannot be read or written.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: the compaction continues with the next call.
+    /// This method is cancel safe: if the future is dropped, the compaction continues with the next call.
     pub async fn next(&mut self) -> Option<Result<CompactedPartition>> {
         self.0.next().await
     }
 
-    /// Returns the counts of what was committed when the stream returned its last item, including an error.
+    /// Returns the counts of everything that was committed up to the last item that the stream has returned, including an error.
     pub fn report(&self) -> CompactReport {
         self.0.report()
     }

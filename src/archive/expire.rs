@@ -14,8 +14,9 @@ use crate::error::Result;
 
 impl Archive {
     /// Returns a builder for an expiry, which removes the archived runs that a [`Retention`] selects.
-    /// The runs of a workflow and a day are removed together, when the
-    /// newest of them is old enough. Runs are never removed without this call.
+    ///
+    /// The runs of a workflow and a day are removed together, when the newest of them is old enough. Runs are never removed without this
+    /// call.
     ///
     /// The ages must be longer than the engine's retention period. Otherwise, the engine still has runs that were removed, and the next
     /// [`collect`](Self::collect) archives them again.
@@ -36,7 +37,9 @@ impl Archive {
     }
 }
 
-/// A builder for an expiry, which removes old runs; see [`Archive::expire`]. [`send`](Self::send) removes them.
+/// A builder for an expiry, which removes old runs; see [`Archive::expire`].
+///
+/// [`send`](Self::send) removes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -61,15 +64,15 @@ impl ExpireBuilder {
         self
     }
 
-    /// Removes the runs from the archive, all of them in one commit: either all or none are removed. [`sweep`](Archive::sweep) deletes
-    /// their files. Ages are measured by the system clock, or by that of
+    /// Removes the runs from the archive, all of them in one commit: either all or none are removed.
+    ///
+    /// [`sweep`](Archive::sweep) deletes their files. Ages are measured by the system clock, or by the clock of
     /// [`with_clock_of`](Archive::with_clock_of).
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if an age is over ten years, or if a rule has statuses or is without payloads,
-    /// because whole days expire.
-    /// [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout)
-    /// if the manifest cannot be read or written.
+    /// because the runs of whole days are removed. [`Storage`](crate::ErrorKind::Storage), [`Corrupt`](crate::ErrorKind::Corrupt) and
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the manifest cannot be read or written.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, the runs may have been removed, and the removal can be started again.
@@ -114,7 +117,7 @@ impl ExpireBuilder {
 pub struct ExpireReport {
     /// The number of runs that were removed, or that would be removed if this is a dry run.
     pub runs: u64,
-    /// The number of their files.
+    /// The number of files of these runs.
     pub files: u64,
     /// The total size of these files, in bytes.
     pub bytes: u64,

@@ -15,7 +15,9 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::time::Clock;
 
-/// An archive of runs; see the [module documentation](super). It is cheap to clone.
+/// An archive of runs; see the [module documentation](super).
+///
+/// An `Archive` is cheap to clone.
 ///
 /// An archive contains the runs of one tenant and one namespace. Several processes can write to it at the same time.
 ///
@@ -42,20 +44,23 @@ struct Inner {
 }
 
 impl Archive {
-    /// Opens an archive by the path of a directory or the [URL of a store](super#stores). A directory that does not exist is created. Nothing is
-    /// read before the first use. A path or URL without an archive is a new archive, which is empty: if there must be one,
-    /// check that [`files`](Self::files) with [`Window::all`](crate::model::Window::all) returns its files.
+    /// Opens an archive by the path of a directory or the [URL of a store](super#stores).
+    ///
+    /// A directory that does not exist is created. Nothing is read before the first use. If there is no archive at the path or URL, it is a
+    /// new, empty archive. To check that an archive exists, check that [`files`](Self::files) with
+    /// [`Window::all`](crate::model::Window::all) returns files.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if an
-    /// option of the store in the environment is invalid or missing.
-    /// [`Storage`](crate::ErrorKind::Storage) if the directory cannot be created or opened.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the URL is empty or invalid, if the feature of its store is not enabled, or if
+    /// an option of the store in the environment is invalid or missing. [`Storage`](crate::ErrorKind::Storage) if the directory cannot be
+    /// created or opened.
     pub fn open(url: &str) -> Result<Self> {
         Ok(Self::over(Store::open(url, Vec::new())?))
     }
 
-    /// Opens an archive with [options](super#stores) of its store, for credentials and endpoints that are not in the environment. An option
-    /// has the name of the environment variable, in upper or lower case, and takes precedence over that variable.
+    /// Opens an archive with [options](super#stores) of its store, for credentials and endpoints that are not in the environment.
+    ///
+    /// An option has the name of the environment variable, in upper or lower case, and takes precedence over that variable.
     ///
     /// ```no_run
     /// # fn example(secret: String) -> hatchet::Result<()> {
@@ -86,11 +91,12 @@ impl Archive {
         Self { inner: Arc::new(Inner { store, log }), clock: Clock::System }
     }
 
-    /// Returns the same archive with the clock of a client, for tests on virtual time: that of the embedded engine, or the system clock if the
-    /// client is connected to another engine. By default, an archive uses the system clock. The clock determines the end of
-    /// [`Window::last`](crate::model::Window::last) and the ages of [`expire`](Self::expire). [`sweep`](Self::sweep) always uses
-    /// the system clock, as stores do for the times of files. [`collect`](Self::collect) and
-    /// [`History`](super::History) always use the clock of their client.
+    /// Returns the same archive with the clock of a client, for tests on virtual time: the clock of the embedded engine, or the system
+    /// clock if the client is connected to another engine.
+    ///
+    /// By default, an archive uses the system clock. The clock determines the end of [`Window::last`](crate::model::Window::last) and the
+    /// ages of [`expire`](Self::expire). [`sweep`](Self::sweep) always uses the system clock, as stores do for the times of files.
+    /// [`collect`](Self::collect) and [`History`](super::History) always use the clock of their client.
     ///
     /// ```no_run
     /// # async fn example() -> hatchet::Result<()> {
@@ -122,8 +128,9 @@ impl Archive {
         self.inner.store.url()
     }
 
-    /// Returns the number of bytes that this archive and its clones have read from the store. A cloud store transfers more: parts of a file
-    /// that are less than 1 MiB apart are fetched together, with what is between them.
+    /// Returns the number of bytes that this archive and its clones have read from the store.
+    ///
+    /// A cloud store transfers more: parts of a file that are less than 1 MiB apart are fetched together, with the bytes between them.
     pub fn bytes_read(&self) -> u64 {
         self.inner.store.bytes_read()
     }

@@ -27,7 +27,9 @@ const PAGE_SIZE: usize = 200;
 /// The number of runs whose details are fetched from the engine at the same time.
 const CONCURRENCY: usize = 8;
 
-/// One view over the runs of an engine and of its archive. A run that both have is returned once.
+/// One view over the runs of an engine and of its archive.
+///
+/// A run that both have is returned once.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -52,8 +54,10 @@ pub struct History {
 }
 
 impl History {
-    /// Creates a view without reading anything. If the archive contains runs of another tenant or namespace, the stream of
-    /// [`items`](HistoryQuery::items) returns an error. [`details`](Self::details) does not check this.
+    /// Creates a view without reading anything.
+    ///
+    /// If the archive contains runs of another tenant or namespace, the stream of [`items`](HistoryQuery::items) returns an error.
+    /// [`details`](Self::details) does not check this.
     pub fn new(client: &Client, archive: &Archive) -> Self {
         Self { client: client.clone(), archive: archive.clone(), page: PAGE_SIZE }
     }
@@ -107,22 +111,26 @@ pub struct HistoryDetailsBuilder {
 }
 
 impl HistoryDetailsBuilder {
-    /// Includes the first `count` log lines. The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. The archive has only those that
+    /// Includes the first `count` log lines.
+    ///
+    /// The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. The archive contains only log lines that
     /// [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
         self
     }
 
-    /// Sets the timeout of each call to the engine, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call to the engine, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls to the engine. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls to the engine.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
@@ -181,37 +189,43 @@ pub struct HistoryQuery {
 }
 
 impl HistoryQuery {
-    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
-    /// returned the token. The count always includes all matching runs.
+    /// Continues after the page that returned this token: the query selects the runs after those of the page.
+    ///
+    /// The query must have the same filter as the query that returned the page. The count always includes all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
         self
     }
 
-    /// Includes the first `count` log lines of each run in [`details`](Self::details). The default is 0, and the maximum is
-    /// [`RunDetails::MAX_LOGS`]. The archive has only those that [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
+    /// Includes the first `count` log lines of each run in [`details`](Self::details).
+    ///
+    /// The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. The archive contains only log lines that
+    /// [`CollectBuilder::logs`](super::CollectBuilder::logs) has archived.
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
         self
     }
 
-    /// Sets the timeout of each call to the engine, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call to the engine, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls to the engine. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls to the engine.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs,
-    /// and the token of the next page. The
-    /// token can be sent to another process, and it stays valid while runs are archived and compacted, and while the engine drops runs.
+    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs, and the token of the
+    /// next page.
+    ///
+    /// The token can be sent to another process, and it stays valid while runs are archived and compacted, and while the engine drops runs.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages. Runs that both the engine and the archive have
     /// are counted twice in the total, but once by [`count`](Self::count).
@@ -259,7 +273,7 @@ impl HistoryQuery {
         Pages::of("history", &self.filter)
     }
 
-    /// Returns a stream of the matching runs, newest first. Runs that are created after the first item was requested are not in it.
+    /// Returns a stream of the matching runs, newest first. Runs that are created after the first item was requested are not included.
     ///
     /// With a status in the filter, the stream sends one more request for each archived run that matches and that the engine may still have,
     /// because its status in the engine may differ. A workflow that the server no longer has is looked up in the archive only.
@@ -267,9 +281,10 @@ impl HistoryQuery {
         HistoryRuns(BoxStream::new(self.read(SUMMARY_COLUMNS).map(|found| Ok(found?.run))))
     }
 
-    /// Returns a stream of the details of the matching runs, newest first. The runs are those of [`items`](Self::items). The details of up to
-    /// eight runs of the engine are fetched at the same time, after the runs were listed: a run that is replayed in between has its new
-    /// status.
+    /// Returns a stream of the details of the matching runs, newest first.
+    ///
+    /// The runs are those of [`items`](Self::items). The details of up to eight runs of the engine are fetched at the same time, after the
+    /// runs were listed, so the details of a run that is replayed in between show the new status.
     ///
     /// ```no_run
     /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
@@ -329,9 +344,11 @@ impl HistoryQuery {
         Ok(self.counts_by_status().await?.total())
     }
 
-    /// Returns the number of matching runs by status. The method reads all of them, like [`items`](Self::items). Unlike
-    /// [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it respects the statuses of the filter and counts timed-out
-    /// runs separately.
+    /// Returns the number of matching runs by status.
+    ///
+    /// The method reads all of them, like [`items`](Self::items). Unlike
+    /// [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it respects the statuses of the filter and counts
+    /// timed-out runs separately.
     ///
     /// # Errors
     /// The first error of the stream of [`items`](Self::items).
@@ -347,8 +364,9 @@ impl HistoryQuery {
     }
 }
 
-/// A stream of the runs of an engine and of its archive, newest first; see [`HistoryQuery::items`]. It continues after the error of a
-/// damaged file, and ends after any other error.
+/// A stream of the runs of an engine and of its archive, newest first; see [`HistoryQuery::items`].
+///
+/// The stream continues after the error of a damaged file, and ends after any other error.
 ///
 /// ```no_run
 /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {
@@ -393,9 +411,11 @@ impl fmt::Debug for HistoryRuns {
     }
 }
 
-/// A stream of the details of the runs of an engine and of its archive, newest first; see [`HistoryQuery::details`]. Errors are handled as in
-/// [`HistoryRuns`]. It also continues if the details of one run cannot be fetched. For example, the item is
-/// [`RunNotFound`](ErrorKind::RunNotFound) if the engine dropped the run after it was listed, and the archive does not have it.
+/// A stream of the details of the runs of an engine and of its archive, newest first; see [`HistoryQuery::details`].
+///
+/// Errors are handled as in [`HistoryRuns`], except that this stream also continues if the details of one run cannot be fetched. For
+/// example, the item is [`RunNotFound`](ErrorKind::RunNotFound) if the engine dropped the run after it was listed, and the archive does not
+/// have it.
 ///
 /// ```no_run
 /// # async fn example(history: hatchet::archive::History) -> hatchet::Result<()> {

@@ -54,8 +54,10 @@ pub struct ArchiveFile {
 }
 
 impl Archive {
-    /// Returns the committed files that may contain matching runs, for other tools. Only the time window, the workflows and the statuses of
-    /// the filter are used. Other files in the store were not committed, or have been replaced.
+    /// Returns the committed files that may contain matching runs, for other tools.
+    ///
+    /// Only the time window, the workflows and the statuses of the filter are used. Other files in the store were not committed, or have
+    /// been replaced.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter is invalid; [`Storage`](crate::ErrorKind::Storage),

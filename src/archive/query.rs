@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 use crate::model::{Page, PageToken, RunDetails, RunFilter, RunId, RunSummary, StatusCounts, Total};
 
 impl Archive {
-    /// Returns a query for the archived runs that match a filter, or that were created in a time window. It takes the same filters as
-    /// [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
-    /// [`Window::last`](crate::model::Window::last) is relative to the system clock, or to that of
+    /// Returns a query for the archived runs that match a filter, or that were created in a time window.
+    ///
+    /// The query takes the same filters as [`Client::runs`](crate::Client::runs) and returns the same summaries. Counts are exact. A
+    /// [`Window::last`](crate::model::Window::last) is relative to the system clock, or to the clock of
     /// [`with_clock_of`](Self::with_clock_of).
     ///
     /// ```no_run
@@ -42,8 +43,8 @@ impl Archive {
 
     /// Returns the details of an archived run.
     ///
-    /// An id does not determine the file of a run. The method reads the Bloom filter of each file, about 2 bytes for each of its runs, from
-    /// the newest day to the oldest, until it finds the run.
+    /// The id of a run does not determine its file. The method reads the Bloom filter of each file, about 2 bytes for each run in the file,
+    /// from the newest day to the oldest, until it finds the run.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive, id: hatchet::RunId) -> hatchet::Result<()> {
@@ -54,7 +55,8 @@ impl Archive {
     ///
     /// # Errors
     /// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the archive does not contain the run. [`Storage`](crate::ErrorKind::Storage),
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if it was not found and a file could not be read.
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) and [`Timeout`](crate::ErrorKind::Timeout) if the run was not found and a file could not be
+    /// read.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -65,7 +67,9 @@ impl Archive {
     }
 }
 
-/// A query for archived runs; see [`Archive::runs`]. Its results can be read as pages, as a stream of runs or of their details, or as counts.
+/// A query for archived runs; see [`Archive::runs`].
+///
+/// The results can be read as pages, as a stream of runs or of their details, or as counts.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -84,15 +88,17 @@ pub struct ArchiveQuery {
 }
 
 impl ArchiveQuery {
-    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
-    /// returned the token. Counts always include all matching runs.
+    /// Continues after the page that returned this token: the query selects the runs after those of the page.
+    ///
+    /// The query must have the same filter as the query that returned the page. Counts always include all matching runs.
     pub fn after(mut self, token: PageToken) -> Self {
         self.after = Some(token);
         self
     }
 
-    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs,
-    /// and the token of the next page.
+    /// Returns a page: at most `size` of the newest matching runs, an upper bound on the number of all matching runs, and the token of the
+    /// next page.
+    ///
     /// The token can be sent to another process. [`count`](Self::count) returns the exact number, for which it reads all matching runs.
     ///
     /// No run is on two pages. A run that is archived in the meantime is on a later page if it is older than the last run of this one.
@@ -144,8 +150,10 @@ impl ArchiveQuery {
         Ok(self.counts_by_status().await?.total())
     }
 
-    /// Returns the number of matching runs by status. Unlike [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it
-    /// respects the statuses of the filter and counts timed-out runs separately.
+    /// Returns the number of matching runs by status.
+    ///
+    /// Unlike [`RunQuery::counts_by_status`](crate::builder::RunQuery::counts_by_status), it respects the statuses of the filter and counts
+    /// timed-out runs separately.
     ///
     /// # Errors
     /// The errors of [`count`](Self::count).
@@ -190,8 +198,10 @@ impl ArchiveQuery {
     }
 }
 
-/// A stream of archived runs, newest first; see [`ArchiveQuery::items`]. If a file cannot be read, an item is an error that names it, and the
-/// stream continues with the other files. If the filter is invalid or the manifest cannot be read, the only item is an error.
+/// A stream of archived runs, newest first; see [`ArchiveQuery::items`].
+///
+/// If a file cannot be read, the stream yields an error that names the file, and continues with the other files. If the filter is invalid
+/// or the manifest cannot be read, the only item is an error.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -210,8 +220,9 @@ impl ArchiveQuery {
 #[must_use = "nothing is read before the stream is polled"]
 pub struct ArchivedRuns(BoxStream<Result<RunSummary>>);
 
-/// A stream of the details of archived runs, newest first; see [`ArchiveQuery::details`]. Errors are handled as in
-/// [`ArchivedRuns`].
+/// A stream of the details of archived runs, newest first; see [`ArchiveQuery::details`].
+///
+/// Errors are handled as in [`ArchivedRuns`].
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {

@@ -26,24 +26,25 @@ use super::text::{Count, Length};
 pub struct CollectReport {
     /// The number of runs that were archived, or that would be archived if this is a [dry run](super::CollectBuilder::dry_run).
     pub archived: u64,
-    /// These runs by the name of their workflow, without the namespace.
+    /// The number of these runs by workflow name, without the namespace.
     pub archived_by_workflow: BTreeMap<String, u64>,
     /// The number of runs that were already archived and have not changed since, including those that another process has archived in the
     /// meantime.
     pub unchanged: u64,
     /// The number of runs that were replayed between being listed and being fetched. A later collection archives them.
     pub active: u64,
-    /// The number of runs whose details could not be fetched, for example because the server did not respond in time. The errors are logged. A later
-    /// collection tries again.
+    /// The number of runs whose details could not be fetched, for example because the server did not respond in time. The errors are
+    /// logged. A later collection fetches them again.
     pub fetch_errors: u64,
     /// The number of runs that the engine dropped between being listed and being fetched. They are lost.
     pub dropped: u64,
     /// The number of runs that the engine drops within 24 hours or, if the [interval](super::CollectBuilder::collected_every) of the
-    /// collections is known, within 24 hours after the next one. They are runs that this collection archived, and runs that are not archived
-    /// because they are not old enough or have not ended; of these, the server counts up to 20,000 for each rule. A shorter
-    /// [`Retention`](super::Retention) archives them earlier, unless they have not ended. With [`before`](super::CollectBuilder::before), only
-    /// those that were archived are counted. If the collection failed or was stopped, runs that it had found and not archived yet are counted,
-    /// too. Runs that could not be counted at the start are not included; this is logged. It is 0 if the engine's retention period is unknown.
+    /// collections is known, within 24 hours after the next collection. They are runs that this collection archived, and runs that are not
+    /// archived because they are not old enough or have not ended; of the latter, the server counts up to 20,000 for each rule. A shorter
+    /// [`Retention`](super::Retention) archives runs at risk earlier, unless they have not ended. With
+    /// [`before`](super::CollectBuilder::before), only runs that were archived are counted. If the collection failed or was stopped, runs
+    /// that it had found and not archived yet are counted, too. Runs that could not be counted at the start are not included; this is
+    /// logged. It is 0 if the engine's retention period is unknown.
     pub at_risk: u64,
     /// The number of files that were written.
     pub files: u64,
@@ -113,9 +114,9 @@ pub struct CollectedBatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CompactReport {
-    /// The number of files that were merged. Files that needed no merge are not counted, and neither are damaged ones.
+    /// The number of files that were merged, without damaged files and files that needed no merge.
     pub files_merged: u64,
-    /// The number of new files that contain their runs, and what could be read of the damaged ones.
+    /// The number of new files. They contain the runs of the merged files, and what could be read of damaged files.
     pub files_written: u64,
     /// The number of damaged and missing files that were removed: all of them with
     /// [`discard_damaged`](super::CompactBuilder::discard_damaged), and none without.
@@ -152,10 +153,10 @@ pub struct CompactedPartition {
     pub workflow_name: String,
     /// The day on which the runs were created, in UTC.
     pub day: NaiveDate,
-    /// The number of files that were merged, without damaged ones. It is 0 if they were left unchanged: because none is damaged, because
-    /// those that are not damaged need no merge, or because another process has merged them.
+    /// The number of files that were merged, without damaged files. It is 0 if the files were left unchanged: because none is damaged,
+    /// because those that are not damaged need no merge, or because another process has merged them.
     pub files_merged: u64,
-    /// The number of new files that contain their runs, and what could be read of the damaged ones.
+    /// The number of new files. They contain the runs of the merged files, and what could be read of damaged files.
     pub files_written: u64,
     /// The number of damaged and missing files that were removed because of
     /// [`discard_damaged`](super::CompactBuilder::discard_damaged).

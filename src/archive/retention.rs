@@ -16,13 +16,15 @@ use crate::time::MAX_DURATION;
 const DEFAULT_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Which runs are due, by workflow and age: [`collect`](super::Archive::collect) copies the due runs of the engine to the archive, and
-/// [`expire`](super::Archive::expire) removes the due runs of the archive. By default, runs of all workflows are due after 90 days.
-/// That suits [`expire`](super::Archive::expire); for [`collect`](super::Archive::collect), pass an age that is shorter than the
-/// retention period of the engine, or the engine drops the runs before they are archived.
+/// [`expire`](super::Archive::expire) removes the due runs of the archive.
+///
+/// By default, runs of all workflows are due after 90 days. This default is meant for [`expire`](super::Archive::expire). For
+/// [`collect`](super::Archive::collect), pass an age that is shorter than the retention period of the engine: otherwise, the engine drops
+/// the runs before they are archived.
 ///
 /// The engine drops runs after its retention period, which is 30 days unless its operator has changed it. Runs must be archived before
-/// that, so set an age that is several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is that
-/// period, if the server reports it.
+/// that, so set an age that is several days shorter. [`CollectReport::engine_retention`](super::CollectReport::engine_retention) is the
+/// retention period, if the server reports it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,7 +42,7 @@ pub struct Retention {
     workflows: BTreeMap<String, Rule>,
 }
 
-/// Which runs of a workflow are due, and what of them is archived; see [`Retention`].
+/// Which runs of a workflow are due, and whether their payloads are archived; see [`Retention`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,8 +68,9 @@ impl Default for Retention {
 }
 
 impl Retention {
-    /// Selects the runs that were created at least this long ago. The maximum is ten years; a longer age is rejected when the retention is
-    /// used.
+    /// Selects the runs that were created at least this long ago.
+    ///
+    /// The maximum is ten years; a longer age is rejected when the retention is used.
     pub fn older_than(age: Duration) -> Self {
         Self { rule: Rule::older_than(age), workflows: BTreeMap::new() }
     }
@@ -83,8 +86,9 @@ impl Retention {
         self
     }
 
-    /// Sets the rule for a workflow, by its name without the namespace. A name that no workflow can have is rejected when the retention is
-    /// used. A workflow that does not exist yet is not an error.
+    /// Sets the rule for a workflow, by its name without the namespace.
+    ///
+    /// A name that no workflow can have is rejected when the retention is used. A workflow that does not exist yet is not an error.
     pub fn workflow(mut self, name: impl Into<String>, rule: Rule) -> Self {
         self.workflows.insert(name.into(), rule);
         self
@@ -163,8 +167,10 @@ impl Rule {
         Self { age: None, statuses: Vec::new(), without_payloads: false }
     }
 
-    /// Selects only runs with this status. If this method is called several times, runs with any of the statuses are selected. By default, all runs
-    /// that have ended are selected. Runs that have not ended are never selected. An archived run is updated regardless of its new status.
+    /// Selects only runs with this status.
+    ///
+    /// If this method is called several times, runs with any of the statuses are selected. By default, all runs that have ended are
+    /// selected. Runs that have not ended are never selected. An archived run is updated regardless of its new status.
     /// [`expire`](super::Archive::expire) rejects a rule with a status.
     pub fn status(mut self, status: RunStatus) -> Self {
         self.statuses.push(status);
@@ -172,9 +178,9 @@ impl Rule {
     }
 
     /// Archives runs without their inputs, outputs, event payloads and log lines.
-    /// The [input](crate::model::RunDetails::input) of such a run is
-    /// `None`, and the output of one that completed is the JSON value `null`: parsing it fails with [`Decode`](crate::ErrorKind::Decode) unless
-    /// the type accepts `null`. Metadata and error messages are archived.
+    ///
+    /// The [input](crate::model::RunDetails::input) of such a run is `None`, and the output of a completed run is the JSON value `null`:
+    /// parsing it fails with [`Decode`](crate::ErrorKind::Decode) unless the type accepts `null`. Metadata and error messages are archived.
     /// [`expire`](super::Archive::expire) rejects such a rule.
     pub fn without_payloads(mut self) -> Self {
         self.without_payloads = true;

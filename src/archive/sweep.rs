@@ -25,11 +25,11 @@ const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(24 * 3600);
 const FILES_PER_ITEM: usize = 100;
 
 impl Archive {
-    /// Returns a builder for a sweep, which deletes files that are not part of the archive:
-    /// files that a compaction or an expiry has removed, and files that were
-    /// written but not committed because of a crash, including those that a killed process left incomplete in a local directory.
-    /// Old parts of the manifest are deleted, too: its stored states except for the newest two,
-    /// and the commits before these.
+    /// Returns a builder for a sweep, which deletes files that are not part of the archive: files that a compaction or an expiry has
+    /// removed, and files that were written but not committed because of a crash, including those that a killed process left incomplete in
+    /// a local directory.
+    ///
+    /// The sweep also deletes old parts of the manifest: its stored states except for the newest two, and the commits before these.
     ///
     /// ```no_run
     /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -42,7 +42,9 @@ impl Archive {
     }
 }
 
-/// A builder for a sweep, which deletes unused files; see [`Archive::sweep`]. [`send`](Self::send) deletes them.
+/// A builder for a sweep, which deletes unused files; see [`Archive::sweep`].
+///
+/// [`send`](Self::send) deletes them.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -61,16 +63,20 @@ pub struct SweepBuilder {
 
 impl SweepBuilder {
     /// Sets how long a file must have been unused before it is deleted: since it was removed, or since it was written if it was never
-    /// committed. The default is 24 hours, and the maximum is 90 days. It must be longer than any query, collection or
-    /// compaction commit. Otherwise, files in use may be deleted, and a commit in progress may be lost. It is measured by the clocks of this
-    /// process, of the processes that remove files, and of the store.
+    /// committed.
+    ///
+    /// The default is 24 hours, and the maximum is 90 days. The period must be longer than any query and longer than any commit of a
+    /// collection or compaction. Otherwise, files in use may be deleted, and a commit in progress may be lost. The period is measured by
+    /// the clocks of this process, of the processes that remove files, and of the store.
     pub fn grace_period(mut self, period: Duration) -> Self {
         self.grace_period = period;
         self
     }
 
-    /// Deletes the files, and returns a report. If it fails, the files that were deleted before are not reported; with
-    /// [`batches`](Self::batches), the report is available.
+    /// Deletes the files, and returns a report.
+    ///
+    /// If the sweep fails, the files that were deleted before the error are not reported; with [`batches`](Self::batches), the report is
+    /// available.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the grace period is over 90 days. [`Storage`](crate::ErrorKind::Storage),
@@ -85,8 +91,9 @@ impl SweepBuilder {
         Ok(batches.report())
     }
 
-    /// Returns a stream that deletes the files while it is polled, with one item for every 100 deleted files, and one for the rest. An
-    /// error is the last item; see [`send`](Self::send).
+    /// Returns a stream that deletes the files while it is polled, with one item for every 100 deleted files, and one for the rest.
+    ///
+    /// An error is the last item; see [`send`](Self::send).
     pub fn batches(self) -> SweptBatches {
         SweptBatches(OperationStream::of(async move { Ok(Box::new(self.start().await?)) }))
     }
@@ -180,8 +187,9 @@ impl SteppedOperation for Sweeper {
     }
 }
 
-/// A stream of the deletions of a sweep; see [`SweepBuilder::batches`]. It ends after an error. Dropping it stops the sweep; the next one
-/// deletes the other files.
+/// A stream of the deletions of a sweep; see [`SweepBuilder::batches`].
+///
+/// The stream ends after an error. Dropping it stops the sweep; the next sweep deletes the other files.
 ///
 /// ```no_run
 /// # async fn example(archive: hatchet::archive::Archive) -> hatchet::Result<()> {
@@ -203,13 +211,14 @@ impl SweptBatches {
     /// The errors of [`SweepBuilder::send`]. An error is the last item.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: the sweep continues with the next call.
+    /// This method is cancel safe: if the future is dropped, the sweep continues with the next call.
     pub async fn next(&mut self) -> Option<Result<SweptBatch>> {
         self.0.next().await
     }
 
-    /// Returns the counts up to the last item that the stream has returned. If it is an error, the files that were deleted before the error
-    /// are included.
+    /// Returns the counts up to the last item that the stream has returned.
+    ///
+    /// If the last item is an error, the files that were deleted before the error are included.
     pub fn report(&self) -> SweepReport {
         self.0.report()
     }
@@ -239,11 +248,11 @@ impl fmt::Debug for SweptBatches {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweptBatch {
-    /// The number of data files that were deleted, and of incomplete files in a local directory.
+    /// The number of data files that were deleted, including incomplete files in a local directory.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,
-    /// Their total size, in bytes.
+    /// The total size of these files, in bytes.
     pub bytes: u64,
 }
 
@@ -255,11 +264,11 @@ pub struct SweptBatch {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// The number of data files that were deleted, and of incomplete files in a local directory.
+    /// The number of data files that were deleted, including incomplete files in a local directory.
     pub files: u64,
     /// The number of files of the manifest that were deleted.
     pub manifest_files: u64,
-    /// Their total size, in bytes.
+    /// The total size of these files, in bytes.
     pub bytes: u64,
 }
 

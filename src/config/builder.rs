@@ -8,7 +8,9 @@ use super::layers::Pem;
 use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
 use crate::value::TenantId;
 
-/// A builder for a [`Config`]. Its values take precedence over the environment and over the claims of the token.
+/// A builder for a [`Config`].
+///
+/// The values of the builder take precedence over the environment and over the claims of the token.
 ///
 /// [`Config::builder`] ignores the environment, and [`ConfigBuilder::from_env`] reads it. If a value is set twice, the last one is
 /// used. [`build`](Self::build) validates all values, and reports all problems in one error.
@@ -60,7 +62,8 @@ pub struct ConfigBuilder {
 
 impl ConfigBuilder {
     /// Creates a builder that takes values that are not set in code from the environment variables `HATCHET_CLIENT_*`.
-    /// [`build`](Self::build) reads them.
+    ///
+    /// [`build`](Self::build) reads the variables.
     ///
     /// ```no_run
     /// use hatchet::config::ConfigBuilder;
@@ -79,9 +82,10 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the tenant. Hatchet has deprecated this setting: the token contains the tenant (claim `sub`), and
-    /// [`build`](Self::build) rejects
-    /// a different one. It is needed only if the token has no such claim.
+    /// Sets the tenant.
+    ///
+    /// Hatchet has deprecated this setting: the token contains the tenant (claim `sub`), and [`build`](Self::build) rejects a different
+    /// tenant. The setting is needed only if the token has no such claim.
     pub fn tenant_id(mut self, tenant_id: TenantId) -> Self {
         self.tenant_id = Some(tenant_id);
         self
@@ -96,17 +100,19 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the base URL of the REST API, `http://…` or `https://…`, with a path if a proxy requires one. The default is the
-    /// token's claim `server_url`. A claim with `http://` is rejected if gRPC uses TLS, so that the issuer of a token cannot make
-    /// this program send it without encryption.
+    /// Sets the base URL of the REST API, `http://…` or `https://…`, with a path if a proxy requires one.
+    ///
+    /// The default is the token's claim `server_url`. A claim with `http://` is rejected if gRPC uses TLS, so that the issuer of a token
+    /// cannot make this program send the token without encryption.
     pub fn server_url(mut self, server_url: impl Into<String>) -> Self {
         self.server_url = Some(server_url.into());
         self
     }
 
-    /// Sets the prefix of the names of workflows, events and actions, so that several deployments can share a tenant. It may
-    /// contain ASCII letters, digits, `.`, `-` and `_`. It is converted to lower case, and a `_` is appended if it does not end
-    /// with one. An empty string means no namespace, even if the environment has one. The default is no namespace.
+    /// Sets the prefix of the names of workflows, events and actions, so that several deployments can share a tenant.
+    ///
+    /// A namespace may contain ASCII letters, digits, `.`, `-` and `_`. It is converted to lower case, and a `_` is appended if it does not
+    /// end with one. An empty string means no namespace, even if the environment has one. The default is no namespace.
     ///
     /// The server stores only the prefixed names. So no namespace may be a prefix of another one: queries in `prod` also match
     /// the workflows of `prod_eu`.
@@ -115,8 +121,9 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets whether gRPC connections are encrypted, and whether the client authenticates with a certificate. The default
-    /// depends on the scheme of the address ([`host_port`](Self::host_port)); without a scheme, it is [`TlsStrategy::Tls`].
+    /// Sets whether gRPC connections are encrypted, and whether the client authenticates with a certificate.
+    ///
+    /// The default depends on the scheme of the address ([`host_port`](Self::host_port)); without a scheme, it is [`TlsStrategy::Tls`].
     pub const fn tls_strategy(mut self, strategy: TlsStrategy) -> Self {
         self.tls_strategy = Some(strategy);
         self
@@ -124,15 +131,16 @@ impl ConfigBuilder {
 
     /// Sets the name that the server's certificate must have. The default is the host of the address.
     ///
-    /// It applies to gRPC, and also to REST if the server URL has the same host and
+    /// The name applies to gRPC, and also to REST if the server URL has the same host and
     /// [`tls_rest_server_name`](Self::tls_rest_server_name) is not set.
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_server_name = Some(name.into());
         self
     }
 
-    /// Sets the name that the certificate of the REST server must have. The default is the
-    /// [`tls_server_name`](Self::tls_server_name) if the server URL has the same host as gRPC, otherwise the host of the
+    /// Sets the name that the certificate of the REST server must have.
+    ///
+    /// The default is the [`tls_server_name`](Self::tls_server_name) if the server URL has the same host as gRPC, otherwise the host of the
     /// server URL.
     pub fn tls_rest_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_rest_server_name = Some(name.into());
@@ -145,36 +153,41 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the root certificates to trust, as one or more PEM certificates. The default is the root certificates of the
-    /// operating system. Replaces the value of [`tls_root_ca_file`](Self::tls_root_ca_file).
+    /// Sets the root certificates to trust, as one or more PEM certificates.
+    ///
+    /// The default is the root certificates of the operating system. Replaces the value of [`tls_root_ca_file`](Self::tls_root_ca_file).
     pub fn tls_root_ca(mut self, pem: impl Into<String>) -> Self {
         self.tls_root_ca = Some(Pem::Inline(Secret::new(pem.into())));
         self
     }
 
-    /// Sets a file with the root certificates to trust, in PEM. [`build`](Self::build) reads it. Replaces the value
-    /// of [`tls_root_ca`](Self::tls_root_ca).
+    /// Sets a file with the root certificates to trust, in PEM. [`build`](Self::build) reads it.
+    ///
+    /// Replaces the value of [`tls_root_ca`](Self::tls_root_ca).
     pub fn tls_root_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls_root_ca = Some(Pem::File(path.into()));
         self
     }
 
-    /// Sets the client's certificate, with its chain, in PEM. It needs a key. Required for [`TlsStrategy::Mtls`]. Replaces the value of
-    /// [`tls_cert_file`](Self::tls_cert_file).
+    /// Sets the client's certificate, with its chain, in PEM. A certificate requires a key.
+    ///
+    /// Required for [`TlsStrategy::Mtls`]. Replaces the value of [`tls_cert_file`](Self::tls_cert_file).
     pub fn tls_cert(mut self, pem: impl Into<String>) -> Self {
         self.tls_cert = Some(Pem::Inline(Secret::new(pem.into())));
         self
     }
 
-    /// Sets a file with the client's certificate, in PEM. [`build`](Self::build) reads it. Replaces the value of
-    /// [`tls_cert`](Self::tls_cert).
+    /// Sets a file with the client's certificate, in PEM. [`build`](Self::build) reads it.
+    ///
+    /// Replaces the value of [`tls_cert`](Self::tls_cert).
     pub fn tls_cert_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.tls_cert = Some(Pem::File(path.into()));
         self
     }
 
-    /// Sets the private key of the client's certificate, in PEM and without a passphrase. It needs a certificate. Required for
-    /// [`TlsStrategy::Mtls`]. Replaces the value of [`tls_key_file`](Self::tls_key_file).
+    /// Sets the private key of the client's certificate, in PEM and without a passphrase.
+    ///
+    /// A key requires a certificate. Required for [`TlsStrategy::Mtls`]. Replaces the value of [`tls_key_file`](Self::tls_key_file).
     pub fn tls_key(mut self, pem: impl Into<String>) -> Self {
         self.tls_key = Some(Pem::Inline(Secret::new(pem.into())));
         self
@@ -186,7 +199,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets how long a connection may receive no data before it is pinged: 6 s to 24 h. The default is 10 s.
+    /// Sets the time without received data after which a connection is pinged: 6 s to 24 h. The default is 10 s.
     ///
     /// The engine closes connections (GOAWAY `too_many_pings`) that send pings more often than every 5 s.
     pub const fn keepalive_interval(mut self, interval: Duration) -> Self {
@@ -218,22 +231,26 @@ impl ConfigBuilder {
         self
     }
 
-    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000. The default is 200. If more
-    /// are needed, the watches take turns, and report changes later.
+    /// Sets the maximum number of requests per second that all watches of a client send together: 1 to 100,000.
+    ///
+    /// The default is 200. If the watches need more requests, they take turns, and report changes later.
     pub const fn watch_request_rate(mut self, requests_per_second: u32) -> Self {
         self.watch_request_rate = Some(requests_per_second);
         self
     }
 
-    /// Sets the maximum number of requests per second that all waits of a client (`result`, `outcome`) send together: 1 to 100,000. The
-    /// default is 1000. They are sent for runs whose outcome the engine's stream does not contain. If more are needed, waits end later.
+    /// Sets the maximum number of requests per second that all waits of a client (`result`, `outcome`) send together: 1 to 100,000.
+    ///
+    /// The default is 1000. Waits send requests for runs whose outcome the engine's stream does not contain. If more requests are needed,
+    /// waits end later.
     pub const fn wait_request_rate(mut self, requests_per_second: u32) -> Self {
         self.wait_request_rate = Some(requests_per_second);
         self
     }
 
-    /// Sets the maximum size of a sent message in bytes. The default is 4 MiB, which is the engine's default limit
-    /// (`SERVER_GRPC_MAX_MSG_SIZE`).
+    /// Sets the maximum size of a sent message in bytes.
+    ///
+    /// The default is 4 MiB, which is the engine's default limit (`SERVER_GRPC_MAX_MSG_SIZE`).
     pub const fn max_send_message_length(mut self, bytes: usize) -> Self {
         self.max_send_message_length = Some(bytes);
         self
@@ -251,12 +268,14 @@ impl ConfigBuilder {
         self
     }
 
-    /// Reads the environment, if [`from_env`](Self::from_env) was used, the token and the PEM files, and validates all values. It
-    /// does not connect.
+    /// Validates all values, and returns the configuration.
+    ///
+    /// This reads the claims of the token, the PEM files and, if [`from_env`](Self::from_env) was used, the environment, but does not
+    /// connect.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with all missing and invalid values.
+    /// [`ConfigError`], which lists all missing and invalid values.
     pub fn build(self) -> Result<Config, ConfigError> {
         resolve::resolve(&self, &ProcessEnv)
     }

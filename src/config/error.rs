@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The error of an invalid configuration, with all its problems.
 ///
-/// `Display` prints their count, and then one line for each problem:
+/// `Display` prints the number of problems, and then one line for each problem:
 ///
 /// ```
 /// use hatchet::Config;
@@ -31,7 +31,7 @@ use std::fmt;
 ///
 /// Print the error and exit. A retry fails in the same way. The error never contains the token or a private key.
 ///
-/// `Error::from` converts it to an [`Error`](crate::Error) with the same message, and with this error as its source:
+/// `Error::from` converts a `ConfigError` to an [`Error`](crate::Error) with the same message, and with the `ConfigError` as its source:
 ///
 /// ```
 /// use std::error::Error as _;
@@ -70,7 +70,7 @@ impl fmt::Display for ConfigError {
 }
 
 impl crate::Error {
-    /// Returns the problems of the configuration, if an invalid configuration caused this error.
+    /// Returns the [`ConfigError`], if an invalid configuration caused this error.
     ///
     /// ```
     /// use hatchet::{Config, Error};
@@ -119,7 +119,7 @@ impl Problem {
         &self.name
     }
 
-    /// Returns the value in quotes, or a description of it. It is never the token or a private key.
+    /// Returns the value in quotes, or a description of the value. The text never contains the token or a private key.
     #[must_use]
     pub fn got(&self) -> &str {
         &self.got

@@ -89,7 +89,7 @@ impl Entry {
 
 /// All values of a configuration with their sources, returned by [`Config::explain`](super::Config::explain).
 ///
-/// `Display` prints a table with one row for each setting: name, value and source. It contains no secrets, so it can be logged.
+/// `Display` prints a table with one row for each setting: name, value and source. The table contains no secrets, so it can be logged.
 ///
 /// ```no_run
 /// let config = hatchet::Config::from_env()?;

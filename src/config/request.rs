@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 /// The range of deadlines is that of the configuration's [`rpc_timeout`](super::ConfigBuilder::rpc_timeout).
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
-/// How many times a failed call is retried. A call is retried only if that is safe: if it is idempotent, or if the server certainly did
-/// not process it.
+/// How many times a failed call is retried.
+///
+/// A call is retried only if that is safe: if it is idempotent, or if the server certainly did not process it.
 ///
 /// By default, calls are retried until their deadline, with exponential backoff and a budget that all calls of a client share: it stops
 /// retries when most calls fail.

@@ -10,7 +10,9 @@ use super::tuning::Tuning;
 use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
 use crate::value::TenantId;
 
-/// The configuration of a client. It is validated, immutable, and cheap to clone.
+/// The configuration of a client.
+///
+/// A `Config` is validated, immutable, and cheap to clone.
 ///
 /// Each value is taken from the first of these sources that has it:
 ///
@@ -68,19 +70,19 @@ use crate::value::TenantId;
 /// * A variable that is empty or only whitespace is treated as unset, because `NAME=${UNSET}` in a compose file sets an empty
 ///   value. Whitespace around a value is removed, such as the newline at the end of a mounted secret.
 /// * Other `HATCHET_CLIENT_*` variables are for other SDKs, and are ignored.
-/// * `HOST_PORT` may have a scheme and trailing slashes. If no TLS strategy is set, it depends on the scheme: `http` and `grpc` mean
+/// * `HOST_PORT` may have a scheme and trailing slashes. If no TLS strategy is set, the scheme determines it: `http` and `grpc` mean
 ///   `none`, `https` and `grpcs` mean `tls`. The scheme of an address in the token is ignored, so that the issuer of a token cannot
 ///   disable encryption. The default port is 443 with TLS, and 7070 (the engine's default) without.
-/// * A claim `server_url` that begins with `http://` is rejected if gRPC uses TLS, because REST sends
-///   the same token. To send it without TLS, set `SERVER_URL`.
+/// * A claim `server_url` that begins with `http://` is rejected if gRPC uses TLS, because REST requests
+///   contain the same token. To send the token without TLS, set `SERVER_URL`.
 /// * `TLS_SERVER_NAME` also applies to REST if `SERVER_URL` has the same host as `HOST_PORT`. If the
 ///   hosts or their certificates differ, set the name for REST with `TLS_REST_SERVER_NAME`. (The other
 ///   SDKs have no such setting and use the host of the URL.)
 /// * PEM is the value of the variable itself, in which line breaks may be written as `\n`, or the content of the file that the other
-///   variable names. Setting both is an error. A certificate requires a key, and a key a certificate.
-/// * Certificates, keys and the minimum version also apply to REST if the server URL is `https`. If it is not, and the strategy is
-///   `none`, certificates and keys have no effect. They are ignored if the strategy is set, and an error if it is derived from the
-///   scheme.
+///   variable names. Setting both is an error. A certificate requires a key, and a key requires a certificate.
+/// * Certificates, keys and the minimum version also apply to REST if the server URL is `https`. If neither
+///   gRPC nor REST uses TLS, certificates and keys have no effect: they are ignored if the TLS strategy was set, and an error if it was
+///   derived from the scheme.
 ///
 /// `Debug` hides the token and keys.
 #[derive(Clone)]
@@ -108,7 +110,8 @@ impl Config {
     }
 
     /// Creates a builder that ignores the environment: values that are not set in code are claims of the token or defaults.
-    /// [`ConfigBuilder::from_env`] creates one that reads it.
+    ///
+    /// [`ConfigBuilder::from_env`] creates a builder that reads the environment.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
     }
@@ -117,7 +120,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] with all missing and invalid values.
+    /// [`ConfigError`], which lists all missing and invalid values.
     pub fn from_env() -> Result<Self, ConfigError> {
         ConfigBuilder::from_env().build()
     }
@@ -128,8 +131,9 @@ impl Config {
         &self.values.token
     }
 
-    /// Returns when the token expires, if it has the `exp` claim. An expired token is a valid configuration, because the engine checks the
-    /// expiry by its own clock.
+    /// Returns when the token expires, if it has the `exp` claim.
+    ///
+    /// An expired token is a valid configuration, because the engine checks the expiry by its own clock.
     #[must_use]
     pub fn token_expires_at(&self) -> Option<DateTime<Utc>> {
         self.values.token_expires_at
@@ -165,7 +169,9 @@ impl Config {
         &self.values.server_url
     }
 
-    /// Returns the prefix of the names of workflows, events and actions: lower case, with `_` at the end.
+    /// Returns the namespace, in lower case and with `_` at the end, or `None` if there is none.
+    ///
+    /// The namespace is the prefix of the names of workflows, events and actions.
     #[must_use]
     pub fn namespace(&self) -> Option<&str> {
         self.values.namespace.as_deref()

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A string that must not be logged, such as an API token or a private key.
 ///
-/// `Debug` prints `Secret(hidden)`. There is no `Display`, and it cannot be serialized. [`expose`](Self::expose) returns the string.
+/// `Debug` prints `Secret(hidden)`. `Secret` implements neither `Display` nor `Serialize`. [`expose`](Self::expose) returns the string.
 ///
 /// ```
 /// # use hatchet::embedded::Engine;

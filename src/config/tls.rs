@@ -183,8 +183,9 @@ impl Tls {
         self.identity.as_ref()
     }
 
-    /// Returns the name that the certificate of the gRPC server must have: a host name or an IP address (IPv6 without brackets). It is
-    /// `Some` if and only if gRPC is encrypted.
+    /// Returns the name that the certificate of the gRPC server must have: a host name or an IP address (IPv6 without brackets).
+    ///
+    /// The name is `Some` if and only if gRPC is encrypted.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()

@@ -1,8 +1,8 @@
 //! The task that owns the core. It runs commands, delivers effects, and wakes for timers.
 //!
-//! A panic in the core ends this task. The panic hook prints it. The caller of the command, all later
-//! callers, and [`Engine::shutdown`](super::Engine::shutdown) panic with the same message. Open streams end with an error that
-//! contains the message. Requests over a socket get it as their response.
+//! A panic in the core ends this task. The panic hook prints it. The caller of the command, all later callers, and
+//! [`Engine::shutdown`](super::Engine::shutdown) panic with the same message. Open streams end with an error that contains the message.
+//! Requests over a socket get it as their response.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;

@@ -31,8 +31,9 @@ use crate::transport::Wire;
 /// The default tenant of a new Hatchet server.
 pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c4546cbf52");
 
-/// An in-process engine. Dropping the engine stops it. After that, calls of its clients fail with
-/// [`Unavailable`](crate::ErrorKind::Unavailable).
+/// An in-process engine.
+///
+/// Dropping the engine stops it. After that, calls of its clients fail with [`Unavailable`](crate::ErrorKind::Unavailable).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -49,7 +50,7 @@ pub(super) const TENANT: uuid::Uuid = uuid::uuid!("707d0855-80ab-4e1f-a156-f1c45
 /// ```
 ///
 /// # Panics
-/// Dropping it panics if the engine has panicked before, unless the current thread is panicking.
+/// Dropping the engine panics if the engine has panicked before, unless the current thread is panicking.
 #[must_use = "dropping it stops the engine"]
 pub struct Engine {
     client: Client,
@@ -115,8 +116,10 @@ impl EngineBuilder {
         self
     }
 
-    /// Makes ids, the token and random decisions reproducible. With a seed, the token is predictable and therefore not a secret.
-    /// The default is a random seed, and a token that is independent of it.
+    /// Makes ids, the token and random decisions reproducible.
+    ///
+    /// With a seed, the token is predictable and therefore not a secret. The default is a random seed, and a token that is independent of
+    /// it.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -128,8 +131,10 @@ impl EngineBuilder {
         self
     }
 
-    /// Listens on 127.0.0.1 for gRPC and REST, for programs in other processes. The ports are free ones, unless
-    /// [`grpc_port`](Self::grpc_port) or [`rest_port`](Self::rest_port) sets them. The default is not to listen.
+    /// Listens on 127.0.0.1 for gRPC and REST, for programs in other processes.
+    ///
+    /// The engine selects free ports, unless [`grpc_port`](Self::grpc_port) or [`rest_port`](Self::rest_port) sets them. By default, the
+    /// engine does not listen.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -173,8 +178,10 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the time at which the engine's clock starts. The default is the system's time. From then on, it follows Tokio's clock. All
-    /// timestamps, crons and schedules of the engine are based on it.
+    /// Sets the time at which the engine's clock starts.
+    ///
+    /// The default is the system's time. From then on, the engine's clock follows Tokio's clock. All timestamps, crons and schedules of the
+    /// engine are based on it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -201,10 +208,11 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the version that the engine reports, such as `v0.111.0`. The default is v0.104.7, whose behavior is reproduced. Of the
-    /// changes in newer versions, only these are implemented: from v0.105.16, the
-    /// [strategies for queued runs](crate::workflow::ConcurrencyStrategy::CancelQueuedExceptNewest); from v0.106.5, concurrency limits
-    /// with [`max_runs_expression`](crate::workflow::Concurrency::max_runs_expression) and
+    /// Sets the version that the engine reports, such as `v0.111.0`.
+    ///
+    /// The default is v0.104.7; the engine reproduces the behavior of this version. Of the changes in newer versions, only these are
+    /// implemented: from v0.105.16, the [strategies for queued runs](crate::workflow::ConcurrencyStrategy::CancelQueuedExceptNewest); from
+    /// v0.106.5, concurrency limits with [`max_runs_expression`](crate::workflow::Concurrency::max_runs_expression) and
     /// [tenant-scoped](crate::workflow::Concurrency::tenant_scoped) ones; from v0.111.0, the delay of a retry that a
     /// [task chooses](crate::TaskError::retry_after).
     pub fn version(mut self, version: impl Into<String>) -> Self {
@@ -212,15 +220,18 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets how long [`Engine::shutdown`] waits for the connections of other processes to close. Then it drops them. The default is two
-    /// seconds.
+    /// Sets how long [`Engine::shutdown`] waits for the connections of other processes to close before it drops them.
+    ///
+    /// The default is two seconds.
     pub fn shutdown_grace_period(mut self, period: Duration) -> Self {
         self.shutdown_grace_period = Some(period);
         self
     }
 
-    /// Drops runs that were created longer ago than this and have ended, as a server does. They are then unknown to gRPC and REST, like
-    /// runs that never existed. The default is to keep all runs; that of a server is 30 days.
+    /// Drops runs that were created longer ago than this and have ended, as a server does.
+    ///
+    /// Dropped runs are unknown to gRPC and REST, like runs that never existed. By default, the engine keeps all runs; the default of a
+    /// server is 30 days.
     ///
     /// A server drops all runs of a day (UTC) together, and so does this engine: a run is dropped when this period has passed since the
     /// midnight after its creation. Unlike a server, it keeps runs that have not ended. Events are dropped in the same way.
@@ -371,8 +382,9 @@ impl Engine {
         self.client.clone()
     }
 
-    /// Creates a separate client with another configuration, such as a namespace or message sizes. Addresses, tenant, token and TLS are
-    /// those of the engine.
+    /// Creates a separate client with another configuration, such as a namespace or message sizes.
+    ///
+    /// Addresses, tenant, token and TLS are those of the engine.
     ///
     /// # Errors
     /// [`Config`](crate::ErrorKind::Config) if the configuration is invalid.
@@ -397,7 +409,9 @@ impl Engine {
     }
 
     /// Returns the environment variables with which a Hatchet SDK in another process connects to this engine, as pairs of a name and a
-    /// value. The list is empty if the engine does not listen.
+    /// value.
+    ///
+    /// The list is empty if the engine does not listen.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let Some(Addresses { grpc, rest }) = self.addresses else { return Vec::new() };
         vec![
@@ -414,17 +428,20 @@ impl Engine {
         self.services.faults()
     }
 
-    /// Returns the time of the engine's clock, which follows Tokio's clock. After `tokio::time::advance`, use this time instead of the
-    /// system's for windows and schedules.
+    /// Returns the time of the engine's clock, which follows Tokio's clock.
+    ///
+    /// After `tokio::time::advance`, use this time instead of the system's for windows and schedules.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.handle.clock.now()
     }
 
     /// Simulates an engine that is down for some time: all streams end with `UNAVAILABLE`, gRPC calls are rejected with `UNAVAILABLE` and
-    /// REST requests with 503, and no timer of the engine fires. After that time, calls are accepted again. Timers that are due fire
-    /// two seconds later, so a worker that has reconnected by then keeps its attempts, as after a restart of a real engine.
+    /// REST requests with 503, and no timer of the engine fires.
     ///
-    /// Returns immediately. [`Faults::clear`] ends only the rejections early: the timers still wait.
+    /// After that time, calls are accepted again. Timers that are due fire two seconds later, so a worker that has reconnected by then
+    /// keeps its attempts, as after a restart of a real engine.
+    ///
+    /// The method returns immediately. [`Faults::clear`] ends only the rejections early: the timers still wait.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -471,14 +488,15 @@ impl Engine {
         self.handle.call(|core, _| core.runs().len()).await.unwrap_or(0)
     }
 
-    /// Stops the engine: ends all streams as the real engine does, and waits for its tasks and for the connections of other
-    /// processes. Connections that have not ended within the [grace period](EngineBuilder::shutdown_grace_period) are dropped.
+    /// Stops the engine: ends all streams as the real engine does, and waits for its tasks and for the connections of other processes.
+    ///
+    /// Connections that have not ended within the [grace period](EngineBuilder::shutdown_grace_period) are dropped.
     ///
     /// # Panics
     /// Panics if the engine has panicked before.
     ///
     /// # Cancel safety
-    /// If the future is dropped after its first poll, the engine is dropped: it stops without waiting.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the engine is dropped, and stops without waiting.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let tasks = std::mem::take(&mut self.tasks);

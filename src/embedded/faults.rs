@@ -50,8 +50,8 @@ pub enum Fault {
     /// that the engine sends for a token that it does not accept, such as an expired one. With 3, `INVALID_ARGUMENT`,
     /// `SendStepActionEvent` gets the message that the engine sends while its database fails.
     RejectGrpc(u16),
-    /// The same for a REST call and its HTTP status, from 400 to 599. With 403, the body is the one that the engine sends for a token that
-    /// it does not accept.
+    /// The REST call does not reach the engine. The caller gets this HTTP status, from 400 to 599, as if the engine had sent it. With 403,
+    /// the body is the one that the engine sends for a token that it does not accept.
     RejectRest(u16),
     /// The engine processes the call, but the caller gets `UNAVAILABLE`, or 502 in REST, as from a proxy.
     LoseResponse,
@@ -64,7 +64,7 @@ pub enum Fault {
     /// The next message of a stream is sent after the one that follows it. If none follows, it is not sent.
     ReorderMessages,
     /// The next message of a stream arrives after this delay, by Tokio's clock. The messages after it, and the end of the stream, do not
-    /// overtake it. If the stream is interrupted or ended by a test first, it is lost.
+    /// overtake it. If a test interrupts or ends the stream first, the message is lost.
     DelayMessage(Duration),
 }
 
@@ -240,9 +240,10 @@ impl Faults {
         self.0.clock.suspend_idle(planned > 0);
     }
 
-    /// Applies a fault to the next call with this name, after the faults that are already planned for it. The names are those of
-    /// [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST the method and the
-    /// route, such as `GET /api/v1/stable/workflow-runs/{run}`.
+    /// Applies a fault to the next call with this name, after the faults that are already planned for it.
+    ///
+    /// The names are those of [`calls`](Self::calls): for gRPC the methods in the `.proto` files, such as `TriggerWorkflow`, and for REST
+    /// the method and the route, such as `GET /api/v1/stable/workflow-runs/{run}`.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if there is no such call, or if the fault does not belong to its API.
@@ -262,7 +263,7 @@ impl Faults {
         self.plan(call, fault, Times::Exactly(1))
     }
 
-    /// Applies a fault to the next `times` calls with this name, as [`inject`](Self::inject) does for one.
+    /// Applies a fault to the next `times` calls with this name; see [`inject`](Self::inject).
     ///
     /// ```no_run
     /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
@@ -274,7 +275,7 @@ impl Faults {
     /// ```
     ///
     /// # Errors
-    /// Those of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if `times` is 0.
+    /// The errors of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if `times` is 0.
     pub fn inject_times(&self, call: &str, fault: Fault, times: usize) -> Result<()> {
         if times == 0 {
             return Err(Error::invalid("fault", "expected a positive number of times, got 0"));
@@ -296,7 +297,7 @@ impl Faults {
     /// ```
     ///
     /// # Errors
-    /// Those of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if the duration is over ten years.
+    /// The errors of [`inject`](Self::inject), and [`InvalidInput`](ErrorKind::InvalidInput) if the duration is over ten years.
     pub fn inject_for(&self, call: &str, fault: Fault, duration: Duration) -> Result<()> {
         if duration > MAX_DURATION {
             return Err(Error::invalid("fault", format_args!("expected at most 10 years, got {duration:?}")));
@@ -313,11 +314,12 @@ impl Faults {
         calls::STREAMS.iter().try_for_each(|stream| self.interrupt(stream).map(drop))
     }
 
-    /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it. Faults
-    /// that are injected later are not applied.
+    /// Applies a fault to all calls with this name until [`clear`](Self::clear), after the faults that are already planned for it.
+    ///
+    /// Faults that are injected later are not applied.
     ///
     /// # Errors
-    /// Those of [`inject`](Self::inject).
+    /// The errors of [`inject`](Self::inject).
     pub fn inject_always(&self, call: &str, fault: Fault) -> Result<()> {
         self.plan(call, fault, Times::Always)
     }
@@ -348,8 +350,9 @@ impl Faults {
         self.set_planned(0);
     }
 
-    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`. New streams can be opened. Returns
-    /// the number of interrupted streams.
+    /// Interrupts the open streams of a method, such as `ListenV2`: their readers get `UNAVAILABLE`.
+    ///
+    /// New streams can be opened. Returns the number of interrupted streams.
     ///
     /// A client that is reopening a lost stream is not counted, and its new stream is not interrupted. While a
     /// client replaces an idle stream, both are open, so it counts as two.
@@ -368,8 +371,10 @@ impl Faults {
         self.close(method, interrupted())
     }
 
-    /// Ends the open streams of a method without an error, as a server or proxy that closes idle streams does: their readers get the end
-    /// of the stream. New streams can be opened. Returns the number of streams that have ended.
+    /// Ends the open streams of a method without an error, as a server or proxy that closes idle streams does: their readers get the end of
+    /// the stream.
+    ///
+    /// New streams can be opened. Returns the number of streams that have ended.
     ///
     /// ```no_run
     /// # async fn example(engine: hatchet::embedded::Engine) -> hatchet::Result<()> {
@@ -392,8 +397,9 @@ impl Faults {
         Ok(Arc::strong_count(&open.status).saturating_sub(1))
     }
 
-    /// Returns the number of faults that have not been applied yet. A fault that is applied always or for a
-    /// duration counts as one.
+    /// Returns the number of faults that have not been applied yet.
+    ///
+    /// A fault that is applied always or for a duration counts as one.
     pub fn planned(&self) -> usize {
         self.0.planned.load(Relaxed)
     }

@@ -1,9 +1,8 @@
 //! An in-process engine for tests, examples and development. It reproduces the gRPC and REST APIs of Hatchet v0.104.7.
 //!
-//! All data is in memory. The clock is Tokio's: if it is paused, hours pass in milliseconds, and a day with an idle worker takes a
-//! fraction of a second. [`Engine::now`] returns the engine's time, which starts at [a chosen date](EngineBuilder::start_time) or at the
-//! system's time. `tokio::time::advance` skips days in one step. Then all timers in between are late, and a cron fires once instead
-//! of several times.
+//! All data is in memory. The clock is Tokio's: if it is paused, hours pass in milliseconds, and a day with an idle worker takes a fraction
+//! of a second. [`Engine::now`] returns the engine's time, which starts at [a chosen date](EngineBuilder::start_time) or at the system's
+//! time. `tokio::time::advance` skips days in one step: all timers in between are late, and a cron fires once instead of several times.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

@@ -51,8 +51,8 @@ quirks! {
     /// Starting a run of an unknown workflow, or a run whose idempotency key cannot be evaluated, returns the id of a run that is
     /// never created. Without this quirk: `INVALID_ARGUMENT`.
     NeverCreatedRuns,
-    /// If more than five calls start runs at the same time, the runs of the others are queued: the calls return ids, and gRPC does not
-    /// find these runs until they are created.
+    /// If more than five calls start runs at the same time, the runs of the further calls are queued: these calls return ids, and gRPC does
+    /// not find the runs until they are created.
     QueuedTriggers,
     /// REST does not find a run for the first tenth of a second after its creation, and an event a little longer. The runs of one
     /// call appear one after the other, a millisecond apart.
@@ -64,8 +64,8 @@ quirks! {
     StuckDependents,
     /// A cancellation of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
     UncancellableWaits,
-    /// The cancellations of one call are executed one after the other. All but the first follow the response, which takes seconds for
-    /// thousands. A run that ends in the meantime is cancelled after its end, with the effects of any late cancellation.
+    /// The cancellations of one call are executed one after the other. All but the first are executed after the response; thousands of
+    /// cancellations take seconds. A run that ends in the meantime is cancelled after its end, with the effects of any late cancellation.
     SlowCancels,
     /// One in five tasks that are cancelled while queued still times out when its schedule timeout passes. Then REST
     /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
@@ -73,10 +73,10 @@ quirks! {
     /// Only the first 200 replays of a call are executed, one after the other. If the replays of the previous call have not finished,
     /// none is executed. The response is always that of a success.
     LostReplays,
-    /// A bulk trigger with new runs and with a child that has already been started runs that child a second time, under the same
-    /// id. Without this quirk, the call returns the child's id and nothing else happens.
+    /// A bulk start request with new runs and with a child that has already been started runs that child a second time, under the same id.
+    /// Without this quirk, the call returns the child's id and nothing else happens.
     RestartedChildren,
-    /// Of children that are started at the same time with one key or index, two are created. Without this quirk, one is.
+    /// If children with the same key or index are started at the same time, two are created. Without this quirk, only one is created.
     RacingChildren,
     /// A run that is started in the first five seconds after another run of its workflow has the same version, even if there
     /// is a newer one.
@@ -86,17 +86,18 @@ quirks! {
     LateDependents,
     /// The server reports a DAG as completed as soon as it has started, and the streams of its watchers end.
     EarlyDagEnd,
-    /// Watching a run by its id right after its trigger starts a second late, and misses all events before.
+    /// A subscription to a run by its id that is opened right after the run was started begins a second late, and misses all earlier
+    /// events.
     LateSubscription,
-    /// A chunk that is not UTF-8 ends the streams of all watchers of its run, with `INTERNAL`. Without this quirk, what is not UTF-8 is
+    /// A chunk that is not UTF-8 ends the streams of all watchers of its run, with `INTERNAL`. Without this quirk, invalid bytes are
     /// replaced by U+FFFD.
     BrokenChunks,
     /// A cancellation or a report after the end of a task adds a second end. gRPC shows one end and, after a few minutes, the
     /// other one; which one is first after a cancellation is random. REST shows the completed one, and the result stream sends both.
     TwoFinalRows,
-    /// Chunks of tasks are sent up to 90 ms late, those of more than 4000 bytes up to 0.9 s, and all other events overtake them: a stream that
-    /// ends with the run loses the last ones. Five seconds after its first chunk, those of an attempt are no longer in order. A chunk waits
-    /// five seconds for those before it that the stream has not received.
+    /// Chunks of tasks are sent up to 90 ms late, those of more than 4000 bytes up to 0.9 s, and all other events overtake them: a stream
+    /// that ends with the run loses the last ones. From five seconds after the first chunk of an attempt, its chunks are no longer in
+    /// order. A chunk waits five seconds for earlier chunks that the stream has not received.
     LateChunks,
     /// A report with a retry count that is higher than that of the current attempt ends the task in REST. gRPC shows it as running, and it
     /// keeps its slot until the current attempt ends. Without this quirk, such a report is only recorded.
@@ -120,11 +121,10 @@ quirks! {
     /// Half of the tasks that are assigned as soon as they are queued have a QUEUED event whose timestamp is some
     /// milliseconds after ASSIGNED. REST shows such a task, if it is fetched by its id, as queued while it runs.
     LateTimestamps,
-    /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run
-    /// before the events of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt
-    /// as the end of the run. The same
-    /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose
-    /// end was reported without the worker's id, is not found by its worker.
+    /// REST shows related changes separately and in any order: the end of a task before its start, a new status of a run before the events
+    /// of its task, an event before its runs, a new run before its tasks, and temporarily a failed attempt as the end of the run. The same
+    /// holds for the failure of a DAG whose on-failure task has not run yet. A task that ended as soon as it was assigned, and whose end
+    /// was reported without the worker's id, is not found by its worker.
     UnorderedRows,
     /// REST shows an attempt that follows another one a second late, and until then the end of the previous one.
     SlowHistory,
@@ -139,8 +139,8 @@ quirks! {
     DisappearingCrons,
     /// A cron that the new version of its workflow lacks fires once more, if it is due before the engine's next check.
     LingeringCrons,
-    /// An engine before v0.106.5 ignores the newer fields of a concurrency limit, like `max_runs_expression`. Without this quirk, it rejects
-    /// them.
+    /// An engine before v0.106.5 ignores the newer fields of a concurrency limit, such as `max_runs_expression`. Without this quirk, it
+    /// rejects them.
     IgnoredConcurrencyFields,
     /// The schedule timeout of a task that waits for a concurrency slot has no effect until a slot of its key changes. Without this quirk,
     /// the task ends in time.
@@ -211,7 +211,7 @@ pub struct Quirks(u64);
 const _: () = assert!(Quirk::ALL.len() < u64::BITS as usize);
 
 impl Quirks {
-    /// Returns the empty set: the engine behaves as its documentation says.
+    /// Returns the empty set: the engine behaves as the documentation of Hatchet says.
     pub const fn none() -> Self {
         Self(0)
     }
@@ -221,13 +221,13 @@ impl Quirks {
         Self((1 << Quirk::ALL.len()) - 1)
     }
 
-    /// Returns this set with one more quirk, whose defect the embedded engine then has.
+    /// Returns this set with one more quirk.
     #[must_use]
     pub const fn with(self, quirk: Quirk) -> Self {
         Self(self.0 | 1 << quirk as u64)
     }
 
-    /// Returns this set without one quirk, so that the embedded engine does not have that defect.
+    /// Returns this set without one quirk.
     #[must_use]
     pub const fn without(self, quirk: Quirk) -> Self {
         Self(self.0 & !(1 << quirk as u64))

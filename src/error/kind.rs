@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 
-/// What went wrong, for a program that handles an [`Error`]; see [`Error::kind`]. Several kinds have predicates, such as
-/// [`is_transient`](Error::is_transient), which say what to do.
+/// The kind of an [`Error`], for programs that handle errors; see [`Error::kind`].
+///
+/// The predicates of [`Error`], such as [`is_transient`](Error::is_transient), combine several kinds and describe what to do.
 ///
 /// ```
 /// use hatchet::{ErrorKind, RunId};
@@ -21,8 +22,7 @@ use super::Error;
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The configuration is invalid, the current thread has no suitable Tokio runtime, or a worker cannot use its outbox file or receive
-    /// signals. For an invalid configuration,
-    /// [`Error::config_error`](crate::Error::config_error) lists all problems.
+    /// signals. For an invalid configuration, [`Error::config_error`](crate::Error::config_error) lists all problems.
     Config,
     /// The request is invalid, and was not sent. The message names the field and the limit.
     InvalidInput,
@@ -48,9 +48,9 @@ pub enum ErrorKind {
     WorkflowNotFound,
     /// Another object does not exist, such as an event, a schedule, a cron or a parent's output.
     NotFound,
-    /// Something exists already: a recorder, a run with the same idempotency key
-    /// ([`Error::existing_run_id`](crate::Error::existing_run_id)),
-    /// a cron with the same name and expression, or a workflow whose name differs only in case.
+    /// An object already exists: a recorder, a run with the same idempotency key
+    /// ([`Error::existing_run_id`](crate::Error::existing_run_id)), a cron with the same name and expression, or a workflow whose name
+    /// differs only in case.
     AlreadyExists,
     /// The server rejects the request. A retry has the same result.
     Rejected,
@@ -58,7 +58,7 @@ pub enum ErrorKind {
     Unimplemented,
     /// The server has an internal error, or its response is invalid.
     Server,
-    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only methods that return outputs return it, such as
+    /// The run did not complete; see [`Error::outcome`](crate::Error::outcome). Only methods that return outputs return this kind, such as
     /// [`RunHandle::result`](crate::RunHandle::result) and [`RunBuilder::result`](crate::builder::RunBuilder::result).
     RunFailed,
     /// The status of the run does not allow the action; see [`Error::run_status`](crate::Error::run_status).

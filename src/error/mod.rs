@@ -21,9 +21,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 pub(crate) type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why something could not be done, or could not be determined. It is cheap to clone.
+/// The error of an operation that failed, or whose result could not be determined.
 ///
-/// The message does not contain its cause, which is the [`source`](StdError::source). The [`Debug`](fmt::Debug) output has both.
+/// An `Error` is cheap to clone.
+///
+/// The message does not contain the cause, which is the [`source`](StdError::source). The [`Debug`](fmt::Debug) output contains both.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -240,7 +242,7 @@ impl Error {
     }
 
     /// Returns whether a later retry of the same call may succeed: the server could not be reached, a deadline has passed, the server
-    /// limits the rate of calls, or it has been rejecting a previously accepted token for less than five minutes.
+    /// limits the rate of calls, or the server has been rejecting a previously accepted token for less than five minutes.
     ///
     /// *What to do:* This crate has already retried the call where that was safe. Retry it after a pause. If the call has side effects,
     /// check [`has_no_side_effects`](Self::has_no_side_effects) first.
@@ -251,8 +253,8 @@ impl Error {
     /// Returns whether it is certain that the call had no effect on the server, because it was not processed or because the server
     /// rejected it.
     ///
-    /// *What to do:* If it returns `true`, the call can be made again. If it returns `false`, the call may have been processed: search
-    /// for its effect before you make the call again, for example for a run by a metadata tag.
+    /// *What to do:* If this method returns `true`, make the call again. If it returns `false`, the call may have been processed: before
+    /// you make the call again, search for its effect, for example for a run with a tag.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -268,7 +270,7 @@ impl Error {
         self.0.has_no_side_effects
     }
 
-    /// Returns when the server allows a retry, or `None` if it did not specify that.
+    /// Returns when the server allows a retry, or `None` if the server did not specify it.
     ///
     /// *What to do:* For a [`Delay`](RetryAfter::Delay), wait at least that long before you retry. For [`Never`](RetryAfter::Never), do not
     /// retry.

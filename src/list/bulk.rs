@@ -23,8 +23,10 @@ use crate::run::cancel::{self, CancelOptions};
 use crate::run::replay::{self, Replay};
 
 impl RunQuery {
-    /// Returns a builder for a cancellation of all matching runs. If the filter has no status, runs that have ended are omitted, even from
-    /// the report. If it has one, they are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
+    /// Returns a builder for a cancellation of all matching runs.
+    ///
+    /// If the filter has no status, runs that have ended are omitted, even from the report. If the filter has a status, runs that have
+    /// ended are reported as skipped. If the client has a namespace, only runs of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -42,9 +44,10 @@ impl RunQuery {
         BulkCancelBuilder { query: self.clone(), options: CancelOptions::default() }
     }
 
-    /// Returns a builder for a replay of all matching runs. If the filter has no status, runs that have not ended are omitted, even from
-    /// the report, and so are cancelled runs unless they are [included](BulkReplayBuilder::include_cancelled). If it has one, they are
-    /// reported as skipped.
+    /// Returns a builder for a replay of all matching runs.
+    ///
+    /// If the filter has no status, runs that have not ended are omitted, even from the report, and so are cancelled runs unless they are
+    /// [included](BulkReplayBuilder::include_cancelled). If the filter has a status, such runs are reported as skipped.
     pub fn replay(&self) -> BulkReplayBuilder {
         BulkReplayBuilder { query: self.clone(), command: Replay::default() }
     }
@@ -69,21 +72,25 @@ pub struct BulkCancelBuilder {
 }
 
 impl BulkCancelBuilder {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
     }
 
-    /// Sets the reason (1 to 4000 characters). It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// Sets the reason (1 to 4000 characters).
+    ///
+    /// The reason is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.options.reason.set_reason(reason.into());
@@ -96,9 +103,11 @@ impl BulkCancelBuilder {
         self
     }
 
-    /// Sets how long to wait for an effect. A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of
-    /// this command has ended for this long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends.
-    /// The default is 10 seconds, and the maximum is 10 years.
+    /// Sets how long to wait for an effect.
+    ///
+    /// A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of this command has ended for this
+    /// long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends. The default is 10 seconds,
+    /// and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
@@ -116,8 +125,9 @@ impl BulkCancelBuilder {
         self.reports().sum(RunAction::Cancel).await
     }
 
-    /// Returns a stream that cancels the runs while it is polled, with a report for each run. Dropping the stream stops the cancellation,
-    /// but batches that have been sent still take effect.
+    /// Returns a stream that cancels the runs while it is polled, with a report for each run.
+    ///
+    /// Dropping the stream stops the cancellation, but batches that have been sent still take effect.
     ///
     /// An error is the last item; see [`RunReports::next`].
     pub fn reports(self) -> RunReports {
@@ -157,29 +167,34 @@ pub struct BulkReplayBuilder {
 }
 
 impl BulkReplayBuilder {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.command.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.command.request.retry = Some(policy);
         self
     }
 
-    /// Also replays cancelled runs. By default, they are omitted if the filter has no status, and reported as skipped if it has one,
-    /// because someone cancelled them on purpose.
+    /// Also replays cancelled runs.
+    ///
+    /// By default, they are not replayed, because someone cancelled them on purpose: they are omitted if the filter has no status, and
+    /// reported as skipped if it has one.
     pub fn include_cancelled(mut self) -> Self {
         self.command.options.include_cancelled = true;
         self
     }
 
-    /// Replays the runs in batches of 100, and returns how many runs had each effect. The next batch starts when all runs of the previous
-    /// batch run again. [`reports`](Self::reports) returns a report for each run.
+    /// Replays the runs in batches of 100, and returns how many runs had each effect.
+    ///
+    /// The next batch is sent when all runs of the previous batch run again. [`reports`](Self::reports) returns a report for each run.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter is invalid, and the errors of the first page of the list. A later error is
@@ -191,8 +206,9 @@ impl BulkReplayBuilder {
         self.reports().sum(RunAction::Replay).await
     }
 
-    /// Returns a stream that replays the runs while it is polled, with a report for each run. Dropping the stream stops the replays, but
-    /// batches that have been sent still take effect.
+    /// Returns a stream that replays the runs while it is polled, with a report for each run.
+    ///
+    /// Dropping the stream stops the replays, but batches that have been sent still take effect.
     ///
     /// An error is the last item; see [`RunReports::next`].
     pub fn reports(self) -> RunReports {
@@ -222,7 +238,9 @@ fn selection(query: &RunQuery, statuses: impl Into<Vec<RunStatus>>, options: Req
     Selection { default_statuses: statuses.into(), request: options.or(selection.request), ..selection }
 }
 
-/// A stream with a report for each run; see [`BulkCancelBuilder::reports`] and [`BulkReplayBuilder::reports`]. It ends after an error.
+/// A stream with a report for each run; see [`BulkCancelBuilder::reports`] and [`BulkReplayBuilder::reports`].
+///
+/// The stream ends after an error.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -286,11 +304,12 @@ impl RunReports {
     /// Returns the next report, or `None` at the end.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter or an option of the command is invalid, and the errors of the list of
-    /// runs. An error is the last item. The error of an action on one run is in its report.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the filter or an option of the command is invalid, and the errors of
+    /// [`RunQuery::page`](crate::builder::RunQuery::page). An error is the last item. The error of an action on one run is in the report on
+    /// that run.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, the next call continues.
+    /// This method is cancel safe: if the future is dropped, no report is lost, and the next call continues.
     pub async fn next(&mut self) -> Option<Result<RunReport>> {
         self.0.next().await
     }

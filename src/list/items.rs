@@ -27,11 +27,11 @@ fn items<T: From<ListRow> + Send + 'static>(selection: Selection) -> BoxStream<R
 
 /// A stream of all runs that match a filter, newest first; see [`RunQuery::items`](crate::builder::RunQuery::items).
 ///
-/// Every page has the same cost, except that the events of each failed run without an error message are fetched, too: the list does not
-/// distinguish it from a run that timed out. Runs that are created during the iteration do not affect it: no run is returned twice, and no run
-/// that existed at the start is missed. The stream ends after an error. It also returns an error if the server's pages are not in
-/// order or make no progress. Nothing is sent before the first item is requested. If the client has a namespace and the filter has no
-/// workflow, the runs of other namespaces are read and skipped.
+/// Every page has the same cost, except for failed runs without an error message: for each of them, the events of the run are fetched, too,
+/// because the list does not distinguish it from a run that timed out. Runs that are created during the iteration do not affect it: no run
+/// is returned twice, and no run that existed at the start is missed. The stream ends after an error. It also returns an error if the
+/// server's pages are not in order or make no progress. Nothing is sent before the first item is requested. If the client has a namespace
+/// and the filter has no workflow, the runs of other namespaces are read and skipped.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -78,8 +78,9 @@ impl fmt::Debug for RunItems {
     }
 }
 
-/// A stream of all tasks that match a filter, newest first; see [`TaskQuery::items`](crate::builder::TaskQuery::items). It behaves like
-/// [`RunItems`].
+/// A stream of all tasks that match a filter, newest first; see [`TaskQuery::items`](crate::builder::TaskQuery::items).
+///
+/// The stream behaves like [`RunItems`].
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

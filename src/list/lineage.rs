@@ -22,8 +22,9 @@ impl<O> RunHandle<O> {
         self.client().runs(RunFilter::new(Window::all()).own_metadata(RERUN_KEY, &self.id().to_string()))
     }
 
-    /// Returns a query for the runs that one of this run's tasks has started. The task of a single-task run has the id of its run, so use
-    /// `run.children_of(run.id())`.
+    /// Returns a query for the runs that one of this run's tasks has started.
+    ///
+    /// The task of a single-task run has the id of its run, so for such a run, use `run.children_of(run.id())`.
     pub fn children_of(&self, task: impl Into<TaskId>) -> RunQuery {
         self.client().runs(RunFilter::new(Window::all()).parent(task))
     }

@@ -24,8 +24,9 @@ const MIN_REQUEST_SIZE: usize = 50;
 const MAX_PAGE_SIZE: usize = 1000;
 
 impl Client {
-    /// Returns a query for the runs that match a filter, or that were created in a time window. If the client has a
-    /// [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace match.
+    /// Returns a query for the runs that match a filter, or that were created in a time window.
+    ///
+    /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace match.
     ///
     /// The server does not support namespaces in queries. Without a [`workflow`](RunFilter::workflow), a client with a namespace reads the
     /// runs of all namespaces and skips those of other namespaces. The server's count is then an upper bound.
@@ -50,9 +51,10 @@ impl Client {
         RunQuery { selection: Selection::of_runs(self.clone(), filter.into()) }
     }
 
-    /// Returns a query for the tasks of runs: each task of a DAG run is an item. The filter is that of [`runs`](Self::runs), with two
-    /// differences: it can have a [`worker`](RunFilter::worker), and it cannot have an [`event`](RunFilter::event) or a
-    /// [`parent`](RunFilter::parent), which the engine ignores for tasks.
+    /// Returns a query for the tasks of runs: each task of a DAG run is an item.
+    ///
+    /// The filter is the same as for [`runs`](Self::runs), with two differences: it can have a [`worker`](RunFilter::worker), and it cannot
+    /// have an [`event`](RunFilter::event) or a [`parent`](RunFilter::parent), which the engine ignores for tasks.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -72,7 +74,9 @@ impl Client {
     }
 }
 
-/// A query for runs; see [`Client::runs`]. Its results can be read as pages, as a stream, or as counts, and its runs can be cancelled and replayed.
+/// A query for runs; see [`Client::runs`].
+///
+/// The results can be read as pages, as a stream, or as counts, and the runs can be cancelled and replayed.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -93,15 +97,17 @@ impl RunQuery {
         &self.selection
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.selection.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.selection.request.retry = Some(policy);
         self
@@ -122,8 +128,9 @@ impl RunQuery {
         self
     }
 
-    /// Continues after a page: the query selects the runs after those of the page. The query must have the same filter as the one that
-    /// returned the token. Counts always include all matching runs.
+    /// Continues after the page that returned this token: the query selects the runs after those of the page.
+    ///
+    /// The query must have the same filter as the query that returned the page. Counts always include all matching runs.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -142,10 +149,11 @@ impl RunQuery {
         self
     }
 
-    /// Returns a page: at most `size` of the newest matching runs, the number of all matching runs, and the token of the next page. If the
-    /// server's list includes other runs (if the client has a namespace and the filter has no workflow,
-    /// and for some of the statuses that it lists as failed,
-    /// see [`RunFilter::status`]), this method sends several requests until the page is full or the time window is exhausted.
+    /// Returns a page: at most `size` of the newest matching runs, the number of all matching runs, and the token of the next page.
+    ///
+    /// The server's list can include runs that do not match: runs of other namespaces if the filter has no workflow, and runs with another
+    /// status that the server also lists as failed; see [`RunFilter::status`]. In that case, this method sends requests until the page is
+    /// full or the time window is exhausted.
     ///
     /// Runs that are created in the meantime are not on later pages. No run is on two pages.
     ///
@@ -192,12 +200,13 @@ impl RunQuery {
         total(&self.selection.resolve().await?).await
     }
 
-    /// Returns the number of matching runs by status, with one request and without reading rows. The statuses of the filter are
-    /// ignored.
+    /// Returns the number of matching runs by status, with one request and without reading rows.
+    ///
+    /// The statuses of the filter are ignored.
     ///
     /// # Errors
     /// The errors of [`page`](Self::page). Also [`InvalidInput`](crate::ErrorKind::InvalidInput) for a filter with more than one tag,
-    /// because the server would count runs with any of them, and for a filter without a workflow if the client has a namespace.
+    /// because the server would count runs with any of the tags, and for a filter without a workflow if the client has a namespace.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it only reads.
@@ -214,7 +223,9 @@ impl RunQuery {
     }
 }
 
-/// A query for tasks; see [`Client::tasks`]. Its results can be read as pages, as a stream, or as a count.
+/// A query for tasks; see [`Client::tasks`].
+///
+/// The results can be read as pages, as a stream, or as a count.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -233,22 +244,25 @@ pub struct TaskQuery {
 }
 
 impl TaskQuery {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.selection.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.selection.request.retry = Some(policy);
         self
     }
 
-    /// Continues after a page: the query selects the tasks after those of the page. The query must have the same filter as the one that
-    /// returned the token. Counts always include all matching tasks.
+    /// Continues after the page that returned this token: the query selects the tasks after those of the page.
+    ///
+    /// The query must have the same filter as the query that returned the page. Counts always include all matching tasks.
     pub fn after(mut self, token: PageToken) -> Self {
         self.selection.after = Some(token);
         self

@@ -11,8 +11,10 @@ const MAX_BATCHES: u32 = 10_000;
 /// The engine that has batches.
 const BATCHES: EngineVersion = EngineVersion::new(0, 88, 1);
 
-/// How the engine groups the attempts of a [batch task](crate::Task::batch). The engine assigns a batch when [`max_size`](Self::new)
-/// attempts wait, or when the first has waited for [`max_interval`](Self::max_interval), whichever comes first.
+/// How the engine groups the attempts of a [batch task](crate::Task::batch).
+///
+/// The engine assigns a batch when [`max_size`](Self::new) attempts wait, or when the first attempt has waited for
+/// [`max_interval`](Self::max_interval), whichever comes first.
 ///
 /// The payloads of a batch of several attempts never exceed 4 MB in total.
 ///
@@ -41,17 +43,21 @@ impl BatchOptions {
         Self { max_size, max_interval: None, key: None, max_batches: None }
     }
 
-    /// Sets how long an attempt waits for others, from 1 millisecond to 1 day, in whole milliseconds. The default is 1 second. The
-    /// engine checks this every 200 ms. If no worker has a free slot then, the attempts wait for another interval.
+    /// Sets how long an attempt waits for others, from 1 millisecond to 1 day, in whole milliseconds.
+    ///
+    /// The default is 1 second. The engine checks the interval every 200 ms. If no worker has a free slot at that time, the attempts wait
+    /// for another interval.
     pub fn max_interval(mut self, max_interval: Duration) -> Self {
         self.max_interval = Some(max_interval);
         self
     }
 
-    /// Sets an expression that computes a key. Only attempts with the same key share a batch. By default, all attempts of the task do.
+    /// Sets an expression that computes a key.
     ///
-    /// The expression is CEL over `input` and `additional_metadata`, and must return a string. If it cannot be evaluated, the task fails
-    /// without an attempt: "failed to parse batch group key expression (…)".
+    /// Only attempts with the same key share a batch. By default, all attempts of the task can share a batch.
+    ///
+    /// The expression is CEL over `input` and `additional_metadata`, and must return a string. If the expression cannot be evaluated, the
+    /// task fails without an attempt: "failed to parse batch group key expression (…)".
     pub fn key(mut self, expression: impl Into<String>) -> Self {
         self.key = Some(expression.into());
         self

@@ -36,7 +36,7 @@ pub enum Change {
     Run(RunChange),
     /// A new status of a task of a DAG run. The only task of a single-task run has the status of the run.
     Task(TaskChange),
-    /// States that the engine did not report.
+    /// Status changes that the engine did not report.
     Gap(Gap),
 }
 
@@ -62,7 +62,7 @@ pub struct RunChange {
     pub run_id: RunId,
     /// The attempt and its status. Retries and replays are attempts of a single-task run. Only replays are attempts of a DAG run.
     pub state: AttemptStatus,
-    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
+    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for other statuses.
     pub changed_at: Option<DateTime<Utc>>,
     /// The error message of a failed attempt.
     pub error: Option<String>,
@@ -96,16 +96,16 @@ pub struct TaskChange {
     pub task_name: String,
     /// The attempt and its status. Retries and replays are attempts of a task.
     pub state: AttemptStatus,
-    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for the others.
+    /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for other statuses.
     pub changed_at: Option<DateTime<Utc>>,
     /// The error message of a failed attempt.
     pub error: Option<String>,
 }
 
-/// States of a run or a task that the engine did not report in time; see [`Change`].
+/// Status changes of a run or a task that the engine did not report in time; see [`Change`].
 ///
-/// The engine's history receives the attempts of a task in any order, and some of them seconds late. A watch waits for them. If they do
-/// not arrive, it reports the gap and continues.
+/// The engine's history receives the attempts of a task in any order, and some of them seconds late. A watch waits for missing attempts. If
+/// they do not arrive, the watch yields a gap and continues.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -125,7 +125,7 @@ pub struct TaskChange {
 pub struct Gap {
     /// The run whose changes may be missing.
     pub run_id: RunId,
-    /// The name of the task of a DAG run whose status changes are missing. `None` if they are those of the run.
+    /// The name of the task of a DAG run whose status changes are missing. `None` if status changes of the run itself are missing.
     pub task_name: Option<String>,
     /// The first attempt that lacks status changes.
     pub first_attempt: u32,
@@ -180,7 +180,7 @@ impl FromStr for ChangeKind {
 }
 
 impl Change {
-    /// Returns what has changed, for filters.
+    /// Returns the kind of the change.
     pub fn kind(&self) -> ChangeKind {
         match self {
             Self::Run(_) => ChangeKind::Run,
@@ -189,7 +189,7 @@ impl Change {
         }
     }
 
-    /// Returns the id of the run that the change is about, for streams of several runs.
+    /// Returns the id of the run that the change belongs to.
     pub fn run_id(&self) -> RunId {
         match self {
             Self::Run(change) => change.run_id,
@@ -198,7 +198,7 @@ impl Change {
         }
     }
 
-    /// Returns the name of the task, for a change of a task of a DAG run.
+    /// Returns the name of the task of a DAG run that the change belongs to, or `None` if it belongs to the run itself.
     pub fn task_name(&self) -> Option<&str> {
         match self {
             Self::Run(_) => None,
@@ -207,7 +207,7 @@ impl Change {
         }
     }
 
-    /// Returns the attempt and its new status. A gap has none.
+    /// Returns the attempt and its new status, or `None` for a gap.
     pub fn state(&self) -> Option<&AttemptStatus> {
         match self {
             Self::Run(change) => Some(&change.state),
@@ -216,17 +216,17 @@ impl Change {
         }
     }
 
-    /// Returns the new status. A gap has none.
+    /// Returns the new status, or `None` for a gap.
     pub fn status(&self) -> Option<&RunStatus> {
         self.state().map(|state| &state.status)
     }
 
-    /// Returns whether the run or the task now has this status. It is `false` for a gap.
+    /// Returns whether the run or the task now has this status. Returns `false` for a gap.
     pub fn has_status(&self, status: &RunStatus) -> bool {
         self.status() == Some(status)
     }
 
-    /// Returns the number of the attempt, starting at 1. For a gap, it is the last attempt that lacks status changes.
+    /// Returns the number of the attempt, starting at 1. For a gap, this is the last attempt that lacks status changes.
     pub fn attempt(&self) -> u32 {
         match self {
             Self::Run(change) => change.state.attempt,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{RunId, TaskId};
 use crate::error::{Error, ErrorKind, Result};
 
-/// An item of a stream of chunks: a chunk, or where chunks are missing.
+/// An item of a stream of chunks: a chunk, or a notice that chunks are or may be missing.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -39,9 +39,9 @@ pub enum ChunkItem {
     /// Chunks that did not arrive.
     Gap(ChunkGap),
     /// Chunks may be missing, because the subscription was lost for a moment or the stream was read too slowly, and no later chunk shows
-    /// whether one is. It is returned before the next chunk of a task that does not number its chunks. For numbered chunks, it is returned at
-    /// the end of the stream, if the last chunks of an attempt or all chunks of a child run may be missing: any other missing chunk is a
-    /// [gap](Self::Gap).
+    /// whether one is missing. If a task does not number its chunks, this item is yielded before the next chunk of the task. For numbered
+    /// chunks, it is yielded at the end of the stream if the last chunks of an attempt, or all chunks of a child run, may be missing. Any
+    /// other missing numbered chunk is a [gap](Self::Gap).
     Interrupted,
 }
 
@@ -64,16 +64,16 @@ pub enum ChunkItem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Chunk {
-    /// The run that the task belongs to: the watched one, or a child.
+    /// The run that the task belongs to: the watched run, or one of its descendants.
     pub run_id: RunId,
     /// The task that sent the chunk.
     pub task_id: TaskId,
     /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks. The engine does not
     /// transmit the attempt: an index that is not greater than the task's previous one starts the next attempt.
     pub index: Option<i64>,
-    /// When the task sent it.
+    /// When the task sent the chunk.
     pub sent_at: Option<DateTime<Utc>>,
-    /// The chunk itself. In JSON, it is the field `text`, or the field `base64` if it is bytes.
+    /// The text or the bytes of the chunk. In JSON, text is the field `text`, and bytes are the field `base64`.
     #[serde(flatten)]
     pub content: ChunkContent,
 }
@@ -124,7 +124,7 @@ pub enum ChunkContent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChunkGap {
-    /// The run that the task belongs to: the watched one, or a child.
+    /// The run that the task belongs to: the watched run, or one of its descendants.
     pub run_id: RunId,
     /// The task whose chunks are missing.
     pub task_id: TaskId,

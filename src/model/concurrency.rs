@@ -26,16 +26,16 @@ pub enum ConcurrencyStrategy {
     /// Further runs wait: the oldest of each key is next, and the keys take turns. A run that waits longer than its schedule timeout
     /// times out, but only when another run ends.
     GroupRoundRobin,
-    /// The newest runs continue. Older ones are cancelled, even if they are running.
+    /// The newest runs continue. Older runs are cancelled, even if they are running.
     CancelInProgress,
-    /// Existing runs continue. New ones are cancelled before they start.
+    /// Existing runs continue. New runs are cancelled before they start.
     CancelNewest,
     /// Runs that have started continue. Of the queued runs, the newest are kept, as many as may run at the same time, and the others are
-    /// cancelled. The oldest of the kept runs starts next, whatever its priority. Requires engine v0.105.16 or later: with an older one,
-    /// the worker does not start.
+    /// cancelled. The oldest of the kept runs starts next, regardless of its priority. Requires engine v0.105.16 or later: with an older
+    /// engine, the worker does not start.
     CancelQueuedExceptNewest,
     /// Runs that have started continue. Of the queued runs, the oldest are kept, as many as may run at the same time, and the others are
-    /// cancelled. Requires engine v0.105.16 or later: with an older one, the worker does not start.
+    /// cancelled. Requires engine v0.105.16 or later: with an older engine, the worker does not start.
     CancelQueuedExceptOldest,
 }
 
@@ -73,11 +73,12 @@ impl FromStr for ConcurrencyStrategy {
     }
 }
 
-/// Limits how many runs of a workflow, or how many attempts of a task, execute at the same time. An expression computes a key from
-/// the input, and the limit applies to each key.
+/// Limits how many runs of a workflow, or how many attempts of a task, execute at the same time.
 ///
-/// The expression is CEL over `input` and `additional_metadata`, and must return a string. `'all'` is one key for all runs. If it cannot be
-/// evaluated, the task fails without an attempt and is not retried: "failed to parse step expression (…)".
+/// An expression computes a key from the input, and the limit applies to each key.
+///
+/// The expression is CEL over `input` and `additional_metadata`, and must return a string. The expression `'all'` gives all runs the same
+/// key. If the expression cannot be evaluated, the task fails without an attempt and is not retried: "failed to parse step expression (…)".
 ///
 /// A run that the limit cancels has the message "Cancelled due to concurrency strategy"; see
 /// [`Attempt::error`](crate::model::Attempt::error) and the outcome. For a workflow with several tasks, the limit holds from the first task
@@ -107,7 +108,7 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
-    /// Creates a limit of one run per key; [`max_runs`](Self::max_runs) changes the number.
+    /// Creates a limit of one run per key; [`max_runs`](Self::max_runs) sets another limit.
     pub fn new(expression: impl Into<String>, strategy: ConcurrencyStrategy) -> Self {
         Self {
             expression: expression.into(),
@@ -125,9 +126,10 @@ impl Concurrency {
         self
     }
 
-    /// Sets an expression that computes the limit from the input, for example `input.tier == 'premium' ? 10 : 1`. The limit of a key is the
-    /// value of its newest run. Requires engine v0.106.5 or later. Older ones ignore it, so a worker that registers the definition checks
-    /// the engine's version first.
+    /// Sets an expression that computes the limit from the input, for example `input.tier == 'premium' ? 10 : 1`.
+    ///
+    /// The limit of a key is the value of its newest run. Requires engine v0.106.5 or later. Older engines ignore the expression, so a
+    /// worker that registers the definition checks the engine's version first.
     pub fn max_runs_expression(mut self, expression: impl Into<String>) -> Self {
         self.max_runs_expression = Some(expression.into());
         self
@@ -140,9 +142,9 @@ impl Concurrency {
     }
 
     /// Shares the limit between all workflows of the tenant that declare a limit with the same [name](Self::name), which is required.
+    ///
     /// If workflows share several limits, each workflow must add them in the same order. The client's namespace is not added to the name.
-    /// Requires engine v0.106.5
-    /// or later.
+    /// Requires engine v0.106.5 or later.
     pub fn tenant_scoped(mut self) -> Self {
         self.is_tenant_scoped = true;
         self

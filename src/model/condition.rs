@@ -9,9 +9,10 @@ use crate::time::{MAX_DURATION, format_duration};
 /// The key of the payload's own data.
 const FILTER_PAYLOAD: &str = "filter_payload";
 
-/// A condition of a task in a workflow: a sleep, an event, or an expression over the output of a parent. A task
-/// [waits for](crate::Task::wait_for) conditions, or is [skipped](crate::Task::skip_if) or [cancelled](crate::Task::cancel_if) if they are
-/// satisfied.
+/// A condition of a task in a workflow: a sleep, an event, or an expression over the output of a parent.
+///
+/// A task [waits for](crate::Task::wait_for) conditions, or is [skipped](crate::Task::skip_if) or [cancelled](crate::Task::cancel_if) if
+/// they are satisfied.
 ///
 /// Sleeps start, and events count, only once all parents have ended: an event that was pushed earlier does not satisfy a condition. The engine
 /// checks sleeps about once per second.
@@ -104,29 +105,33 @@ impl Condition {
     }
 
     /// Creates a condition that is satisfied after this time, which must be greater than 0 and at most 10 years.
-    /// Its data is an object with the field
-    /// `sleep_duration`, and its default name is `sleep:` with the duration, such as `sleep:90s`.
+    ///
+    /// The data of the condition is an object with the field `sleep_duration`, and its default name is `sleep:` with the duration, such as
+    /// `sleep:90s`.
     pub fn sleep(duration: Duration) -> Self {
         Self::new(ConditionKind::Sleep(duration))
     }
 
-    /// Creates a condition that is satisfied by an event with exactly this key. `*` is not a wildcard here. The client's namespace is prepended
-    /// to the key. Its data is the payload of the event, and its default name is the key.
+    /// Creates a condition that is satisfied by an event with exactly this key.
+    ///
+    /// `*` is not a wildcard here. The client's namespace is prepended to the key. The data of the condition is the payload of the event,
+    /// and its default name is the key.
     pub fn event(key: impl Into<String>) -> Self {
         Self::new(ConditionKind::Event(key.into(), None))
     }
 
-    /// Creates a condition that is satisfied if an expression over `output`, the output of a parent, is true when the parent completes. An
-    /// output that is not a JSON object is the field `output._value`.
+    /// Creates a condition that is satisfied if an expression over `output`, the output of a parent, is true when the parent completes.
     ///
-    /// An expression that cannot be evaluated counts as false: it is not reported as an error.
+    /// An output that is not a JSON object is the field `output._value`.
+    ///
+    /// An expression that cannot be evaluated counts as false, and is not reported as an error.
     pub fn parent(task: impl TaskName, expression: impl Into<String>) -> Self {
         Self::new(ConditionKind::Parent(task.task_name().to_owned(), expression.into()))
     }
 
-    /// Adds the requirement that an expression over `input`, the payload of the event, is true. Call it before [`or`](Self::or).
+    /// Adds the requirement that an expression over `input`, the payload of the event, is true. Call this method before [`or`](Self::or).
     ///
-    /// An expression that cannot be evaluated counts as false: it is not reported as an error.
+    /// An expression that cannot be evaluated counts as false, and is not reported as an error.
     pub fn matching(mut self, expression: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
             [Alternative { kind: ConditionKind::Event(_, text), .. }] => *text = Some(expression.into()),
@@ -135,8 +140,10 @@ impl Condition {
         self
     }
 
-    /// Sets the name by which [`Context::condition_data`](crate::Context::condition_data) returns the data of a sleep or an event. Call it
-    /// before [`or`](Self::or). If conditions of one task have the same name, the engine keeps the data of one of them.
+    /// Sets the name by which [`Context::condition_data`](crate::Context::condition_data) returns the data of a sleep or an event.
+    ///
+    /// Call this method before [`or`](Self::or). If conditions of one task have the same name, the engine keeps the data of only one of
+    /// them.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
             [alternative] if alternative.waits_after_parents() => alternative.data_key = Some(name.into()),
@@ -147,7 +154,7 @@ impl Condition {
         self
     }
 
-    /// Adds alternatives: the result is satisfied if this condition or the other one is.
+    /// Returns a condition that is satisfied if this condition or `other` is satisfied.
     pub fn or(mut self, other: Self) -> Self {
         self.alternatives.extend(other.alternatives);
         self.problems.extend(other.problems);

@@ -51,8 +51,10 @@ impl fmt::Display for Total {
     }
 }
 
-/// The number of runs with each status. The server counts timed-out runs as failed, and also runs that were cancelled while they were
-/// queued and whose schedule timeout passed afterwards. An archive counts each status separately.
+/// The number of runs with each status.
+///
+/// The server counts timed-out runs as failed, and also runs that were cancelled while they were queued and whose schedule timeout passed
+/// afterwards. An archive counts each status separately.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -76,8 +78,10 @@ impl StatusCounts {
         Self { by_status: counts.into_iter().map(|(status, count)| (status.as_str().to_owned(), count)).collect() }
     }
 
-    /// Returns the number of runs with a status. For [`RunStatus::TimedOut`], it is `None` if the counts do not contain this status,
-    /// because the server counts timed-out runs as failed.
+    /// Returns the number of runs with a status.
+    ///
+    /// For [`RunStatus::TimedOut`], it is `None` if the counts do not contain this status, because the server counts timed-out runs as
+    /// failed.
     pub fn get(&self, status: &RunStatus) -> Option<u64> {
         let count = self.by_status.get(status.as_str()).copied();
         if *status == RunStatus::TimedOut { count } else { Some(count.unwrap_or(0)) }

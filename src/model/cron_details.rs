@@ -64,7 +64,7 @@ impl fmt::Display for CronSpec {
     }
 }
 
-/// A cron in the engine: when it starts runs, of which workflow, and with which input; see
+/// A cron in the engine, with the expression, the workflow and the input of its runs; see
 /// [`CronHandle::details`](crate::handle::CronHandle::details).
 ///
 /// ```no_run
@@ -85,19 +85,19 @@ pub struct CronDetails {
     pub expression: String,
     /// Whether the cron starts runs. It is `false` while the cron is paused.
     pub is_enabled: bool,
-    /// Whether the cron belongs to a definition. Each version of the definition creates it again, with another id.
+    /// Whether the cron belongs to a definition. For each version of the definition, the engine creates the cron again, with another id.
     pub from_definition: bool,
     /// The workflow that the cron starts.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The value that each run is started with.
+    /// The input of each run.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata keys that this crate added.
+    /// The metadata that this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// The priority that each run is started with. `None` if the server does not report one.
+    /// The priority of each run. `None` if the server does not report one.
     pub priority: Option<Priority>,
     /// When the cron was created, by the engine's clock.
     pub created_at: Option<DateTime<Utc>>,

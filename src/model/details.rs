@@ -16,7 +16,7 @@ use crate::time::between;
 
 /// The details of one run at one moment, from all of the server's API views.
 ///
-/// It can be serialized, for example as JSON for other programs. Statuses are serialized as the server writes them, and payloads as
+/// Details can be serialized, for example as JSON for other programs. Statuses are serialized as the server writes them, and payloads as
 /// JSON values.
 ///
 /// ```no_run
@@ -48,7 +48,7 @@ pub struct RunDetails {
     pub input: Option<Payload>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata keys that the engine and this crate added.
+    /// The metadata that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
     /// When the run was created, by the engine's clock. `None` if the history does not contain the run yet.
     pub created_at: Option<DateTime<Utc>>,
@@ -61,7 +61,7 @@ pub struct RunDetails {
     pub conflicts: Vec<Conflict>,
 }
 
-/// The attempts of one task of a run, and how it ended.
+/// One task of a run: its attempts, and how it ended.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -125,8 +125,8 @@ pub(crate) fn attempt_number(retry_count: u32) -> u32 {
 
 /// A conflict between two of the server's API views about the end of a run.
 ///
-/// A cancellation that arrives after the end of a run, or a result that arrives after a cancellation, leaves two final rows in the engine. Then
-/// gRPC and REST may show different rows, and the status in gRPC may change.
+/// A cancellation that arrives after the end of a run, or a result that arrives after a cancellation, leaves two final rows in the engine.
+/// In that case, gRPC and REST may show different rows, and the status in gRPC may change.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -141,9 +141,9 @@ pub(crate) fn attempt_number(retry_count: u32) -> u32 {
 pub struct Conflict {
     /// The name of the affected task of a DAG run. `None` if the run itself is affected.
     pub task_name: Option<String>,
-    /// The status in gRPC.
+    /// The status that gRPC shows.
     pub grpc: RunStatus,
-    /// The status in REST, which is stable and therefore used.
+    /// The status that REST shows. It is stable, so it is the status in [`RunDetails`] and [`TaskDetails`].
     pub rest: RunStatus,
 }
 
@@ -170,8 +170,9 @@ impl RunDetails {
         self.tasks.iter().find(|task| task.name == name)
     }
 
-    /// Returns the number of the run's current attempt, starting at 1. Retries and replays count for a single-task run, and only
-    /// replays for a DAG run.
+    /// Returns the number of the run's current attempt, starting at 1.
+    ///
+    /// Retries and replays count for a single-task run, and only replays for a DAG run.
     pub fn attempt(&self) -> u32 {
         self.tasks
             .iter()
@@ -232,12 +233,12 @@ impl RunDetails {
             .unwrap_or(0)
     }
 
-    /// Returns the sum of the queue times of all attempts of all tasks.
+    /// Returns the sum of the known queue times of all attempts of all tasks, or `None` if none is known.
     pub fn queued_for(&self) -> Option<Duration> {
         sum(self.attempts().map(Attempt::queued_for))
     }
 
-    /// Returns the sum of the execution times of all attempts of all tasks.
+    /// Returns the sum of the execution times of all ended attempts of all tasks, or `None` if there are none.
     pub fn ran_for(&self) -> Option<Duration> {
         sum(self.attempts().map(Attempt::ran_for))
     }
@@ -268,19 +269,19 @@ impl TaskDetails {
         u32::try_from(self.replayed_after.len()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the sum of the queue times of all attempts.
+    /// Returns the sum of the known queue times of all attempts, or `None` if none is known.
     pub fn queued_for(&self) -> Option<Duration> {
         sum(self.attempts.iter().map(Attempt::queued_for))
     }
 
-    /// Returns the sum of the execution times of all attempts.
+    /// Returns the sum of the execution times of all ended attempts, or `None` if there are none.
     pub fn ran_for(&self) -> Option<Duration> {
         sum(self.attempts.iter().map(Attempt::ran_for))
     }
 }
 
 impl Attempt {
-    /// Returns how long the attempt waited for a worker, including the backoff, or `None` while it waits.
+    /// Returns how long the attempt waited for a worker, including the backoff, or `None` while the attempt waits.
     pub fn queued_for(&self) -> Option<Duration> {
         let (queued, left) = (self.queued_at?, self.started_at.or(self.finished_at)?);
         // The engine's timestamp can be a moment later than the worker's. Then the attempt did not wait.

@@ -49,6 +49,7 @@ impl Error {
     }
 
     /// Returns the id of the run that has the same idempotency key, if a run was not started for that reason.
+    ///
     /// The kind of the error is then [`ErrorKind::AlreadyExists`].
     ///
     /// ```no_run

@@ -29,7 +29,7 @@ pub struct EventDetails {
     pub payload: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata keys that this crate and the engine added.
+    /// The metadata that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
     /// The scope, which selects the filters, if the event has one.
     pub scope: Option<String>,

@@ -11,7 +11,7 @@ use super::payload::encode_input;
 /// an event without a [scope](crate::builder::EventBuilder::scope) starts none.
 ///
 /// The expression is CEL over `input` (the payload of the event), `additional_metadata`, `event_key`, `event_id` and `payload` (the
-/// [payload](Self::payload) of the filter). An expression that cannot be evaluated counts as false: it is not reported as an error.
+/// [payload](Self::payload) of the filter). An expression that cannot be evaluated counts as false, and is not reported as an error.
 ///
 /// ```
 /// use hatchet::workflow::EventFilter;
@@ -34,7 +34,7 @@ pub struct EventFilter {
 }
 
 impl EventFilter {
-    /// Creates a filter with this expression. It needs a [scope](Self::scope).
+    /// Creates a filter with this expression. A filter must also have a [scope](Self::scope).
     pub fn new(expression: impl Into<String>) -> Self {
         Self { expression: expression.into(), scope: String::new(), payload: None }
     }

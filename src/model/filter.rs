@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker. Criteria that are not set match everything.
+/// A filter for runs, or for tasks, by time, workflow, status, metadata, event, parent and worker.
 ///
-/// A filter cannot be created without a time window, so there is no implicit default:
+/// Criteria that are not set match everything.
+///
+/// A filter always has a time window; there is no implicit default:
 ///
 /// ```
 /// use std::time::Duration;
@@ -67,10 +69,10 @@ impl RunFilter {
 
     /// Matches runs with this status. If this method is called several times, runs with any of the statuses match.
     ///
-    /// The engine lists timed-out runs as failed, and also runs that were cancelled while they were queued, once their schedule
-    /// timeout has passed. Therefore, a query for [`RunStatus::TimedOut`], [`RunStatus::Failed`] or [`RunStatus::Cancelled`] lists
-    /// all failed runs, and fetches the events of each run without an error message, with one small request per run. The total for one
-    /// or two of the three is [`AtMost`](crate::model::Total::AtMost) if there are more than 1000 such runs. The total for all three is the
+    /// The engine lists timed-out runs as failed, and also runs that were cancelled while they were queued, once their schedule timeout has
+    /// passed. Therefore, a query for [`RunStatus::TimedOut`], [`RunStatus::Failed`] or [`RunStatus::Cancelled`] lists all failed runs, and
+    /// fetches the events of each run without an error message, with one small request per run. The total for one or two of these three
+    /// statuses is [`AtMost`](crate::model::Total::AtMost) if there are more than 1000 such runs. The total for all three statuses is the
     /// server's count.
     ///
     /// ```
@@ -94,7 +96,9 @@ impl RunFilter {
         self
     }
 
-    /// Matches runs with this tag. If this method is called several times, runs with any of the tags match. It cannot be combined with
+    /// Matches runs with this tag.
+    ///
+    /// If this method is called several times, runs with any of the tags match. This criterion cannot be combined with
     /// [`metadata`](Self::metadata): the engine supports only "all" or "any" for the whole filter.
     pub fn any_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.any_metadata.push((key.into(), value.into()));
@@ -107,15 +111,18 @@ impl RunFilter {
         self
     }
 
-    /// Matches the children of this task: the runs that it has started through its [`Context`](crate::Context::run). The task of a
-    /// single-task run has the id of its run.
+    /// Matches the children of this task: the runs that it has started through its [`Context`](crate::Context::run).
+    ///
+    /// The task of a single-task run has the id of its run.
     pub fn parent(mut self, task: impl Into<TaskId>) -> Self {
         self.parent = Some(task.into());
         self
     }
 
-    /// Matches tasks that this worker runs, or was the last to run. It is valid only for a [query for tasks](crate::Client::tasks):
-    /// several workers may be involved in one run, and the engine ignores the criterion for runs.
+    /// Matches tasks whose newest attempt this worker runs or ran.
+    ///
+    /// This criterion is valid only for a [query for tasks](crate::Client::tasks): several workers may be involved in one run, and the
+    /// engine ignores the criterion for runs.
     ///
     /// The engine may omit a task that failed within milliseconds of its assignment, because it does not store the worker of a failure.
     pub fn worker(mut self, worker: WorkerId) -> Self {

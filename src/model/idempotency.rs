@@ -11,16 +11,18 @@ const MIN_REPEATABLE_TTL: Duration = Duration::from_secs(600);
 /// The engine stores milliseconds, and its timestamps are limited.
 const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Allows only one run of a workflow per key. An expression computes the key from the input.
+/// Allows only one run of a workflow per key.
 ///
-/// A second run is not started. The error is [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and
-/// [`Error::existing_run_id`](crate::Error::existing_run_id) returns the run that has the key. So a start request whose result is unknown
-/// can be retried. Keys are shared by all workflows of a tenant: include the workflow's name in the expression if keys
-/// of different workflows may collide. An
-/// event or a schedule that would start a second run starts none, and no error is reported.
+/// An expression computes the key from the input.
+///
+/// A second run with the same key is not started: the start request fails with
+/// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists), and [`Error::existing_run_id`](crate::Error::existing_run_id) returns the
+/// id of the run that has the key. So a start request whose result is unknown can be retried. Keys are shared by all workflows of a tenant:
+/// include the workflow's name in the expression if keys of different workflows may collide. An event or a schedule that would start a
+/// second run starts none, and no error is reported.
 ///
 /// Expressions are CEL over `input` and `additional_metadata`, and must return a string. If the key is missing or not a string, the engine
-/// answers the start request with the id of a run that it never creates; waiting for it returns
+/// answers the start request with the id of a run that it never creates; a wait for this run returns
 /// [`RunNotFound`](crate::ErrorKind::RunNotFound). The embedded engine rejects such a run, unless a quirk is enabled.
 ///
 /// ```
@@ -49,8 +51,9 @@ impl Idempotency {
         Self { expression: expression.into(), ttl, ends_with_run: false }
     }
 
-    /// Reserves the key until the run has ended, but at most for this time, which must be from 1 ms to 100 years. For a DAG run, the
-    /// engine frees the key when the first task has ended.
+    /// Reserves the key until the run has ended, but at most for this time, which must be from 1 ms to 100 years.
+    ///
+    /// For a DAG run, the engine frees the key when the first task has ended.
     pub fn until_ended(expression: impl Into<String>, at_most: Duration) -> Self {
         Self { expression: expression.into(), ttl: at_most, ends_with_run: true }
     }

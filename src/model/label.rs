@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// The value of a worker's label. A string is never equal to an integer: `"1"` is not `1`.
+/// The value of a worker's label.
+///
+/// A string is never equal to an integer: `"1"` is not `1`.
 ///
 /// ```
 /// use hatchet::model::LabelValue;
@@ -53,8 +55,8 @@ pub(crate) enum Comparator {
 
 /// The desired value of a worker's label.
 ///
-/// By default it is a preference: workers with the label are chosen first, and other workers otherwise. If it is
-/// [required](Self::required), a task waits until such a worker has a free slot, or until its schedule timeout.
+/// By default, it is a preference: the engine chooses matching workers first, and otherwise other workers. If the value is
+/// [required](Self::required), a task waits until a matching worker has a free slot, or until its schedule timeout passes.
 ///
 /// ```
 /// use hatchet::model::DesiredLabel;

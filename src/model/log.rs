@@ -35,11 +35,13 @@ pub struct LogLine {
     pub level: LogLevel,
     /// The message, without its level and its metadata.
     pub message: String,
-    /// The metadata of the line, usually an object. `None` if it has none.
+    /// The metadata of the line, usually an object. `None` if the line has none.
     pub metadata: Option<Value>,
 }
 
-/// The severity of a log line. The engine has four; a name that this crate does not know is kept.
+/// The severity of a log line.
+///
+/// The engine has four levels; a name that this crate does not know is kept.
 ///
 /// ```
 /// use hatchet::model::LogLevel;

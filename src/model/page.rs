@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{TaskId, Total};
 use crate::error::{Error, Result};
 
-/// A page of matching runs or tasks, newest first, and the number of all matching ones.
+/// A page of matching runs or tasks, newest first, and the number of all matching items.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -66,8 +66,8 @@ impl<'a, T> IntoIterator for &'a Page<T> {
 
 /// Where the next page begins; see [`RunQuery::after`](crate::builder::RunQuery::after).
 ///
-/// A token can be sent to another process as a string. It is valid only for the same filter. Its length is about 60 characters, but up to
-/// 22,000 within a bulk of 1000 runs, which have the same creation time.
+/// A token can be sent to another process as a string. It is valid only for the same filter. Its length is about 60 characters, or up to
+/// 22,000 if the page ends within a bulk of 1000 runs, which have the same creation time.
 ///
 /// ```
 /// use hatchet::model::PageToken;

@@ -16,7 +16,7 @@ impl Payload {
     /// does not accept `null`.
     ///
     /// # Errors
-    /// [`ErrorKind::Decode`] if the JSON does not match the type; the source has the position.
+    /// [`ErrorKind::Decode`] if the JSON does not match the type; the source of the error contains the position.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         self.parse_as(&"the value")
     }

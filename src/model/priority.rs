@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::name::parse_name;
 use crate::error::Error;
 
-/// The priority of a run. Queued tasks with a higher priority are assigned first; among tasks with the same priority, the oldest is assigned first.
+/// The priority of a run.
+///
+/// Queued tasks with a higher priority are assigned first; among tasks with the same priority, the oldest is assigned first.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {

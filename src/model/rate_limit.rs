@@ -10,7 +10,9 @@ use super::expression::{key_problem, number_problem};
 use super::name::parse_name;
 use crate::error::{Error, Result};
 
-/// The window of a rate limit. It does not slide: all units are refilled at once at its end.
+/// The window of a rate limit.
+///
+/// It is not a sliding window: all units are refilled at once at its end.
 ///
 /// ```
 /// use hatchet::model::RateLimitWindow;
@@ -69,16 +71,18 @@ impl FromStr for RateLimitWindow {
     }
 }
 
-/// The units of a rate limit that each attempt of a task consumes. A task waits until enough units are left.
+/// The units of a rate limit that each attempt of a task consumes.
+///
+/// A task waits until enough units are left.
 ///
 /// A static limit has a key, and is created with [`Client::rate_limit`](crate::Client::rate_limit) before a worker registers the task. A
 /// dynamic limit has an expression that computes the key from the input; the engine creates a limit for each key.
 ///
-/// Expressions are CEL over `input` and `additional_metadata`. If one cannot be evaluated, the task fails without an attempt and is not
-/// retried. Keys are shared by all workflows of the tenant, and the client's namespace is not added to them.
+/// Expressions are CEL over `input` and `additional_metadata`. If an expression cannot be evaluated, the task fails without an attempt and
+/// is not retried. Keys are shared by all workflows of the tenant, and the client's namespace is not added to them.
 ///
-/// A task that waits for units starts up to a few seconds after they are refilled. The first task of a new key starts about 1.2 seconds late. A
-/// task that waits longer than its [schedule timeout](crate::Task::schedule_timeout) times out.
+/// A task that waits for units starts up to a few seconds after they are refilled. The first task that uses a new key starts about 1.2
+/// seconds late. A task that waits longer than its [schedule timeout](crate::Task::schedule_timeout) times out.
 ///
 /// ```
 /// use hatchet::model::RateLimitWindow;
@@ -127,9 +131,10 @@ impl RateLimit {
         Self::with_key(RateLimitKey::Static(key.into()), RateLimitWindow::Minute)
     }
 
-    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes. The key must be a string.
-    /// Its size must be set with [`limit`](Self::limit) or [`limit_expression`](Self::limit_expression): otherwise, the engine would create
-    /// a limit of 0.
+    /// Creates a dynamic rate limit: each attempt consumes units of the limit whose key an expression computes.
+    ///
+    /// The key must be a string. The size of the limit must be set with [`limit`](Self::limit) or
+    /// [`limit_expression`](Self::limit_expression): otherwise, the engine would create a limit of 0.
     pub fn dynamic(key_expression: impl Into<String>, window: RateLimitWindow) -> Self {
         Self::with_key(RateLimitKey::Dynamic(key_expression.into()), window)
     }
@@ -226,8 +231,8 @@ pub struct RateLimitDetails {
     pub key: String,
     /// The number of units in a window.
     pub limit: i64,
-    /// The number of units that are left in this window. It exceeds the limit if an expression has refilled units.
-    /// The engine stores it once per second, so it can be out of date for that long.
+    /// The number of units that are left in this window. It exceeds the limit if an expression has refilled units. The engine updates the
+    /// number once per second, so it can be up to a second old.
     pub remaining: i64,
     /// The window. `None` if this version of the crate does not know it.
     pub window: Option<RateLimitWindow>,

@@ -26,8 +26,10 @@ pub enum RunAction {
     Replay,
 }
 
-/// The effect of an action on one run. The effect is determined from the state that was fetched after the action. The server's response does
-/// not show it, because the server accepts every action.
+/// The effect of an action on one run.
+///
+/// The client fetches the run after the action to determine the effect: the server's response does not contain it, because the server
+/// accepts every action.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -54,7 +56,9 @@ pub struct RunReport {
     pub attempt: Option<u32>,
 }
 
-/// The effect of a cancellation or a replay on a run. Two errors are equal if their kinds and their messages are.
+/// The effect of a cancellation or a replay on a run.
+///
+/// Effects with errors are equal if the kinds and the messages of the errors are equal.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -78,8 +82,8 @@ pub enum Effect {
     Skipped(RunStatus),
     /// The run ended with this status before the cancellation was applied.
     FinishedFirst(RunStatus),
-    /// The server accepted the action, but it had no effect within the time limit: the run has this status. A cancellation has no effect on
-    /// a DAG run that waits for a sleep or an event, and the engine may lose replays when there are many.
+    /// The server accepted the action, but the action had no effect within the time limit: the run still has this status. A cancellation
+    /// has no effect on a DAG run that waits for a sleep or an event, and the engine may lose replays when there are many.
     NoEffect(RunStatus),
     /// The run does not exist.
     NotFound,
@@ -172,7 +176,9 @@ impl fmt::Display for Effect {
     }
 }
 
-/// The effects of an action on many runs. Two errors are equal if their kinds and their messages are.
+/// The effects of an action on many runs.
+///
+/// Reports with errors are equal only if the kinds and the messages of the errors are equal.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -202,7 +208,7 @@ pub struct BulkReport {
     pub unknown: u64,
     /// The first [1000](Self::MAX_EXCEPTIONS) reports of runs to which the action was not applied.
     pub exceptions: Vec<RunReport>,
-    /// The error that ended the list of runs early, if any. Then there may be more matching runs.
+    /// The error that ended the list of runs early, if any. In that case, there may be more matching runs.
     pub stopped_by: Option<Error>,
 }
 

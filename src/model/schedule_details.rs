@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Payload, Priority, ScheduleId, WorkflowId};
 
-/// A schedule that has not started its run: of which workflow, when, and with which input; see
+/// A schedule that has not started its run, with the workflow, the time and the input of the run; see
 /// [`ScheduleHandle::details`](crate::handle::ScheduleHandle::details).
 ///
 /// ```no_run
@@ -24,19 +24,19 @@ use super::{Payload, Priority, ScheduleId, WorkflowId};
 pub struct ScheduleDetails {
     /// The id, for [`Client::schedule_handle`](crate::Client::schedule_handle).
     pub id: ScheduleId,
-    /// The workflow of which a run will be started.
+    /// The id of the workflow.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
     /// When the run will be started.
     pub scheduled_at: DateTime<Utc>,
-    /// The value that the run will be started with.
+    /// The input of the run.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata keys that this crate added.
+    /// The metadata that this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// The priority that the run will be started with. `None` if the server does not report one.
+    /// The priority of the run. `None` if the server does not report one.
     pub priority: Option<Priority>,
     /// When the schedule was created, by the engine's clock.
     pub created_at: Option<DateTime<Utc>>,

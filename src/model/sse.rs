@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A server-sent event. Its `Display` implementation writes it in the format that a browser's `EventSource` reads.
+/// A server-sent event.
+///
+/// The `Display` implementation writes the event in the format that a browser's `EventSource` reads.
 ///
 /// [`RunChunks::into_sse`](crate::stream::RunChunks::into_sse) creates the events for chunks. This type is for other events in the same response,
 /// such as the status changes of a run.
@@ -20,9 +22,9 @@ use serde::{Deserialize, Serialize};
 #[must_use = "an event has no effect until it is sent"]
 #[non_exhaustive]
 pub struct SseEvent {
-    /// The name. An event without one is a `message`, which `EventSource.onmessage` receives.
+    /// The name. An event without a name is a `message`, which `EventSource.onmessage` receives.
     pub name: Option<String>,
-    /// The id. A browser that has lost the connection sends the last one that it has received as the `Last-Event-ID` header.
+    /// The id. A browser that reconnects sends the last id that it has received as the `Last-Event-ID` header.
     pub id: Option<String>,
     /// How long the browser waits before it reconnects, from this event on.
     pub retry: Option<Duration>,

@@ -39,9 +39,9 @@ pub struct RunSummary {
     pub error: Option<String>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata keys that the engine and this crate added.
+    /// The metadata that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
-    /// When the run was created. The runs of one bulk call have the same time.
+    /// When the run was created. The runs of one bulk call have the same creation time.
     pub created_at: DateTime<Utc>,
     /// When the newest attempt started.
     pub started_at: Option<DateTime<Utc>>,
@@ -94,7 +94,7 @@ pub struct TaskSummary {
     pub error: Option<String>,
     /// The user's metadata of the run.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata keys that the engine and this crate added.
+    /// The metadata that the engine and this crate added.
     pub engine_metadata: BTreeMap<String, Value>,
     /// When the task was created.
     pub created_at: DateTime<Utc>,

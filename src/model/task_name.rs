@@ -8,7 +8,9 @@ pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-/// Something that names a task of a workflow: a [`Task`](crate::Task), or its name. This trait is sealed.
+/// A reference to a task of a workflow: a [`Task`](crate::Task), or its name.
+///
+/// This trait is sealed.
 ///
 /// ```
 /// use hatchet::workflow::{Condition, TaskName};

@@ -16,8 +16,9 @@ pub(crate) const SCHEDULE_KEY: &str = "hatchet__rs_schedule";
 /// The metadata key with the id of the original of a rerun.
 pub(crate) const RERUN_KEY: &str = "hatchet__rs_rerun_of";
 
-/// What started a run. Its serialized form has the variant as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), alongside the fields
-/// of the variant.
+/// What started a run.
+///
+/// The serialized form has the variant as `kind` (`manual`, `event`, `cron`, `schedule`, `child`), alongside the fields of the variant.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -56,14 +57,14 @@ pub enum Trigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EventTrigger {
-    /// The event, for [`Client::event_handle`](crate::Client::event_handle).
+    /// The id of the event, for [`Client::event_handle`](crate::Client::event_handle).
     pub event_id: EventId,
     /// The key of the event in the engine, including the namespace. `None` if the metadata of the run does not contain it.
     pub key: Option<String>,
     /// The payload of the event. Only [`RunHandle::details`](crate::RunHandle::details) fetches it, if the engine's history still
     /// contains the event.
     pub payload: Option<Payload>,
-    /// The scope of the event, if it has one. It is fetched with the payload.
+    /// The scope of the event, if it has one. The scope is fetched together with the payload.
     pub scope: Option<String>,
 }
 
@@ -112,9 +113,9 @@ pub struct ScheduleTrigger {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChildTrigger {
-    /// The id of the parent's task.
+    /// The id of the task that started the run.
     pub parent_task_id: TaskId,
-    /// The id of the parent's run, if the run's metadata contains it.
+    /// The id of the parent run, if the metadata of the child run contains it.
     pub parent_run_id: Option<RunId>,
 }
 

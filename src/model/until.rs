@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Change, RunStatus};
 
-/// A condition on the changes of a run; see [`RunHandle::until`](crate::RunHandle::until). A condition that was true once remains true,
-/// so conditions can be combined although a run has one status at a time.
+/// A condition on the changes of a run; see [`RunHandle::until`](crate::RunHandle::until).
+///
+/// A condition that was true once remains true, so conditions can be combined although a run has one status at a time.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -50,6 +51,7 @@ impl Until {
     }
 
     /// Creates a condition that is true when the task with this name has this status, in any attempt.
+    ///
     /// Only the tasks of a DAG run have statuses of their own.
     pub fn task(name: impl Into<String>, status: RunStatus) -> Self {
         Self(Condition::Task(name.into(), status))

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::time::is_representable;
 
-/// A time window for the creation of runs. Both ends are inclusive.
+/// A time window for the creation of runs.
+///
+/// Both ends are inclusive.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,13 +60,14 @@ impl Window {
         Self { start: Start::At(start), end: None }
     }
 
-    /// Creates a window without limits. The engine drops runs after its retention period, which is 30 days by default; an archive keeps
-    /// them.
+    /// Creates a window without limits.
+    ///
+    /// The engine drops runs after its retention period, which is 30 days by default; an archive keeps them.
     pub fn all() -> Self {
         Self { start: Start::At(DateTime::UNIX_EPOCH), end: None }
     }
 
-    /// Sets the end of the window. By default, it has none. If called several times, the last one applies.
+    /// Sets the end of the window. By default, a window has no end. If this method is called several times, the last end applies.
     ///
     /// ```
     /// use hatchet::model::Window;

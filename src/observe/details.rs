@@ -22,6 +22,7 @@ const EVENT_TIMEOUT: Duration = Duration::from_millis(700);
 const EVENT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A builder for a request that fetches the details of a run; see [`RunHandle::details`](crate::RunHandle::details).
+///
 /// The request is sent when the builder is awaited.
 ///
 /// ```no_run
@@ -55,23 +56,26 @@ impl DetailsBuilder {
         self
     }
 
-    /// Also fetches the first `count` log lines of the tasks, with one request for each task. The default is 0, and the maximum is
-    /// [`RunDetails::MAX_LOGS`]. To read all lines, use [`RunHandle::logs`](crate::RunHandle::logs).
+    /// Also fetches the first `count` log lines of the run's tasks, with one request for each task.
+    ///
+    /// The default is 0, and the maximum is [`RunDetails::MAX_LOGS`]. To read all lines, use [`RunHandle::logs`](crate::RunHandle::logs).
     pub fn logs(mut self, count: usize) -> Self {
         self.logs = count;
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). If calls fail or
-    /// the API views disagree, the fetch is repeated for up to twice this timeout, but no longer than 10 seconds.
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). If calls fail or the API views disagree,
+    /// the fetch is repeated for up to twice this timeout, but no longer than 10 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self

@@ -33,8 +33,9 @@ const CANCEL_TEXT: &str = "Cancellation requested";
 /// The metadata key of such a line, which distinguishes it from a line with the same text.
 const CANCEL_KEY: &str = "hatchet_rs__cancel";
 
-/// A stream of a run's log lines; see [`RunHandle::logs`](crate::RunHandle::logs). It ends after an error. Nothing is sent before the first
-/// item is requested.
+/// A stream of a run's log lines; see [`RunHandle::logs`](crate::RunHandle::logs).
+///
+/// The stream ends after an error. Nothing is sent before the first item is requested.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -68,15 +69,18 @@ impl LogItems {
         Self { lines, request }
     }
 
-    /// Sets the timeout of each call that the stream makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). Calling this method after the first poll has no effect.
+    /// Sets the timeout of each call that the stream makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). Calling this method after the first poll
+    /// has no effect.
     pub fn timeout(self, timeout: Duration) -> Self {
         lock(&self.request).timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that the stream makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry). Calling this method after the first poll has no effect.
+    /// Sets the retry policy of the calls that the stream makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry). Calling this method after the first poll has no effect.
     pub fn retry(self, policy: RetryPolicy) -> Self {
         lock(&self.request).retry = Some(policy);
         self
@@ -89,7 +93,7 @@ impl LogItems {
     /// the same timestamp. Also the errors of REST calls, such as [`Unavailable`](ErrorKind::Unavailable). An error is the last item.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, no item is lost.
+    /// This method is cancel safe: if the future is dropped, no line is lost.
     pub async fn next(&mut self) -> Option<Result<LogLine>> {
         self.lines.next().await
     }

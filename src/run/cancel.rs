@@ -47,8 +47,9 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Returns a builder for a cancellation of many runs by their ids; [`send`](CancelManyBuilder::send) sends it. To cancel all runs that match a
-    /// filter, use [`RunQuery::cancel`](crate::builder::RunQuery::cancel).
+    /// Returns a builder for a cancellation of many runs by their ids; [`send`](CancelManyBuilder::send) sends it.
+    ///
+    /// To cancel all runs that match a filter, use [`RunQuery::cancel`](crate::builder::RunQuery::cancel).
     pub fn cancel_many(&self, runs: impl IntoIterator<Item = RunId>) -> CancelManyBuilder {
         CancelManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), options: CancelOptions::default() }
     }
@@ -104,7 +105,9 @@ impl CancelOptions {
     }
 }
 
-/// A builder for a cancellation; see [`RunHandle::cancel`]. [`send`](Self::send) sends it, and waits for its effect.
+/// A builder for a cancellation; see [`RunHandle::cancel`].
+///
+/// [`send`](Self::send) sends it, and waits for its effect.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -123,21 +126,25 @@ pub struct CancelBuilder {
 }
 
 impl CancelBuilder {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
     }
 
-    /// Sets the reason (1 to 4000 characters). It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// Sets the reason (1 to 4000 characters).
+    ///
+    /// The reason is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.options.reason.set_reason(reason.into());
@@ -150,21 +157,24 @@ impl CancelBuilder {
         self
     }
 
-    /// Sets how long the cancellation may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect). The
-    /// default is 10 seconds, and the maximum is 10 years.
+    /// Sets how long the cancellation may take to have an effect before it is reported as [`NoEffect`](crate::model::Effect::NoEffect).
+    ///
+    /// The default is 10 seconds, and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
     }
 
-    /// Cancels the run, and waits until the cancellation has an effect. Running tasks are notified and have the worker's
-    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end. Later tasks do not start, and nothing is retried.
-    /// The children of the run continue; [`children`](RunHandle::children) lists them.
+    /// Cancels the run, and waits until the cancellation has an effect.
+    ///
+    /// Running tasks are notified and have the worker's [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period) to end.
+    /// Later tasks do not start, and nothing is retried. The children of the run continue; [`children`](RunHandle::children) lists them.
     ///
     /// With a [reason](Self::reason) or an [author](Self::by), the method needs the REST API; without them, it needs gRPC only.
     ///
-    /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). A run that
-    /// ended just before the cancellation arrived may have two ends; see [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
+    /// The effect is [`Applied`](Effect::Applied), [`FinishedFirst`](Effect::FinishedFirst) or [`NoEffect`](Effect::NoEffect). For a run
+    /// that ended just before the cancellation arrived, the engine may record two ends; see
+    /// [`RunDetails::conflicts`](crate::model::RunDetails::conflicts).
     ///
     /// # Errors
     /// [`RunState`](crate::ErrorKind::RunState) if the run has already ended; [`run_status`](Error::run_status) returns its status.
@@ -191,7 +201,9 @@ impl CancelBuilder {
     }
 }
 
-/// A builder for a cancellation of many runs; see [`Client::cancel_many`]. [`send`](Self::send) sends it, and returns a report for each run.
+/// A builder for a cancellation of many runs; see [`Client::cancel_many`].
+///
+/// [`send`](Self::send) sends it, and returns a report for each run.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -210,21 +222,25 @@ pub struct CancelManyBuilder {
 }
 
 impl CancelManyBuilder {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.options.request.retry = Some(policy);
         self
     }
 
-    /// Sets the reason (1 to 4000 characters). It is written to the log of the runs' tasks, where the dashboard shows it, and
+    /// Sets the reason (1 to 4000 characters).
+    ///
+    /// The reason is written to the log of the runs' tasks, where the dashboard shows it, and
     /// [`RunDetails::cancellation`](crate::model::RunDetails::cancellation) contains it. By default there is no reason.
     pub fn reason(mut self, reason: impl Into<String>) -> Self {
         self.options.reason.set_reason(reason.into());
@@ -237,16 +253,20 @@ impl CancelManyBuilder {
         self
     }
 
-    /// Sets how long to wait for an effect. A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of
-    /// this command has ended for this long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends.
-    /// The default is 10 seconds, and the maximum is 10 years.
+    /// Sets how long to wait for an effect.
+    ///
+    /// A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of this command has ended for this
+    /// long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends. The default is 10 seconds,
+    /// and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;
         self
     }
 
-    /// Sets reasons for individual runs. The function is called once for each run, with its id, and returns the reason and the author of its
-    /// cancellation. Anything that it leaves unset is taken from the options of all runs.
+    /// Sets reasons for individual runs.
+    ///
+    /// The function is called once for each run, with the id of the run and an empty [`CancelReason`]. The reason or the author that it
+    /// leaves unset is that of all runs.
     pub fn each(mut self, mut reason: impl FnMut(RunId, CancelReason) -> CancelReason) -> Self {
         let all = self.runs.iter().map(|run| (*run, reason(*run, CancelReason::default())));
         self.options.each = all.filter(|(_, reason)| !reason.is_empty()).collect();

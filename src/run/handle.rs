@@ -10,11 +10,13 @@ use crate::client::Client;
 use crate::model::{RunId, RunReport};
 use crate::observe::{DetailsBuilder, LogItems};
 
-/// A handle to a run, with the type of its output. It is cheap to clone. Dropping it does not affect the run.
+/// A handle to a run, with the type of its output.
 ///
-/// The output of a run of a [`Task`](crate::Task) is the task's output. The output of a run of a [`Workflow`](crate::Workflow) is
-/// an object with the outputs of its tasks by task name, even if the workflow has only one task. The server does not distinguish
-/// the two: a workflow with one task of the same name counts as a task.
+/// A handle is cheap to clone. Dropping a handle does not affect the run.
+///
+/// The output of a run of a [`Task`](crate::Task) is the task's output. The output of a run of a [`Workflow`](crate::Workflow) is an object
+/// with the outputs of its tasks by task name, even if the workflow has only one task. The server does not distinguish a task from a
+/// workflow whose only task has the name of the workflow: such a workflow counts as a task.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -43,8 +45,10 @@ pub struct RunHandle<O = serde_json::Value> {
 }
 
 impl Client {
-    /// Returns a handle to an existing run. Nothing is sent, so this does not check that the run exists; the methods of the handle report a
-    /// missing run. [`RunHandle::typed`] sets the type of the output.
+    /// Returns a handle to an existing run.
+    ///
+    /// Nothing is sent, so this does not check that the run exists; the methods of the handle report a missing run. [`RunHandle::typed`]
+    /// sets the type of the output.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, id: hatchet::RunId) -> hatchet::Result<()> {
@@ -176,8 +180,9 @@ impl<O> RunHandle<O> {
     }
 
     /// Returns a builder for a request that fetches the current details of the run: its trigger (for an event, with the event's payload),
-    /// its input, its output, its metadata, the reason for its cancellation, and its tasks with their attempts and times. Log lines are fetched
-    /// [on request](DetailsBuilder::logs).
+    /// its input, its output, its metadata, the reason for its cancellation, and its tasks with their attempts and times.
+    ///
+    /// Log lines are fetched [on request](DetailsBuilder::logs).
     ///
     /// The request is sent when the builder is awaited. The details are fetched over gRPC and REST at the same time. The REST API lags
     /// behind, so the request takes up to 10 seconds until both agree on whether the run has ended.

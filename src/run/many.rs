@@ -27,9 +27,9 @@ const MAX_CONCURRENT_STARTS: usize = 16;
 impl Client {
     /// Returns a builder for many runs of one workflow; [`start`](RunManyBuilder::start) starts them.
     ///
-    /// The inputs are consumed and serialized while the calls are made, so they need not all fit in memory at once. Those of child runs are
-    /// all serialized when `start` is called. The iterator may borrow data that outlives the
-    /// builder. If it is not `Send`, collect it into a vector.
+    /// The inputs are consumed and serialized while the calls are made, so they need not all fit in memory at once. Inputs of child runs
+    /// are all serialized when `start` is called. The iterator may borrow data that outlives the builder. If the iterator is not `Send`,
+    /// collect it into a vector.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};
@@ -64,8 +64,9 @@ impl Client {
     }
 }
 
-/// A builder for many runs of one workflow, each with its own input; see [`Client::run_many`]. [`start`](Self::start) starts them with as
-/// few calls as possible.
+/// A builder for many runs of one workflow, each with its own input; see [`Client::run_many`].
+///
+/// [`start`](Self::start) starts them with as few calls as possible.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -107,22 +108,26 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The waits for the runs are not limited.
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The waits for the runs are not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Requests a worker. The request has an effect only if the task is [sticky](crate::Task::sticky); the stickiness determines whether
-    /// the run may use another worker.
+    /// Requests a specific worker.
+    ///
+    /// The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines whether the run may
+    /// use another worker.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -131,8 +136,9 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Requests workers with a label; see [`DesiredLabel`]. This request replaces the task's request for the same label, and has no effect
-    /// if the task is sticky.
+    /// Requests workers with a label; see [`DesiredLabel`].
+    ///
+    /// This request replaces the task's request for the same label, and has no effect if the task is sticky.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -141,10 +147,10 @@ impl<'a, O> RunManyBuilder<'a, O> {
         self
     }
 
-    /// Sets options for individual runs. While the calls are made, the function is called once for each input that can be serialized,
-    /// with its
-    /// index, and returns the options of its run. They
-    /// are added to the options of all runs, and replace those of the same name.
+    /// Sets options for individual runs.
+    ///
+    /// While the calls are made, the function is called once for each input that can be serialized, with the index of the input, and
+    /// returns the options of its run. These are added to the options of all runs, and replace options of the same name.
     ///
     /// ```no_run
     /// # use hatchet::{Client, Task};
@@ -167,19 +173,19 @@ impl<'a, O> RunManyBuilder<'a, O> {
 
     /// Starts the runs, and returns one result for each input, in the order of the inputs.
     ///
-    /// The runs are sent in sequential calls of at most 1000 runs and at most the maximum message size. If the server is slow, the
-    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::config::ConfigBuilder::rpc_timeout). An input that
-    /// cannot be sent is an error in its result and does not affect the other runs. If a call fails, all of its runs have that
-    /// error; [`has_no_side_effects`](crate::Error::has_no_side_effects) reports whether they may have been started.
+    /// The runs are sent in sequential calls of at most 1000 runs and at most the maximum message size. If the server is slow, the calls
+    /// are smaller, so that each takes about a tenth of its [deadline](crate::config::ConfigBuilder::rpc_timeout). If an input cannot be
+    /// sent, its result is an error, and the other runs are not affected. If a call fails, the result of each of its runs is that error;
+    /// the runs may have been started if [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`.
     ///
-    /// If another run has the same [idempotency key](crate::model::Idempotency), only that result is an error
-    /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), which names the existing run. The engine does not report which runs of a call
-    /// are affected. In that case all runs of the call are fetched, and those that were not started are requested once more, one by one.
+    /// If another run already has the [idempotency key](crate::model::Idempotency) of a run, only the result of that run is an error
+    /// ([`AlreadyExists`](ErrorKind::AlreadyExists)), which has the [id of the existing run](crate::Error::existing_run_id). The engine
+    /// does not report which runs of a call are affected. In that case, all runs of the call are fetched, and the runs that were not
+    /// started are requested once more, one by one.
     ///
     /// # Errors
-    /// Errors that concern all runs: [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the metadata is invalid. An invalid option of a [single run](Self::each) is an error in its
-    /// result.
+    /// Errors that concern all runs: [`WorkflowNotFound`](ErrorKind::WorkflowNotFound), and [`InvalidInput`](ErrorKind::InvalidInput) if
+    /// the metadata is invalid. If an option of a [single run](Self::each) is invalid, the result of that run is an error.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the runs may have been started.

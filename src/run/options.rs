@@ -27,8 +27,9 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Adds a tag to the run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata). It replaces a tag with the same key that
-    /// is set for all runs.
+    /// Adds a tag to the run; see [`RunBuilder::metadata`](crate::builder::RunBuilder::metadata).
+    ///
+    /// The tag replaces a tag with the same key that is set for all runs.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
@@ -40,7 +41,7 @@ impl RunOptions {
         self
     }
 
-    /// Requests a worker; see [`RunBuilder::desired_worker`](crate::builder::RunBuilder::desired_worker).
+    /// Requests a specific worker; see [`RunBuilder::desired_worker`](crate::builder::RunBuilder::desired_worker).
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {
         self.placement.worker = Some(worker);
         self

@@ -29,8 +29,9 @@ const EFFECT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TRIES: u32 = 3;
 
 impl<O> RunHandle<O> {
-    /// Returns a builder for a replay: a new attempt of the same run with the same input. For a new run with the same input, use
-    /// [`rerun`](Self::rerun).
+    /// Returns a builder for a replay: a new attempt of the same run with the same input.
+    ///
+    /// For a new run with the same input, use [`rerun`](Self::rerun).
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -45,8 +46,9 @@ impl<O> RunHandle<O> {
 }
 
 impl Client {
-    /// Returns a builder for a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) sends it. To replay all runs that match a filter,
-    /// use [`RunQuery::replay`](crate::builder::RunQuery::replay).
+    /// Returns a builder for a replay of many runs by their ids; [`send`](ReplayManyBuilder::send) sends it.
+    ///
+    /// To replay all runs that match a filter, use [`RunQuery::replay`](crate::builder::RunQuery::replay).
     pub fn replay_many(&self, runs: impl IntoIterator<Item = RunId>) -> ReplayManyBuilder {
         ReplayManyBuilder { client: self.clone(), runs: runs.into_iter().collect(), command: Replay::default() }
     }
@@ -70,8 +72,9 @@ impl Replay {
     }
 }
 
-/// A builder for a replay; see [`RunHandle::replay`]. [`send`](Self::send) sends it, and waits for its effect. By default, a cancelled run
-/// is not replayed.
+/// A builder for a replay; see [`RunHandle::replay`].
+///
+/// [`send`](Self::send) sends it, and waits for its effect. By default, a cancelled run is not replayed.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -86,7 +89,7 @@ pub struct ReplayBuilder<O> {
     command: Replay,
 }
 
-/// A run of which a replay has started a new attempt; see [`ReplayBuilder::send`].
+/// A run whose replay has started a new attempt; see [`ReplayBuilder::send`].
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -98,7 +101,7 @@ pub struct ReplayBuilder<O> {
 /// ```
 #[non_exhaustive]
 pub struct Replayed<O> {
-    /// The run. Its handle waits for the end of the new attempt, and not for that of an earlier one.
+    /// The run. This handle waits for the end of the new attempt, not for the end of an earlier attempt.
     pub run: RunHandle<O>,
     /// The number of the new attempt; see [`RunDetails::attempt`](crate::model::RunDetails::attempt).
     pub attempt: u32,
@@ -124,22 +127,26 @@ impl<O> fmt::Debug for Replayed<O> {
 }
 
 impl<O> ReplayBuilder<O> {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.command.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.command.request.retry = Some(policy);
         self
     }
 
-    /// Also replays the run if it was cancelled. By default, [`send`](Self::send) returns [`RunState`](ErrorKind::RunState) for a
-    /// cancelled run, because someone cancelled it on purpose.
+    /// Also replays the run if it was cancelled.
+    ///
+    /// By default, [`send`](Self::send) returns [`RunState`](ErrorKind::RunState) for a cancelled run, because someone cancelled it on
+    /// purpose.
     pub fn include_cancelled(mut self) -> Self {
         self.command.options.include_cancelled = true;
         self
@@ -150,8 +157,8 @@ impl<O> ReplayBuilder<O> {
     /// # Errors
     /// [`RunState`](ErrorKind::RunState) if the run has not ended or was cancelled; [`run_status`](Error::run_status) returns its status.
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the engine has no such run. [`Server`](ErrorKind::Server) if the server accepts the
-    /// replay three times, and it has no effect within 15 seconds each time.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the timeout is out of range.
+    /// replay three times, and the replay has no effect within 15 seconds each time. [`InvalidInput`](ErrorKind::InvalidInput) if the
+    /// timeout is out of range.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the run may be replayed.
@@ -175,8 +182,9 @@ impl<O> ReplayBuilder<O> {
     }
 }
 
-/// A builder for a replay of many runs; see [`Client::replay_many`]. [`send`](Self::send) sends it, and returns a report for each run. By
-/// default, cancelled runs are not replayed.
+/// A builder for a replay of many runs; see [`Client::replay_many`].
+///
+/// [`send`](Self::send) sends it, and returns a report for each run. By default, cancelled runs are not replayed.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, ids: Vec<hatchet::RunId>) -> hatchet::Result<()> {
@@ -194,37 +202,42 @@ pub struct ReplayManyBuilder {
 }
 
 impl ReplayManyBuilder {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.command.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.command.request.retry = Some(policy);
         self
     }
 
-    /// Also replays cancelled runs. By default, they are reported as [`Skipped`](Effect::Skipped), because someone cancelled them on
-    /// purpose.
+    /// Also replays cancelled runs.
+    ///
+    /// By default, they are reported as [`Skipped`](Effect::Skipped), because someone cancelled them on purpose.
     pub fn include_cancelled(mut self) -> Self {
         self.command.options.include_cancelled = true;
         self
     }
 
-    /// Sets options for individual runs. The function is called once for each run, with its id and the options of all runs,
-    /// and returns the options of that run.
+    /// Sets options for individual runs.
+    ///
+    /// The function is called once for each run, with its id and the options of all runs, and returns the options of that run.
     pub fn each(mut self, mut options: impl FnMut(RunId, ReplayOptions) -> ReplayOptions) -> Self {
         let (of_all, runs) = (self.command.options, &self.runs);
         self.command.each = runs.iter().map(|run| (*run, options(*run, of_all))).collect();
         self
     }
 
-    /// Replays the runs in batches of 100, and returns a report for each run, in the order of the ids. A run whose id occurs twice is
-    /// replayed once.
+    /// Replays the runs in batches of 100, and returns a report for each run, in the order of the ids.
+    ///
+    /// A run whose id occurs twice is replayed once.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the timeout is out of range. Errors of individual runs are in their reports.

@@ -18,9 +18,10 @@ use crate::model::{DesiredLabel, Priority, RunDetails, RunStatus, WorkerId};
 use crate::observe::RunFetch;
 
 impl<O> RunHandle<O> {
-    /// Returns a builder for a new run of the same workflow with the same input, regardless of the status of this run. Its details
-    /// [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists it. For a new attempt of the same run, use
-    /// [`replay`](Self::replay).
+    /// Returns a builder for a new run of the same workflow with the same input, regardless of the status of this run.
+    ///
+    /// The details of the new run [link](RunDetails::original_run_id) to this run, and [`reruns`](Self::reruns) lists the new run. For a
+    /// new attempt of the same run, use [`replay`](Self::replay).
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -42,8 +43,10 @@ impl<O> RunHandle<O> {
     }
 }
 
-/// A builder for a rerun; see [`RunHandle::rerun`]. [`start`](Self::start) starts it, with the input and the tags of the original unless
-/// others are set. Like a [run](super::RunBuilder), it can also end with a method that waits for the new run or follows it.
+/// A builder for a rerun; see [`RunHandle::rerun`].
+///
+/// [`start`](Self::start) starts the rerun, with the input and the tags of the original unless others are set. Like a
+/// [run](super::RunBuilder), it can also end with a method that waits for the new run or follows it.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -65,27 +68,29 @@ pub struct RerunBuilder<O> {
 }
 
 impl<O> RerunBuilder<O> {
-    /// Replaces the input of the original. It must serialize to a JSON object.
+    /// Replaces the input of the original. The new input must serialize to a JSON object.
     pub fn input<I: Serialize + ?Sized>(mut self, input: &I) -> Self {
         self.input = Some(encode_input("input", input));
         self
     }
 
-    /// Adds a tag to the new run. It inherits the tags of the original; a tag with the same key replaces the original one.
+    /// Adds a tag to the new run. The new run inherits the tags of the original; this tag replaces an inherited tag with the same key.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
@@ -97,15 +102,17 @@ impl<O> RerunBuilder<O> {
         self
     }
 
-    /// Requests a worker; see [`RunBuilder::desired_worker`]. The request of the original is not copied, because the server does not
-    /// report it.
+    /// Requests a specific worker; see [`RunBuilder::desired_worker`].
+    ///
+    /// The request of the original is not copied, because the server does not report it.
     pub fn desired_worker(mut self, worker: WorkerId) -> Self {
         self.placement.worker = Some(worker);
         self
     }
 
-    /// Requests workers with a label; see [`RunBuilder::desired_label`]. The requests of the original are not copied, because the server
-    /// does not report them.
+    /// Requests workers with a label; see [`RunBuilder::desired_label`].
+    ///
+    /// The requests of the original are not copied, because the server does not report them.
     pub fn desired_label(mut self, key: impl Into<String>, label: impl Into<DesiredLabel>) -> Self {
         self.placement.label(key.into(), label.into());
         self
@@ -120,9 +127,8 @@ impl<O> RerunBuilder<O> {
     ///
     /// # Errors
     /// [`RunNotFound`](ErrorKind::RunNotFound) if the original does not exist. [`Server`](ErrorKind::Server) if the server does not return
-    /// the name of its workflow or its input.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of the original is
-    /// in another namespace. All other errors are those of [`RunBuilder::start`].
+    /// the name of its workflow or its input. [`InvalidInput`](ErrorKind::InvalidInput) if the client has a namespace and the workflow of
+    /// the original is in another namespace. All other errors are those of [`RunBuilder::start`].
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the new run may have been started.

@@ -26,7 +26,7 @@ use crate::telemetry::{EVENT_TRACEPARENT, TRACEPARENT};
     note = "a `Task<I, O>` or a `Workflow<I, O>` can be started if `I: Serialize` and `O: DeserializeOwned`; an output that borrows, \
             such as `&str`, cannot be read back: use `String`"
 )]
-/// Something that can be run: a [`Task`](crate::Task), a [`Workflow`](crate::Workflow), or a [`WorkflowRef`] to one that is
+/// A definition that can be run: a [`Task`](crate::Task), a [`Workflow`](crate::Workflow), or a [`WorkflowRef`] to a workflow that is
 /// defined elsewhere.
 ///
 /// ```
@@ -47,13 +47,13 @@ pub trait Runnable {
     /// Returns the workflow's name, without the namespace.
     fn workflow_name(&self) -> &str;
 
-    /// Returns whether its runs are DAG runs: those of a workflow with several tasks. The default is `None`, for unknown.
+    /// Returns whether the workflow has several tasks, so that its runs are DAG runs. The default is `None`, for unknown.
     fn is_dag(&self) -> Option<bool> {
         None
     }
 
-    /// Returns the default tags of the runs, schedules and crons that are started through it, as keys and values. Their own tags replace
-    /// default tags with the same key. By default, there are none.
+    /// Returns the default tags, as keys and values, of runs, schedules and crons of this workflow. A tag of a run, schedule or cron
+    /// replaces the default tag with the same key. By default, there are none.
     fn default_metadata(&self) -> &[(String, String)] {
         &[]
     }
@@ -129,7 +129,7 @@ impl<I: Serialize, O: DeserializeOwned> Runnable for WorkflowRef<I, O> {
 impl Client {
     /// Returns a builder for a run; [`start`](RunBuilder::start) starts it.
     ///
-    /// The input is serialized by this call, and must serialize to a JSON object. If that fails, `start` returns the error.
+    /// The input is serialized by this call, and must serialize to a JSON object. If the serialization fails, `start` returns the error.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -164,8 +164,9 @@ impl Parent {
     }
 }
 
-/// A builder for a run; see [`Client::run`]. [`start`](Self::start) starts it, with the metadata and the priority of its definition unless
-/// others are set.
+/// A builder for a run; see [`Client::run`].
+///
+/// [`start`](Self::start) starts the run, with the metadata and the priority of its definition unless others are set.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -236,9 +237,10 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Sets the key that identifies a child run, independent of the order in which a task starts its children. If a child with the same key
-    /// already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by its index: the first child
-    /// of a task has the index 0.
+    /// Sets the key that identifies a child run, independent of the order in which a task starts its children.
+    ///
+    /// If a child with the same key already exists, `start` returns a handle to it and starts nothing. By default, a child is identified by
+    /// its index: the first child of a task has the index 0.
     ///
     /// The server does not distinguish keys from indexes, so a key must not be an integer. A key is accepted only for runs that are
     /// started through a task's [`Context`](crate::Context::run).
@@ -262,22 +264,26 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The wait for the run is not limited.
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout). The wait for the run is not limited.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Requests a worker. The request has an effect only if the task is [sticky](crate::Task::sticky); the stickiness determines whether
-    /// the run may use another worker.
+    /// Requests a specific worker.
+    ///
+    /// The request has an effect only if the task is [sticky](crate::Task::sticky), and the sticky strategy determines whether the run may
+    /// use another worker.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -286,8 +292,9 @@ impl<O> RunBuilder<O> {
         self
     }
 
-    /// Requests workers with a label; see [`DesiredLabel`]. This request replaces the task's request for the same label, and has no effect
-    /// if the task is sticky.
+    /// Requests workers with a label; see [`DesiredLabel`].
+    ///
+    /// This request replaces the task's request for the same label, and has no effect if the task is sticky.
     ///
     /// The server does not report what was requested. [`Attempt::worker_id`](crate::model::Attempt::worker_id) is the worker that ran an
     /// attempt.
@@ -305,10 +312,12 @@ impl<O> RunBuilder<O> {
 
     /// Starts the run, and returns a handle without waiting for the run to end.
     ///
-    /// The server answers a start request for an unknown workflow with the id of a run that it never creates. Therefore, this method
-    /// fetches the first run of a workflow before it returns, and after that at most one run per minute. If a workflow is deleted
-    /// in between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound). The method needs gRPC only. Without
-    /// the REST API, it reports an unknown workflow after 10 seconds, and the engine may still create the run later.
+    /// The server answers a start request for an unknown workflow with the id of a run that it never creates. Therefore, before it returns,
+    /// this method fetches the first run that the client starts of a workflow, and after that at most one run of the workflow per minute.
+    /// If a workflow is deleted in between, a wait for the run returns [`RunNotFound`](crate::ErrorKind::RunNotFound).
+    ///
+    /// The method needs gRPC only. Without the REST API, it reports an unknown workflow after 10 seconds, and the engine may still create
+    /// the run later.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -321,9 +330,8 @@ impl<O> RunBuilder<O> {
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists) if another run has the same [idempotency key](crate::model::Idempotency).
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge)
-    /// if the request is invalid or too large; nothing is sent then. For all
-    /// other errors, the run may have been started if
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) or [`TooLarge`](crate::ErrorKind::TooLarge) if the request is invalid or too large;
+    /// nothing is sent then. For all other errors, the run may have been started if
     /// [`has_no_side_effects`](crate::Error::has_no_side_effects) returns `false`. In that case, the request is not retried.
     ///
     /// # Cancel safety
@@ -337,16 +345,18 @@ impl<O> RunBuilder<O> {
         Box::pin(async move { prepared?.start().await })
     }
 
-    /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency), so that this method can be
-    /// called again after any error, also by another process, while the engine keeps the key. The workflow must have a key that does not end with
-    /// its run, and that is kept for at least 10 minutes; a longer [timeout](Self::timeout) of the call needs a key that is kept longer.
+    /// Starts the run, or returns a handle to the run that has its [idempotency key](crate::model::Idempotency).
+    ///
+    /// While the engine keeps the key, this method can be called again after any error, also by another process. The workflow must have a
+    /// key that does not end with its run, and that is kept for at least 10 minutes; a longer [timeout](Self::timeout) of the call needs a
+    /// key that is kept longer.
     ///
     /// In contrast to [`start`](Self::start), the call is repeated within its timeout if its response is lost: if the first call started a
-    /// run, the engine reports that run. To find out whether a run was started, use `start`, which returns the existing run as an
+    /// run, the engine reports that run. To find out whether a new run was started, use `start`, which reports an existing run as an
     /// [error](crate::Error::existing_run_id).
     ///
-    /// Keys are shared by all workflows of a tenant. If another workflow has a run with the same key, this method returns a handle to it,
-    /// whose output has another type.
+    /// Keys are shared by all workflows of a tenant. If a run of another workflow has the same key, this method returns a handle to that
+    /// run, whose output may not match the type of the handle.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -371,12 +381,13 @@ impl<O> RunBuilder<O> {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) before anything is sent if the definition is a [`Task`](crate::Task) or a
-    /// [`Workflow`](crate::Workflow) without such a key. For a [`WorkflowRef`] this is not known: without such a key, or if the server has an
-    /// older definition without it, two runs may be started.
-    /// The other errors are those of [`start`](Self::start), without `AlreadyExists`.
+    /// [`Workflow`](crate::Workflow) without such a key. For a [`WorkflowRef`], the client does not know whether the workflow has such a
+    /// key. If it has none, or if the server has an older definition without it, two runs may be started. The other errors are those of
+    /// [`start`](Self::start), without `AlreadyExists`.
     ///
     /// # Cancel safety
-    /// If the future is dropped after its first poll, the run may have been started. The method can be called again.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the run may have been started. The method can be
+    /// called again.
     pub fn start_or_existing(self) -> impl Future<Output = Result<RunHandle<O>>> {
         let has_key = self.has_idempotency_key;
         let Numbered { number, builder } = self.numbered();

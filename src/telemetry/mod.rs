@@ -27,10 +27,11 @@
 //!
 //! # Events
 //!
-//! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` name what an event is about,
-//! as far as it is known where the event occurs: events about a worker and its heartbeats name the worker, and events about attempts also
-//! name the run and the attempt. The events of calls and streams have the fields `call` and `stream` instead. An event about an archive
-//! has the field `archive`, its URL. These are all events with the level `INFO` or above, and some with the level `DEBUG`.
+//! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` identify what an event is
+//! about, as far as the ids are known where the event occurs: events about a worker and its heartbeats have the id of the worker, and
+//! events about attempts also have the ids of the run and the task, and the number of the attempt. The events of calls and streams have the
+//! fields `call` and `stream` instead. An event about an archive has the field `archive`, its URL. These are all events with the level
+//! `INFO` or above, and some with the level `DEBUG`.
 //!
 //! The life of a worker:
 //!
@@ -235,8 +236,8 @@ pub const WORKER_SLOTS: &str = "hatchet_worker_slots";
 pub const OUTBOX_REPORTS: &str = "hatchet_outbox_reports";
 /// The name of the metric for the number of runs that were archived.
 pub const ARCHIVED_RUNS: &str = "hatchet_archived_runs_total";
-/// The name of the metric for the number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those
-/// that the last collection archived, and those that are not old enough to be archived or have not ended.
+/// The name of the metric for the number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: runs
+/// that the last collection archived, and runs that are not old enough to be archived or have not ended.
 pub const ARCHIVED_RUNS_AT_RISK: &str = "hatchet_archived_runs_at_risk";
 
 /// The gauges of a worker with their values.
@@ -249,7 +250,7 @@ pub(crate) fn worker_gauges(
     [(WORKER_SLOTS, slots), (ATTEMPTS_RUNNING, running), (ATTEMPTS_QUEUED, queued), (OUTBOX_REPORTS, unreported)]
 }
 
-/// Something that this crate has counted or measured.
+/// A value that this crate has counted or measured.
 ///
 /// ```
 /// use hatchet::telemetry::{Measurement, Recorder};
@@ -274,12 +275,12 @@ pub enum Measurement<'a> {
     Call {
         /// The name of the gRPC method, or a description of the REST request.
         call: &'a str,
-        /// The kind of its error. `None` if it has succeeded.
+        /// The kind of the error, or `None` if the call has succeeded.
         error: Option<ErrorKind>,
-        /// How long it took.
+        /// The duration of the call, including its retries.
         duration: Duration,
     },
-    /// A call is made again.
+    /// A call is retried.
     #[non_exhaustive]
     Retry {
         /// The name of the gRPC method, or a description of the REST request.
@@ -302,7 +303,7 @@ pub enum Measurement<'a> {
     AttemptEnded {
         /// The name of the task.
         task_name: &'a str,
-        /// How it has ended.
+        /// How the function ended.
         result: AttemptResult,
         /// How long the function ran.
         duration: Duration,
@@ -330,8 +331,8 @@ pub enum Measurement<'a> {
         archive: &'a str,
         /// The number of runs that were committed.
         archived: u64,
-        /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: those that this collection
-        /// has archived so far, and those that are not old enough to be archived or have not ended.
+        /// The number of runs that the engine drops within 24 hours, or within 24 hours after the next collection: runs that this
+        /// collection has archived so far, and runs that are not old enough to be archived or have not ended.
         at_risk: u64,
     },
 }
@@ -346,9 +347,9 @@ pub enum Measurement<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AttemptResult {
-    /// With an output.
+    /// The function returned an output.
     Completed,
-    /// With an error or a panic.
+    /// The function returned an error, or panicked.
     Failed,
     /// The engine had already ended the attempt.
     Cancelled,
@@ -395,8 +396,9 @@ impl FromStr for AttemptResult {
     }
 }
 
-/// Receives the measurements of this process; see [`set_recorder`]. It is called often and from many threads: it must be fast, and must
-/// not block.
+/// Receives the measurements of this process; see [`set_recorder`].
+///
+/// A recorder is called often and from many threads: it must be fast, and must not block.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -414,7 +416,7 @@ impl FromStr for AttemptResult {
 /// }
 /// ```
 pub trait Recorder: Send + Sync + 'static {
-    /// Takes a measurement.
+    /// Records a measurement.
     fn record(&self, measurement: &Measurement<'_>);
 }
 
@@ -425,7 +427,7 @@ fn call_result(error: Option<ErrorKind>) -> &'static str {
 
 static RECORDER: OnceLock<Box<dyn Recorder>> = OnceLock::new();
 
-/// Sets the recorder of this process. It cannot be replaced. Without a recorder, nothing is measured.
+/// Sets the recorder of this process. A recorder cannot be replaced. Without a recorder, nothing is measured.
 ///
 /// ```
 /// use hatchet::telemetry::{PrometheusRecorder, set_recorder};

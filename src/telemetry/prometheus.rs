@@ -15,7 +15,9 @@ use crate::sync::lock;
 /// The upper bounds of the buckets of histograms, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
 
-/// Counts measurements, and renders them in the text format of Prometheus. It is cheap to clone; clones share the counts.
+/// Counts measurements, and renders them in the text format of Prometheus.
+///
+/// A recorder is cheap to clone; clones share the counts.
 ///
 /// The upper bounds of the buckets of all histograms are 1, 5, 10, 25, 50, 100, 250 and 500 ms, and 1, 5, 30 and 300 s.
 ///

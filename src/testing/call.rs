@@ -26,8 +26,10 @@ use crate::workflow::{
 /// The workflow of the run that the children of the called function belong to.
 const PARENT: &str = "hatchet-testing-call";
 
-/// Returns a builder for a call of the function of a task, without a worker for it. [`Call::run`] makes the call. With a subscriber that has
-/// a `TaskLogLayer` (feature `tracing-subscriber`), what the function logs with `tracing` is in the record, too.
+/// Returns a builder for a call of the function of a task without a worker; [`Call::run`] makes the call.
+///
+/// If the `tracing` subscriber has a `TaskLogLayer` (feature `tracing-subscriber`), the record also contains what the function logs with
+/// `tracing`.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -155,7 +157,7 @@ pub struct LoggedLine {
     pub metadata: Option<Value>,
 }
 
-/// A piece of text or bytes that the function of a task has sent.
+/// A chunk that the function of a task has sent.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -171,7 +173,7 @@ pub struct LoggedLine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SentChunk {
-    /// Its number, starting at 0.
+    /// The number of the chunk, starting at 0.
     pub index: i64,
     /// The text or the bytes.
     pub content: ChunkContent,
@@ -212,8 +214,10 @@ impl<O> Call<O> {
         self
     }
 
-    /// Adds the output of a parent. The function can read every output that is added, even that of a task that is not its parent in the
-    /// workflow, because a call does not know the workflow. On a worker, reading such an output returns [`NotFound`](ErrorKind::NotFound).
+    /// Adds the output of a parent.
+    ///
+    /// The function can read every output that is added, even that of a task that is not its parent in the workflow, because a call does
+    /// not know the workflow. On a worker, reading such an output returns [`NotFound`](ErrorKind::NotFound).
     pub fn parent(mut self, task: impl TaskName, output: &impl Serialize) -> Self {
         let name = task.task_name().to_owned();
         insert(&mut self.parents, name, output);
@@ -237,7 +241,7 @@ impl<O> Call<O> {
         self
     }
 
-    /// Adds a key to the metadata of the run.
+    /// Adds a tag to the metadata of the run.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), Value::String(value.into()));
         self
@@ -305,8 +309,10 @@ impl<O> Call<O> {
         self
     }
 
-    /// Registers a task or a workflow that the function can start and wait for; no others are registered. A worker executes its runs. The shutdown
-    /// of this worker takes at least 1.75 seconds, which are real seconds unless the clock is paused.
+    /// Registers a task or a workflow, so that the function can start runs of it and wait for them; other definitions are unknown to the
+    /// engine.
+    ///
+    /// A worker executes these runs. The shutdown of this worker takes at least 1.75 seconds of real time, unless the clock is paused.
     pub fn register(mut self, definition: impl Into<Definition>) -> Self {
         self.helpers.push(definition.into());
         self

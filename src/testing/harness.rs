@@ -8,7 +8,9 @@ use crate::run::{RunBuilder, RunManyBuilder, Runnable};
 use crate::worker::{RunningWorker, WorkerBuilder, WorkerReport};
 use crate::workflow::Definition;
 
-/// An embedded engine, and a worker with the definitions under test. Dropping it stops both.
+/// An embedded engine, and a worker with the definitions under test.
+///
+/// Dropping it stops both.
 ///
 /// ```
 /// # use hatchet::{Context, Task};
@@ -84,8 +86,9 @@ impl Harness {
         self.client.run_many(workflow, inputs)
     }
 
-    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker. The shutdown takes at least 1.75 seconds, which are
-    /// real seconds unless the clock is paused.
+    /// Shuts the worker down gracefully, stops the engine, and returns the report of the worker.
+    ///
+    /// The shutdown takes at least 1.75 seconds of real time, unless the clock is paused.
     ///
     /// # Panics
     /// Panics if the background code of the worker or the engine has panicked.
@@ -138,22 +141,25 @@ impl HarnessBuilder {
         self
     }
 
-    /// Enables defects of the real engine. By default, none is enabled. This replaces the quirks of an [`engine`](Self::engine) that was set
-    /// before.
+    /// Enables defects of the real engine.
+    ///
+    /// By default, none is enabled. This replaces the quirks of an [`engine`](Self::engine) that was set before.
     pub fn quirks(mut self, quirks: impl Into<Quirks>) -> Self {
         self.engine = self.engine.quirks(quirks);
         self
     }
 
-    /// Replaces the engine, for example with one whose clock starts at another time. Quirks that were set before with
-    /// [`quirks`](Self::quirks) are discarded.
+    /// Replaces the engine, for example with one whose clock starts at another time.
+    ///
+    /// Quirks that were set before with [`quirks`](Self::quirks) are discarded.
     pub fn engine(mut self, engine: EngineBuilder) -> Self {
         self.engine = engine;
         self
     }
 
-    /// Creates a rate limit before the worker starts: the engine rejects a task with a static limit that does not exist. See
-    /// [`Client::rate_limit`].
+    /// Creates a rate limit before the worker starts: the engine rejects a task with a static limit that does not exist.
+    ///
+    /// See [`Client::rate_limit`].
     pub fn rate_limit(mut self, key: impl Into<String>, limit: u32, window: RateLimitWindow) -> Self {
         self.rate_limits.push((key.into(), limit, window));
         self
@@ -162,8 +168,8 @@ impl HarnessBuilder {
     /// Starts the engine and the worker.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) with all problems of the definitions or of a rate limit, and the errors of
-    /// [`EngineBuilder::start`] and [`Worker::start`](crate::Worker::start).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if a definition or a rate limit is invalid (the error lists all problems of the
+    /// definitions), and the errors of [`EngineBuilder::start`] and [`Worker::start`](crate::Worker::start).
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the engine and the worker are stopped.

@@ -1,7 +1,7 @@
 //! Tests of tasks and workflows: in this process, on virtual time, without a server.
 //!
-//! A [`Harness`] has an embedded engine and a worker. It runs tasks and workflows as a real engine would, with retries, timeouts and
-//! conditions; faults can be injected, and runs can be inspected. On Tokio's paused clock, hours of backoff take milliseconds:
+//! A [`Harness`] has an embedded engine and a worker. It executes runs of tasks and workflows as a real engine would, with retries,
+//! timeouts and conditions; faults can be injected, and runs can be inspected. On Tokio's paused clock, hours of backoff take milliseconds:
 //!
 //! ```
 //! # use std::time::Duration;

@@ -27,8 +27,10 @@ const CHECK_INTERVALS: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 impl Client {
-    /// Returns a builder for a cron; [`send`](CronBuilder::send) creates it. A workflow can have only one cron with the same name and expression.
-    /// For crons that belong to a definition, use [`Task::cron`](crate::Task::cron).
+    /// Returns a builder for a cron; [`send`](CronBuilder::send) creates the cron.
+    ///
+    /// A workflow cannot have two crons with the same name and expression. For crons that belong to a definition, use
+    /// [`Task::cron`](crate::Task::cron).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -54,14 +56,17 @@ impl Client {
         }
     }
 
-    /// Returns a handle to an existing cron. Nothing is sent, so this does not check that the cron exists; the methods of the handle report
-    /// a missing cron.
+    /// Returns a handle to an existing cron.
+    ///
+    /// Nothing is sent, so this does not check that the cron exists; the methods of the handle report a missing cron.
     pub fn cron_handle(&self, id: CronId) -> CronHandle {
         CronHandle { client: self.clone(), id, key: None, output: PhantomData }
     }
 }
 
-/// A builder for a cron; see [`Client::cron`]. [`send`](Self::send) creates it, enabled, with the default metadata of its workflow.
+/// A builder for a cron; see [`Client::cron`].
+///
+/// [`send`](Self::send) creates the cron, enabled, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -93,21 +98,25 @@ impl<O> CronBuilder<O> {
         self
     }
 
-    /// Sets the priority of the runs. The default is the lowest: the engine ignores the workflow's default priority for crons.
+    /// Sets the priority of the runs.
+    ///
+    /// The default is the lowest priority, because the engine ignores the workflow's default priority for crons.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
@@ -115,18 +124,17 @@ impl<O> CronBuilder<O> {
 
     /// Creates the cron, and checks that it continues to exist.
     ///
-    /// The engine accepts an expression that it cannot parse, for example with an unknown time zone, and deletes the cron a moment later.
-    /// So this method fetches the cron repeatedly for one second after its creation. If it cannot be fetched, the method logs a warning and returns
-    /// the handle.
+    /// The engine accepts an expression that it cannot parse, for example one with an unknown time zone, and deletes the cron a moment
+    /// later. So this method fetches the cron repeatedly for one second after its creation. If the fetch fails, the method logs a warning
+    /// and returns the handle.
     ///
-    /// The metadata gets an additional key, `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds the runs.
+    /// The metadata gets an additional tag with the key `hatchet__rs_cron`, by which [`runs`](CronHandle::runs) finds the runs.
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`AlreadyExists`](ErrorKind::AlreadyExists)
-    /// if the workflow has a cron with the same name and expression.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the request is invalid; nothing is sent then.
-    /// [`Rejected`](ErrorKind::Rejected) if the cron no longer exists a moment later. For all other errors, the cron may have been created if
-    /// [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`AlreadyExists`](ErrorKind::AlreadyExists) if
+    /// the workflow has a cron with the same name and expression. [`InvalidInput`](ErrorKind::InvalidInput) if the request is invalid;
+    /// nothing is sent then. [`Rejected`](ErrorKind::Rejected) if the engine has deleted the cron within that second. For all other errors,
+    /// the cron may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the cron may have been created.
@@ -181,7 +189,9 @@ fn with_kind(error: Error, workflow: &str) -> Error {
     }
 }
 
-/// A handle to a cron, with the type of its runs' outputs. It is cheap to clone. Dropping it does not affect the cron.
+/// A handle to a cron, with the type of its runs' outputs.
+///
+/// A handle is cheap to clone. Dropping a handle does not affect the cron.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, id: hatchet::model::CronId) -> hatchet::Result<()> {
@@ -230,10 +240,11 @@ impl<O> CronHandle<O> {
 
     /// Returns a query for the runs that the cron has started and that were created in a time window.
     ///
-    /// For a cron of another SDK, these are the runs of its workflow with the cron's name and expression.
+    /// For a cron that was created by another SDK, these are the runs of its workflow that were started by a cron with the same name and
+    /// expression.
     ///
-    /// If this client did not create the cron, each page, stream or count of the query first fetches the details of the cron, and can have
-    /// the errors of [`details`](Self::details).
+    /// If this client did not create the cron, each page, stream or count of the query first fetches the details of the cron, and can
+    /// return the errors of [`details`](Self::details).
     pub fn runs(&self, window: Window) -> RunQuery {
         let filter = RunFilter::new(window);
         if let Some(key) = &self.key {

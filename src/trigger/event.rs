@@ -25,7 +25,9 @@ const STABLE_FOR: Duration = Duration::from_millis(300);
 const NO_RUNS_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A handle to an event. It is cheap to clone.
+/// A handle to an event.
+///
+/// A handle is cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, id: hatchet::model::EventId) -> hatchet::Result<()> {
@@ -45,8 +47,9 @@ pub struct EventHandle {
 }
 
 impl Client {
-    /// Returns a handle to an existing event. Nothing is sent, so this does not check that the event exists; the methods of the handle
-    /// report a missing event.
+    /// Returns a handle to an existing event.
+    ///
+    /// Nothing is sent, so this does not check that the event exists; the methods of the handle report a missing event.
     pub fn event_handle(&self, id: EventId) -> EventHandle {
         EventHandle { client: self.clone(), id, key: None }
     }
@@ -62,7 +65,9 @@ impl EventHandle {
         self.id
     }
 
-    /// Returns the key without the namespace, if this client pushed the event. Otherwise, the key is in the [`details`](Self::details).
+    /// Returns the key without the namespace if this client pushed the event, and `None` otherwise.
+    ///
+    /// [`details`](Self::details) always contains the key.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -74,8 +79,8 @@ impl EventHandle {
 
     /// Returns a request for the details of the event: its key, its payload, its metadata, and its runs with their statuses.
     ///
-    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for it: up to 10 seconds if
-    /// this client pushed the event, otherwise 1 second. The runs appear later: [`runs`](Self::runs) waits for them.
+    /// The engine's history contains an event about a tenth of a second after it was pushed. The request waits for the event: up to 10
+    /// seconds if this client pushed it, otherwise up to 1 second. The runs appear later: [`runs`](Self::runs) waits for them.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the server has no such event.
@@ -89,8 +94,8 @@ impl EventHandle {
 
     /// Returns a request for the runs that the event started. The result is empty if no workflow listens to the key of the event.
     ///
-    /// The request waits until the engine's history contains the event, and then until the number of its runs has not changed for 300
-    /// ms, or for a second if it has started none. If the history lags by seconds, runs may be missing.
+    /// The request waits until the engine's history contains the event, and then until the number of the event's runs has not changed for
+    /// 300 ms, or for 1 second while there are none. If the history lags by seconds, runs may be missing.
     ///
     /// ```no_run
     /// # async fn example(event: hatchet::handle::EventHandle) -> hatchet::Result<()> {

@@ -17,8 +17,10 @@ use crate::run::{Each, Inputs, Took, all_failed, batched, fits};
 use crate::telemetry::EVENT_TRACEPARENT;
 
 impl Client {
-    /// Returns a builder for an event; [`send`](EventBuilder::send) sends it. Each workflow that listens to the key starts a run with the payload as
-    /// its input, so the payload must serialize to a JSON object.
+    /// Returns a builder for an event; [`send`](EventBuilder::send) sends it.
+    ///
+    /// The engine starts a run of each workflow that listens to the key, with the payload as the input, so the payload must serialize to a
+    /// JSON object.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -36,7 +38,7 @@ impl Client {
         EventBuilder { common: Common::new(self, key.into()), payload: encode_input("payload", payload) }
     }
 
-    /// Returns a builder for many events of one key; [`send`](EventManyBuilder::send) sends them.
+    /// Returns a builder for many events with the same key; [`send`](EventManyBuilder::send) sends them.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -110,7 +112,9 @@ fn check(key: &str, scope: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// A builder for an event; see [`Client::push`]. [`send`](Self::send) pushes it. By default, it has no tags, no scope and no priority.
+/// A builder for an event; see [`Client::push`].
+///
+/// [`send`](Self::send) pushes the event. By default, it has no tags, no scope and no priority.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -127,8 +131,9 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// Adds a tag to the event and the runs that it starts. Keys must not be empty, must not contain a colon, must not begin with
-    /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
+    /// Adds a tag to the event and the runs that it starts.
+    ///
+    /// Keys must not be empty, must not contain a colon, must not begin with `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.common.metadata.insert(key.into(), value.into().into());
         self
@@ -140,22 +145,26 @@ impl EventBuilder {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.common.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.common.request.retry = Some(policy);
         self
     }
 
-    /// Sets the scope, which selects the filters. A workflow with filters starts one run for each filter that has this scope and whose
-    /// expression is true. Workflows without filters ignore the scope.
+    /// Sets the scope, which selects the filters that apply.
+    ///
+    /// For a workflow with filters, the engine starts one run for each filter that has this scope and whose expression is true. Workflows
+    /// without filters ignore the scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
         self
@@ -164,10 +173,9 @@ impl EventBuilder {
     /// Sends the event. Its runs may start before this method returns. It is not an error if no workflow listens to the key.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge)
-    /// if the event is invalid or too large; nothing is sent then. For all other errors,
-    /// the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`. In that case, the event is
-    /// not sent again.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge) if the event is invalid or too large; nothing is sent
+    /// then. For all other errors, the event may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
+    /// In that case, the event is not sent again.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the event may have been sent.
@@ -179,7 +187,9 @@ impl EventBuilder {
     }
 }
 
-/// A builder for many events with the same key, each with its own payload; see [`Client::push_many`]. [`send`](Self::send) pushes them.
+/// A builder for many events with the same key, each with its own payload; see [`Client::push_many`].
+///
+/// [`send`](Self::send) pushes them.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -215,8 +225,9 @@ pub struct EventOptions {
 }
 
 impl EventOptions {
-    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`]. It replaces a tag with the same key that is set
-    /// for all events.
+    /// Adds a tag to the event and the runs that it starts; see [`EventBuilder::metadata`].
+    ///
+    /// The tag replaces a tag with the same key that is set for all events.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into().into());
         self
@@ -236,8 +247,9 @@ impl EventOptions {
 }
 
 impl<'a> EventManyBuilder<'a> {
-    /// Adds a tag to all events and the runs that they start. Keys must not be empty, must not contain a colon, must not begin with
-    /// `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
+    /// Adds a tag to all events and the runs that they start.
+    ///
+    /// Keys must not be empty, must not contain a colon, must not begin with `hatchet__` or `hatchet_rs__`, and must not be `traceparent`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.common.metadata.insert(key.into(), value.into().into());
         self
@@ -249,30 +261,35 @@ impl<'a> EventManyBuilder<'a> {
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.common.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.common.request.retry = Some(policy);
         self
     }
 
-    /// Sets the scope, which selects the filters. A workflow with filters starts one run for each filter that has this scope and whose
-    /// expression is true. Workflows without filters ignore the scope.
+    /// Sets the scope, which selects the filters that apply.
+    ///
+    /// For a workflow with filters, the engine starts one run for each filter that has this scope and whose expression is true. Workflows
+    /// without filters ignore the scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.common.scope = Some(scope.into());
         self
     }
 
-    /// Sets options for individual events. While the calls are made, the function is called once for each payload that can be serialized,
-    /// with
-    /// its index, and returns the options of its event. They are added to the options of all events, and replace those of the same name.
+    /// Sets options for individual events.
+    ///
+    /// While the calls are made, the function is called once for each payload that can be serialized, with the index of the payload, and
+    /// returns the options of its event. These are added to the options of all events, and replace options of the same name.
     pub fn each(mut self, options: impl FnMut(usize, EventOptions) -> EventOptions + Send + 'a) -> Self {
         self.each = Each::new(options);
         self
@@ -281,13 +298,13 @@ impl<'a> EventManyBuilder<'a> {
     /// Sends the events, and returns one result for each payload, in the order of the payloads.
     ///
     /// The events are sent in sequential calls of at most 1000 events and at most the maximum message size. If the server is slow, the
-    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::config::ConfigBuilder::rpc_timeout). A payload that
-    /// cannot be sent is an error in its result and does not affect the other events. If a call fails, all of its events have that
-    /// error; [`has_no_side_effects`](Error::has_no_side_effects) reports whether they may have been accepted.
+    /// calls are smaller, so that each takes about a tenth of its [deadline](crate::config::ConfigBuilder::rpc_timeout). If a payload
+    /// cannot be sent, its result is an error, and the other events are not affected. If a call fails, the result of each of its events is
+    /// that error; the events may have been accepted if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if the key, the scope or the metadata of all events is invalid. An invalid option of a
-    /// [single event](Self::each) is an error in its result.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the key, the scope or the metadata of all events is invalid. If an option of a
+    /// [single event](Self::each) is invalid, the result of that event is an error.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, some or all of the events may have been sent.

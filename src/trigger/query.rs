@@ -10,8 +10,9 @@ use crate::model::metadata::check_key;
 use crate::model::{CronDetails, ScheduleDetails};
 
 impl Client {
-    /// Returns a query for the schedules that have not started their runs. If the client has a
-    /// [namespace](crate::config::ConfigBuilder::namespace), only schedules of workflows in that namespace match.
+    /// Returns a query for the schedules that have not started their runs.
+    ///
+    /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only schedules of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -25,8 +26,9 @@ impl Client {
         ScheduleQuery { client: self.clone(), filter: Filter::default() }
     }
 
-    /// Returns a query for crons, including those of definitions. If the client has a
-    /// [namespace](crate::config::ConfigBuilder::namespace), only crons of workflows in that namespace match.
+    /// Returns a query for crons, including those of definitions.
+    ///
+    /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only crons of workflows in that namespace match.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -67,7 +69,9 @@ impl Filter {
     }
 }
 
-/// A query for schedules; see [`Client::schedules`]. [`get`](Self::get) sends it. By default, those of all workflows match.
+/// A query for schedules; see [`Client::schedules`].
+///
+/// [`get`](Self::get) sends it. By default, the schedules of all workflows match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -89,28 +93,31 @@ impl ScheduleQuery {
         self
     }
 
-    /// Matches only schedules with this tag, whose value must not contain a colon. If this method is called several times, schedules with
-    /// all of the tags match.
+    /// Matches only schedules with this tag.
+    ///
+    /// The value must not contain a colon. If this method is called several times, schedules with all of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.filter.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.filter.request.retry = Some(policy);
         self
     }
 
-    /// Returns all matching schedules. They are read page by page.
+    /// Returns all matching schedules. The request reads them page by page.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.
@@ -127,7 +134,9 @@ impl ScheduleQuery {
     }
 }
 
-/// A query for crons; see [`Client::crons`]. [`get`](Self::get) sends it. By default, those of all workflows match.
+/// A query for crons; see [`Client::crons`].
+///
+/// [`get`](Self::get) sends it. By default, the crons of all workflows match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -149,28 +158,31 @@ impl CronQuery {
         self
     }
 
-    /// Matches only crons with this tag, whose value must not contain a colon.
-    /// If this method is called several times, crons with all of the tags match.
+    /// Matches only crons with this tag.
+    ///
+    /// The value must not contain a colon. If this method is called several times, crons with all of the tags match.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.filter.metadata.push((key.into(), value.into()));
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.filter.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.filter.request.retry = Some(policy);
         self
     }
 
-    /// Returns all matching crons. They are read page by page.
+    /// Returns all matching crons. The request reads them page by page.
     ///
     /// # Errors
     /// [`WorkflowNotFound`](crate::ErrorKind::WorkflowNotFound) if the server has no such workflow.

@@ -9,13 +9,14 @@ use crate::model::{RateLimitDetails, RateLimitWindow};
 use crate::request::{CommandBuilder, ReadBuilder};
 
 impl Client {
-    /// Returns a builder for a rate limit of this many units in each window; [`send`](RateLimitBuilder::send) creates or changes it.
-    /// Tasks consume its units
-    /// with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key: all programs of a tenant share
-    /// the limit.
+    /// Returns a builder for a rate limit of `limit` units in each window; [`send`](RateLimitBuilder::send) creates or changes the rate
+    /// limit.
     ///
-    /// The limit must be from 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task of a new key starts about 1.2
-    /// seconds late.
+    /// Tasks consume its units with [`RateLimit::new`](crate::workflow::RateLimit::new). The client's namespace is not added to the key:
+    /// all programs of a tenant share the rate limit.
+    ///
+    /// The limit must be from 0 to 2,147,483,647. With a limit of 0, tasks that consume its units wait. The first task that uses a new key
+    /// starts about 1.2 seconds late.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -50,8 +51,9 @@ impl Client {
     }
 }
 
-/// A builder for a rate limit of the tenant; see [`Client::rate_limit`]. [`send`](Self::send) creates it, or changes the one with the same
-/// key.
+/// A builder for a rate limit of the tenant; see [`Client::rate_limit`].
+///
+/// [`send`](Self::send) creates the rate limit, or changes the existing one with the same key.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -73,29 +75,32 @@ pub struct RateLimitBuilder {
 }
 
 impl RateLimitBuilder {
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Creates the rate limit, or changes the one with the same key.
-    /// A higher limit applies from the next window on, and a lower one applies immediately.
+    /// Creates the rate limit, or changes the existing one with the same key.
+    ///
+    /// A higher limit applies from the next window on; a lower limit applies immediately.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the key is empty or contains U+0000, or if the limit is over 2,147,483,647. Nothing is
     /// sent then.
     ///
     /// # Cancel safety
-    /// This method is not cancel safe: if the future is dropped after its first poll, the limit may have been created.
+    /// This method is not cancel safe: if the future is dropped after its first poll, the limit may have been created or changed.
     pub async fn send(self) -> Result<RateLimitHandle> {
         check_key(&self.key)?;
         let limit = i32::try_from(self.limit).map_err(|_| {
@@ -107,7 +112,9 @@ impl RateLimitBuilder {
     }
 }
 
-/// A handle to a rate limit. It is cheap to clone. Dropping it does not affect the limit.
+/// A handle to a rate limit.
+///
+/// A handle is cheap to clone. Dropping a handle does not affect the limit.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -153,7 +160,7 @@ impl RateLimitHandle {
         })
     }
 
-    /// Returns a command that deletes the limit. It also succeeds if the limit does not exist. The command needs the REST API.
+    /// Returns a command that deletes the limit. The command also succeeds if the limit does not exist. It needs the REST API.
     ///
     /// # Errors
     /// [`Rejected`](ErrorKind::Rejected) if a workflow uses the limit.
@@ -166,7 +173,9 @@ impl RateLimitHandle {
     }
 }
 
-/// A query for rate limits; see [`Client::rate_limits`]. [`get`](Self::get) sends it. By default, all rate limits of the tenant match.
+/// A query for rate limits; see [`Client::rate_limits`].
+///
+/// [`get`](Self::get) sends it. By default, all rate limits of the tenant match.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -184,27 +193,30 @@ pub struct RateLimitQuery {
 
 impl RateLimitQuery {
     /// Matches only limits whose key contains this string; the match is case-sensitive.
+    ///
     /// If this method is called several times, the last string applies.
     pub fn key_contains(mut self, part: impl Into<String>) -> Self {
         self.key_part = Some(part.into());
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
     }
 
-    /// Returns all matching limits, in the order of their keys. They are read page by page, which needs the REST API.
+    /// Returns all matching limits, in the order of their keys. The request reads them page by page. It needs the REST API.
     ///
     /// # Errors
     /// [`Unavailable`](ErrorKind::Unavailable) if the REST API cannot be reached.

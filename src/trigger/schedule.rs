@@ -59,14 +59,17 @@ impl Client {
         }
     }
 
-    /// Returns a handle to an existing schedule. Nothing is sent, so this does not check that the schedule exists; the methods of the
-    /// handle report a missing schedule.
+    /// Returns a handle to an existing schedule.
+    ///
+    /// Nothing is sent, so this does not check that the schedule exists; the methods of the handle report a missing schedule.
     pub fn schedule_handle(&self, id: ScheduleId) -> ScheduleHandle {
         ScheduleHandle { client: self.clone(), id, created: None, output: PhantomData }
     }
 }
 
-/// A builder for a schedule; see [`Client::schedule`]. [`send`](Self::send) creates it, with the default metadata of its workflow.
+/// A builder for a schedule; see [`Client::schedule`].
+///
+/// [`send`](Self::send) creates the schedule, with the default metadata of its workflow.
 ///
 /// ```no_run
 /// # async fn example(hatchet: hatchet::Client, remind: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -97,21 +100,25 @@ impl<O> ScheduleBuilder<O> {
         self
     }
 
-    /// Sets the priority of the run. The default is the lowest: the engine ignores the workflow's default priority for schedules.
+    /// Sets the priority of the run.
+    ///
+    /// The default is the lowest priority, because the engine ignores the workflow's default priority for schedules.
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
         self
     }
 
-    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours. The default is the configured
-    /// [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
+    /// Sets the timeout of each call that this request makes, including its retries, from 1 ms to 24 hours.
+    ///
+    /// The default is the configured [`rpc_timeout`](crate::config::ConfigBuilder::rpc_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.request.timeout = Some(timeout);
         self
     }
 
-    /// Sets the retry policy of the calls that this request makes. The default is the configured
-    /// [policy](crate::config::ConfigBuilder::retry).
+    /// Sets the retry policy of the calls that this request makes.
+    ///
+    /// The default is the configured [policy](crate::config::ConfigBuilder::retry).
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.request.retry = Some(policy);
         self
@@ -119,15 +126,14 @@ impl<O> ScheduleBuilder<O> {
 
     /// Creates the schedule.
     ///
-    /// The engine does not link the run to its schedule. So the metadata gets an additional key, `hatchet__rs_schedule`, with a unique
-    /// value, by which [`run`](ScheduleHandle::run) finds the run. It is in the run's
+    /// The engine does not link the run to its schedule. So the metadata gets an additional tag with the key `hatchet__rs_schedule` and a
+    /// unique value, by which [`run`](ScheduleHandle::run) finds the run. The tag is in the run's
     /// [`engine_metadata`](crate::model::RunDetails::engine_metadata).
     ///
     /// # Errors
-    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow.
-    /// [`InvalidInput`](ErrorKind::InvalidInput) or [`TooLarge`](ErrorKind::TooLarge)
-    /// if the request is invalid or too large; nothing is sent then. For all other errors,
-    /// the schedule may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
+    /// [`WorkflowNotFound`](ErrorKind::WorkflowNotFound) if the server has no such workflow. [`InvalidInput`](ErrorKind::InvalidInput) or
+    /// [`TooLarge`](ErrorKind::TooLarge) if the request is invalid or too large; nothing is sent then. For all other errors, the schedule
+    /// may have been created if [`has_no_side_effects`](Error::has_no_side_effects) returns `false`.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the schedule may have been created.
@@ -153,7 +159,9 @@ fn check(at: DateTime<Utc>) -> Result<()> {
     Err(Error::invalid("schedule", format_args!("expected a time in the years 1 to 9999, got {at}")))
 }
 
-/// A handle to a schedule, with the type of its run's output. It is cheap to clone. Dropping it does not affect the schedule.
+/// A handle to a schedule, with the type of its run's output.
+///
+/// A handle is cheap to clone. Dropping a handle does not affect the schedule.
 ///
 /// The engine deletes a schedule when it starts the run.
 ///
@@ -223,8 +231,9 @@ impl<O> ScheduleHandle<O> {
         })
     }
 
-    /// Returns a command that deletes the schedule. It also succeeds if the schedule does not exist;
-    /// [`run`](Self::run) reports whether it has started its run.
+    /// Returns a command that deletes the schedule.
+    ///
+    /// The command also succeeds if the schedule does not exist; [`run`](Self::run) reports whether the schedule has started its run.
     ///
     /// # Errors
     /// The errors of [`CommandBuilder::send`](crate::builder::CommandBuilder::send). A schedule that does not exist is not an error.
@@ -233,15 +242,16 @@ impl<O> ScheduleHandle<O> {
         CommandBuilder::new(&self.client, move |client| async move { client.rpc().rest.delete_schedule(id).await })
     }
 
-    /// Returns a request for the run that the schedule started. The result is `None` if the schedule has not started its run yet, or was
-    /// deleted.
+    /// Returns a request for the run that the schedule started.
     ///
-    /// If the schedule no longer exists, the method waits up to ten seconds for its run, because the engine's history lags by up to
-    /// eight seconds under load.
+    /// The result is `None` if the schedule has not started its run yet, or was deleted.
+    ///
+    /// If the schedule no longer exists, the request waits up to ten seconds for the run, because the engine's history lags by up to eight
+    /// seconds under load.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists: then its run cannot
-    /// be found. Keep the handle, or search by a metadata tag.
+    /// [`NotFound`](ErrorKind::NotFound) for a handle that was created from an id, if the schedule no longer exists, because such a handle
+    /// cannot find the run. Keep the original handle, or search for the run by a tag.
     ///
     /// # Cancel safety
     /// The request is cancel safe: it only reads.

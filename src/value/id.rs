@@ -9,7 +9,7 @@ macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $what:literal;)*) => {$(
         $(#[$doc])*
         ///
-        /// Ids are UUIDs of version 4: their order has no meaning. Parsing a string checks its form.
+        /// Ids are UUIDs of version 4: their order has no meaning. Parsing a string that is not a UUID fails.
         ///
         /// ```
         #[doc = concat!("use hatchet::model::", stringify!($name), ";")]
@@ -70,7 +70,7 @@ ids! {
     WorkflowVersionId, "workflow version id";
     /// The id of a worker. Each registration gets a new one.
     WorkerId, "worker id";
-    /// The id of an event that was pushed.
+    /// The id of a pushed event.
     EventId, "event id";
     /// The id of a schedule. The run that it starts has another id.
     ScheduleId, "schedule id";

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Payload, RunStatus};
 
-/// How a run or a task ended. Its serialized form has the status as `status`, alongside the fields of the variant.
+/// How a run or a task ended.
+///
+/// The serialized form has the status as `status`, alongside the fields of the variant.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<String>) -> hatchet::Result<()> {
@@ -65,7 +67,8 @@ pub struct Completed {
 pub struct Failure {
     /// The name of the task that failed, if it is known.
     pub task_name: Option<String>,
-    /// The error message of the worker, if the engine has one. It has none, for example, if it has reassigned the task ten times.
+    /// The error message from the worker, if the engine has one. The engine has none, for example, for a task that failed because it had
+    /// been reassigned ten times.
     pub message: Option<String>,
 }
 
@@ -81,15 +84,17 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cancellation {
-    /// The message of the engine, such as `Cancelled due to concurrency strategy`. There is none for a cancellation by request.
+    /// The engine's message, such as `Cancelled due to concurrency strategy`. A cancellation by request has none.
     pub message: Option<String>,
-    /// The last request to cancel the run that had a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not
-    /// record which cancellation ended the run. Only [`RunHandle::details`](crate::RunHandle::details) reads the request, because it is in the
-    /// logs of the tasks.
+    /// The last cancellation request with a [reason or an author](crate::builder::CancelBuilder::reason). The engine does not record which
+    /// request ended the run. Only [`RunHandle::details`](crate::RunHandle::details) sets this field, because the request is in the logs of
+    /// the tasks.
     pub request: Option<CancelRequest>,
 }
 
-/// A request to cancel a run: its reason and its author. They are stored in the logs of the run's tasks, where the dashboard shows them, too.
+/// The reason and the author of a request to cancel a run.
+///
+/// They are stored in the logs of the run's tasks, where the dashboard shows them, too.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -104,7 +109,7 @@ pub struct Cancellation {
 pub struct CancelRequest {
     /// The reason that the caller gave, if any.
     pub reason: Option<String>,
-    /// Who requested the cancellation, if the caller named somebody.
+    /// The author of the cancellation, if the caller named one.
     pub by: Option<String>,
     /// The time of the request, by the engine's clock.
     pub requested_at: DateTime<Utc>,

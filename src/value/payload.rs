@@ -15,7 +15,9 @@ use serde_json::value::RawValue;
 /// The key that wraps an output that is not an object.
 pub(crate) const WRAPPER: &str = "_value";
 
-/// A JSON value as text. It is cheap to clone.
+/// A JSON value as text: an input or an output.
+///
+/// A `Payload` is cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -53,11 +53,12 @@ impl RunStatus {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut)
     }
 
-    /// Returns whether an attempt can go from this status to `next`. A final status has no successor: what follows it is another
-    /// attempt.
+    /// Returns whether an attempt can go from this status to `next`.
     ///
-    /// A queued attempt can end without having been seen to run: the report of its start can be late or missing, and a cancellation or a
-    /// schedule timeout ends it in the queue.
+    /// A final status has no successor within an attempt; a later attempt starts as queued.
+    ///
+    /// A queued attempt can become final without having been observed as running: the report of its start can be late or missing, and a
+    /// cancellation or a schedule timeout ends a queued attempt.
     pub fn can_become(&self, next: &Self) -> bool {
         TRANSITIONS.iter().any(|(from, to)| from == self && to == next)
     }
@@ -96,7 +97,9 @@ impl fmt::Display for RunStatus {
     }
 }
 
-/// The status of one attempt. Attempts are counted from 1.
+/// The status of one attempt.
+///
+/// Attempts are counted from 1.
 ///
 /// ```
 /// use hatchet::RunStatus;

@@ -17,10 +17,10 @@ use crate::model::{Change, ChangeKind};
 use crate::run::{RunBuilder, RunHandle};
 
 impl<O> RunHandle<O> {
-    /// Watches the status changes of the run: all of them, in order, until the end, including those from before the watch started.
+    /// Returns a stream of all status changes of the run, in order, from its creation to its end, including changes from before the call.
     ///
-    /// The stream ends after the change that [is final](Change::is_final). Dropping it stops the watch. Status changes that the engine does not
-    /// report within 10 seconds are yielded as a [gap](Change::Gap).
+    /// The stream ends after the change that [is final](Change::is_final). Dropping the stream stops the watch. Status changes that the
+    /// engine does not report within 10 seconds are yielded as a [gap](Change::Gap).
     ///
     /// All watches of a client share one subscription and one list of tasks, and together send at most
     /// [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) requests per second.
@@ -40,9 +40,10 @@ impl<O> RunHandle<O> {
 }
 
 impl<O: 'static> RunBuilder<O> {
-    /// Starts the run when the stream is first polled, and watches its status changes: all of them, in order, until the end. The id of
-    /// the run is in the changes. The client requests the subscription to the events of its runs before it starts the run, without
-    /// waiting for it: states of which no event arrives are taken from the history of the run.
+    /// Returns a stream that starts the run when it is first polled, and yields all status changes of the run, in order, until its end.
+    ///
+    /// Each change contains the id of the run. The client requests the subscription to the events of its runs before it starts the run, but
+    /// does not wait until it begins: if the event of a status is missing, the status is taken from the history of the run.
     ///
     /// To receive the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle that
     /// [`RunChunks::started`](super::RunChunks::started) returns.
@@ -68,9 +69,10 @@ impl<O: 'static> RunBuilder<O> {
 
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
-/// The stream continues after an outage of the server, however long it is. It ends after an error:
-/// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run; otherwise the error of a fetch, immediately if a retry cannot
-/// succeed or the REST API has never been reached, and after more than a minute if the server responds with errors.
+/// The stream continues after an outage of the server, however long the outage is. It ends after an error. The error is
+/// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run. Otherwise, it is the error of a fetch: the stream yields
+/// it immediately if a retry cannot succeed or if the REST API has never been reached, and after more than a minute if the server responds
+/// with errors.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -172,8 +174,8 @@ impl RunWatch {
     }
 
     /// Limits the stream to the changes and gaps of the task with this name, or of several tasks if this method is called several times.
-    /// The stream still ends
-    /// with the run. The task of a single-task run has no changes of its own.
+    ///
+    /// The stream still ends with the run. The task of a single-task run has no changes of its own.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -186,8 +188,9 @@ impl RunWatch {
         self
     }
 
-    /// Continues after the end of the run, and returns the changes of its replays, too. Such a stream ends only after an error. Calling
-    /// this method after the first poll has no effect.
+    /// Continues after the end of the run, and also yields the changes of its replays.
+    ///
+    /// Such a stream ends only after an error. Calling this method after the first poll has no effect.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -203,8 +206,8 @@ impl RunWatch {
         self
     }
 
-    /// Returns the number of updates that were ignored because they described an earlier attempt, an earlier status of the same attempt, or a
-    /// status that cannot follow, or because a list of tasks repeated a known status.
+    /// Returns the number of updates that were ignored because they described an earlier attempt, an earlier status of the same attempt, or
+    /// an impossible transition, or because a list of tasks repeated a known status.
     pub fn ignored_updates(&self) -> u64 {
         self.shared.ignored.load(Relaxed)
     }
@@ -216,7 +219,7 @@ impl RunWatch {
     /// errors of fetches that [end the watch](Self). An error is the last item.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, no item is lost.
+    /// This method is cancel safe: if the future is dropped, no change is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {
         futures_util::StreamExt::next(self).await
     }

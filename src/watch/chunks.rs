@@ -23,30 +23,32 @@ use crate::runtime::{self, Needs};
 use crate::sync::lock;
 
 impl<O> RunHandle<O> {
-    /// Returns a stream of the chunks that the tasks of the run send from now on ([`Context::put`](crate::Context::put)), until the run has ended.
+    /// Returns a stream of the chunks that the tasks of the run send from now on with [`Context::put`](crate::Context::put), until the run
+    /// has ended.
+    ///
     /// Chunks of one task are yielded in order. The stream covers all attempts and, in a DAG run, all tasks, including tasks of other
-    /// Hatchet SDKs.
+    /// Hatchet SDKs. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
     ///
-    /// The client subscribes with the first poll. The subscription begins after up to two requests, usually within half a second. The
-    /// server does not store chunks, so earlier chunks are missing.
-    /// Missing chunks are yielded as a [gap](ChunkItem::Gap) if later
-    /// chunks of the same attempt arrive; otherwise, those that were sent before the subscription are not
-    /// reported. If the subscription was lost and chunks may be missing, but no later chunk reveals a gap,
-    /// [`Interrupted`](ChunkItem::Interrupted) is yielded. If the engine loses the last chunks before the end of an attempt while the client
-    /// is subscribed, that is not reported. Chunks of child runs are included if [`with_children`](RunChunks::with_children) is called.
+    /// The client subscribes when the stream is first polled. The subscription begins after up to two requests, usually within half a
+    /// second. The server does not store chunks, so earlier chunks are missing. Missing chunks are yielded as a [gap](ChunkItem::Gap) if a
+    /// later chunk of the same attempt arrives. If no later chunk arrives and the subscription was lost in the meantime,
+    /// [`Interrupted`](ChunkItem::Interrupted) is yielded. Two losses are not reported: chunks that were sent before the subscription began
+    /// if no later chunk arrives, and the last chunks of an attempt if the engine loses them while the client is subscribed.
     ///
-    /// If the events of the run are so late that its end becomes known in another way, the stream waits for them until none has arrived for
-    /// ten seconds. If some are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted). The engine can announce the end of a
-    /// DAG run too early; then the stream does not wait for events of tasks that end up to 30 seconds later. Chunks that a cancelled task
-    /// sends more than 30 seconds after the end of its run do not delay the end of the stream.
+    /// The history of the run can show its end before all events with chunks have arrived. In that case, the stream waits until no event
+    /// has arrived for ten seconds. If events are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted). The engine can
+    /// announce the end of a DAG run too early. The stream then does not wait for late events of tasks that end within 30 seconds of that
+    /// announcement. Chunks that a cancelled task sends more than 30 seconds after the end of its run do not delay the end of the stream.
     ///
-    /// The client subscribes by a tag of the run: that of the client that started it, or of its other tags the one with the
-    /// longest value, which is probably an id. If the run has no tag, the client subscribes by its id. The engine ends such a subscription with each failed attempt, and early for DAG runs; it is reopened,
-    /// and chunks that were sent in between are missing. A client has at most 64 subscriptions to events, each of which is a stream of its
-    /// connection, and keeps one for ten seconds after its last use. If chunks need one more, the stream yields
-    /// [`TooLarge`](crate::ErrorKind::TooLarge) and ends. With [`with_children`](RunChunks::with_children), the stream of a run without a tag yields
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) and ends. If the server rejects the subscription, the stream yields its error and
-    /// ends.
+    /// The client subscribes by a tag of the run: the tag that the client that started the run has added, or else the one of the run's other
+    /// tags with the longest value, which is probably an id. If the run has no tag, the client subscribes by the id of the run. The engine
+    /// ends such a subscription with each failed attempt, and early for DAG runs; the client reopens it, and chunks that were sent in
+    /// between are missing. A client has at most 64 subscriptions to events, each of which is a stream of its connection, and keeps a
+    /// subscription for ten seconds after its last use.
+    ///
+    /// The stream yields an error and ends if the server rejects the subscription, if it needs a further subscription and the client
+    /// already has 64 ([`TooLarge`](crate::ErrorKind::TooLarge)), and, with [`with_children`](RunChunks::with_children), if the run has no
+    /// tag ([`InvalidInput`](crate::ErrorKind::InvalidInput)).
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -73,13 +75,14 @@ impl<O> RunHandle<O> {
 }
 
 impl<O: 'static> RunBuilder<O> {
-    /// Starts the run when the stream is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`]. The client
-    /// subscribes before it starts the run. The engine does not confirm a subscription, so after opening one, the client waits for 250 ms. If the
-    /// subscription begins even later, and chunks may be missing, the stream yields a gap or [`Interrupted`](ChunkItem::Interrupted).
-    /// The subscription stays open for ten seconds after the last stream has ended.
+    /// Returns a stream that starts the run when it is first polled, and yields the chunks that its tasks send; see [`RunHandle::chunks`].
+    ///
+    /// The client subscribes before it starts the run. The engine does not confirm a subscription, so the client waits for 250 ms after it
+    /// has opened one. If the subscription begins even later, and chunks may be missing, the stream yields a gap or
+    /// [`Interrupted`](ChunkItem::Interrupted). The subscription stays open for ten seconds after the last stream that uses it has ended.
     ///
     /// If the server rejects the subscription, the stream yields its error and ends, and the run is not started. If no subscription can be
-    /// opened for a second, the run is started anyway, and [`Interrupted`](ChunkItem::Interrupted) is yielded if chunks may be
+    /// opened within one second, the run is started anyway, and [`Interrupted`](ChunkItem::Interrupted) is yielded if chunks may be
     /// missing. If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///
     /// # Cancel safety
@@ -182,8 +185,9 @@ impl Opened {
     }
 }
 
-/// A stream of the chunks of a run; see [`RunHandle::chunks`]. It ends after an error, and when the run has ended. `O` is the type of the
-/// run's output.
+/// A stream of the chunks of a run; see [`RunHandle::chunks`].
+///
+/// The stream ends after an error, and when the run has ended. `O` is the type of the run's output.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -245,13 +249,14 @@ impl<O> RunChunks<O> {
         Arc::clone(&self.shared)
     }
 
-    /// Also returns the chunks of all descendants of the run, until the run itself has ended. Their order relative to each
-    /// other is that of their arrival. Calling this method after the first poll has no effect.
+    /// Also yields the chunks of all descendants of the run, until the run itself has ended.
     ///
-    /// The parent of each run that sends chunks is looked up with one REST request for all such streams of a client together.
-    /// Until the ancestors of a run are known, its chunks wait in each of these streams. If the stream starts the run, it gives the
-    /// run a tag that its children inherit. For a run that was started before, it subscribes by the first of the run's own tags, which its
-    /// children inherit, too; if it has none, the children must be started through the same [`Client`](crate::Client) as the run.
+    /// Chunks of different runs are yielded in the order of their arrival. Calling this method after the first poll has no effect.
+    ///
+    /// The parent of each run that sends chunks is looked up with one REST request, which all such streams of a client share. Until the
+    /// ancestors of a run are known, its chunks wait in each of these streams. If the stream starts the run, it gives the run a tag that
+    /// its children inherit. If the run was started before, the stream subscribes by the first of the run's own tags, which its children
+    /// inherit, too. If the run has no tags of its own, the children must be started through the same [`Client`](crate::Client) as the run.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, report: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -264,17 +269,17 @@ impl<O> RunChunks<O> {
         self
     }
 
-    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too. If this stream
-    /// starts the run and has not been polled yet, this method starts the run.
-    /// Chunks that arrive from then on wait in the stream. For a run that
-    /// was started before, the handle is returned at once.
+    /// Waits until the run has been started, and returns a handle to it, for example to watch its status changes, too.
+    ///
+    /// If this stream starts the run and has not been polled yet, this method starts the run. Chunks that arrive from then on wait in the
+    /// stream. If the run was started before, this method returns immediately.
     ///
     /// # Errors
-    /// If the run cannot be started, the error that the stream would yield; the stream ends. [`Closed`](crate::ErrorKind::Closed) if the
-    /// stream has already returned that error.
+    /// The error of [`start`](RunBuilder::start) if the run cannot be started; the stream then ends without yielding the error.
+    /// [`Closed`](crate::ErrorKind::Closed) if the stream has already yielded that error.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, the stream continues where it was.
+    /// This method is cancel safe: if the future is dropped, no item is lost, and the method can be called again.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, chat: hatchet::Task<(), String>) -> hatchet::Result<()> {
@@ -306,22 +311,24 @@ impl<O> RunChunks<O> {
         lock(&self.shared.run).as_ref().map(RunHandle::id)
     }
 
-    /// Returns the last observed status of the run, or `None` before the first observation. After the end of the stream, this is the final
-    /// status, unless the stream has ended with an error.
+    /// Returns the last observed status of the run, or `None` before the first observation.
+    ///
+    /// After the end of the stream, this is the final status, unless the stream has ended with an error.
     pub fn status(&self) -> Option<RunStatus> {
         lock(&self.shared.status).clone()
     }
 
-    /// Returns the number of chunks that were dropped because the stream was read too slowly. At most 8192 chunks or 16 MiB wait to be
-    /// read. As many more can wait for missing earlier chunks, and, with [`with_children`](Self::with_children), for the parent of their run
-    /// to be known. Dropped chunks are in the stream, too: as a [gap](ChunkItem::Gap) if they are numbered
-    /// and later chunks of the attempt arrive, and as
-    /// [`Interrupted`](ChunkItem::Interrupted) otherwise.
+    /// Returns the number of chunks that were dropped because the stream was read too slowly.
+    ///
+    /// At most 8192 chunks or 16 MiB wait to be read. As many more can wait for missing earlier chunks, and, with
+    /// [`with_children`](Self::with_children), for the lookup of the parent of their run. The stream also reports dropped chunks: as a
+    /// [gap](ChunkItem::Gap) if they are numbered and later chunks of the attempt arrive, and as [`Interrupted`](ChunkItem::Interrupted)
+    /// otherwise.
     pub fn dropped_chunks(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }
 
-    /// Returns the number of chunks that were ignored because they had been returned before, or arrived after they had been reported as a
+    /// Returns the number of chunks that were ignored because they had been yielded before, or arrived after they had been reported as a
     /// gap.
     pub fn outdated_chunks(&self) -> u64 {
         self.shared.outdated.load(Relaxed)
@@ -330,8 +337,8 @@ impl<O> RunChunks<O> {
     /// Returns the next item, or `None` after the end of the run.
     ///
     /// # Errors
-    /// The error of the start if the stream starts its run; the error with which the server rejects the subscription; and the errors of
-    /// fetches that end a [watch](super::RunWatch) of the run. An error is the last item.
+    /// The errors of [`start`](RunBuilder::start) if the stream starts its run, the error with which the server rejects the subscription,
+    /// and the errors of fetches that end a [watch](super::RunWatch) of the run. An error is the last item.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.

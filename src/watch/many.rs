@@ -20,16 +20,17 @@ use crate::model::{Change, ChangeKind};
 use crate::run::RunHandle;
 
 impl Client {
-    /// Watches the status changes of several runs in one stream. Those of each run are in order, as in [`RunHandle::watch`]. The stream
-    /// ends when all runs have ended.
+    /// Returns one stream of the status changes of several runs.
+    ///
+    /// The changes of each run are in order, as in [`RunHandle::watch`]. The stream ends when all runs have ended.
     ///
     /// If a run cannot be watched, the stream yields the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.
     ///
-    /// The runs share their requests: one list shows which of them have started, with one request for each 1000 tasks that have not ended, and
-    /// each run is fetched when it has ended. Runs that were not started by this crate are first checked individually, and after a few
-    /// seconds share one list for each workflow, every 2 seconds. At most 16 runs of a stream are fetched or checked at the same time, so
-    /// that other watches of the client are not delayed.
+    /// The runs share their requests: one list shows which runs have started, with one request for each 1000 tasks that have not ended, and
+    /// each run is fetched when it has ended. Runs that were not started by this crate are first checked individually. After a few seconds,
+    /// those of the same workflow share one list, which is fetched every 2 seconds. At most 16 runs of a stream are fetched or checked at
+    /// the same time, so that other watches of the client are not delayed.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {
@@ -98,10 +99,11 @@ impl RunsWatch {
     /// Returns the next change, or `None` when all runs have ended.
     ///
     /// # Errors
-    /// The error of one run, with its [id](crate::Error::run_id); see [`RunWatch::next`]. The stream continues with the other runs.
+    /// The errors of [`RunWatch::next`]. Each error belongs to one run, whose id is [`Error::run_id`](crate::Error::run_id). The stream
+    /// continues with the other runs.
     ///
     /// # Cancel safety
-    /// This method is cancel safe: if the future is dropped, no item is lost.
+    /// This method is cancel safe: if the future is dropped, no change is lost.
     pub async fn next(&mut self) -> Option<Result<Change>> {
         futures_util::StreamExt::next(self).await
     }

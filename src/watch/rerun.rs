@@ -54,7 +54,7 @@ impl<O: DeserializeOwned> RerunBuilder<O> {
 }
 
 impl<O: 'static> RerunBuilder<O> {
-    /// Starts the new run when the stream is first polled, and watches its status changes, as [`RunBuilder::watch`] does.
+    /// Returns a stream that starts the new run when it is first polled, and yields its status changes; see [`RunBuilder::watch`].
     ///
     /// If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///
@@ -76,7 +76,8 @@ impl<O: 'static> RerunBuilder<O> {
         RunWatch::starting(self.client().clone(), self.start())
     }
 
-    /// Starts the new run when the stream is first polled, and yields the chunks that its tasks send, as [`RunBuilder::chunks`] does.
+    /// Returns a stream that starts the new run when it is first polled, and yields the chunks that its tasks send; see
+    /// [`RunBuilder::chunks`].
     ///
     /// If the run cannot be started, the stream yields the error of [`start`](Self::start) and ends.
     ///

@@ -18,11 +18,11 @@ use crate::model::{Outcome, RunId};
 use crate::run::RunHandle;
 
 impl Client {
-    /// Waits for several runs, and yields the id and the result of each run as soon as it has ended.
+    /// Returns a stream that waits for several runs, and yields the id and the result of each run as soon as the run has ended.
     ///
-    /// All runs are waited for at once, on the one stream that all waits of a client share. There is no limit to their number. Runs that must
-    /// be fetched, because this client did not start them or because the stream does not determine their outcome, are fetched at most 16 at
-    /// the same time, so that another wait of the client is delayed by at most 16 fetches.
+    /// The stream waits for all runs at once, over the one subscription that all waits of a client share. The number of runs is not
+    /// limited. A run is fetched if this client did not start it, or if the subscription does not determine its outcome. At most 16 runs
+    /// are fetched at the same time, so that another wait of the client is delayed by at most 16 fetches.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {
@@ -49,7 +49,8 @@ impl Client {
         RunResults(BoxStream::new(waits.collect::<FuturesUnordered<_>>()))
     }
 
-    /// Waits for several runs, and yields the id and the outcome of each run as soon as it has ended; see [`results`](Self::results).
+    /// Returns a stream that waits for several runs, and yields the id and the outcome of each run as soon as the run has ended; see
+    /// [`results`](Self::results).
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, runs: Vec<hatchet::RunHandle<String>>) -> hatchet::Result<()> {
@@ -107,7 +108,7 @@ impl<O> RunResults<O> {
     /// Returns the result of the next run that ends, or `None` when all have ended.
     ///
     /// # Errors
-    /// The errors of [`RunHandle::result`], each for one run. The stream continues with the others.
+    /// The errors of [`RunHandle::result`]. Each error belongs to one run. The stream continues with the other runs.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.
@@ -120,7 +121,7 @@ impl RunOutcomes {
     /// Returns the outcome of the next run that ends, or `None` when all have ended.
     ///
     /// # Errors
-    /// The errors of [`RunHandle::outcome`], each for one run. The stream continues with the others.
+    /// The errors of [`RunHandle::outcome`]. Each error belongs to one run. The stream continues with the other runs.
     ///
     /// # Cancel safety
     /// This method is cancel safe: if the future is dropped, no item is lost.

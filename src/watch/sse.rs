@@ -26,8 +26,8 @@ const MAX_POSITIONS: usize = 64;
 impl<O> RunChunks<O> {
     /// Returns the chunks as server-sent events, for the body of an HTTP response that a browser reads with `EventSource`.
     ///
-    /// `EventSource` reconnects by itself, so a handler that also starts the run would start another one on each connection. Start the run in a
-    /// separate request, and read its chunks by its id.
+    /// `EventSource` reconnects automatically, so a handler that also starts the run would start another run for each connection. Start the
+    /// run in a separate request, and read its chunks by its id.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, run: hatchet::RunId) -> hatchet::Result<()> {
@@ -53,8 +53,9 @@ impl<O> RunChunks<O> {
 
 /// The chunks of a run as server-sent events, one complete event or comment in each item; see [`RunChunks::into_sse`].
 ///
-/// Use it as the body of a response with the content type `text/event-stream` and the header `cache-control: no-store`. The stream cannot fail,
-/// so frameworks that expect results take `frames.map(Ok::<_, Infallible>)`. The example `sse` has an axum handler and a page.
+/// Use the stream as the body of a response with the content type `text/event-stream` and the header `cache-control: no-store`. The stream
+/// cannot fail; for frameworks that expect a stream of results, use `frames.map(Ok::<_, Infallible>)`. The example `sse` has an axum
+/// handler and a page.
 ///
 /// | event | data |
 /// |---|---|
@@ -65,10 +66,10 @@ impl<O> RunChunks<O> {
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
 ///
-/// If the stream of chunks had returned an error before, there is only `failed`, with the kind `Closed`.
+/// If the [`RunChunks`] had already yielded an error, the only event is `failed`, with the kind `Closed`.
 ///
 /// `EventSource` reconnects whenever a response ends, so the page must call `close()` after `end` and `failed`. The engine does not store
-/// chunks: the new response contains those that are sent from then on.
+/// chunks, so the new response contains only chunks that are sent from then on.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -91,28 +92,30 @@ pub struct ChunkSse {
 }
 
 impl ChunkSse {
-    /// Sends a comment whenever there has been no event for this long, so that proxies keep the connection open and the server
-    /// notices when a
-    /// browser has disconnected. The default is 15 seconds, and the minimum is one second.
+    /// Sends a comment whenever there has been no event for this long, so that proxies keep the connection open and the server notices when
+    /// a browser has disconnected.
+    ///
+    /// The default is 15 seconds, and the minimum is one second.
     pub fn keep_alive(mut self, interval: Duration) -> Self {
         self.keep_alive = interval.max(MIN_KEEP_ALIVE);
         self
     }
 
-    /// Sends each chunk as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time, including chunks that consist of bytes.
-    /// This distinguishes
-    /// the tasks of a DAG run, and preserves line breaks other than LF.
+    /// Sends each chunk, including chunks of bytes, as the JSON of a [`Chunk`](crate::model::Chunk), with its ids and its time.
+    ///
+    /// This format distinguishes the tasks of a DAG run, and preserves line breaks other than LF.
     pub fn json(mut self) -> Self {
         self.encoder.json = true;
         self
     }
 
-    /// Sets the value of the `Last-Event-ID` header of a browser that reconnects. Chunks that it has received are not reported as missing, and
-    /// chunks that were sent in the meantime are reported as a gap. An id that is not from this stream is ignored. Calling this method after
-    /// the first poll has no effect.
+    /// Sets the value of the `Last-Event-ID` header of a browser that reconnects.
     ///
-    /// An id has the positions of the 64 tasks that have sent a chunk last, in less than 4 KiB. For any other task, all chunks before its next
-    /// one are reported as a gap, including those that the browser has received.
+    /// Chunks that the browser has received are not reported as missing, and chunks that were sent in the meantime are reported as a gap.
+    /// An id that is not from a stream of this run is ignored. Calling this method after the first poll has no effect.
+    ///
+    /// An id contains the positions of the 64 tasks that sent a chunk most recently, in less than 4 KiB. For any other task, all chunks
+    /// before its next chunk are reported as a gap, including chunks that the browser has received.
     ///
     /// ```no_run
     /// # fn example(run: hatchet::RunHandle<()>, header: Option<&str>) {

@@ -5,8 +5,10 @@ use crate::model::{Change, Until};
 use crate::run::RunHandle;
 
 impl<O> RunHandle<O> {
-    /// Waits until a condition is true, and returns the change that made it true. Changes from before the call count, too. Returns `None`
-    /// if the run ends and no change has made it true. A state that is hidden by a [gap](Change::Gap) does not count.
+    /// Waits until a condition is true, and returns the change that made it true.
+    ///
+    /// Changes from before the call count, too. Returns `None` if the run ends and no change has made the condition true. A status that is
+    /// missing because of a [gap](Change::Gap) does not count.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -20,24 +20,24 @@ use crate::transport::retry_delay;
 impl<O> RunHandle<O> {
     /// Waits for the run to end, and returns its outcome.
     ///
-    /// All waits of a client share one stream, which is reopened when the connection is lost. If the stream does not determine the
-    /// outcome (a cancellation, a timeout, or an output that is too large for it), the run is fetched.
+    /// All waits of a client share one subscription, which is reopened when the connection is lost. If the subscription does not determine
+    /// the outcome (a cancellation, a timeout, or an output that is too large for it), the run is fetched.
     ///
     /// The method needs gRPC only, except for a run that ended without an output and without an error message: only the REST API
     /// reports whether such a run was cancelled or timed out.
     ///
-    /// A wait has no time limit: it continues when the server is back after an outage. To limit it, use [`tokio::time::timeout`].
+    /// A wait has no time limit, and it continues after an outage of the server. To limit a wait, use [`tokio::time::timeout`].
     ///
     /// All waits of a client together fetch at most 32 runs at the same time, with at most
-    /// [`wait_request_rate`](crate::config::ConfigBuilder::wait_request_rate) requests per second. Waits for the same run share a fetch that
-    /// has not been sent yet, if their handles have the same information about the run.
+    /// [`wait_request_rate`](crate::config::ConfigBuilder::wait_request_rate) requests per second. Waits for the same run share a fetch if it
+    /// has not been sent yet and their handles have the same information about the run.
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
-    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run: usually
-    /// after 15 seconds, and later if many runs are awaited.
-    /// [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is rejected for five minutes. The server's error if the server
-    /// responds with errors for more than a minute, or immediately if the error is permanent.
+    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run: usually after 15
+    /// seconds, and later if the client waits for many runs. [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is
+    /// rejected for five minutes. The server's error if the server responds with errors for more than a minute, or immediately if the error
+    /// is permanent.
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
@@ -196,8 +196,9 @@ impl<O: DeserializeOwned> RunBuilder<O> {
 }
 
 impl<O> RunManyBuilder<'_, O> {
-    /// Starts the runs, waits for all of them to end, and returns one outcome for each input, in the order of the inputs. A run that
-    /// failed is an outcome, and not an error.
+    /// Starts the runs, waits for all of them to end, and returns one outcome for each input, in the order of the inputs.
+    ///
+    /// A failed run is an outcome, not an error.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client, square: hatchet::workflow::WorkflowRef<serde_json::Value, u64>) -> hatchet::Result<()> {

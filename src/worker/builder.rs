@@ -87,16 +87,19 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// Sets the number of default slots, from 1 to 100,000. The default is 100.
-    /// An attempt occupies one of them by default, and a batch occupies one;
-    /// see [`Task::slots`](crate::Task::slots) and [`Task::slot_request`](crate::Task::slot_request).
+    /// Sets the number of default slots, from 1 to 100,000.
+    ///
+    /// The default is 100. An attempt occupies one slot by default, and a batch occupies one slot; see [`Task::slots`](crate::Task::slots)
+    /// and [`Task::slot_request`](crate::Task::slot_request).
     pub fn slots(self, slots: u32) -> Self {
         self.slot_type(DEFAULT_SLOT_TYPE, slots)
     }
 
-    /// Sets the number of slots of another type, from 1 to 100,000. The engine assigns an attempt only to a worker that has enough free
-    /// slots of every type that the task [requests](crate::Task::slot_request). The worker counts them, too: if the function of a cancelled
-    /// attempt takes some time to end, the next attempt waits for its slots.
+    /// Sets the number of slots of another type, from 1 to 100,000.
+    ///
+    /// The engine assigns an attempt only to a worker that has enough free slots of every type that the task
+    /// [requests](crate::Task::slot_request). The worker counts free slots, too: if the function of a cancelled attempt takes some time to
+    /// end, the next attempt waits for its slots.
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, train: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -109,24 +112,26 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets the maximum number of results in the outbox, from 1 to 1,000,000. The default is 10,000. The outbox holds the results of
-    /// attempts that the engine has not accepted yet. If it is full, or its outputs and errors exceed 64 MiB, the worker starts no further
-    /// attempts until the engine accepts results again. The engine does not know this: attempts that it assigns
-    /// meanwhile wait in the worker, and time
-    /// out if they wait for longer than the timeout of their task.
+    /// Sets the maximum number of results in the outbox, from 1 to 1,000,000.
+    ///
+    /// The default is 10,000. The outbox holds the results of attempts that the engine has not accepted yet. If the outbox is full, or its
+    /// outputs and errors exceed 64 MiB, the worker starts no further attempts until the engine accepts results again. The engine does not
+    /// know that the outbox is full: attempts that it assigns in the meantime wait in the worker, and time out if they wait for longer than
+    /// the timeout of their task.
     pub fn outbox_capacity(mut self, reports: usize) -> Self {
         self.outbox.reports = reports;
         self
     }
 
-    /// Stores the results of attempts in a file before they are reported. If the process is killed, the next worker with the same file
-    /// reports them. The engine accepts such a result unless it has ended the attempt or assigned it to another worker in the meantime.
-    /// By default there is no file, and the attempts run again.
+    /// Stores the results of attempts in a file before they are reported.
     ///
-    /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers must not use
-    /// the same file at the same time; a second one does not start. The file is not synced to disk after each write, so it survives a crash of
-    /// the process, but not necessarily a crash of the machine. If it can no longer be written, an error is logged, and results are sent
-    /// without being stored. It contains outputs and error messages in plain text.
+    /// If the process is killed, the next worker with the same file reports them. The engine accepts such a result unless it has ended the
+    /// attempt or assigned it to another worker in the meantime. By default there is no file, and the attempts run again.
+    ///
+    /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers cannot use
+    /// the same file at the same time; a second worker does not start. The file is not synced to disk after each write, so it survives a
+    /// crash of the process, but not necessarily a crash of the machine. If the file can no longer be written, an error is logged, and
+    /// results are sent without being stored. The file contains outputs and error messages in plain text.
     ///
     /// ```no_run
     /// # fn example(hatchet: hatchet::Client, charge: hatchet::Task<(), ()>) -> hatchet::Result<()> {
@@ -139,12 +144,13 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets whether results that have accumulated are reported in one call. The default is `true`, which more than halves the time per
-    /// short task. A single result is sent immediately.
+    /// Sets whether results that have accumulated are reported in one call.
     ///
-    /// The engine does not publish events about tasks that are reported together: subscribers that use other SDKs do not get them; events about
-    /// their runs are published. The engine stores one timestamp for all results in a call, which is off by at most 100 ms. Engines before v0.88.0
-    /// do not support this; the worker detects them.
+    /// The default is `true`, which more than halves the time per short task. A single result is sent immediately.
+    ///
+    /// The engine publishes no events about tasks that are reported together, so subscribers that use other SDKs do not get such events;
+    /// events about their runs are published. The engine stores one timestamp for all results in a call, which is off by at most 100 ms.
+    /// Engines before v0.88.0 do not support this; the worker detects such an engine, and reports results individually.
     pub fn batch_reports(mut self, batch_reports: bool) -> Self {
         self.batch_reports = batch_reports;
         self
@@ -156,16 +162,20 @@ impl WorkerBuilder {
         self
     }
 
-    /// Sets how long running attempts may continue when the worker shuts down. The default is 30 seconds, and the maximum is 10 years.
-    /// If the worker cannot be paused, because the REST API cannot be reached, the grace period is at most 25 seconds.
+    /// Sets how long running attempts may continue when the worker shuts down.
+    ///
+    /// The default is 30 seconds, and the maximum is 10 years. If the worker cannot be paused, because the REST API cannot be reached, the
+    /// grace period is at most 25 seconds.
     pub fn shutdown_grace_period(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Sets how long an attempt may continue after its cancellation before it is dropped. The default is 1 second, and the maximum is 10 years.
-    /// The next attempt of the same task starts only after that, and after the function of a [blocking](crate::Task::blocking) task has
-    /// returned: a worker never runs two attempts of one task at the same time.
+    /// Sets how long an attempt may continue after its cancellation before it is dropped.
+    ///
+    /// The default is 1 second, and the maximum is 10 years. A worker never runs two attempts of one task at the same time: the next
+    /// attempt starts only after the cancelled one has ended or was dropped, and after the function of a [blocking](crate::Task::blocking)
+    /// task has returned.
     pub fn cancel_grace_period(mut self, grace: Duration) -> Self {
         self.cancel_grace = grace;
         self
@@ -271,12 +281,13 @@ impl Worker {
     /// Stores the definitions, registers the worker, and starts it. Returns when the engine has accepted the worker's first heartbeat.
     ///
     /// # Errors
-    /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if
-    /// the worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the engine has a workflow whose name differs
-    /// only in case: the engine would assign the tasks of each to the workers of both. [`Unimplemented`](ErrorKind::Unimplemented) if a
+    /// [`Unauthenticated`](ErrorKind::Unauthenticated), [`Unavailable`](ErrorKind::Unavailable) or [`Rejected`](ErrorKind::Rejected) if the
+    /// worker could not be registered. [`AlreadyExists`](ErrorKind::AlreadyExists) if the engine has a workflow whose name differs only in
+    /// case: the engine would assign the tasks of each workflow to the workers of both. [`Unimplemented`](ErrorKind::Unimplemented) if a
     /// definition has an option for which the engine is too old, with the version that it needs. [`NotFound`](ErrorKind::NotFound) if a
     /// task uses a rate limit that does not exist. [`Config`](ErrorKind::Config) if the file of the [outbox](WorkerBuilder::outbox_file)
-    /// cannot be used, or if there is no Tokio runtime with timers. [`Timeout`](ErrorKind::Timeout) if no heartbeat is accepted within 30 seconds.
+    /// cannot be used, or if there is no Tokio runtime with timers. [`Timeout`](ErrorKind::Timeout) if no heartbeat is accepted within 30
+    /// seconds.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the definitions and the worker may have been
@@ -303,13 +314,14 @@ impl Worker {
         })
     }
 
-    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully. To watch its status or to serve its health, call
-    /// [`start`](Self::start) and then [`RunningWorker::run_until`]. During the shutdown, the worker accepts no new attempts and waits for
-    /// running attempts until the grace period is over. The method then returns a report. If `stop` resolves before the worker has started, the
-    /// start is abandoned, and the report is empty.
+    /// Starts the worker, runs it until `stop` resolves, and then shuts it down gracefully.
     ///
-    /// To shut it down on SIGINT or SIGTERM, use [`run_until_signal`](Self::run_until_signal). To stop it immediately, drop the
-    /// future.
+    /// To watch the status of the worker or to serve its health, call [`start`](Self::start) and then [`RunningWorker::run_until`]. During
+    /// the shutdown, the worker accepts no new attempts and waits for running attempts until the grace period is over. The method then
+    /// returns a report. If `stop` resolves before the worker has started, the start is cancelled, and the report is empty.
+    ///
+    /// To shut the worker down on SIGINT or SIGTERM, use [`run_until_signal`](Self::run_until_signal). To stop the worker immediately, drop
+    /// the future.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker, drain: tokio::sync::oneshot::Receiver<()>) -> hatchet::Result<()> {
@@ -338,9 +350,10 @@ impl Worker {
         running.run_until(stop).await
     }
 
-    /// Starts the worker, and runs it until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The
-    /// first signal shuts it down gracefully. The second stops it immediately; see [`RunningWorker::run_until_signal`]. If a signal arrives before
-    /// the worker has started, the start is abandoned, and the report is empty.
+    /// Starts the worker, and runs it until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close).
+    ///
+    /// The first signal shuts the worker down gracefully. The second signal stops it immediately; see [`RunningWorker::run_until_signal`].
+    /// If a signal arrives before the worker has started, the start is cancelled, and the report is empty.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
@@ -350,7 +363,7 @@ impl Worker {
     /// ```
     ///
     /// # Errors
-    /// Those of [`run_until`](Self::run_until), and [`Config`](ErrorKind::Config) if the signals cannot be received.
+    /// The errors of [`run_until`](Self::run_until), and [`Config`](ErrorKind::Config) if the signals cannot be received.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped after its first poll, the worker is stopped immediately, and running

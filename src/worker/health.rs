@@ -79,7 +79,9 @@ pub struct HealthBuilder {
     source: HealthSource,
 }
 
-/// A running server that reports the health of a worker. Dropping it stops it.
+/// A running server that reports the health of a worker.
+///
+/// Dropping it stops it.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -105,8 +107,9 @@ struct HealthSource {
 }
 
 impl HealthBuilder {
-    /// Adds the metrics of a recorder to `/metrics`. Without a recorder, `/metrics` contains only the numbers of running attempts and of
-    /// results in the outbox, without labels.
+    /// Adds the metrics of a recorder to `/metrics`.
+    ///
+    /// Without a recorder, `/metrics` contains only the numbers of running attempts and of results in the outbox, without labels.
     pub fn metrics(mut self, recorder: PrometheusRecorder) -> Self {
         self.source.recorder = Some(recorder);
         self

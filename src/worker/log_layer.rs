@@ -26,13 +26,12 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 
 /// A layer for `tracing-subscriber` that writes the events of a task to its log in Hatchet.
 ///
-/// An event belongs to a task if it occurs in the span of its attempt, or in a descendant of that span.
-/// That includes code that the task has spawned
-/// in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans below that of the attempt become the
-/// metadata of the line, including those that were set with `Span::record` before the event. If several have the same name, the event and
-/// the inner spans take precedence. With [`spans`](Self::spans), the spans of a task are lines of its log, too. Lines are truncated and
-/// queued as in [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport (`hatchet`, `h2`, `hyper`,
-/// `hyper_util`, `rustls`, `tokio_rustls`, `tonic`, `tower`) are ignored.
+/// An event belongs to a task if it occurs in the span of its attempt, or in a descendant of that span. That includes code that the task
+/// has spawned in such a span, for example with `tracing::Instrument`. The fields of the event and of its spans below that of the attempt
+/// become the metadata of the line, including those that were set with `Span::record` before the event. If several have the same name, the
+/// event and the inner spans take precedence. With [`spans`](Self::spans), a line is also written for each span of a task when the span
+/// ends. Lines are truncated and queued as in [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
+/// (`hatchet`, `h2`, `hyper`, `hyper_util`, `rustls`, `tokio_rustls`, `tonic`, `tower`) are ignored.
 ///
 /// The layer does not disable any span or event for other layers. If it is the only layer, give it a filter with the level `INFO` or a more
 /// verbose one, which saves the cost of the spans and events that it ignores: `TaskLogLayer::new().with_filter(LevelFilter::INFO)`.
@@ -57,8 +56,10 @@ impl TaskLogLayer {
         Self { max_level: Level::INFO, spans: false }
     }
 
-    /// Sets whether a line is written when a span of a task ends, with the level and the fields of the span. Its text is `span NAME ended`, and
-    /// the key `duration_ms` of its metadata is the time from the creation of the span to its end. The default is `false`.
+    /// Sets whether a line is written when a span of a task ends, with the level and the fields of the span.
+    ///
+    /// The text of the line is `span NAME ended`, and the key `duration_ms` of its metadata is the time from the creation of the span to
+    /// its end. The default is `false`.
     #[must_use]
     pub fn spans(mut self, spans: bool) -> Self {
         self.spans = spans;

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{RunId, TaskId};
 
-/// The results of the attempts that were assigned to a worker. Each attempt is in exactly one of the counts.
+/// The results of the attempts that were assigned to a worker.
+///
+/// Each attempt is in exactly one of the counts.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) {
@@ -55,7 +57,7 @@ pub struct UnfinishedAttempt {
     pub task_id: TaskId,
     /// The number of the attempt, starting at 1.
     pub attempt: u32,
-    /// Whether the function has finished, and only the report of its result was not confirmed. The engine may have accepted the report.
+    /// Whether the function has finished, so that only the report of its result was not confirmed. The engine may have accepted the report.
     pub is_finished: bool,
 }
 

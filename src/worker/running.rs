@@ -29,7 +29,9 @@ use crate::time::MAX_DURATION;
 /// How long the first heartbeat may take to be accepted.
 pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A running worker. Dropping it stops it immediately and drops running attempts; use [`shutdown`](Self::shutdown) to stop it
+/// A running worker.
+///
+/// Dropping a `RunningWorker` stops the worker immediately and drops running attempts; [`shutdown`](Self::shutdown) stops the worker
 /// gracefully.
 ///
 /// ```no_run
@@ -148,7 +150,7 @@ impl RunningWorker {
         }
     }
 
-    /// Waits until the worker has ended, or cannot continue and shuts down by itself. [`shutdown`](Self::shutdown) then returns its report.
+    /// Waits until the worker has ended, or shuts down because it cannot continue. [`shutdown`](Self::shutdown) then returns its report.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) {
@@ -160,9 +162,9 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// The reason why the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked,
-    /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if its
-    /// client was closed or this crate's own background code panicked. After a panic, the error text contains the panic message.
+    /// The reason that the worker cannot continue: [`Unauthenticated`](ErrorKind::Unauthenticated) if its token was revoked,
+    /// [`Unimplemented`](ErrorKind::Unimplemented) if the engine no longer supports a call, and [`Closed`](ErrorKind::Closed) if its client
+    /// was closed or this crate's own background code panicked. After a panic, the error text contains the panic message.
     ///
     /// # Cancel safety
     /// This method is cancel safe: it can be called again.
@@ -176,8 +178,10 @@ impl RunningWorker {
         }
     }
 
-    /// Runs the worker until `stop` resolves, and then shuts it down gracefully, like
-    /// [`Worker::run_until`](crate::Worker::run_until), for a worker whose [status](Self::statuses) is watched or whose health is served.
+    /// Runs the worker until `stop` resolves, and then shuts it down gracefully.
+    ///
+    /// Use this method instead of [`Worker::run_until`](crate::Worker::run_until) if the [status](Self::statuses) of the worker is watched
+    /// or its health is served.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker, drain: tokio::sync::oneshot::Receiver<()>) -> hatchet::Result<()> {
@@ -194,8 +198,8 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// The reason why the worker cannot continue, as from [`stopped`](Self::stopped). In this case the worker shuts down and logs its
-    /// report. [`Closed`](ErrorKind::Closed) with the panic message if this crate's own background code panicked.
+    /// The errors of [`stopped`](Self::stopped), if the worker cannot continue. In this case, the worker shuts down and logs its report.
+    /// [`Closed`](ErrorKind::Closed) with the panic message if this crate's own background code panicked.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
@@ -208,18 +212,20 @@ impl RunningWorker {
         .await
     }
 
-    /// Runs the worker until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close). The first signal shuts
-    /// it down gracefully, like [`shutdown`](Self::shutdown). The second stops it immediately: running attempts are dropped at their next
-    /// await, and count as [unfinished](WorkerReport::unfinished). The engine assigns them again 30 seconds after the last heartbeat. Only an
-    /// outbox in a file is still written, for up to 2 seconds.
+    /// Runs the worker until the process receives SIGINT or SIGTERM (on Windows, Ctrl-C or another request to close).
     ///
-    /// Tokio's signal handlers stay installed for the rest of the process. SIGINT and SIGTERM therefore no longer terminate it by default, even
-    /// after this method has returned.
+    /// The first signal shuts the worker down gracefully, like [`shutdown`](Self::shutdown). The second signal stops the worker
+    /// immediately: running attempts are dropped at their next await, and count as [unfinished](WorkerReport::unfinished). The engine
+    /// assigns them again 30 seconds after the last heartbeat. Only an outbox in a file is still written, for up to 2 seconds.
+    ///
+    /// Tokio's signal handlers stay installed for the rest of the process. SIGINT and SIGTERM therefore no longer terminate it by default,
+    /// even after this method has returned.
+    ///
     /// Code that blocks a thread cannot be dropped, and a Tokio runtime waits for its [blocking](crate::Task::blocking) tasks. A program
     /// that must exit anyway can call [`std::process::exit`].
     ///
-    /// Signals are handled on the threads of the runtime. While code blocks all of them, neither the first signal nor the second one has an
-    /// effect, and only SIGKILL ends the process. `docs/operations.md` shows a thread that ends it.
+    /// Signals are handled on the threads of the runtime. While code blocks all of these threads, signals have no effect, and only SIGKILL
+    /// ends the process. `docs/operations.md` shows a thread that ends the process in this case.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
@@ -231,8 +237,8 @@ impl RunningWorker {
     /// ```
     ///
     /// # Errors
-    /// Those of [`run_until`](Self::run_until), and [`Config`](ErrorKind::Config) if the signals cannot be received. The worker is then
-    /// stopped immediately.
+    /// The errors of [`run_until`](Self::run_until), and [`Config`](ErrorKind::Config) if the signals cannot be received. The worker is
+    /// then stopped immediately.
     ///
     /// # Cancel safety
     /// This method is not cancel safe: if the future is dropped, the worker is stopped immediately, and running attempts are dropped.
@@ -284,10 +290,9 @@ impl RunningWorker {
         }
     }
 
-    /// Returns a command that pauses the worker: the engine assigns no further attempts to it. The worker may still get some for
-    /// about two seconds.
-    /// Running attempts
-    /// continue.
+    /// Returns a command that pauses the worker: the engine assigns no further attempts to it.
+    ///
+    /// The worker may still get attempts for about two seconds. Running attempts continue.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -301,8 +306,8 @@ impl RunningWorker {
     /// sent again. [`Closed`](ErrorKind::Closed) if the worker has ended.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the engine may have paused the worker without the worker knowing it: it is active again if it registers
-    /// again. Send the command again.
+    /// If the future is dropped, the engine may have paused the worker although the worker does not know it. Such a worker is no longer
+    /// paused after it has registered again. Send the command again.
     pub fn pause(&self) -> CommandBuilder {
         self.set_paused(true)
     }
@@ -324,8 +329,9 @@ impl RunningWorker {
         })
     }
 
-    /// Returns a command that adds labels to the worker, or changes their values. Other labels are unchanged. The engine
-    /// uses the new labels after a few seconds.
+    /// Returns a command that adds labels to the worker, or changes their values.
+    ///
+    /// Other labels are unchanged. The engine uses the new labels after a few seconds.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
@@ -364,9 +370,9 @@ impl RunningWorker {
     /// Shuts the worker down gracefully: it accepts no new attempts, waits for running attempts until the grace period is over, and
     /// returns a report.
     ///
-    /// The shutdown takes at least 1.75 seconds, because the engine may take up to 1.5 seconds to notice that a worker is paused, and
-    /// an assignment to a closed stream would be a failed attempt. If the REST API cannot be reached to pause the worker, it takes at least
-    /// 5.5 seconds. With a paused clock it takes no real time.
+    /// The shutdown takes at least 1.75 seconds, because the engine may take up to 1.5 seconds to notice that a worker is paused, and an
+    /// assignment to a closed stream would be a failed attempt. If the REST API cannot be reached to pause the worker, the shutdown takes
+    /// at least 5.5 seconds. With a paused clock, it takes no real time.
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {

@@ -39,7 +39,7 @@ pub struct WorkerStatus {
     pub running: usize,
     /// The number of assigned attempts that wait for a slot, or for space in the outbox.
     pub queued: usize,
-    /// The number of attempts whose result is in the outbox: the engine has not accepted it yet.
+    /// The number of attempts whose result is in the outbox, because the engine has not accepted it yet.
     pub unreported: usize,
     /// Whether the worker starts no further attempts because its outbox is full.
     pub is_outbox_full: bool,
@@ -111,8 +111,10 @@ impl fmt::Display for WorkerState {
     }
 }
 
-/// A stream of the statuses of a worker; see [`RunningWorker::statuses`](super::RunningWorker::statuses). It starts with the current
-/// status, and ends when the worker has ended. A slow reader misses intermediate statuses, but never the last one.
+/// A stream of the statuses of a worker; see [`RunningWorker::statuses`](super::RunningWorker::statuses).
+///
+/// The stream starts with the current status, and ends when the worker has ended. A slow reader misses intermediate statuses, but never the last
+/// one.
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) {

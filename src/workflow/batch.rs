@@ -28,7 +28,7 @@ use crate::model::batch::BatchOptions;
 pub struct BatchItem<I> {
     /// The value that the run was started with.
     pub input: I,
-    /// What belongs to this attempt alone, such as its ids, its log and its cancellation.
+    /// The context of this attempt, with its own ids, log and cancellation.
     pub context: Context,
 }
 
@@ -37,26 +37,29 @@ where
     I: DeserializeOwned + Send + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task whose function gets the inputs of several runs at once, and returns an output or an error for each, in the order of the
-    /// items. Use it if one call with many inputs is cheaper than many calls, for example to insert rows or to compute embeddings.
-    /// The engine collects the attempts according to the [`BatchOptions`]; each has its own retries, and a retry waits for a
-    /// batch again. Everything else is as with [`new`](Self::new). Requires engine v0.88.1 or later.
+    /// Creates a task whose function gets the inputs of several runs at once, and returns an output or an error for each, in the order of
+    /// the items.
+    ///
+    /// Use a batch task if one call with many inputs is cheaper than many calls, for example to insert rows or to compute embeddings. The
+    /// engine collects the attempts according to the [`BatchOptions`]. Each attempt has its own retries, and a retry waits for a batch
+    /// again. In all other respects, the task is like one that [`new`](Self::new) creates. Requires engine v0.88.1 or later.
     ///
     /// If the function returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
     /// differs from the number of items, all attempts of the batch fail and are not retried. An attempt whose input does not match the type
     /// fails alone and is not retried, and the function does not get its input.
     ///
     /// - A batch occupies one of the worker's `default` slots, from its start to the end of its last attempt.
-    /// - An attempt that is cancelled while the batch runs is notified through its [context](Context::cancelled), and its result is ignored.
-    ///   The others continue. If all are cancelled, the function is dropped after the worker's
+    /// - An attempt that is cancelled while the batch runs is notified through its [context](Context::cancelled), and its result is
+    ///   ignored. The other attempts continue. If all attempts are cancelled, the function is dropped after the worker's
     ///   [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period).
     /// - If the execution [timeout](Self::timeout) of one attempt passes, the engine ends all attempts of the batch.
     /// - The worker gets less information about the attempts of a batch: [`Context::metadata`], [`Context::priority`],
-    ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and
-    ///   [`Context::attempt`] counts only the attempts of the task that were assigned to this worker. Therefore, [`Context::run_many`] starts
-    ///   the children of an attempt with a call for each, as in a retry.
-    /// - If another workflow whose name differs only in case is stored while the worker runs, other tasks reject its runs. A batch task
-    ///   runs them, because the engine does not name the workflow of a batch.
+    ///   [`Context::trigger`], [`Context::workflow_id`] and [`Context::workflow_version_id`] are empty or unknown, and [`Context::attempt`]
+    ///   counts only the attempts of the task that were assigned to this worker. Therefore, [`Context::run_many`] starts the children of an
+    ///   attempt with one call for each child, as in a retry.
+    /// - If another workflow, whose name differs only in case, is stored while the worker runs, the engine may assign its attempts to
+    ///   this worker. Other tasks reject such attempts. A batch task executes them, because the engine does not report the workflow of a
+    ///   batch.
     /// - What the function logs with `tracing` is not written to the log of a task. Use [`Context::log`] of the items instead.
     ///
     /// ```

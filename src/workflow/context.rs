@@ -24,8 +24,9 @@ use crate::rpc::convert::{Action, ActionKind};
 use crate::run::{Parent, RunBuilder, RunManyBuilder, Runnable};
 use crate::sync::lock;
 
-/// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs. It is cheap
-/// to clone.
+/// The context of a running task: its ids, the outputs of its parents, its cancellation, and a way to start child runs.
+///
+/// A `Context` is cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -160,12 +161,12 @@ impl Context {
         parse_id(self.action().workflow_version()?).ok()
     }
 
-    /// Returns the id under which the engine knows the worker that runs this attempt.
+    /// Returns the id of the worker that runs this attempt.
     pub fn worker_id(&self) -> WorkerId {
         self.0.attempt.worker
     }
 
-    /// Returns the current labels of the worker that runs this attempt. They include those that
+    /// Returns the current labels of the worker that runs this attempt, including labels that
     /// [`set_labels`](crate::worker::RunningWorker::set_labels) has added or changed.
     ///
     /// ```
@@ -214,8 +215,9 @@ impl Context {
         attempt_number(self.action().retry_count())
     }
 
-    /// Returns the maximum number of attempts: 1 plus the task's [retries](crate::Task::retries). Attempts that are reassigned from a lost
-    /// worker, and replays, do not count, so [`attempt`](Self::attempt) can be greater.
+    /// Returns the maximum number of attempts: 1 plus the task's [retries](crate::Task::retries).
+    ///
+    /// Attempts that are reassigned from a lost worker, and replays, do not count, so [`attempt`](Self::attempt) can be greater.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -273,8 +275,8 @@ impl Context {
     /// Returns a builder for a child run, which is linked to this task and inherits the run's metadata.
     ///
     /// A retry of the task does not start its children again: the n-th child of a task is the same run in each attempt, even if its input
-    /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set
-    /// [keys](RunBuilder::child_key); children with keys have no index. Clones of the context share one counter.
+    /// or workflow differs. So call [`start`](RunBuilder::start) in the same order in each attempt, or set [keys](RunBuilder::child_key);
+    /// children with keys are not counted. Clones of the context share one counter.
     ///
     /// An attempt holds its slot while it waits for a child, and its execution timeout continues. If waiting attempts occupy all slots of
     /// the workers, their children cannot start. If all slots of the worker are taken when a child is prepared, a warning is logged, once
@@ -318,16 +320,19 @@ impl Context {
         Parent { run: self.run_id(), task: self.task_id(), next, again }
     }
 
-    /// Returns the client of the worker. Runs that are started through it, and not through the context, are not children.
+    /// Returns the client of the worker.
+    ///
+    /// Runs that are started through this client, and not through the context, are not children of the task.
     pub fn client(&self) -> &Client {
         &self.0.attempt.client
     }
 
-    /// Resolves when the attempt must stop: it was cancelled, it has timed out, it was reassigned,
-    /// or the worker is shutting down and its grace period is
-    /// over. A task that continues is dropped at its next await after the worker's
-    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Whatever it returns is ignored: the engine has already
-    /// ended the attempt, or assigns it to another worker.
+    /// Resolves when the attempt must stop: it was cancelled, it has timed out, it was reassigned, or the worker is shutting down and its
+    /// grace period is over.
+    ///
+    /// A function that continues is dropped at its next await after the worker's
+    /// [`cancel_grace_period`](crate::worker::WorkerBuilder::cancel_grace_period). Its result is ignored: the engine has already ended the
+    /// attempt, or assigns it to another worker.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -344,7 +349,7 @@ impl Context {
         self.0.attempt.stop.requested().await;
     }
 
-    /// Returns whether the attempt must stop, for code between awaits.
+    /// Returns whether the attempt must stop, for code that does not await.
     pub fn is_cancelled(&self) -> bool {
         self.0.attempt.stop.is_requested()
     }

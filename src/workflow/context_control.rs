@@ -14,8 +14,9 @@ use crate::time::MAX_DURATION;
 
 impl Context {
     /// Returns a command that extends the execution timeout of this attempt.
-    /// The command returns the new deadline by the engine's clock, or `None` if the engine
-    /// does not report it, and in a call of the function without a worker (`testing::call`).
+    ///
+    /// The command returns the new deadline, by the engine's clock. It returns `None` if the engine does not report the deadline, or if the
+    /// function is called without a worker (`testing::call`).
     ///
     /// ```
     /// use std::time::Duration;
@@ -29,7 +30,7 @@ impl Context {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if the duration is 0 or more than 10 years. [`NotFound`](ErrorKind::NotFound) if the
-    /// engine has already ended the attempt. Other errors of a call, such as [`Unavailable`](ErrorKind::Unavailable).
+    /// engine has already ended the attempt. Also the errors of a gRPC call, such as [`Unavailable`](ErrorKind::Unavailable).
     pub fn refresh_timeout(&self, by: Duration) -> CommandBuilder<Option<DateTime<Utc>>> {
         let context = self.clone();
         CommandBuilder::new(self.client(), async move |client| {
@@ -46,15 +47,16 @@ impl Context {
         })
     }
 
-    /// Returns a command that asks the engine to free the slot of this attempt, so that another attempt can start
-    /// while this one only waits. The worker may
-    /// then run more attempts than it has slots.
+    /// Returns a command that asks the engine to free the slot of this attempt, so that another attempt can start while this one only
+    /// waits.
     ///
-    /// Engines up to v0.104.7 accept the request but do not free the slot. After it, the engine does not notify the worker if the attempt is
-    /// cancelled, and does not assign it again if the worker is lost; the execution timeout still applies.
+    /// The worker may then run more attempts than it has slots.
+    ///
+    /// Engines up to v0.104.7 accept the request but do not free the slot. After this command, the engine does not notify the worker if the
+    /// attempt is cancelled, and does not assign the attempt again if the worker is lost; the execution timeout still applies.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if the engine has already ended the attempt. Other errors of a call, such as
+    /// [`NotFound`](ErrorKind::NotFound) if the engine has already ended the attempt. Also the errors of a gRPC call, such as
     /// [`Unavailable`](ErrorKind::Unavailable): the slot may have been freed anyway, and the command can be sent again.
     pub fn release_slot(&self) -> CommandBuilder {
         let context = self.clone();

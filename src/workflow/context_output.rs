@@ -44,11 +44,11 @@ impl Context {
 
     /// Writes a line to the task's log, with a level and metadata, which must serialize to a JSON object.
     ///
-    /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The
-    /// lines of a task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is
-    /// truncated, and U+0000 is replaced by U+FFFD, including in the metadata.
-    /// When the queue is full (16 MiB for all lines of the worker, plus 64 KiB for this attempt; each line counts as at least 1 KiB),
-    /// further lines are dropped; the next line that is sent is preceded by one with the number of dropped lines.
+    /// The line is put into a queue, and a background task of the worker sends it, retrying until the server can be reached. The lines of a
+    /// task arrive in order. If a response is lost, a line may arrive twice. A line of more than 10,000 characters is truncated, and U+0000
+    /// is replaced by U+FFFD, including in the metadata. When the queue is full (16 MiB for all lines of the worker, plus 64 KiB for this
+    /// attempt; each line counts as at least 1 KiB), further lines are dropped; the next line that is sent is preceded by a line with the
+    /// number of dropped lines.
     ///
     /// ```
     /// use hatchet::model::LogLevel;
@@ -125,18 +125,20 @@ impl Context {
         self.output().send(TaskMessage { origin: self.origin(), content, permit }).is_ok()
     }
 
-    /// Sends a chunk, such as a token of a language model, to the subscribers of the run. Chunks are numbered, so that subscribers receive
-    /// them in order and notice missing ones. A chunk is not stored: subscribers that join later do not receive it. It is sent as it
-    /// is, including U+0000.
+    /// Sends a chunk, such as a token of a language model, to the subscribers of the run.
     ///
-    /// Resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached. Waits
-    /// while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at least
-    /// 1 KiB): a task that is faster than the connection is slowed down, and one that sends many chunks waits for the end of an outage.
+    /// Chunks are numbered, so that subscribers receive them in order and notice missing ones. A chunk is not stored: subscribers that join
+    /// later do not receive it. It is sent as it is, including U+0000.
     ///
-    /// When the function has ended, the end of the attempt is reported once its chunks have been published: 100 ms after the last one
-    /// was accepted, or 1.1 seconds after the last one of more than 4000 bytes. The worker stops waiting if no chunk is accepted for
-    /// five seconds, after 30 seconds in total, and half a second before the execution timeout. Then the end is reported, and a warning
-    /// with the number of unsent chunks is logged. These are sent later, and readers may not receive them.
+    /// The future resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached.
+    /// The future waits while the queue is full (16 MiB for all chunks of the worker, plus 64 KiB for this attempt; each chunk counts as at
+    /// least 1 KiB): a task that is faster than the connection is slowed down, and a task that sends many chunks waits for the end of an
+    /// outage.
+    ///
+    /// When the function has ended, the end of the attempt is reported once its chunks have been published: 100 ms after the last chunk was
+    /// accepted, or 1.1 seconds after the last chunk of more than 4000 bytes. The worker stops waiting if no chunk is accepted for five
+    /// seconds, after 30 seconds in total, and half a second before the execution timeout. Then the end is reported, and a warning with the
+    /// number of unsent chunks is logged. The unsent chunks are sent later, and readers may not receive them.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -160,9 +162,11 @@ impl Context {
         self.put_content(ChunkContent::Text(chunk.as_ref().to_owned())).await
     }
 
-    /// Sends bytes as a [chunk](Self::put). They are sent as base64, in a data URL of the media type `application/octet-stream`: the engine
-    /// would end the stream of every reader of a chunk that is not UTF-8. Readers of this crate receive the bytes, and those of other
-    /// Hatchet SDKs the URL.
+    /// Sends bytes as a [chunk](Self::put).
+    ///
+    /// The bytes are sent as base64, in a data URL of the media type `application/octet-stream`, because a chunk that is not UTF-8 would
+    /// end the streams of all of its readers. Readers that use this crate receive the bytes, and readers that use other Hatchet SDKs
+    /// receive the URL.
     ///
     /// ```
     /// use hatchet::{Context, Task};

@@ -30,7 +30,7 @@ struct Skipped {
 }
 
 impl Context {
-    /// Returns the output of a parent task, with its type. The JSON is parsed on every call.
+    /// Returns the output of a parent task, deserialized as the output type of the task. The JSON is parsed on every call.
     ///
     /// ```
     /// use hatchet::{Context, Task, Workflow};
@@ -54,7 +54,7 @@ impl Context {
         self.parent_output(task)
     }
 
-    /// Returns the output of a parent task, with its type, or `None` if the task was skipped.
+    /// Returns the output of a parent task, deserialized as the output type of the task, or `None` if the task was skipped.
     ///
     /// ```
     /// use hatchet::workflow::Condition;
@@ -75,7 +75,7 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// The errors of [`output_of`](Self::output_of), except that of a skipped task.
+    /// The errors of [`output_of`](Self::output_of), except the error for a skipped task.
     pub fn output_unless_skipped<I, O: DeserializeOwned>(&self, task: &Task<I, O>) -> Result<Option<O>> {
         if self.was_skipped(task)? { Ok(None) } else { self.parent_output(task).map(Some) }
     }
@@ -105,7 +105,7 @@ impl Context {
 
     /// Returns whether a parent task was skipped. The JSON is parsed on every call.
     ///
-    /// The engine reports a skipped task by the output `{"skipped":true}`. A task that returns exactly this object counts as skipped, too.
+    /// The output of a skipped task is `{"skipped":true}`. A task that returns exactly this object counts as skipped, too.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if the task is not a parent of this one, or has no output.
@@ -114,9 +114,11 @@ impl Context {
     }
 
     /// Returns the data of a [condition](Task::wait_for) by its [name](super::Condition::named), or `None` if another alternative was
-    /// satisfied instead. The data of an event is its payload.
+    /// satisfied instead.
     ///
-    /// The engine gives data only to the task itself, not to the tasks after it, and none to a task without parents.
+    /// The data of an event is its payload.
+    ///
+    /// The engine passes the data only to the task that has the condition, not to later tasks, and never to a task without parents.
     ///
     /// ```
     /// use hatchet::workflow::Condition;

@@ -15,8 +15,10 @@ use super::task::Task;
 use super::workflow_options::WorkflowOptions;
 use crate::run::Runnable;
 
-/// A workflow with several tasks (a DAG). Each task starts when its parents have completed. All tasks receive the input of the run.
-/// A task reads the outputs of its parents with [`Context::output_of`](crate::Context::output_of).
+/// A workflow with several tasks (a DAG).
+///
+/// Each task starts when its parents have completed. All tasks receive the input of the run. A task reads the outputs of its parents with
+/// [`Context::output_of`](crate::Context::output_of).
 ///
 /// The output of a run, `O`, is an object with the outputs of the tasks by task name.
 ///
@@ -53,8 +55,10 @@ pub struct Workflow<I, O = serde_json::Value> {
 }
 
 impl<I> Workflow<I> {
-    /// Creates a workflow without tasks. The rules for names are those of [tasks](Task::new). The tasks determine the input type, and
-    /// [`typed`](Self::typed) sets the output type.
+    /// Creates a workflow without tasks.
+    ///
+    /// The rules for its name are the same as for [tasks](Task::new). The tasks determine the input type, and [`typed`](Self::typed) sets
+    /// the output type.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -83,9 +87,10 @@ impl<I, O> Workflow<I, O> {
         self.add(task, Vec::new())
     }
 
-    /// Adds a task that starts when all of its parents have completed. `parents` is a task, a name, or several of them; see [`Parents`]. A
-    /// parent may be added later than the task. The task is skipped if all parents were [skipped](Task::skip_if), and cancelled if one of
-    /// them has failed or was cancelled.
+    /// Adds a task that starts when all of its parents have completed.
+    ///
+    /// `parents` is a task, a name, or several of them; see [`Parents`]. A parent may be added later than the task. The task is skipped if
+    /// all parents were [skipped](Task::skip_if), and cancelled if one of the parents failed or was cancelled.
     ///
     /// ```
     /// # use hatchet::{Context, Task, Workflow};
@@ -108,9 +113,10 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// Sets the task that runs when another task has failed. [`Context::errors`](crate::Context::errors) returns the errors of the
-    /// failed tasks. The engine shows tasks after a failed task as cancelled. If no task has failed, it shows this task as completed
-    /// with the output `{"skipped":true}`.
+    /// Sets the task that runs when another task has failed.
+    ///
+    /// [`Context::errors`](crate::Context::errors) returns the errors of the failed tasks. The engine shows tasks after a failed task as
+    /// cancelled. If no task has failed, the engine shows this task as completed with the output `{"skipped":true}`.
     #[must_use]
     pub fn on_failure<TO>(mut self, task: &Task<I, TO>) -> Self {
         self.check(task);
@@ -120,9 +126,10 @@ impl<I, O> Workflow<I, O> {
         self
     }
 
-    /// Sets the task that runs when all other tasks have completed. It is a task whose parents are all tasks on which no other task depends,
-    /// as in the other SDKs. So it is skipped if all of these were skipped, cancelled if one of them was cancelled, and if it fails, the run
-    /// fails and the on-failure task runs.
+    /// Sets the task that runs when all other tasks have completed.
+    ///
+    /// As in the other SDKs, its parents are all tasks on which no other task depends. It is skipped if all of its parents were skipped,
+    /// and cancelled if one of them was cancelled. If it fails, the run fails, and the on-failure task runs.
     ///
     /// ```
     /// # use hatchet::{Context, Task, Workflow};

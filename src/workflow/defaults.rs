@@ -29,7 +29,7 @@ pub struct TaskDefaults {
 }
 
 impl TaskDefaults {
-    /// Creates defaults that change nothing.
+    /// Creates defaults in which no option is set.
     pub fn new() -> Self {
         Self::default()
     }

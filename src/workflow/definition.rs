@@ -14,7 +14,9 @@ use crate::model::engine_version::{EngineVersion, Requirement};
 use crate::model::rate_limit::RateLimitKey;
 use crate::rpc::convert::{NewTask, NewWorkflow};
 
-/// A definition that a worker can register. It is created from a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
+/// A definition that a worker can register.
+///
+/// A definition is created from a [`Task`](crate::Task) or a [`Workflow`](crate::Workflow).
 ///
 /// ```no_run
 /// # fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>, charge: hatchet::Task<(), ()>) {

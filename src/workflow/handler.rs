@@ -20,10 +20,12 @@ use crate::model::payload::encode_output;
 /// The result of a task's function.
 pub type TaskResult<O> = Result<O, TaskError>;
 
-/// The error of a task. Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors
-/// of the `anyhow` crate, and strings. Its message includes the messages of the causes.
+/// The error of a task.
 ///
-/// It does not implement [`Error`](std::error::Error) itself, because that would conflict with this conversion.
+/// Everything that converts to `Box<dyn Error + Send + Sync>` converts to it with `?`: error types, boxed errors, errors of the `anyhow`
+/// crate, and strings. Its message includes the messages of the causes.
+///
+/// `TaskError` does not implement [`Error`](std::error::Error), because that would conflict with this conversion.
 ///
 /// ```
 /// use hatchet::{Context, Task, TaskError};
@@ -61,12 +63,13 @@ impl TaskError {
         Self { message, retry: !chain().any(is_permanent), delay: None }
     }
 
-    /// Creates an error after which the task is retried after a delay, if it has retries left. The delay replaces the
-    /// [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
+    /// Creates an error after which the task is retried after a delay, if it has retries left.
     ///
-    /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails and is not retried, with a message that names both
-    /// versions: a retry without the delay could be harmful. A client remembers the version of the engine for five minutes. During that
-    /// time, an upgraded engine may be mistaken for the earlier one.
+    /// The delay replaces the [backoff](crate::Task::backoff) of the task. The delay is rounded down to milliseconds.
+    ///
+    /// Engines before v0.111.0 ignore the delay. On such an engine, the task fails with a message that names both versions, and is not
+    /// retried, because a retry without the delay could be harmful. A client remembers the version of the engine for five minutes. During
+    /// that time, an upgraded engine may be mistaken for the earlier one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -94,7 +97,7 @@ impl TaskError {
         Self { retry: false, ..Self::new(message) }
     }
 
-    /// Returns the message with which the attempt fails, including those of the causes.
+    /// Returns the message with which the attempt fails, including the messages of the causes.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -104,7 +107,7 @@ impl TaskError {
         self.retry
     }
 
-    /// Returns the delay before the retry, if the task has chosen one.
+    /// Returns the delay before the retry, if [`retry_after`](Self::retry_after) created this error.
     pub fn retry_delay(&self) -> Option<Duration> {
         self.delay
     }

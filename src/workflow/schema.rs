@@ -6,8 +6,9 @@ use super::dag::Workflow;
 use super::task::Task;
 
 impl<I: JsonSchema, O> Task<I, O> {
-    /// Stores the JSON schema of the input type with the definition, for the dashboard and for other programs. The engine does not check
-    /// inputs against it. Available with the `schemars` feature.
+    /// Stores the JSON schema of the input type with the definition, for the dashboard and for other programs.
+    ///
+    /// The engine does not check inputs against it. Available with the `schemars` feature.
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -26,8 +27,9 @@ impl<I: JsonSchema, O> Task<I, O> {
 }
 
 impl<I: JsonSchema, O> Workflow<I, O> {
-    /// Stores the JSON schema of the input type with the definition, for the dashboard and for other programs. The engine does not check
-    /// inputs against it. Available with the `schemars` feature.
+    /// Stores the JSON schema of the input type with the definition, for the dashboard and for other programs.
+    ///
+    /// The engine does not check inputs against it. Available with the `schemars` feature.
     #[must_use]
     pub fn input_schema(self) -> Self {
         self.with_options(|options| options.input_schema = Some(schema::<I>()))

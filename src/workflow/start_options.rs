@@ -105,8 +105,9 @@ impl StartOptions {
 }
 
 impl<I, O> Task<I, O> {
-    /// Starts a run for each event with this key. The payload of the event is the input of the run. With several keys, a run is started
-    /// for an event with any of them.
+    /// Starts a run for each event with this key.
+    ///
+    /// The payload of the event is the input of the run. With several keys, a run is started for an event with any of them.
     ///
     /// `*` matches any string, including the empty one. The engine also interprets `_` as any character and `%` as any string: an event
     /// `orderXmade` starts a workflow that listens to `order_made`. An event that matches two keys starts two runs. The client's
@@ -125,8 +126,10 @@ impl<I, O> Task<I, O> {
         self.with_options(|options| options.start.events.push(key.into()))
     }
 
-    /// Adds a filter for the events that start runs; see [`EventFilter`]. The filters replace those of the previous version of the definition;
-    /// a definition without filters keeps them. The task must have an [event key](Self::on_event).
+    /// Adds a filter for the events that start runs; see [`EventFilter`].
+    ///
+    /// The filters replace those of the previous version of the definition; a definition without filters keeps them. The task must have an
+    /// [event key](Self::on_event).
     #[must_use]
     pub fn default_filter(self, filter: EventFilter) -> Self {
         self.with_options(|options| options.start.filters.push(filter))
@@ -142,8 +145,9 @@ impl<I, O> Task<I, O> {
         self.with_options(|options| options.start.crons.push(expression.into()))
     }
 
-    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object,
-    /// which the input type must accept.
+    /// Sets the input of the runs of all [crons](Self::cron) of the definition.
+    ///
+    /// The default is an empty object, which the input type must accept.
     #[must_use]
     pub fn cron_input(self, input: &I) -> Self
     where
@@ -168,8 +172,9 @@ impl<I, O> Task<I, O> {
 }
 
 impl<I, O> Workflow<I, O> {
-    /// Starts a run for each event with this key. The payload of the event is the input of the run. With several keys, a run is started
-    /// for an event with any of them.
+    /// Starts a run for each event with this key.
+    ///
+    /// The payload of the event is the input of the run. With several keys, a run is started for an event with any of them.
     ///
     /// `*` matches any string, including the empty one. The engine also interprets `_` as any character and `%` as any string: an event
     /// `orderXmade` starts a workflow that listens to `order_made`. An event that matches two keys starts two runs. The client's
@@ -188,8 +193,10 @@ impl<I, O> Workflow<I, O> {
         self.with_options(|options| options.start.events.push(key.into()))
     }
 
-    /// Adds a filter for the events that start runs; see [`EventFilter`]. The filters replace those of the previous version of the definition;
-    /// a definition without filters keeps them. The workflow must have an [event key](Self::on_event).
+    /// Adds a filter for the events that start runs; see [`EventFilter`].
+    ///
+    /// The filters replace those of the previous version of the definition; a definition without filters keeps them. The workflow must have
+    /// an [event key](Self::on_event).
     #[must_use]
     pub fn default_filter(self, filter: EventFilter) -> Self {
         self.with_options(|options| options.start.filters.push(filter))
@@ -205,8 +212,9 @@ impl<I, O> Workflow<I, O> {
         self.with_options(|options| options.start.crons.push(expression.into()))
     }
 
-    /// Sets the input of the runs of all [crons](Self::cron) of the definition. The default is an empty object,
-    /// which the input type must accept.
+    /// Sets the input of the runs of all [crons](Self::cron) of the definition.
+    ///
+    /// The default is an empty object, which the input type must accept.
     #[must_use]
     pub fn cron_input(self, input: &I) -> Self
     where

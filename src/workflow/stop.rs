@@ -24,8 +24,8 @@ use crate::model::name::parse_name;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum CancelCause {
-    /// The engine has ended the attempt: its run was cancelled, or its execution timeout has expired. The worker cannot distinguish the
-    /// two.
+    /// The engine has ended the attempt: its run was cancelled, or its execution timeout has expired. The worker cannot distinguish these
+    /// causes.
     Engine,
     /// The engine has assigned a later attempt of the same task to this worker.
     Replaced,

@@ -14,8 +14,9 @@ use super::handler::{Handler, TaskResult, Typed};
 use super::workflow_options::WorkflowOptions;
 use crate::run::Runnable;
 
-/// A task: its function and its options. It is registered as a workflow of the same name, or added to a
-/// [`Workflow`](crate::Workflow). It is cheap to clone.
+/// A task: its function and its options.
+///
+/// A task is registered as a workflow of the same name, or added to a [`Workflow`](crate::Workflow). It is cheap to clone.
 ///
 /// ```
 /// use std::time::Duration;

@@ -17,8 +17,9 @@ where
     I: DeserializeOwned + 'static,
     O: Serialize + 'static,
 {
-    /// Creates a task whose function gets a clone of the state, such as a connection pool, for each attempt. Everything else is as with
-    /// [`new`](Self::new).
+    /// Creates a task whose function gets a clone of the state, such as a connection pool, for each attempt.
+    ///
+    /// In all other respects, the task is like one that [`new`](Self::new) creates.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -42,17 +43,19 @@ where
         Self::new(name, move |input, context| function(state.clone(), input, context))
     }
 
-    /// Creates a task whose function blocks its thread, because it is CPU-bound or calls blocking functions. It runs on
-    /// Tokio's [blocking thread pool](spawn_blocking), so that it does not keep other tasks from running. Everything else is as with
-    /// [`new`](Self::new).
+    /// Creates a task whose function blocks its thread, because it is CPU-bound or calls blocking functions.
     ///
-    /// Code that is running cannot be stopped from outside: it should check [`Context::is_cancelled`] from time to time. If it does not,
-    /// a cancelled attempt keeps its slot until the function returns, and the next attempt of the task waits for that long: the thread is still
-    /// busy. The worker logs a warning after its [grace period](crate::worker::WorkerBuilder::cancel_grace_period), ignores the result, and counts
-    /// the attempt as cancelled. A shutdown waits for such an attempt only until its own grace period is over.
+    /// The function runs on Tokio's [blocking thread pool](spawn_blocking), so that it does not keep other tasks from running. In all other
+    /// respects, the task is like one that [`new`](Self::new) creates.
     ///
-    /// Set the worker's [slots](crate::worker::WorkerBuilder::slots) according to the number of processors. By default, Tokio starts up to 512
-    /// blocking threads, which it also uses to resolve host names: while all are busy, a worker cannot connect to a host by its name.
+    /// Blocking code cannot be stopped from outside: the function should check [`Context::is_cancelled`] from time to time. If it does not,
+    /// a cancelled attempt keeps its slot until the function returns, and the next attempt of the task waits for that long, because the
+    /// thread is still busy. The worker logs a warning after its [grace period](crate::worker::WorkerBuilder::cancel_grace_period), ignores
+    /// the result, and counts the attempt as cancelled. A shutdown waits for such an attempt only until its own grace period is over.
+    ///
+    /// Set the worker's [slots](crate::worker::WorkerBuilder::slots) according to the number of processors. By default, Tokio starts up to
+    /// 512 blocking threads, which it also uses to resolve host names: while all of them are busy, a worker cannot connect to a host by its
+    /// name.
     ///
     /// ```
     /// use hatchet::{Context, Task, TaskError};
