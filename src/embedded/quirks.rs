@@ -227,7 +227,7 @@ impl Quirks {
         Self(self.0 | 1 << quirk as u64)
     }
 
-    /// Returns this set without one quirk.
+    /// Returns this set with one quirk removed, if the set contains it.
     #[must_use]
     pub const fn without(self, quirk: Quirk) -> Self {
         Self(self.0 & !(1 << quirk as u64))

@@ -19,17 +19,14 @@ use crate::rpc::Rpc;
 use crate::time::Clock;
 
 pub(crate) use events::{
-    ChunkEvent, ChunkSubscription, ChunksOf, GroupSubscription, Listing, Membership, Notifications, RunEvents,
-    Subscription, Tag, TaskRow, Wanted,
+    CLIENT_KEY, ChunkEvent, ChunkSubscription, ChunksOf, GroupSubscription, Listing, Membership, Notifications,
+    RunEvents, Subscription, Tag, TaskRow, Wanted,
 };
 pub(crate) use fetcher::{Fetcher, Gate, Question, Turns, pass};
 pub(crate) use parents::{MAX_DEPTH, ParentRun, Parents};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;
 pub(crate) use workflows::{WorkflowCache, creation_deadline, invalid_idempotency_key};
-
-/// The metadata key of the tag of a client's runs.
-pub(crate) const CLIENT_KEY: &str = "hatchet_rs__client";
 
 /// The prefix of the metadata key of the runs whose chunks a client reads together with those of their children. Children inherit the key,
 /// whichever client starts them. It contains the tag of the client, so that a child's children can be read, too.

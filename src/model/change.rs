@@ -180,7 +180,7 @@ impl FromStr for ChangeKind {
 }
 
 impl Change {
-    /// Returns the kind of the change.
+    /// Returns whether this is a change of the run or of one of its tasks, or a gap.
     pub fn kind(&self) -> ChangeKind {
         match self {
             Self::Run(_) => ChangeKind::Run,

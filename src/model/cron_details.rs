@@ -91,7 +91,7 @@ pub struct CronDetails {
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
-    /// The input of each run.
+    /// The input with which each run is started.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,

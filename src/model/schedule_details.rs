@@ -24,13 +24,13 @@ use super::{Payload, Priority, ScheduleId, WorkflowId};
 pub struct ScheduleDetails {
     /// The id, for [`Client::schedule_handle`](crate::Client::schedule_handle).
     pub id: ScheduleId,
-    /// The id of the workflow.
+    /// The id of the workflow that is run at this time.
     pub workflow_id: WorkflowId,
     /// The name of the workflow, without the namespace.
     pub workflow_name: String,
     /// When the run will be started.
     pub scheduled_at: DateTime<Utc>,
-    /// The input of the run.
+    /// The input with which the run will be started.
     pub input: Payload,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,

@@ -54,14 +54,14 @@ pub(super) async fn join(watched: &Watched, with_children: bool) -> Result<Joine
 /// the user, the one with the longest value: it is probably an id, which fewer runs have than something like `prod`.
 fn tag(tags: BTreeMap<String, Value>, with_children: bool) -> Option<Tag> {
     let (of_user, reserved) = metadata::split(tags);
-    let of_client = reserved.iter().filter(|(key, _)| *key == CLIENT_KEY);
-    let of_family = reserved.iter().filter(|(key, _)| key.starts_with(FAMILY_PREFIX));
+    let mut of_client = reserved.iter().filter(|(key, _)| *key == CLIENT_KEY);
+    let mut of_family = reserved.iter().filter(|(key, _)| key.starts_with(FAMILY_PREFIX));
     let tag = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
     let longest = || of_user.iter().filter_map(tag).max_by_key(|(_, value)| value.len());
     if with_children {
-        of_family.filter_map(tag).next().or_else(longest).or_else(|| of_client.filter_map(tag).next())
+        of_family.find_map(tag).or_else(longest).or_else(|| of_client.find_map(tag))
     } else {
-        of_client.filter_map(tag).next().or_else(longest)
+        of_client.find_map(tag).or_else(longest)
     }
 }
 

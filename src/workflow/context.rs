@@ -161,7 +161,7 @@ impl Context {
         parse_id(self.action().workflow_version()?).ok()
     }
 
-    /// Returns the id of the worker that runs this attempt.
+    /// Returns the id under which the engine knows the worker that runs this attempt.
     pub fn worker_id(&self) -> WorkerId {
         self.0.attempt.worker
     }

@@ -76,13 +76,21 @@ impl Inner {
 struct List {
     rows: Vec<TaskRow>,
     with_queued: bool,
-    /// Whether it is one of those that correct what was missed.
-    is_periodic: bool,
-    /// Whether events may have been lost before it.
-    is_after_loss: bool,
+    reason: Reason,
     is_complete: bool,
     /// The number of requests that it was allowed to need.
     max_pages: usize,
+}
+
+/// Why a list was fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    /// Watches wait for the start of an attempt.
+    Start,
+    /// It corrects what was missed.
+    Periodic,
+    /// The same, and events may have been lost since the list before.
+    Loss,
 }
 
 type Fetching = BoxFuture<'static, Result<List>>;
@@ -354,7 +362,11 @@ impl EventsDriver {
 
     /// Fetches a list of the tasks that are running, and also of those that are queued if that is due.
     fn fetch(&mut self, now: Instant, is_periodic: bool) {
-        let is_after_loss = self.schedule.requested(now, is_periodic);
+        let reason = match self.schedule.requested(now, is_periodic) {
+            true => Reason::Loss,
+            false if is_periodic => Reason::Periodic,
+            false => Reason::Start,
+        };
         let Some(parameter) = self.group.subject.list_parameter() else { return };
         // Without events, only its absence shows that a queued run has ended.
         let with_queued = is_periodic || !self.group.subject.has_events();
@@ -386,7 +398,7 @@ impl EventsDriver {
                     break;
                 }
             }
-            Ok(List { rows, with_queued, is_periodic, is_after_loss, is_complete, max_pages })
+            Ok(List { rows, with_queued, reason, is_complete, max_pages })
         }));
     }
 
@@ -438,7 +450,7 @@ impl EventsDriver {
             }
         };
         for (run, slot) in newcomers.values() {
-            slot.list(listing(run), list.is_after_loss);
+            slot.list(listing(run), list.reason == Reason::Loss);
         }
         let has_events = self.group.subject.has_events();
         if !has_events {
@@ -452,15 +464,16 @@ impl EventsDriver {
             for (run, slots) in &state.by_run {
                 let is_changed = rows.get(run) != self.listed.get(run);
                 has_changed |= is_changed;
-                let is_unknown = !list.is_complete && (list.is_periodic || checks_each) && !rows.contains_key(run);
+                let is_unknown =
+                    !list.is_complete && (list.reason != Reason::Start || checks_each) && !rows.contains_key(run);
                 for slot in slots.iter().filter(|slot| is_changed || is_unknown || !slot.was_listed()) {
-                    slot.list(listing(run), list.is_after_loss);
+                    slot.list(listing(run), list.reason == Reason::Loss);
                 }
             }
         } else if list.with_queued {
             for (run, slots) in &state.by_run {
                 for slot in slots {
-                    slot.list(listing(run), list.is_after_loss);
+                    slot.list(listing(run), list.reason == Reason::Loss);
                 }
             }
         } else {
@@ -472,7 +485,7 @@ impl EventsDriver {
                 has_changed |= is_changed;
                 // A watch that began after the last list does not know what has not changed since.
                 for slot in slots.iter().filter(|slot| is_changed || !slot.was_listed()) {
-                    slot.list(listing(run), list.is_after_loss);
+                    slot.list(listing(run), list.reason == Reason::Loss);
                 }
             }
         }

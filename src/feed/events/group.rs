@@ -12,7 +12,6 @@ use super::chunks::ChunkReaders;
 use super::schedule::Demand;
 use super::slot::{Listing, Notifications, Slot};
 use crate::error::Error;
-use crate::feed::CLIENT_KEY;
 use crate::model::{RunId, WorkflowId};
 use crate::sync::lock;
 
@@ -22,6 +21,9 @@ pub(super) const IDLE_STREAM_TTL: Duration = Duration::from_secs(10);
 const MAX_RECENT: usize = 4096;
 /// The number of runs that wait for the watch of a group that is not polled.
 const MAX_ARRIVED: usize = 10_000;
+
+/// The metadata key of the tag of a client's runs.
+pub(crate) const CLIENT_KEY: &str = "hatchet_rs__client";
 
 /// A key and a value in the metadata of runs.
 pub(crate) type Tag = (String, String);

@@ -39,7 +39,7 @@ pub(crate) use chunks::ChunksOf;
 use driver::Inner;
 use early::EarlyMark;
 use group::{Arrivals, Group, Subject, Subscribed};
-pub(crate) use group::{Arrived, Tag, Wanted};
+pub(crate) use group::{Arrived, CLIENT_KEY, Tag, Wanted};
 use slot::Slot;
 pub(crate) use slot::{Listing, Notifications, TaskRow};
 

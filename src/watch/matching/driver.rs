@@ -167,7 +167,7 @@ impl Matching {
                     let run = item.as_ref().map_or_else(Error::run_id, |change| Some(change.run_id()));
                     if let Some(run) = run {
                         self.listed_ended.remove(&run);
-                        self.past.as_mut().map(|past| past.returned(run));
+                        self.past.iter_mut().for_each(|past| past.returned(run));
                     }
                     let is_returned = item.as_ref().map_or(true, |change| self.is_returned(change));
                     match &item {
@@ -269,7 +269,7 @@ impl Matching {
     }
 
     fn watch_listed(&mut self, row: &RunSummary) {
-        self.past.as_mut().map(|past| past.listed(row.id));
+        self.past.iter_mut().for_each(|past| past.listed(row.id));
         self.watch(row.id, Some(row.created_at), None);
     }
 
@@ -299,7 +299,7 @@ impl Matching {
 
     /// Does not follow a run.
     fn reject(&mut self, run: RunId) {
-        self.past.as_mut().map(|past| past.rejected(run));
+        self.past.iter_mut().for_each(|past| past.rejected(run));
         self.has_ended(run);
         self.rejected.push_back(run);
     }
