@@ -48,7 +48,6 @@ struct Inner {
     /// The number of the next child.
     next_child: Arc<AtomicI32>,
     own_output: AttemptOutput,
-    /// When the engine ends the attempt, if it is known.
     timeout_at: Mutex<Option<Instant>>,
 }
 
@@ -109,7 +108,6 @@ impl Context {
         &self.0.own_output
     }
 
-    /// When the engine ends the attempt, if it is known.
     /// Whether the engine has the attempt. Otherwise, its function was called without a worker.
     pub(super) fn is_of_engine(&self) -> bool {
         self.0.attempt.timeout_at.is_some()
