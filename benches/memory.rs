@@ -460,7 +460,7 @@ async fn waiter_process(count: usize) {
     let each = Memory::now().each(before, count);
     let queued = client.runs(Window::all()).counts_by_status().await.unwrap().get(&RunStatus::Queued);
     assert_eq!(queued, Some((WARM_UP + count) as u64));
-    each.print(&format!("start() and outcome(), {count} in a process"), None);
+    each.print(&format!("start() and outcome(), {count} in a process"), Some(1024));
 }
 
 async fn waits(count: usize) {

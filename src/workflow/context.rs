@@ -48,6 +48,7 @@ struct Inner {
     /// The number of the next child.
     next_child: Arc<AtomicI32>,
     own_output: AttemptOutput,
+    /// When the engine ends the attempt, if it is known.
     timeout_at: Mutex<Option<Instant>>,
 }
 
