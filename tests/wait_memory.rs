@@ -82,6 +82,31 @@ async fn waits(start_waits: impl FnOnce(Vec<RunHandle<()>>) -> JoinSet<()>) -> u
     each
 }
 
+/// The memory of both sides for each run that is started, and perhaps awaited in a task of its own, including the handle.
+async fn started(is_awaited: bool) -> usize {
+    let (engine, hatchet) = engine().await;
+    let before = ALLOCATOR.current_usage();
+    let mut tasks = JoinSet::new();
+    for _ in 0..WAITERS {
+        let hatchet = hatchet.clone();
+        tasks.spawn(async move {
+            let run = hatchet.run(&noop(), &()).start().await.unwrap();
+            if is_awaited {
+                drop(run.outcome().await);
+            }
+        });
+    }
+    if !is_awaited {
+        while tasks.join_next().await.is_some() {}
+    }
+    sleep(STABLE_AFTER).await;
+    let each = each_since(before);
+    assert_eq!(tasks.len(), if is_awaited { WAITERS } else { 0 });
+    drop(tasks);
+    engine.shutdown().await;
+    each
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_needs_less_than_a_kibibyte() {
     let bare = bare_wait().await;
@@ -93,8 +118,10 @@ async fn a_wait_needs_less_than_a_kibibyte() {
     let joined = joined.await - bare;
     let spawned =
         waits(|runs| runs.into_iter().map(|run| async move { drop(run.outcome().await) }).collect()).await - bare;
-    eprintln!("bytes for each wait: {joined} in one task, {spawned} in a task for each");
-    for bytes in [joined, spawned] {
+    let queued = started(false).await;
+    let own_start = started(true).await - queued - bare;
+    eprintln!("bytes for each wait: {joined} in one task, {spawned} in a task for each, {own_start} with the start");
+    for bytes in [joined, spawned, own_start] {
         // A wait has a waiter and a future.
         assert!((100..MAX_BYTES).contains(&bytes), "{bytes}");
     }

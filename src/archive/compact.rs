@@ -124,7 +124,7 @@ impl CompactBuilder {
 /// let mut partitions = archive.compact().partitions();
 /// while let Some(partition) = partitions.next().await {
 ///     match partition {
-///         Ok(it) => println!("{} {}: {} files merged", it.workflow_name, it.day, it.files_merged),
+///         Ok(it) => println!("{:?} {}: {} files merged", it.workflow_name, it.day, it.files_merged),
 ///         Err(error) => eprintln!("{error}"), // the others are merged
 ///     }
 /// }

@@ -28,7 +28,7 @@ const MAX_CONCURRENT_SEARCHES: usize = 8;
 /// use hatchet::model::Window;
 ///
 /// for file in archive.files(Window::all()).await? {
-///     println!("{} with {} rows of {}", file.path, file.rows, file.workflow_name);
+///     println!("{} with {} rows of {}", file.path, file.rows, file.workflow_name.as_deref().unwrap_or("?"));
 /// }
 /// # Ok(())
 /// # }
@@ -38,8 +38,8 @@ const MAX_CONCURRENT_SEARCHES: usize = 8;
 pub struct ArchiveFile {
     /// The path, relative to the directory or the URL of the archive.
     pub path: String,
-    /// The name of the workflow, without the namespace.
-    pub workflow_name: String,
+    /// The name of the workflow, without the namespace. `None` if the engine had no name for the runs.
+    pub workflow_name: Option<String>,
     /// The day on which the runs were created, in UTC.
     pub day: NaiveDate,
     /// The number of rows. A run that was archived again after a replay has a row in each of several files until the archive is
@@ -147,10 +147,11 @@ impl Archive {
 
 impl From<File> for ArchiveFile {
     fn from(file: File) -> Self {
+        let day = file.partition.day;
         Self {
             path: file.path,
-            workflow_name: file.partition.workflow,
-            day: file.partition.day,
+            workflow_name: file.partition.workflow_name(),
+            day,
             rows: file.rows,
             bytes: file.bytes,
             min_created_at: file.min_created_at,

@@ -93,8 +93,14 @@ impl From<IdFilter> for (u64, u64) {
 pub(super) struct Partition {
     /// The day of the runs' creation in UTC.
     pub(super) day: NaiveDate,
-    /// The name of the workflow, without the namespace.
+    /// The name of the workflow, without the namespace. Empty if the server does not return it.
     pub(super) workflow: String,
+}
+
+impl Partition {
+    pub(super) fn workflow_name(self) -> Option<String> {
+        Some(self.workflow).filter(|name| !name.is_empty())
+    }
 }
 
 /// All files of the archive after a number of commits.

@@ -143,14 +143,14 @@ impl fmt::Display for CompactReport {
 ///
 /// ```
 /// fn print(day: &hatchet::archive::CompactedPartition) {
-///     println!("{} {}: {} files", day.workflow_name, day.day, day.files_written);
+///     println!("{} {}: {} files", day.workflow_name.as_deref().unwrap_or("?"), day.day, day.files_written);
 /// }
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CompactedPartition {
-    /// The name of the workflow, without the namespace.
-    pub workflow_name: String,
+    /// The name of the workflow, without the namespace. `None` if the engine had no name for the runs.
+    pub workflow_name: Option<String>,
     /// The day on which the runs were created, in UTC.
     pub day: NaiveDate,
     /// The number of files that were merged, without damaged files. It is 0 if the files were left unchanged: because none is damaged,
@@ -173,8 +173,8 @@ impl CompactedPartition {
     pub(super) fn of(partition: Partition, add: &[File], remove: &[String], damaged: &[String]) -> Self {
         let discarded = remove.iter().filter(|path| damaged.contains(path)).count();
         Self {
-            workflow_name: partition.workflow,
             day: partition.day,
+            workflow_name: partition.workflow_name(),
             files_merged: (remove.len() - discarded) as u64,
             files_written: add.len() as u64,
             files_discarded: discarded as u64,

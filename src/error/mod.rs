@@ -94,6 +94,15 @@ pub enum RetryAfter {
     Never,
 }
 
+impl fmt::Display for RetryAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delay(delay) => write!(f, "after {delay:?}"),
+            Self::Never => f.write_str("never"),
+        }
+    }
+}
+
 /// The status of a response of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerStatus {

@@ -262,6 +262,16 @@ impl fmt::Display for Chunk {
     }
 }
 
+impl fmt::Display for ChunkItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chunk(chunk) => chunk.fmt(f),
+            Self::Gap(gap) => gap.fmt(f),
+            Self::Interrupted => f.write_str("chunks may be missing"),
+        }
+    }
+}
+
 impl fmt::Display for ChunkGap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.first_index, self.last_index) {

@@ -1,6 +1,7 @@
 //! Labels of workers, and the labels that tasks and runs require.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,15 @@ pub enum LabelValue {
     Integer(i32),
     /// A string, such as the name of a model.
     String(String),
+}
+
+impl fmt::Display for LabelValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(value) => value.fmt(f),
+            Self::String(value) => value.fmt(f),
+        }
+    }
 }
 
 impl From<&str> for LabelValue {

@@ -11,7 +11,7 @@
 //!
 //! | field | value |
 //! |---|---|
-//! | `call` | the same as the label of the metrics below |
+//! | `call` | the same as the label `call` of the metrics |
 //! | `tries` | the number of tries (calls only) |
 //! | `result` | `ok`, or the [kind](ErrorKind) of the error, such as `unavailable` |
 //! | `grpc_code` | the number of the gRPC status, if the server rejected the request with one |

@@ -276,7 +276,7 @@ async fn b10_other_tools_can_read_the_archive(setup: Setup) {
 
     let mut found = BTreeSet::new();
     for file in &files {
-        assert_eq!(file.workflow_name, task.name());
+        assert_eq!(file.workflow_name.as_deref(), Some(task.name()));
         for row in read_with_parquet(&directory.0.join(&file.path)) {
             let value: Value = serde_json::from_str(&row[2]).unwrap();
             assert_eq!(row[3], (value["n"].as_i64().unwrap() % 2).to_string());

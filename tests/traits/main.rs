@@ -232,6 +232,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<SseEvent>();
     data::<ChunkGap>();
     data::<ChunkItem>();
+    shown::<ChunkItem>();
     data::<Until>();
     data::<CronDetails>();
     data::<CronSpec>();
@@ -254,6 +255,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<RunStatus>();
     data::<Priority>();
     data::<LabelValue>();
+    shown::<LabelValue>();
     data::<RunId>();
     data::<TaskId>();
     data::<WorkflowId>();
@@ -279,6 +281,7 @@ fn definitions_and_settings_can_be_compared() {
     data::<ErrorKind>();
     named::<ErrorKind>();
     plain::<RetryAfter>();
+    shown::<RetryAfter>();
     plain::<RetryPolicy>();
     data::<Sticky>();
     named::<Sticky>();

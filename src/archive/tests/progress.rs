@@ -42,7 +42,7 @@ async fn a_compaction_has_an_item_for_each_workflow_and_day() {
     assert_eq!(partitions.report(), CompactReport::default());
     for (at, day) in ["2026-11-01", "2026-11-02", "2026-11-03"].into_iter().enumerate() {
         let item = partitions.next().await.unwrap().unwrap();
-        assert_eq!((item.workflow_name.as_str(), item.day), ("count", day.parse().unwrap()));
+        assert_eq!((item.workflow_name.as_deref(), item.day), (Some("count"), day.parse().unwrap()));
         assert_eq!((item.files_merged, item.files_written, item.runs), (2, 1, 2));
         let file = &bench.other().files(Window::all()).await.unwrap()[at];
         assert_eq!((item.day, item.bytes), (file.day, file.bytes));
