@@ -17,7 +17,7 @@ use super::tasks::Tasks;
 use crate::error::Result;
 use crate::model::{RunDetails, RunId};
 use crate::rpc::convert::{RestRun, TaskResult};
-use crate::time::RateLimit;
+use crate::time::{RateLimit, Reservation};
 
 /// The maximum number of fetches whose requests are sent at the same time.
 const MAX_CONCURRENT: usize = 32;
@@ -164,10 +164,10 @@ impl Fetcher {
         Gate { shared: Arc::clone(&self.shared), joinable: None, turns: None }
     }
 
-    /// Waits until a fetch may be sent that is a precaution: of a run about which nothing has been heard. However many such runs there are,
-    /// they leave most of the rate to others. Cancel safe.
-    pub(crate) async fn pass_precaution(&self) {
-        self.shared.precautions.pass(REQUESTS_PER_FETCH).await;
+    /// Reserves the time of a fetch that is a precaution: of a run about which nothing has been heard. However many such runs there are,
+    /// they leave most of the rate to others.
+    pub(crate) fn reserve_precaution(&self) -> Reservation {
+        self.shared.precautions.reserve(REQUESTS_PER_FETCH)
     }
 
     /// Runs a fetch as a task. It is aborted when its future is dropped. Cancel safe.

@@ -15,7 +15,7 @@ use crate::sync::or_pending;
 pub(crate) use alarm::Alarm;
 pub(crate) use clock::Clock;
 pub(crate) use duration::{MAX_DURATION, format_duration, parse_duration};
-pub(crate) use rate::RateLimit;
+pub(crate) use rate::{RateLimit, Reservation};
 pub(crate) use server::ServerClock;
 pub(crate) use timestamp::{between, from_proto, is_representable, optional_time, to_proto};
 

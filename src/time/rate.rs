@@ -32,18 +32,23 @@ impl State {
 /// Requests that wait for their time. If they are given up, their time is that of later callers. Those that wait already keep theirs: no
 /// caller waits for another one, which need not be polled.
 #[derive(Debug)]
-struct Waiting<'a> {
-    limit: &'a RateLimit,
+pub(crate) struct Reservation {
+    limit: RateLimit,
     requests: u32,
+    at: Instant,
 }
 
-impl Waiting<'_> {
-    fn sent(mut self) {
+impl Reservation {
+    /// Waits until the requests may be sent, which counts as sending them. Cancel safe: the time stays the same.
+    pub(crate) async fn pass(&mut self) {
+        if self.at > Instant::now() {
+            sleep_until(self.at).await;
+        }
         self.requests = 0;
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = lock(&self.limit.0);
         state.last = state.last.checked_sub(state.interval * self.requests).unwrap_or(state.last);
@@ -66,6 +71,14 @@ impl RateLimit {
         self.pass_if(1, |at| at < deadline).await
     }
 
+    /// Reserves the next time at which some requests may be sent.
+    pub(crate) fn reserve(&self, requests: u32) -> Reservation {
+        let mut state = lock(&self.0);
+        let (at, last) = state.next(Instant::now(), requests);
+        state.last = last;
+        Reservation { limit: self.clone(), requests, at }
+    }
+
     async fn pass_if(&self, requests: u32, is_soon_enough: impl FnOnce(Instant) -> bool) -> bool {
         let now = Instant::now();
         let at = {
@@ -78,9 +91,7 @@ impl RateLimit {
             at
         };
         if at > now {
-            let waiting = Waiting { limit: self, requests };
-            sleep_until(at).await;
-            waiting.sent();
+            Reservation { limit: self.clone(), requests, at }.pass().await;
         }
         true
     }
@@ -157,5 +168,23 @@ mod tests {
         idle.await;
         limit.pass(1).await;
         assert_eq!(start.elapsed(), 3 * SECOND);
+    }
+
+    /// A caller that is interrupted again and again, as a watch is by lists.
+    #[tokio::test(start_paused = true)]
+    async fn a_reservation_keeps_its_time_while_its_owner_does_other_things() {
+        let (limit, start) = (RateLimit::new(1), Instant::now());
+        limit.pass(2).await;
+        let (mut first, given_up, mut last) = (limit.reserve(1), limit.reserve(1), limit.reserve(1));
+        for _ in 0..10 {
+            assert!(timeout(Duration::from_millis(50), first.pass()).await.is_err());
+        }
+        drop(given_up);
+        first.pass().await;
+        assert_eq!(start.elapsed().as_millis(), 2000);
+        last.pass().await;
+        assert_eq!(start.elapsed().as_millis(), 4000, "it does not wait for others, and keeps its time");
+        limit.pass(1).await;
+        assert_eq!(start.elapsed().as_millis(), 4000, "the time that was given up is free");
     }
 }

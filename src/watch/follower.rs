@@ -12,11 +12,14 @@ use super::outage::Outage;
 use super::step::{Next, Observation, Progress, Step};
 use crate::client::Client;
 use crate::error::{ErrorKind, Result};
-use crate::feed::{CLIENT_KEY, Listing, Membership, Notifications, Question, Subscription, Tag, Turns, Wanted};
+use crate::feed::{
+    CLIENT_KEY, Fetcher, Listing, Membership, Notifications, Question, Subscription, Tag, Turns, Wanted,
+};
 use crate::model::{Change, RunDetails, RunId, RunStatus, TaskId, WorkflowId};
 use crate::observe::{RunFetch, if_found};
 use crate::run::RunHandle;
 use crate::runtime::{self, Needs};
+use crate::time::Reservation;
 
 /// How long a fetch follows an announcement: REST shows a change a moment later, and often two changes are announced together.
 const EVENT_DELAY: Duration = Duration::from_millis(50);
@@ -76,8 +79,8 @@ pub(super) struct Follower {
     /// The ignored updates that are counted in `shared`.
     ignored: u64,
     next: Option<Next>,
-    /// When the next fetch may be sent, for [`Next::FetchAfter`] and [`Next::Precaution`].
-    fetch_at: Option<Instant>,
+    /// The fetch that is put off, for [`Next::FetchAfter`] and [`Next::Precaution`].
+    later: Option<Later>,
     subscription: Option<Subscription>,
     /// Notifications that were not used yet, because REST had never responded.
     created: Option<(TaskId, Option<DateTime<Utc>>)>,
@@ -94,6 +97,29 @@ pub(super) struct Follower {
     has_ended: bool,
 }
 
+/// A fetch that is put off.
+#[derive(Debug)]
+struct Later {
+    next: Next,
+    at: Instant,
+    /// For a precaution: its place among those of other runs, from that time on.
+    reservation: Option<Reservation>,
+}
+
+impl Later {
+    fn new(next: Next, at: Instant) -> Self {
+        Self { next, at, reservation: None }
+    }
+
+    /// Waits until the fetch may be sent. Cancel safe. `fetcher`: for a fetch that is a precaution.
+    async fn may_fetch(&mut self, fetcher: Option<&Fetcher>) {
+        sleep_until(self.at).await;
+        if let Some(fetcher) = fetcher {
+            self.reservation.get_or_insert_with(|| fetcher.reserve_precaution()).pass().await;
+        }
+    }
+}
+
 /// What REST shows of the tasks of a run. If it changes, the run has changed.
 type Fingerprint = (RunStatus, Vec<(TaskId, RunStatus, u32)>);
 
@@ -106,7 +132,7 @@ impl Follower {
             progress,
             ignored: 0,
             next: None,
-            fetch_at: None,
+            later: None,
             subscription: None,
             created: None,
             outage: Outage::default(),
@@ -151,16 +177,20 @@ impl Follower {
             }
             Some(Next::Fetch) => self.fetch().await,
             Some(next @ (Next::FetchAfter(delay) | Next::Precaution(delay))) => {
-                let at = *self.fetch_at.get_or_insert_with(|| Instant::now() + delay);
+                let later = self.later.get_or_insert_with(|| Later::new(next, Instant::now() + delay));
+                // The engine announces nothing of the runs of a workflow, so that their fetches are no mere precaution.
+                let is_precaution = matches!(next, Next::Precaution(_)) && !self.lists_workflow;
+                let fetcher = is_precaution.then_some(&self.watched.client.feed().fetcher);
                 match &self.subscription {
-                    None => sleep_until(at).await,
+                    None => later.may_fetch(None).await,
                     Some(subscription) => tokio::select! {
                         biased;
                         notifications = subscription.next(Wanted::End) => {
-                            self.take_notifications(&notifications, Some((next, at)));
+                            let later = self.later.take();
+                            self.take_notifications(&notifications, later);
                             return Ok(());
                         }
-                        () = self.may_fetch(next, at) => {}
+                        () = later.may_fetch(fetcher) => {}
                     },
                 }
                 self.set_next(Next::Fetch);
@@ -184,15 +214,6 @@ impl Follower {
                     Ok(())
                 }
             },
-        }
-    }
-
-    /// Waits until a fetch may be sent that was put off.
-    async fn may_fetch(&self, next: Next, at: Instant) {
-        sleep_until(at).await;
-        // The engine announces nothing of the runs of a workflow, so that their fetches are no mere precaution.
-        if matches!(next, Next::Precaution(_)) && !self.lists_workflow {
-            self.watched.client.feed().fetcher.pass_precaution().await;
         }
     }
 
@@ -224,7 +245,7 @@ impl Follower {
 
     fn set_next(&mut self, next: Next) {
         self.next = Some(next);
-        self.fetch_at = None;
+        self.later = None;
     }
 
     fn take_step(&mut self, step: Step) {
@@ -237,8 +258,8 @@ impl Follower {
         self.set_next(step.next);
     }
 
-    /// Takes notifications. `later`: the fetch that was put off, and until when.
-    fn take_notifications(&mut self, notifications: &Notifications, later: Option<(Next, Instant)>) {
+    /// Takes notifications. `later`: the fetch that was put off.
+    fn take_notifications(&mut self, notifications: &Notifications, later: Option<Later>) {
         let now = Instant::now();
         // The clock of the engine may not have been known when the run was started.
         if let (Some(subscription), Some(started_at)) = (&mut self.subscription, self.watched.started_at) {
@@ -269,12 +290,17 @@ impl Follower {
         }
         if notifications.has_changed {
             let soon = now + EVENT_DELAY;
-            self.next = Some(Next::FetchAfter(EVENT_DELAY));
-            self.fetch_at = Some(later.map_or(soon, |(_, at)| at.min(soon)));
-        } else if let Some((next, at)) = later.filter(|_| self.next != Some(Next::Fetch)) {
-            let sooner = if let Some(Next::Precaution(delay)) = self.next { now + delay } else { at };
-            self.next = Some(next);
-            self.fetch_at = Some(at.min(sooner));
+            let at = match later {
+                // A precaution may be due, and wait for its turn.
+                Some(Later { next: Next::FetchAfter(_), at, .. }) => at.min(soon),
+                _ => soon,
+            };
+            let next = Next::FetchAfter(EVENT_DELAY);
+            (self.next, self.later) = (Some(next), Some(Later::new(next, at)));
+        } else if let Some(later) = later.filter(|_| self.next != Some(Next::Fetch)) {
+            let sooner = if let Some(Next::Precaution(delay)) = self.next { now + delay } else { later.at };
+            self.next = Some(later.next);
+            self.later = Some(Later { at: later.at.min(sooner), ..later });
         }
     }
 
