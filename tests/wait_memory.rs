@@ -88,9 +88,9 @@ async fn started(is_awaited: bool) -> usize {
     let before = ALLOCATOR.current_usage();
     let mut tasks = JoinSet::new();
     for _ in 0..WAITERS {
-        let hatchet = hatchet.clone();
+        let start = hatchet.run(&noop(), &()).start();
         tasks.spawn(async move {
-            let run = hatchet.run(&noop(), &()).start().await.unwrap();
+            let run = start.await.unwrap();
             if is_awaited {
                 drop(run.outcome().await);
             }
