@@ -27,8 +27,8 @@ pub enum ErrorKind {
     /// The request is invalid, and was not sent. The message names the field and the limit.
     InvalidInput,
     /// A message or a payload exceeds a size limit of the client or the server, a stream has too many runs
-    /// ([`TagWatch::max_runs`](crate::stream::TagWatch::max_runs)), or there are too many streams of chunks of other clients' runs
-    /// ([`RunHandle::chunks`](crate::RunHandle::chunks)).
+    /// ([`TagWatch::max_runs`](crate::stream::TagWatch::max_runs)), or the client has too many subscriptions to events for another
+    /// stream of chunks ([`RunHandle::chunks`](crate::RunHandle::chunks)).
     TooLarge,
     /// A value cannot be serialized.
     Encode,

@@ -25,16 +25,18 @@ use driver::Matching;
 const MAX_RUNS: usize = 50_000;
 
 impl Client {
-    /// Watches the status changes of all runs with a tag, including runs that other clients start. The stream covers runs that have not ended, and
-    /// runs that are created from now on or [since a time](TagWatch::since). The changes of each run are in order, as in
-    /// [`RunHandle::watch`](crate::RunHandle::watch).
+    /// Watches the status changes of all runs with a tag, including runs that other clients start.
+    ///
+    /// The stream covers runs that have not ended, and runs that are created from now on or [since a time](TagWatch::since). The changes of
+    /// each run are in order, as in [`RunHandle::watch`](crate::RunHandle::watch).
     ///
     /// The client subscribes to the events of the tag before it lists the runs, and lists them again whenever events may have been lost. The
-    /// engine does not confirm a subscription, so each one costs up to three lists: when it has probably begun, within a second; after its first
-    /// message; and ten seconds later, because lists can lag. A run that no event has announced is found in one of these lists.
+    /// engine does not confirm a subscription, so the runs are listed up to three times for each one: within a second, when the subscription
+    /// has probably begun; after its first message; and ten seconds later, because lists can lag. A run that no event has announced is found
+    /// in one of these lists.
     ///
-    /// A run is followed to its end; [`follow_replays`](TagWatch::follow_replays) continues after it. Each run needs three requests. If more
-    /// runs are started than [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) allows, changes are late, and
+    /// A run is followed to its end; with [`follow_replays`](TagWatch::follow_replays), also after its end. Following a short run takes three
+    /// requests. If more runs are started than [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) allows, changes are late, and
     /// [`followed_runs`](TagWatch::followed_runs) grows, up to [`max_runs`](TagWatch::max_runs).
     ///
     /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace are returned. Events
@@ -130,7 +132,7 @@ impl TagWatch {
     }
 
     /// Also returns the changes of replays that begin within ten minutes after the end of a run. Meanwhile each of these runs needs as much
-    /// memory as one that has not ended, and counts for [`max_runs`](Self::max_runs). Calling this method after the first poll has no effect.
+    /// memory as one that has not ended, and counts towards [`max_runs`](Self::max_runs). Calling this method after the first poll has no effect.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {
@@ -148,7 +150,8 @@ impl TagWatch {
         self
     }
 
-    /// Sets the maximum number of runs that have not ended and are followed at the same time, 50,000 by default. Each needs about 4.3 KB.
+    /// Sets the maximum number of runs that have not ended and are followed at the same time, 50,000 by default. Each
+    /// run needs about 4.4 KB of memory.
     ///
     /// A run beyond the maximum is not followed: the stream yields an error of the kind [`TooLarge`](crate::ErrorKind::TooLarge) with its
     /// [id](crate::Error::run_id), ignores the run for ten minutes, and continues with the others. Calling this method after the first poll

@@ -34,8 +34,11 @@ const FIRST_REFETCH: Duration = Duration::from_millis(100);
 const MAX_REFETCH: Duration = Duration::from_secs(2);
 /// The maximum interval between fetches of a run that has not ended although all of its tasks have.
 const MAX_RETRY_REFETCH: Duration = Duration::from_secs(30);
-/// From this interval on, the fetches of such a run are a precaution: what follows is announced, unless an event is lost.
-const FIRST_PRECAUTION: Duration = Duration::from_secs(3);
+/// From this interval on, the fetches of such a run are a precaution: what follows is announced, unless an event is lost. The fetches before
+/// are for a history that lags: under load, by up to eight seconds.
+const FIRST_PRECAUTION: Duration = Duration::from_secs(10);
+/// Below this interval, it is doubled, and then it grows faster: the history rarely lags by more.
+const MAX_USUAL_LAG: Duration = Duration::from_millis(400);
 /// The time after which REST usually lists a new run.
 const LIST_LAG: Duration = Duration::from_millis(250);
 
@@ -298,7 +301,13 @@ impl Progress {
         // Something follows, which may not be announced: a retry, another task, a replay, or the end.
         self.is_inactive = !details.tasks.iter().any(is_active);
         if self.is_inactive {
-            let pause = self.next_refetch(MAX_RETRY_REFETCH);
+            // Nothing can follow but its end, which is not in the history yet.
+            let has_completed = |task: &TaskDetails| task.status == RunStatus::Completed;
+            if details.is_single_task() && details.tasks.iter().all(has_completed) {
+                return Next::FetchAfter(self.next_refetch(MAX_REFETCH));
+            }
+            let pause = self.refetch;
+            self.refetch = (pause * if pause < MAX_USUAL_LAG { 2 } else { 4 }).min(MAX_RETRY_REFETCH);
             return if pause < FIRST_PRECAUTION { Next::FetchAfter(pause) } else { Next::Precaution(pause) };
         }
         self.idle()

@@ -292,22 +292,35 @@ fn row(attempt: u32, status: RunStatus) -> TaskRow {
     TaskRow { run, task: run.into(), attempt, status, created_at: None, started_at: None }
 }
 
-/// The next task waits for an hour, or the end is late. Some fetches are for a late end, and those after them are a precaution.
+/// It waits for its retry, or the end is late. Some fetches are for a late end, and those after them are a precaution.
 #[test]
 fn a_run_without_an_active_task_is_fetched_less_and_less() {
     let (mut progress, mut now) = (progress(), Instant::now());
-    let waiting = details(RunStatus::Running, &[(1, RunStatus::Completed, true)], None);
+    let waiting = details(RunStatus::Failed, &[(1, RunStatus::Failed, true)], None);
     let mut intervals = Vec::new();
-    for _ in 0..11 {
+    for _ in 0..8 {
         let next = progress.step(now, Observation::Details(&waiting)).next;
         let (Next::FetchAfter(interval) | Next::Precaution(interval)) = next else { panic!("{next:?}") };
         intervals.push((interval.as_millis(), matches!(next, Next::Precaution(_))));
         now += interval;
     }
-    let fetches = [100, 100, 200, 400, 800, 1600].map(|interval| (interval, false));
-    let precautions = [3200, 6400, 12_800, 25_600, 30_000].map(|interval| (interval, true));
+    let fetches = [100, 100, 200, 400, 1600, 6400].map(|interval| (interval, false));
+    let precautions = [25_600, 30_000].map(|interval| (interval, true));
     assert_eq!(intervals, [&fetches[..], &precautions[..]].concat());
     assert_eq!(progress.step(now, Observation::Missed).next, Next::Precaution(Duration::ZERO), "it may have ended");
+}
+
+/// Its end is the only thing that can follow, however long it takes.
+#[test]
+fn the_end_of_a_run_that_has_completed_is_not_a_precaution() {
+    let (mut progress, mut now) = (progress(), Instant::now());
+    let ended = details(RunStatus::Completed, &[(1, RunStatus::Completed, true)], None);
+    for _ in 0..20 {
+        let next = progress.step(now, Observation::Details(&ended)).next;
+        let Next::FetchAfter(interval) = next else { panic!("{next:?}") };
+        assert!(interval <= MAX_REFETCH, "{interval:?}");
+        now += interval;
+    }
 }
 
 /// A run that is queued or running is in a list, or its absence from it is a reason to fetch.
