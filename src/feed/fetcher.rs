@@ -66,7 +66,7 @@ impl State {
         Self {
             concurrent: Arc::new(Semaphore::new(concurrent)),
             rate: RateLimit::new(per_second),
-            precautions: RateLimit::new(per_second / PRECAUTION_SHARE),
+            precautions: RateLimit::part_of(per_second, PRECAUTION_SHARE),
             waiting: Sharing::default(),
             lookups: Sharing::default(),
         }

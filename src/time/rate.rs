@@ -39,6 +39,13 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// Takes an earlier time that others have given up.
+    pub(crate) fn hasten(&mut self) {
+        // The old time is given up for the new one, so that the sum stays the same.
+        let (at, _) = lock(&self.limit.0).next(Instant::now(), self.requests);
+        self.at = self.at.min(at);
+    }
+
     /// Waits until the requests may be sent, which counts as sending them. Cancel safe: the time stays the same.
     pub(crate) async fn pass(&mut self) {
         if self.at > Instant::now() {
@@ -50,6 +57,10 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        // Its time has passed, and cannot be that of another caller.
+        if self.at <= Instant::now() {
+            return;
+        }
         let mut state = lock(&self.limit.0);
         state.last = state.last.checked_sub(state.interval * self.requests).unwrap_or(state.last);
     }
@@ -57,7 +68,12 @@ impl Drop for Reservation {
 
 impl RateLimit {
     pub(crate) fn new(per_second: u32) -> Self {
-        let interval = Duration::from_secs(1) / per_second.max(1);
+        Self::part_of(per_second, 1)
+    }
+
+    /// The limit for the part of a rate that is `1 / share` of it.
+    pub(crate) fn part_of(per_second: u32, share: u32) -> Self {
+        let interval = Duration::from_secs(share.into()) / per_second.max(1);
         Self(Arc::new(Mutex::new(State { interval, last: Instant::now() })))
     }
 
@@ -180,6 +196,12 @@ mod tests {
             assert!(timeout(Duration::from_millis(50), first.pass()).await.is_err());
         }
         drop(given_up);
+        let mut hastened = limit.reserve(1);
+        let last_place = hastened.at;
+        drop(limit.reserve(1));
+        hastened.hasten();
+        assert_eq!(hastened.at, last_place, "nobody before it has given up");
+        drop(hastened);
         first.pass().await;
         assert_eq!(start.elapsed().as_millis(), 2000);
         last.pass().await;

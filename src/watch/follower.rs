@@ -282,13 +282,13 @@ impl Follower {
             if has_to_fetch {
                 self.set_next(Next::Fetch);
             }
-            let is_absent = matches!(listing, Listing::Rows { rows, .. } if rows.is_empty());
-            if notifications.was_lost && is_absent && self.next != Some(Next::Fetch) {
-                let step = self.progress.step(now, Observation::Missed);
-                self.take_step(step);
+            let missed = self.progress.missed().filter(|_| notifications.was_lost && self.next != Some(Next::Fetch));
+            if let Some(next) = missed {
+                self.set_next(next);
             }
         }
         if notifications.has_changed {
+            self.progress.announced();
             let soon = now + EVENT_DELAY;
             let at = match later {
                 // A precaution may be due, and wait for its turn.
@@ -297,10 +297,14 @@ impl Follower {
             };
             let next = Next::FetchAfter(EVENT_DELAY);
             (self.next, self.later) = (Some(next), Some(Later::new(next, at)));
-        } else if let Some(later) = later.filter(|_| self.next != Some(Next::Fetch)) {
-            let sooner = if let Some(Next::Precaution(delay)) = self.next { now + delay } else { later.at };
-            self.next = Some(later.next);
-            self.later = Some(Later { at: later.at.min(sooner), ..later });
+        } else if let Some(mut later) = later.filter(|_| self.next != Some(Next::Fetch)) {
+            if let (Next::Precaution(_), Some(Next::Precaution(delay))) = (later.next, self.next) {
+                later.at = later.at.min(now + delay);
+            }
+            if let Some(reservation) = &mut later.reservation {
+                reservation.hasten();
+            }
+            (self.next, self.later) = (Some(later.next), Some(later));
         }
     }
 

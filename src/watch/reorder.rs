@@ -19,7 +19,7 @@ const MAX_AHEAD: TimeDelta = TimeDelta::milliseconds(100);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
 const SAME_END: TimeDelta = TimeDelta::milliseconds(1);
 /// The number of earlier attempts of a task whose first chunk is remembered.
-const MAX_FIRST: usize = 16;
+const MAX_EARLIER_ZEROS: usize = 16;
 /// The number and the bytes of chunks that wait, of all tasks together.
 const MAX_HELD: usize = 8192;
 const MAX_HELD_BYTES: usize = 16 << 20;
@@ -255,7 +255,8 @@ impl Lane {
             later.is_some_and(|(_, later)| is_after(later.chunk.sent_at))
         };
         match self.ended_at {
-            // The clock of its worker can be behind that of the last one, and the end of that attempt may not be announced.
+            // The clock of its worker can be behind that of the last one, and the end of that attempt may not be announced. That the
+            // first chunk of an earlier attempt, which has not arrived yet, comes as late as this is less likely.
             _ if index == 0 && self.zero_sent_at.is_some() => {
                 sent_at.is_some_and(|at| Some(at) != self.zero_sent_at && !self.earlier_zeros.contains(&at))
             }
@@ -282,7 +283,7 @@ impl Lane {
         self.attempts = self.attempts.saturating_add(1).max(self.last_ended.map_or(0, |last| last.saturating_add(1)));
         if let Some(zero) = self.zero_sent_at {
             self.earlier_zeros.push_back(zero);
-            if self.earlier_zeros.len() > MAX_FIRST {
+            if self.earlier_zeros.len() > MAX_EARLIER_ZEROS {
                 self.earlier_zeros.pop_front();
             }
         }

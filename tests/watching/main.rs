@@ -285,7 +285,7 @@ async fn runs_that_wait_between_two_tasks_leave_most_requests_to_others() {
         calls.push(setup.calls());
     }
     // A tenth of the requests per second, and the lists.
-    assert!(calls.iter().all(|calls| *calls <= 1300) && calls.iter().sum::<usize>() > 1000, "{calls:?}");
+    assert!(calls.iter().all(|calls| (100..=1300).contains(calls)), "{calls:?}");
     // Another watch does not wait for them.
     let began = Instant::now();
     let other = setup.hatchet.run(&setup.short, &()).watch();
@@ -333,7 +333,7 @@ async fn a_watch_beside_short_runs_makes_few_lists() {
     assert!(start.elapsed() >= 30 * SECOND);
     // One each second, for the losses, and some for starts.
     let lists = PLANNED - setup.engine.faults().planned();
-    assert!((30..=45).contains(&lists), "{lists} lists");
+    assert!((30..=60).contains(&lists), "{lists} lists");
     worker.shutdown().await;
 }
 

@@ -42,6 +42,8 @@ const SUBSCRIBE_DELAY: Duration = Duration::from_millis(250);
 /// The number of rows in one request, and of requests for one list.
 const PAGE_SIZE: usize = 1000;
 const MAX_PAGES: usize = 20;
+/// The number of requests for a list of a tag, however few of its runs are watched.
+const MIN_PAGES: usize = 5;
 /// How long the list of a workflow is not read that has more pages than watches that need it.
 const TOO_LONG_FOR: Duration = Duration::from_secs(60);
 
@@ -375,10 +377,13 @@ impl EventsDriver {
             self.newcomers = std::mem::take(&mut state.newcomers);
         }
         let since = state.since.first_key_value().map_or_else(|| self.inner.engine_time(), |(since, _)| *since);
-        // Without the tag of a client, the list has the tasks of others, too. If it is longer than the number of watches, checking each run
-        // is cheaper. With one, most of its tasks are watched. If the list were cut off, each of the others would be fetched by itself.
+        // If the runs are those of a client, or all of them are watched, most tasks of the list are watched. If it were cut off, each of the
+        // others would be fetched by itself. Otherwise, the list has the tasks of others, too. If it is longer than the number of watches,
+        // checking each run is cheaper.
+        let is_of_watches = self.group.subject.is_client() || !state.arrivals.is_empty();
         let max_pages = match state.by_run.len() {
-            watched if self.group.subject.is_client() => MAX_PAGES.max(2 * watched / PAGE_SIZE + 1),
+            watched if is_of_watches => MAX_PAGES.max(2 * watched / PAGE_SIZE + 1),
+            watched if self.group.subject.has_events() => watched.clamp(MIN_PAGES, MAX_PAGES),
             watched => watched.clamp(1, MAX_PAGES),
         };
         drop(state);

@@ -55,6 +55,9 @@ pub(super) struct Schedule {
     lost_at: Option<Instant>,
     /// When the last list after a loss was requested.
     last_after_loss: Option<Instant>,
+    /// Whether the last list was after a loss, and whether it has failed.
+    is_after_loss: bool,
+    has_failed: bool,
 }
 
 /// The next list.
@@ -76,6 +79,8 @@ impl Schedule {
             waiting_since: None,
             lost_at: None,
             last_after_loss: None,
+            is_after_loss: false,
+            has_failed: false,
         }
     }
 
@@ -105,29 +110,36 @@ impl Schedule {
         if demand.is_empty() {
             return None;
         }
-        let earliest = match (demand.list, self.lost_at) {
-            (1.., _) => None,
-            (_, Some(lost_at)) => {
-                let earliest = self.last_after_loss.map(|last| last + LOSS_INTERVAL);
-                Some(lost_at + LOSS_DELAY).max(earliest)
-            }
-            // A start is not listed at once.
-            _ => self.waiting_since.map(|since| since + FIRST_INTERVAL),
-        };
+        let after_loss = self.lost_at.map(|lost_at| {
+            let earliest = self.last_after_loss.map(|last| last + LOSS_INTERVAL);
+            Some(lost_at + LOSS_DELAY).max(earliest).unwrap_or(lost_at)
+        });
+        // A start is not listed at once.
+        let after_start = self.waiting_since.filter(|_| demand.start > 0).map(|since| since + FIRST_INTERVAL);
         let Some(last) = self.last else {
-            let is_end = demand.list == 0 && demand.start == 0 && self.lost_at.is_none();
-            let at = if is_end { self.started_at + MAX_INTERVAL } else { earliest.unwrap_or(now) };
+            let at = match (demand.list, after_loss, after_start) {
+                (1.., ..) => now,
+                (0, Some(at), Some(other)) => at.min(other),
+                (0, Some(at), None) | (0, None, Some(at)) => at,
+                (0, None, None) if demand.start > 0 => now,
+                (0, None, None) => self.started_at + MAX_INTERVAL,
+            };
             return Some(Due { at, with_queued: true });
         };
-        let interval = match demand {
-            Demand { list: 1.., .. } => MIN_INTERVAL,
-            _ if self.lost_at.is_some() => MIN_INTERVAL,
-            Demand { start: 1.., .. } => self.interval,
-            _ => MAX_INTERVAL,
+        let next = |interval: Duration, earliest: Option<Instant>| {
+            let at = last + interval.max(self.min_interval);
+            earliest.map_or(at, |earliest| earliest.max(at))
         };
-        let at = Some(last + interval.max(self.min_interval)).max(earliest)?;
+        let is_urgent = demand.list > 0 || self.has_failed;
+        let regular = match demand.start {
+            _ if is_urgent => next(MIN_INTERVAL, None),
+            0 => next(MAX_INTERVAL, None),
+            1.. => next(self.interval, after_start),
+        };
+        let after_loss = after_loss.map(|at| next(MIN_INTERVAL, Some(at))).filter(|at| *at <= regular);
+        let at = after_loss.unwrap_or(regular);
         let is_old = self.last_complete.is_none_or(|complete| at >= complete + COMPLETE_INTERVAL);
-        Some(Due { at, with_queued: demand.list > 0 || self.lost_at.is_some() || is_old })
+        Some(Due { at, with_queued: demand.list > 0 || after_loss.is_some() || is_old })
     }
 
     /// A list is requested. Returns whether events may have been lost before it, and after the list before.
@@ -144,6 +156,7 @@ impl Schedule {
         }
         self.last = Some(now);
         self.waiting_since = None;
+        (self.is_after_loss, self.has_failed) = (is_after_loss, false);
         is_after_loss
     }
 
@@ -152,7 +165,10 @@ impl Schedule {
         self.last = Some(now);
         self.min_interval = pause;
         self.last_complete = None;
-        self.lost_at.get_or_insert(now);
+        self.has_failed = true;
+        if self.is_after_loss {
+            self.lost_at.get_or_insert(now);
+        }
     }
 
     /// A list has arrived.
@@ -236,7 +252,7 @@ mod tests {
     /// A client that runs short runs one after the other, twenty per second, beside a watch that waits.
     #[test]
     fn losses_are_followed_by_at_most_one_list_per_second() {
-        let (start, demand) = (Instant::now(), Demand { start: 1, ..Demand::default() });
+        let (start, demand) = (Instant::now(), Demand { end: 1, ..Demand::default() });
         let (mut schedule, mut lists) = (Schedule::new(start), Vec::new());
         for tick in 0..1000 {
             let now = start + Duration::from_millis(10) * tick;
@@ -253,8 +269,17 @@ mod tests {
         }
         assert!((10..=11).contains(&lists.len()), "{lists:?}");
         assert!(lists.iter().all(|(_, is_after_loss)| *is_after_loss), "{lists:?}");
+        // A start is listed in between.
+        let begun = start + Duration::from_secs(10);
+        schedule.requested(begun, true);
+        schedule.lost(begun);
+        schedule.requested(begun + LOSS_DELAY, true);
+        (1..3).for_each(|tenth| schedule.lost(begun + LOSS_DELAY + Duration::from_millis(100) * tenth));
+        schedule.restart(begun + LOSS_DELAY);
+        let expected = Due { at: begun + LOSS_DELAY + FIRST_INTERVAL, with_queued: false };
+        assert_eq!(schedule.due(begun + LOSS_DELAY, Demand { start: 1, ..demand }), Some(expected));
         // A loss after a while is followed by a list at once.
-        schedule.requested(start + Duration::from_secs(10), true);
+        schedule.requested(start + Duration::from_secs(14), true);
         let now = start + Duration::from_secs(15);
         schedule.lost(now);
         assert_eq!(schedule.due(now, demand), Some(Due { at: now + LOSS_DELAY, with_queued: true }));

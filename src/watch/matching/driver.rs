@@ -130,7 +130,7 @@ impl Matching {
             lists: VecDeque::from(lists),
             list: None,
             listed_ended: HashSet::new(),
-            past: since.map(|_| Past::default()),
+            past: since.map(|_| Past::new()),
             outage: Outage::default(),
             retry_at: None,
             synced_at: Instant::now(),
@@ -159,6 +159,7 @@ impl Matching {
             let may_list =
                 self.list.is_none() && self.retry_at.is_none() && self.lists.is_empty() && self.past.is_none();
             let list_at = list_at.filter(|_| may_list);
+            let past_over_at = self.past.as_ref().filter(|_| self.has_first_lists()).map(Past::over_at);
             let list = self.list.as_mut().filter(|_| self.listed_ended.len() < MAX_LISTED_ENDED);
             tokio::select! {
                 biased;
@@ -211,6 +212,7 @@ impl Matching {
                     }
                 },
                 () = at(self.retry_at) => self.retry_at = None,
+                () = at(past_over_at) => {}
                 () = at(list_at) => self.list_again(),
             }
         }
@@ -286,10 +288,20 @@ impl Matching {
 
     /// Watches the runs that events have announced meanwhile, if those of the past were listed and returned.
     fn end_past(&mut self) {
-        let is_listed = !self.pending_lists().any(|list| list.is_first);
-        if let Some(past) = self.past.take_if(|past| is_listed && past.is_returned()) {
-            past.into_delayed().for_each(|(run, at)| self.follow_announced(run, at));
+        let is_listed = self.has_first_lists();
+        let Some(past) = self.past.take_if(|past| is_listed && past.is_over()) else { return };
+        for (run, at) in past.into_delayed() {
+            if !self.has_space() {
+                // Many of them have ended meanwhile. A list is read as fast as such runs can be fetched.
+                return self.list_soon();
+            }
+            self.watch_announced(run, at);
         }
+    }
+
+    /// Whether the lists that the watch begins with were read.
+    fn has_first_lists(&self) -> bool {
+        !self.pending_lists().any(|list| list.is_first)
     }
 
     /// Whether one more run may be followed.

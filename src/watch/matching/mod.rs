@@ -121,7 +121,8 @@ impl TagWatch {
     /// Also watches the runs that were created at or after `time` and have ended. Runs that were created before `time` are included if they
     /// have not ended when the runs are listed.
     ///
-    /// The runs of the list come first: a run that starts meanwhile is returned after a change of each of them, and none is missed in between.
+    /// The runs of the list come first: a run that starts meanwhile is returned after a change of each of them, unless none
+    /// of them could be fetched for 30 seconds. None is missed in between.
     /// Otherwise, the changes of different runs are in no particular order. The list is read as fast as its runs can be fetched: up to 1000
     /// of those that have ended wait for that. Calling this method after the first poll has no effect.
     pub fn since(mut self, time: DateTime<Utc>) -> Self {

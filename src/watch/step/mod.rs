@@ -34,7 +34,7 @@ const FIRST_REFETCH: Duration = Duration::from_millis(100);
 const MAX_REFETCH: Duration = Duration::from_secs(2);
 /// The maximum interval between fetches of a run that has not ended although all of its tasks have.
 const MAX_RETRY_REFETCH: Duration = Duration::from_secs(30);
-/// From this interval on, the fetches of such a run are a precaution: what follows is announced, unless an event is lost. The fetches before
+/// From this interval on, the fetches of such a run are a precaution: what follows is nearly always announced. The fetches before
 /// are for a history that lags: under load, by up to eight seconds.
 const FIRST_PRECAUTION: Duration = Duration::from_secs(10);
 /// Below this interval, it is doubled, and then it grows faster: the history rarely lags by more.
@@ -49,8 +49,6 @@ pub(super) enum Observation<'a> {
     Created { task: TaskId, at: Option<DateTime<Utc>> },
     /// A list of tasks that have not ended was fetched.
     Listed(&'a Listing),
-    /// Events may have been lost, and the list after that does not contain the run.
-    Missed,
     /// The details were fetched.
     Details(&'a RunDetails),
 }
@@ -160,7 +158,6 @@ impl Progress {
         let next = match observation {
             Observation::Created { task, at } => self.created(task, at, &mut changes),
             Observation::Listed(listing) => self.listed(now, listing, &mut changes),
-            Observation::Missed => self.missed(),
             Observation::Details(details) => self.details(now, details, &mut changes),
         };
         if !changes.is_empty() {
@@ -179,10 +176,20 @@ impl Progress {
         }
     }
 
-    /// Lists show neither the end of a run that has no active task, nor a replay that is over.
-    fn missed(&self) -> Next {
-        let has_ended = self.known.as_ref().is_some_and(|known| known.status.is_final());
-        if has_ended || self.is_inactive || self.is_dag() { Next::Precaution(Duration::ZERO) } else { self.idle() }
+    /// Events may have been lost. Returns what is next if the list after that does not show what they would have: the end of a run without an
+    /// active task, a replay that is over, or the end of a task whose successor is queued.
+    pub(super) fn missed(&self) -> Option<Next> {
+        let is_affected = self.has_ended() || self.is_inactive || self.is_dag();
+        is_affected.then_some(Next::Precaution(Duration::ZERO))
+    }
+
+    /// An event has announced a change, which the history may not have yet.
+    pub(super) fn announced(&mut self) {
+        self.refetch = FIRST_REFETCH;
+    }
+
+    fn has_ended(&self) -> bool {
+        self.known.as_ref().is_some_and(|known| known.status.is_final())
     }
 
     fn created(&mut self, task: TaskId, at: Option<DateTime<Utc>>, changes: &mut Vec<Change>) -> Next {
@@ -195,6 +202,10 @@ impl Progress {
     }
 
     fn listed(&mut self, now: Instant, listing: &Listing, changes: &mut Vec<Change>) -> Next {
+        if matches!(listing, Listing::Rows { rows, .. } if !rows.is_empty()) && std::mem::take(&mut self.is_inactive) {
+            // It was inactive when it was last fetched.
+            return Next::Fetch;
+        }
         match listing {
             Listing::Failed => Next::Fetch,
             Listing::Unknown => self.absent(now),
@@ -223,7 +234,11 @@ impl Progress {
     fn is_missing_from(&mut self, now: Instant, with_queued: bool) -> Next {
         if self.is_dag() {
             let was_running = !std::mem::take(&mut self.running).is_empty();
-            return if was_running { Next::Fetch } else { self.idle() };
+            return match was_running {
+                true => Next::Fetch,
+                false if with_queued && !self.is_inactive && !self.has_ended() => self.absent(now),
+                false => self.idle(),
+            };
         }
         match &self.known {
             // REST lists a new run a moment late.
@@ -286,7 +301,7 @@ impl Progress {
             None => None,
         };
         if hole.is_some() {
-            return Next::FetchAfter(self.next_refetch(MAX_REFETCH));
+            return Next::FetchAfter(self.next_refetch(2, MAX_REFETCH));
         }
         self.hold = None;
         if details.has_ended_since(self.from_attempt) {
@@ -302,20 +317,21 @@ impl Progress {
         self.is_inactive = !details.tasks.iter().any(is_active);
         if self.is_inactive {
             // Nothing can follow but its end, which is not in the history yet.
-            let has_completed = |task: &TaskDetails| task.status == RunStatus::Completed;
-            if details.is_single_task() && details.tasks.iter().all(has_completed) {
-                return Next::FetchAfter(self.next_refetch(MAX_REFETCH));
+            let has_completed =
+                |task: &TaskDetails| task.attempts.last().is_some_and(|last| last.status == RunStatus::Completed);
+            if details.outcome.is_none() && details.is_single_task() && details.tasks.iter().all(has_completed) {
+                return Next::FetchAfter(self.next_refetch(2, MAX_REFETCH));
             }
-            let pause = self.refetch;
-            self.refetch = (pause * if pause < MAX_USUAL_LAG { 2 } else { 4 }).min(MAX_RETRY_REFETCH);
+            let factor = if self.refetch < MAX_USUAL_LAG { 2 } else { 4 };
+            let pause = self.next_refetch(factor, MAX_RETRY_REFETCH);
             return if pause < FIRST_PRECAUTION { Next::FetchAfter(pause) } else { Next::Precaution(pause) };
         }
         self.idle()
     }
 
-    fn next_refetch(&mut self, max: Duration) -> Duration {
+    fn next_refetch(&mut self, factor: u32, max: Duration) -> Duration {
         let pause = self.refetch;
-        self.refetch = (pause * 2).min(max);
+        self.refetch = (pause * factor).min(max);
         pause.min(max)
     }
 

@@ -296,7 +296,7 @@ fn row(attempt: u32, status: RunStatus) -> TaskRow {
 #[test]
 fn a_run_without_an_active_task_is_fetched_less_and_less() {
     let (mut progress, mut now) = (progress(), Instant::now());
-    let waiting = details(RunStatus::Failed, &[(1, RunStatus::Failed, true)], None);
+    let waiting = details(RunStatus::Running, &[(1, RunStatus::Failed, true)], None);
     let mut intervals = Vec::new();
     for _ in 0..8 {
         let next = progress.step(now, Observation::Details(&waiting)).next;
@@ -307,14 +307,21 @@ fn a_run_without_an_active_task_is_fetched_less_and_less() {
     let fetches = [100, 100, 200, 400, 1600, 6400].map(|interval| (interval, false));
     let precautions = [25_600, 30_000].map(|interval| (interval, true));
     assert_eq!(intervals, [&fetches[..], &precautions[..]].concat());
-    assert_eq!(progress.step(now, Observation::Missed).next, Next::Precaution(Duration::ZERO), "it may have ended");
+    assert_eq!(progress.missed(), Some(Next::Precaution(Duration::ZERO)), "it may have ended");
+    // An event announces a change, which is not in the history yet.
+    progress.announced();
+    assert_eq!(progress.step(now, Observation::Details(&waiting)).next, Next::FetchAfter(FIRST_REFETCH));
+    // A list shows the retry.
+    let retry = listed(vec![row(2, RunStatus::Running)], false);
+    assert_eq!(progress.step(now, Observation::Listed(&retry)).next, Next::Fetch);
+    assert_eq!(progress.missed(), None, "its absence from the next list is a reason to fetch");
 }
 
 /// Its end is the only thing that can follow, however long it takes.
 #[test]
 fn the_end_of_a_run_that_has_completed_is_not_a_precaution() {
     let (mut progress, mut now) = (progress(), Instant::now());
-    let ended = details(RunStatus::Completed, &[(1, RunStatus::Completed, true)], None);
+    let ended = details(RunStatus::Running, &[(1, RunStatus::Completed, true)], None);
     for _ in 0..20 {
         let next = progress.step(now, Observation::Details(&ended)).next;
         let Next::FetchAfter(interval) = next else { panic!("{next:?}") };
@@ -326,7 +333,6 @@ fn the_end_of_a_run_that_has_completed_is_not_a_precaution() {
 /// A run that is queued or running is in a list, or its absence from it is a reason to fetch.
 #[test]
 fn a_loss_of_events_is_a_reason_to_fetch_if_lists_do_not_show_what_was_missed() {
-    let now = Instant::now();
     let after = |status: RunStatus, outcome: Option<Outcome>, follows_replays: bool| {
         let mut progress = progress();
         if follows_replays {
@@ -334,12 +340,13 @@ fn a_loss_of_events_is_a_reason_to_fetch_if_lists_do_not_show_what_was_missed() 
         }
         let started = status != RunStatus::Queued;
         update(&mut progress, &details(status.clone(), &[(1, status, started)], outcome));
-        progress.step(now, Observation::Missed).next
+        progress.missed()
     };
-    assert_eq!(after(RunStatus::Queued, None, false), Next::WaitForStart);
-    assert_eq!(after(RunStatus::Running, None, false), Next::WaitForEnd);
-    assert_eq!(after(RunStatus::Failed, None, false), Next::Precaution(Duration::ZERO), "it may be retried");
-    assert_eq!(after(RunStatus::Completed, Some(done()), true), Next::Precaution(Duration::ZERO), "or replayed");
+    let precaution = Some(Next::Precaution(Duration::ZERO));
+    assert_eq!(after(RunStatus::Queued, None, false), None);
+    assert_eq!(after(RunStatus::Running, None, false), None);
+    assert_eq!(after(RunStatus::Failed, None, false), precaution, "it may be retried");
+    assert_eq!(after(RunStatus::Completed, Some(done()), true), precaution, "or replayed");
 }
 
 #[test]
