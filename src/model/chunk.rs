@@ -55,8 +55,10 @@ pub enum ChunkItem {
 /// struct Progress { percent: u8 }
 ///
 /// let mut chunks = run.chunks();
-/// while let Some(ChunkItem::Chunk(chunk)) = chunks.next().await.transpose()? {
-///     println!("{} %", chunk.parse::<Progress>()?.percent);
+/// while let Some(item) = chunks.next().await.transpose()? {
+///     if let ChunkItem::Chunk(chunk) = item {
+///         println!("{} %", chunk.parse::<Progress>()?.percent);
+///     }
 /// }
 /// # Ok(())
 /// # }
@@ -69,7 +71,7 @@ pub struct Chunk {
     /// The task that sent the chunk.
     pub task_id: TaskId,
     /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks. The engine does not
-    /// transmit the attempt: an index that is not greater than the task's previous one starts the next attempt.
+    /// transmit the attempt: another chunk of the task with the index 0 begins the next attempt, and so does a lower index that was sent later.
     pub index: Option<i64>,
     /// When the task sent the chunk.
     pub sent_at: Option<DateTime<Utc>>,
@@ -85,11 +87,13 @@ pub struct Chunk {
 /// use hatchet::model::{ChunkContent, ChunkItem};
 ///
 /// let mut chunks = run.chunks();
-/// while let Some(ChunkItem::Chunk(chunk)) = chunks.next().await.transpose()? {
-///     match chunk.content {
-///         ChunkContent::Text(text) => print!("{text}"),
-///         ChunkContent::Bytes(bytes) => print!("[{} bytes]", bytes.len()),
-///         _ => {}
+/// while let Some(item) = chunks.next().await.transpose()? {
+///     if let ChunkItem::Chunk(chunk) = item {
+///         match chunk.content {
+///             ChunkContent::Text(text) => print!("{text}"),
+///             ChunkContent::Bytes(bytes) => print!("[{} bytes]", bytes.len()),
+///             _ => {}
+///         }
 ///     }
 /// }
 /// # Ok(())

@@ -142,7 +142,7 @@ impl RunWatch {
             start.await.map(|run| {
                 // One that existed before may have the tag of another client.
                 let membership = run.started_at().is_some().then_some(membership);
-                Watched { membership, ..Watched::of(&run) }
+                Watched { membership, is_first: true, ..Watched::of(&run) }
             })
         };
         Self::new(watched, Arc::default())

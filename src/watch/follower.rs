@@ -39,6 +39,8 @@ pub(super) struct Watched {
     pub(super) from_attempt: u32,
     /// When this client started the run, if it did.
     pub(super) started_at: Option<Instant>,
+    /// Whether nobody can have watched the run before. Its events were not taken then.
+    pub(super) is_first: bool,
     /// Whether the run is known to be a DAG run.
     pub(super) is_dag: bool,
     /// When the engine created the run, if that is known.
@@ -56,6 +58,7 @@ impl Watched {
             run: run.id(),
             from_attempt: run.first_attempt(),
             started_at: run.started_at(),
+            is_first: false,
             is_dag: run.is_dag(),
             created_at: None,
             membership: None,
@@ -228,18 +231,20 @@ impl Follower {
         let is_own = self.watched.started_at.is_some();
         let membership = membership.or_else(|| is_own.then(|| client.feed().events.join(client.feed().tag())));
         let age = self.watched.started_at.map(|at| at.elapsed());
-        let first = match membership {
-            // The event of its creation comes, or a list that shows the start.
-            Some(_) if age.is_some_and(|age| age < NEW_RUN_AGE) => Next::WaitForStart,
-            Some(_) => Next::List,
-            None => Next::Fetch,
-        };
         if let Some(membership) = membership {
             let age = age.unwrap_or_default();
             let created_at = self.watched.created_at.unwrap_or_else(|| engine_time(client) - age);
             self.subscription = Some(membership.subscribe(self.watched.run, created_at));
         }
-        self.set_next(first);
+        let is_new = age.is_some_and(|age| age < NEW_RUN_AGE);
+        self.set_next(match &self.subscription {
+            // The event of its creation comes, or a list that shows the start. Another watch can have taken it, and the run can have ended.
+            Some(subscription) if is_new && (self.watched.is_first || subscription.has_notifications()) => {
+                Next::WaitForStart
+            }
+            Some(_) => Next::List,
+            None => Next::Fetch,
+        });
         Ok(())
     }
 

@@ -310,6 +310,30 @@ async fn runs_that_wait_between_two_tasks_leave_most_requests_to_others() {
     worker.shutdown().await;
 }
 
+/// The first watch has taken the events of the run.
+#[tokio::test(start_paused = true)]
+async fn a_run_can_be_watched_again_right_after_its_end() {
+    let setup = Setup::new(200).await;
+    let worker = setup.worker(10).await;
+    for waits_first in [true, false] {
+        let run = setup.hatchet.run(&setup.short, &()).start().await.unwrap();
+        if waits_first {
+            run.outcome().await.unwrap();
+        }
+        for _ in 0..3 {
+            let start = Instant::now();
+            let states: Vec<_> = run.watch().map(|change| change.unwrap().to_string()).collect().await;
+            assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+            assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+        }
+        let start = Instant::now();
+        run.until(RunStatus::Running).await.unwrap();
+        run.until(RunStatus::Completed).await.unwrap();
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+    }
+    worker.shutdown().await;
+}
+
 /// The engine ends the stream of events with each of the short runs.
 #[tokio::test(start_paused = true)]
 async fn a_watch_beside_short_runs_makes_few_lists() {

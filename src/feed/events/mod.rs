@@ -375,6 +375,11 @@ impl Subscription {
         }
     }
 
+    /// Whether something has arrived.
+    pub(crate) fn has_notifications(&self) -> bool {
+        self.slot.has_notifications()
+    }
+
     /// Takes what has arrived.
     pub(crate) fn take(&self) -> Notifications {
         self.slot.take().unwrap_or_default()

@@ -99,6 +99,10 @@ impl Slot {
         self.was_listed.load(Relaxed)
     }
 
+    pub(super) fn has_notifications(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
     /// Takes the notifications, if there are any.
     pub(super) fn take(&self) -> Option<Notifications> {
         Some(std::mem::take(&mut *self.lock())).filter(|notifications| !notifications.is_empty())

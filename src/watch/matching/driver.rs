@@ -251,7 +251,15 @@ impl Matching {
     }
 
     fn listed(&mut self, row: &RunSummary) {
-        if self.known.contains_key(&row.id) {
+        if self.known.contains_key(&row.id) || self.is_delayed(row.id) {
+            return;
+        }
+        // It has started since the watch did. Lists show the newest runs first.
+        let began = before(engine_time(&self.client), self.started_at.elapsed());
+        if row.created_at >= began
+            && let Some(past) = &mut self.past
+            && past.delay(row.id, None)
+        {
             return;
         }
         if !row.status.is_final() {
@@ -265,7 +273,7 @@ impl Matching {
         {
             self.listed_ended.insert(row.id);
             self.watch_listed(row);
-        } else if !self.follows_replays && !self.is_delayed(row.id) {
+        } else if !self.follows_replays {
             self.has_ended(row.id);
         }
     }
@@ -384,6 +392,7 @@ impl Matching {
             run,
             from_attempt: 1,
             started_at: None,
+            is_first: false,
             is_dag: false,
             created_at,
             membership: Some(self.group.membership().clone()),
