@@ -310,6 +310,34 @@ async fn runs_that_wait_between_two_tasks_leave_most_requests_to_others() {
     worker.shutdown().await;
 }
 
+/// The pauses before a lost stream is reopened grow to five seconds. The start of a run waits for less.
+#[tokio::test(start_paused = true)]
+async fn no_chunk_of_a_run_that_starts_right_after_an_outage_is_lost() {
+    let setup = Setup::new(200).await;
+    let talk: Task<(), ()> = Task::new("talk", async |(): (), context: Context| {
+        for number in 0..5 {
+            context.put(number.to_string()).await?;
+        }
+        Ok(())
+    });
+    let endless: Task<(), ()> = Task::new("endless", async |(): (), _: Context| std::future::pending().await);
+    let worker = setup.engine.client().worker("worker").slots(10).register(&talk).register(&endless);
+    let worker = worker.build().unwrap().start().await.unwrap();
+    for outage in 20..26 {
+        let mut watch = setup.hatchet.run(&endless, &()).watch();
+        while !watch.next().await.unwrap().unwrap().has_status(&RunStatus::Running) {}
+        setup.engine.faults().inject_always("SubscribeToWorkflowEvents", Fault::RejectGrpc(14)).unwrap();
+        setup.engine.faults().interrupt("SubscribeToWorkflowEvents").unwrap();
+        // The watch waits meanwhile.
+        assert!(tokio::time::timeout(outage * SECOND, watch.next()).await.is_err());
+        setup.engine.faults().clear();
+        let items: Vec<_> =
+            setup.hatchet.run(&talk, &()).chunks().map(|item| item.unwrap().to_string()).collect().await;
+        assert_eq!(items, ["0", "1", "2", "3", "4"], "after {outage} s");
+    }
+    worker.shutdown_with_timeout(Duration::ZERO).await;
+}
+
 /// The first watch has taken the events of the run.
 #[tokio::test(start_paused = true)]
 async fn a_run_can_be_watched_again_right_after_its_end() {

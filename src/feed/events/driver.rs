@@ -39,6 +39,8 @@ const FAILED_PAUSE: Duration = Duration::from_secs(30);
 const MIN_OPEN: Duration = Duration::from_secs(1);
 /// How long after the request was sent the engine probably sends events: usually 100 ms, and later under load. It does not confirm a subscription.
 const SUBSCRIBE_DELAY: Duration = Duration::from_millis(250);
+/// The longest pause before a lost stream is reopened for which the start of a run waits: it waits for a second only.
+const MAX_START_PAUSE: Duration = Duration::from_millis(250);
 /// The number of rows in one request, and of requests for one list.
 const PAGE_SIZE: usize = 1000;
 const MAX_PAGES: usize = 20;
@@ -166,6 +168,9 @@ impl EventsDriver {
                 }
                 if state.by_run.is_empty() {
                     self.schedule.nobody_lost();
+                }
+                if state.subscribing > 0 {
+                    self.stream.limit_pause(MAX_START_PAUSE);
                 }
                 (state.demand(), state.members == 0)
             };

@@ -114,6 +114,8 @@ pub(super) struct State {
     pub(super) chunks: ChunkReaders,
     /// Whether there is a task that reads the stream.
     pub(super) is_running: bool,
+    /// The number of runs whose start waits for the stream.
+    pub(super) subscribing: usize,
 }
 
 /// The last events of runs that nobody watches yet.

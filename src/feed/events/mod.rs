@@ -95,6 +95,23 @@ pub(crate) struct ChunkSubscription {
     queue: Arc<ChunkQueue>,
 }
 
+/// The start of a run that waits for the stream.
+struct Subscribing<'a>(&'a Group);
+
+impl<'a> Subscribing<'a> {
+    fn new(group: &'a Group) -> Self {
+        group.lock().subscribing += 1;
+        group.wake.notify_one();
+        Self(group)
+    }
+}
+
+impl Drop for Subscribing<'_> {
+    fn drop(&mut self) {
+        self.0.lock().subscribing -= 1;
+    }
+}
+
 /// Keeps the chunks of a run that is being started. Dropping it ends that.
 #[derive(Debug)]
 pub(crate) struct Starting {
@@ -218,6 +235,7 @@ impl Membership {
     /// # Errors
     /// The server rejects the subscription.
     pub(crate) async fn subscribed(&self) -> Result<bool> {
+        let _subscribing = Subscribing::new(&self.group);
         timeout(MAX_SUBSCRIBE_DELAY, self.until_subscribed()).await.unwrap_or(Ok(false))
     }
 
