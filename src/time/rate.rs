@@ -41,9 +41,13 @@ pub(crate) struct Reservation {
 impl Reservation {
     /// Takes an earlier time that others have given up.
     pub(crate) fn hasten(&mut self) {
-        // The old time is given up for the new one, so that the sum stays the same.
-        let (at, _) = lock(&self.limit.0).next(Instant::now(), self.requests);
-        self.at = self.at.min(at);
+        let mut state = lock(&self.limit.0);
+        let (at, last) = state.next(Instant::now(), self.requests);
+        if at < self.at {
+            // The old time is not given back: others that hasten would get the new one, too.
+            state.last = last;
+            self.at = at;
+        }
     }
 
     /// Waits until the requests may be sent, which counts as sending them. Cancel safe: the time stays the same.
@@ -208,5 +212,18 @@ mod tests {
         assert_eq!(start.elapsed().as_millis(), 4000, "it does not wait for others, and keeps its time");
         limit.pass(1).await;
         assert_eq!(start.elapsed().as_millis(), 4000, "the time that was given up is free");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reservations_that_are_hastened_do_not_get_the_same_time() {
+        let limit = RateLimit::new(1);
+        limit.pass(2).await;
+        let earlier = [limit.reserve(1), limit.reserve(1), limit.reserve(1), limit.reserve(1)];
+        let places = earlier.each_ref().map(|other| other.at);
+        let (mut one, mut other) = (limit.reserve(1), limit.reserve(1));
+        drop(earlier);
+        one.hasten();
+        other.hasten();
+        assert_eq!((one.at, other.at), (places[2], places[3]));
     }
 }

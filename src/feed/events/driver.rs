@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -61,11 +60,6 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// The time by the engine's clock, as far as it is known.
-    pub(super) fn engine_time(&self) -> DateTime<Utc> {
-        self.rpc.rest.clock().time(self.clock.now())
-    }
-
     /// Starts the task of a group. A task that has ended is replaced.
     pub(super) fn ensure_task(self: &Arc<Self>, group: &Arc<Group>) {
         if !std::mem::replace(&mut group.lock().is_running, true) {
@@ -381,7 +375,9 @@ impl EventsDriver {
         if with_queued {
             self.newcomers = std::mem::take(&mut state.newcomers);
         }
-        let since = state.since.first_key_value().map_or_else(|| self.inner.engine_time(), |(since, _)| *since);
+        let Inner { rpc, clock, .. } = &*self.inner;
+        let since = state.since.first_key_value().map(|(since, _)| *since);
+        let since = since.unwrap_or_else(|| rpc.rest.clock().time(clock.now()));
         // If the runs are those of a client, or all of them are watched, most tasks of the list are watched. If it were cut off, each of the
         // others would be fetched by itself. Otherwise, the list has the tasks of others, too. If it is longer than the number of watches,
         // checking each run is cheaper.
@@ -444,6 +440,7 @@ impl EventsDriver {
         self.list_rejection.accepted();
         self.list_failures = 0;
         let newcomers = std::mem::take(&mut self.newcomers);
+        let is_after_loss = list.reason == Reason::Loss;
         let state = self.group.lock();
         let count = list.rows.len();
         let mut rows: HashMap<RunId, Vec<TaskRow>> = HashMap::new();
@@ -460,7 +457,7 @@ impl EventsDriver {
             }
         };
         for (run, slot) in newcomers.values() {
-            slot.list(listing(run), list.reason == Reason::Loss);
+            slot.list(listing(run), is_after_loss);
         }
         let has_events = self.group.subject.has_events();
         if !has_events {
@@ -477,13 +474,13 @@ impl EventsDriver {
                 let is_unknown =
                     !list.is_complete && (list.reason != Reason::Start || checks_each) && !rows.contains_key(run);
                 for slot in slots.iter().filter(|slot| is_changed || is_unknown || !slot.was_listed()) {
-                    slot.list(listing(run), list.reason == Reason::Loss);
+                    slot.list(listing(run), is_after_loss);
                 }
             }
         } else if list.with_queued {
             for (run, slots) in &state.by_run {
                 for slot in slots {
-                    slot.list(listing(run), list.reason == Reason::Loss);
+                    slot.list(listing(run), is_after_loss);
                 }
             }
         } else {
@@ -495,7 +492,7 @@ impl EventsDriver {
                 has_changed |= is_changed;
                 // A watch that began after the last list does not know what has not changed since.
                 for slot in slots.iter().filter(|slot| is_changed || !slot.was_listed()) {
-                    slot.list(listing(run), list.reason == Reason::Loss);
+                    slot.list(listing(run), is_after_loss);
                 }
             }
         }

@@ -94,16 +94,13 @@ impl<W> Waiters<W> {
     }
 
     fn push(&mut self, waiter: W) {
-        match self {
-            Self::Several(all) => all.push(waiter),
-            Self::One(_) => {
-                if let Self::One(first) = std::mem::replace(self, Self::Several(Vec::with_capacity(2)))
-                    && let Self::Several(all) = self
-                {
-                    all.extend([first, waiter]);
-                }
+        *self = match std::mem::replace(self, Self::Several(Vec::new())) {
+            Self::One(first) => Self::Several(vec![first, waiter]),
+            Self::Several(mut all) => {
+                all.push(waiter);
+                Self::Several(all)
             }
-        }
+        };
     }
 
     fn retain(&mut self, mut keep: impl FnMut(&W) -> bool) {

@@ -168,7 +168,9 @@ impl Matching {
                     let run = item.as_ref().map_or_else(Error::run_id, |change| Some(change.run_id()));
                     if let Some(run) = run {
                         self.listed_ended.remove(&run);
-                        self.past.iter_mut().for_each(|past| past.returned(run));
+                        if let Some(past) = &mut self.past {
+                            past.returned(run);
+                        }
                     }
                     let is_returned = item.as_ref().map_or(true, |change| self.is_returned(change));
                     match &item {
@@ -268,9 +270,7 @@ impl Matching {
             } else {
                 self.reject(row.id);
             }
-        } else if row.created_at
-            >= self.from.unwrap_or_else(|| before(engine_time(&self.client), self.started_at.elapsed()))
-        {
+        } else if row.created_at >= self.from.unwrap_or(began) {
             self.listed_ended.insert(row.id);
             self.watch_listed(row);
         } else if !self.follows_replays {
@@ -279,7 +279,9 @@ impl Matching {
     }
 
     fn watch_listed(&mut self, row: &RunSummary) {
-        self.past.iter_mut().for_each(|past| past.listed(row.id));
+        if let Some(past) = &mut self.past {
+            past.listed(row.id);
+        }
         self.watch(row.id, Some(row.created_at), None);
     }
 
@@ -319,7 +321,9 @@ impl Matching {
 
     /// Does not follow a run.
     fn reject(&mut self, run: RunId) {
-        self.past.iter_mut().for_each(|past| past.rejected(run));
+        if let Some(past) = &mut self.past {
+            past.rejected(run);
+        }
         self.has_ended(run);
         self.rejected.push_back(run);
     }

@@ -21,7 +21,7 @@ const MAX_SILENCE: Duration = Duration::from_secs(30);
 pub(super) struct Past {
     /// The runs that were listed, and of which no change was returned yet.
     listed: HashSet<RunId>,
-    /// The runs that events have announced, and no list.
+    /// The runs that have started since: events have announced them, or a list has shown them.
     delayed: HashMap<RunId, Announced>,
     /// When a run was last listed or returned.
     progressed_at: Instant,
