@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::cancel_reason::CancelReason;
-use super::effect::{MAX_CONCURRENT_CALLS, Progress, distinct, no_report, wait_for_cancels};
+use super::effect::{MAX_CONCURRENT_CALLS, Progress, distinct, not_sent, wait_for_cancels};
 use super::handle::RunHandle;
 use super::resend::Resend;
 use crate::client::Client;
@@ -190,11 +190,11 @@ impl CancelBuilder {
         // Boxed, because it is large.
         let reports = Box::pin(batch(&client, &[self.run], &self.options)).await;
         let Some(report) = reports.into_iter().next() else {
-            return Err(Error::run_not_found(self.run));
+            return Err(Error::run_not_found(self.run).without_side_effects());
         };
         match report.effect {
             Effect::Skipped(status) => Err(Error::run_state(self.run, "cancelled", status)),
-            Effect::NotFound => Err(Error::run_not_found(self.run)),
+            Effect::NotFound => Err(Error::run_not_found(self.run).without_side_effects()),
             Effect::Unknown(error) => Err(error),
             _ => Ok(report),
         }
@@ -337,7 +337,7 @@ async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std:
             let tasks = details.tasks.iter().map(|task| (task.id, task.attempt())).collect();
             Ok(ActiveRun { run, tasks, fetched_at: Instant::now() })
         }
-        Err(error) => Err(no_report(error)),
+        Err(error) => Err(not_sent(error)),
     }
 }
 
@@ -408,7 +408,10 @@ async fn check_again(
             Ok(false) => {}
             Ok(true) => drop(ended.insert(run)),
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            Err(error) => drop(unknown.insert(run, no_report(of_cancel(error.without_side_effects(), run, options)))),
+            Err(error) if error.is_not_found() => drop(unknown.insert(run, Effect::NotFound)),
+            Err(error) => {
+                drop(unknown.insert(run, Effect::Unknown(of_cancel(error.without_side_effects(), run, options))));
+            }
         }
     }
     (ended, unknown)
@@ -509,6 +512,17 @@ mod tests {
         engine.faults().inject("CancelTasks", Fault::RejectGrpc(8)).unwrap();
         let error = run.cancel().retry(RetryPolicy::none()).send().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::RateLimited);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_cannot_be_fetched_is_not_cancelled() {
+        let (engine, run) = queued().await;
+        engine.faults().inject_times("GetRunDetails", Fault::RejectGrpc(13), 100).unwrap();
+        engine.faults().inject_times("GET /api/v1/stable/workflow-runs/{run}", Fault::RejectRest(500), 100).unwrap();
+        for cancel in [run.cancel(), run.cancel().reason("why")] {
+            let error = cancel.retry(RetryPolicy::none()).send().await.unwrap_err();
+            assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::Server, true), "{error}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

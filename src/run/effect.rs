@@ -25,9 +25,14 @@ pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
     runs.iter().copied().filter(|run| known.insert(*run)).collect()
 }
 
-/// The effect on a run that cannot be fetched.
-pub(super) fn no_report(error: Error) -> Effect {
-    if error.is_not_found() { Effect::NotFound } else { Effect::Unknown(error) }
+/// The effect on a run that cannot be fetched, before anything was sent.
+pub(super) fn not_sent(error: Error) -> Effect {
+    if error.is_not_found() { Effect::NotFound } else { Effect::Unknown(error.without_side_effects()) }
+}
+
+/// The effect on a run that cannot be fetched after the command was sent.
+pub(super) fn not_confirmed(error: Error) -> Effect {
+    Effect::Unknown(error.with_possible_side_effects())
 }
 
 /// When a run of a command last ended. The batches of a command share it: the engine cancels one run after the other, so the last batch
@@ -85,7 +90,7 @@ pub(super) async fn wait_for_cancels(
 async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
     let unknown = |error: Error| {
         let may_change = error.may_recover();
-        let effect = no_report(error.with_possible_side_effects());
+        let effect = not_confirmed(error);
         if may_change { Err(effect) } else { Ok(effect) }
     };
     // The final status in gRPC. `None` if the run is too large for gRPC.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
-use super::effect::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, no_report};
+use super::effect::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, not_confirmed, not_sent};
 use super::handle::RunHandle;
 use super::options::ReplayOptions;
 use super::resend::Resend;
@@ -171,7 +171,7 @@ impl<O> ReplayBuilder<O> {
             Some(Effect::Applied) => {}
             Some(Effect::Skipped(status)) => return Err(Error::run_state(id, "replayed", status)),
             Some(Effect::Unknown(error)) => return Err(error),
-            Some(Effect::NotFound) | None => return Err(Error::run_not_found(id)),
+            Some(Effect::NotFound) | None => return Err(Error::run_not_found(id).without_side_effects()),
             Some(effect) => return Err(Error::new(ErrorKind::Server, format!("run {id} was not replayed: {effect}"))),
         }
         let Before { attempt: before, counts, names, .. } = before.remove(&id).unwrap_or_default();
@@ -304,7 +304,7 @@ async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<
                     waiting.insert(run, Before::of(&details));
                 }
             }
-            Err(error) => drop(effects.insert(run, no_report(error))),
+            Err(error) => drop(effects.insert(run, not_sent(error))),
         }
     }
     let mut attempts: BTreeMap<RunId, u32> = BTreeMap::new();
@@ -336,7 +336,7 @@ async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<
                     Effect::Applied
                 }
                 // A run that cannot be fetched may run again: its replay must not be sent again.
-                Err(error) => Effect::Unknown(error.with_possible_side_effects()),
+                Err(error) => not_confirmed(error),
             };
             replayed_runs.extend(waiting.remove_entry(&run));
             effects.insert(run, effect);
@@ -344,7 +344,7 @@ async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<
     }
     for run in waiting.into_keys() {
         let status = RunFetch::new(run).fetch(client).await.map(|details| details.status);
-        let effect = status.map_or_else(|error| no_report(error.with_possible_side_effects()), Effect::NoEffect);
+        let effect = status.map_or_else(not_confirmed, Effect::NoEffect);
         effects.insert(run, effect);
     }
     let effect_of = |run: &RunId| effects.get(run).cloned().unwrap_or(Effect::NotFound);

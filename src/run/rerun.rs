@@ -140,7 +140,8 @@ impl<O> RerunBuilder<O> {
     pub(crate) async fn prepare(self) -> Result<RunBuilder<O>> {
         let (client, original) = (self.run.client(), self.run.id());
         let reading = client.with(self.request)?;
-        let details = RunFetch::new(original).for_reading().fetch(&reading).await?;
+        let details =
+            RunFetch::new(original).for_reading().fetch(&reading).await.map_err(Error::without_side_effects)?;
         let missing = |what: &str| {
             Error::new(ErrorKind::Server, format!("the server did not return the {what} of run {original}"))
                 .without_side_effects()

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use hatchet::model::Effect;
 use hatchet::workflow::WorkflowRef;
 use hatchet::{ErrorKind, Priority, RunFilter, RunId};
 use serde_json::{Value, json};
@@ -146,6 +147,16 @@ async fn c11_runs_that_are_never_created_are_reported(setup: Setup) {
         let error = error.expect("the call should end within 20 seconds").unwrap_err();
         assert_eq!((error.kind(), error.run_id()), (ErrorKind::RunNotFound, Some(missing)));
     }
+    let errors = [
+        run.cancel().send().await.unwrap_err(),
+        run.cancel().reason("why").send().await.unwrap_err(),
+        run.replay().send().await.unwrap_err(),
+        run.rerun().start().await.unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!((error.kind(), error.has_no_side_effects()), (ErrorKind::RunNotFound, true), "{error}");
+    }
+    assert_eq!(setup.hatchet.cancel_many([missing]).send().await.unwrap()[0].effect, Effect::NotFound);
 }
 
 async fn c12_invalid_input_is_rejected_without_a_request(setup: Setup) {

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::chunk_event::{ChunkEvent, MAX_QUEUED, MAX_QUEUED_BYTES};
 use crate::model::RunId;
 
+/// How many losses are kept, each at its place among the events.
+const MAX_LOSSES: usize = 256;
+
 /// The last events of runs without readers, while runs are being started.
 #[derive(Debug, Default)]
 pub(super) struct Early {
@@ -74,6 +77,10 @@ impl Early {
         if !self.starts.is_empty() && self.losses.back() != Some(&self.last) {
             self.last.0 += 1;
             self.losses.push_back(self.last);
+        }
+        // The oldest ones become one.
+        while self.losses.len() > MAX_LOSSES {
+            self.dropped = self.dropped.max(self.losses.pop_front());
         }
     }
 
@@ -178,6 +185,23 @@ mod tests {
         assert_eq!((early.len(), early.bytes, early.losses.len(), early.starts.len()), (0, 0, 0, 0));
         push(&mut early, 1, "z");
         assert_eq!(early.len(), 0, "no run is being started");
+    }
+
+    #[test]
+    fn the_oldest_losses_become_one() {
+        let mut early = Early::default();
+        let since = early.start();
+        for _ in 0..MAX_LOSSES + 2 {
+            push(&mut early, 2, "other");
+            early.interrupt();
+        }
+        assert_eq!(early.losses.len(), MAX_LOSSES);
+        push(&mut early, 1, "a");
+        assert_eq!(
+            take(&mut early, 1, since).len(),
+            MAX_LOSSES + 2,
+            "one for the oldest two, the others, and the chunk"
+        );
     }
 
     #[test]
