@@ -10,7 +10,7 @@ use super::outcome::task_outcome;
 use super::resolve::Resolution;
 use super::staleness::{is_behind, lacks_attempt};
 use super::view::{RunView, TaskView};
-use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, attempt_number, metadata, trigger};
+use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails, metadata, trigger};
 use crate::rpc::convert::{Envelope, RestRun};
 
 /// The details, or `None` if the state of the run is not known yet.
@@ -76,7 +76,7 @@ fn task_details(view: &RunView<'_>, task: &TaskView<'_>, status: &RunStatus, out
 /// the run has ended, an attempt that REST lacks is added without its times.
 pub(super) fn attempts_of(task: &TaskView<'_>, outcome: Option<&Outcome>, has_ended: bool) -> Vec<Attempt> {
     let mut attempts = task.attempts.clone();
-    let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
+    let newest = task.rest_attempt().unwrap_or(0);
     if has_ended
         && let Some(last) = attempts.last()
         && last.number < newest

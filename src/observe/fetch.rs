@@ -14,7 +14,7 @@ use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, Question, creation_deadline, pass};
-use crate::model::{Attempt, RunDetails, RunId, attempt_number};
+use crate::model::{Attempt, RunDetails, RunId};
 use crate::rpc::convert::{ListRow, RestRun};
 use crate::transport::Polling;
 
@@ -227,7 +227,7 @@ fn is_consistent(view: &RunView<'_>, resolution: &Resolution, stability: &mut St
 
 /// Whether the events of a task contain the end of the attempt that the run shows.
 fn shows_end(task: &TaskView<'_>) -> bool {
-    let newest = task.rest.map_or(0, |task| attempt_number(task.retry_count));
+    let newest = task.rest_attempt().unwrap_or(0);
     task.attempts.last().is_some_and(|last| last.status.is_final() && last.number >= newest)
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::outcome::{completed, failed, object, outcome, wrap_output};
-use super::staleness::{BATCH_TIMEOUT_TEXT, agrees, is_behind, may_be_retried};
+use super::staleness::{BATCH_TIMEOUT_TEXT, agrees, is_behind, is_behind_events, may_be_retried};
 use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, GrpcTask, TaskEventKind, TaskResult};
@@ -82,9 +82,12 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
         (true, Some(_), None) if !is_last && evidence.results.is_none() && view.tasks.iter().any(may_be_retried) => {
             Resolution::Lagging
         }
-        (true, Some(rest), grpc) if is_last || view.tasks.iter().all(agrees) => {
-            // If REST still lacks an attempt that gRPC has, gRPC decides.
-            let ahead = grpc.clone().filter(|grpc| grpc.is_final() && view.tasks.iter().any(is_behind));
+        (true, Some(rest), grpc)
+            if is_last || view.tasks.iter().all(|task| agrees(task) && !is_behind_events(task)) =>
+        {
+            // If REST still shows the status of an earlier attempt, gRPC decides.
+            let is_outdated = |task: &TaskView<'_>| is_behind(task) || is_behind_events(task);
+            let ahead = grpc.clone().filter(|grpc| grpc.is_final() && view.tasks.iter().any(is_outdated));
             let status = ahead.unwrap_or(rest);
             let conflicts = conflicts(view, grpc.as_ref(), &status);
             Resolution::Ended(outcome(view, &status), conflicts)
@@ -422,6 +425,27 @@ mod tests {
         again.retry_count = Some(1);
         replayed.events.push(again);
         assert!(matches!(resolved(&replayed, false), Resolution::Ended(Outcome::Completed(_), _)));
+    }
+
+    /// The responses are not of the same moment: gRPC's and the status in REST are of before a replay, and the events of after it.
+    #[test]
+    fn the_end_of_an_earlier_attempt_is_not_that_of_a_later_one() {
+        for status in ["FAILED", "COMPLETED"] {
+            let events = [(status, "it broke"), ("RETRIED_BY_USER", ""), ("STARTED", ""), ("FINISHED", "")];
+            let mut mixed = evidence(status, status, &events, &[]);
+            for event in &mut mixed.events[2..] {
+                event.retry_count = Some(1);
+            }
+            mixed.rest.as_mut().unwrap().tasks[0].retry_count = Some(0);
+            assert_eq!(resolved(&mixed, false), Resolution::Lagging, "{status}");
+        }
+        let events = [("FAILED", "it broke"), ("RETRIED_BY_USER", ""), ("FINISHED", "")];
+        let mut later = evidence("COMPLETED", "FAILED", &events, &[]);
+        later.events[2].retry_count = Some(1);
+        later.rest.as_mut().unwrap().tasks[0].retry_count = Some(0);
+        assert_eq!(resolved(&later, false), Resolution::Lagging);
+        let Resolution::Ended(Outcome::Completed(_), conflicts) = resolved(&later, true) else { panic!() };
+        assert_eq!(conflicts, [], "REST has not caught up, and gRPC decides");
     }
 
     #[test]

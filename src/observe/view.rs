@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::attempts::{attempts, replayed_after};
 use super::evidence::Evidence;
-use crate::model::{Attempt, Payload, RunId, RunStatus, TaskId};
+use crate::model::{Attempt, Payload, RunId, RunStatus, TaskId, attempt_number};
 use crate::rpc::convert::GrpcTask;
 use crate::rpc::convert::{RestTask, TaskEvent, TaskEventKind};
 
@@ -127,6 +127,11 @@ impl<'a> TaskView<'a> {
     pub(super) fn awaits_replay(&self) -> bool {
         let replayed = self.replayed_after.last();
         replayed.is_some() && replayed == self.attempts.last().map(|last| &last.number)
+    }
+
+    /// The number of the attempt whose status REST shows, if it says so.
+    pub(super) fn rest_attempt(&self) -> Option<u32> {
+        self.rest.and_then(|task| task.retry_count).map(attempt_number)
     }
 
     /// Whether the newest attempt was cancelled.

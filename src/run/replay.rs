@@ -410,8 +410,8 @@ async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) ->
 async fn replayed_tasks(client: &Client, run: RunId, before: &Counts) -> Result<Counts> {
     let tasks = client.rpc().rest.run(run).await?.tasks.into_iter();
     let increased =
-        tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|count| task.retry_count > *count));
-    Ok(increased.map(|task| (task.task_external_id, task.retry_count)).collect())
+        tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|count| task.retry_count() > *count));
+    Ok(increased.map(|task| (task.task_external_id, task.retry_count())).collect())
 }
 
 #[cfg(test)]

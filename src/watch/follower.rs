@@ -390,7 +390,7 @@ impl Follower {
         // A fetch reports an error in its own way.
         let found = self.watched.client.feed().fetcher.spawn(request).await.ok().flatten();
         let fingerprint = found.map(|found| {
-            let tasks = found.tasks.iter().map(|task| (task.task_external_id, task.status.clone(), task.retry_count));
+            let tasks = found.tasks.iter().map(|task| (task.task_external_id, task.status.clone(), task.retry_count()));
             (found.run.status, tasks.collect())
         });
         if fingerprint.is_none() || fingerprint != self.last_check {

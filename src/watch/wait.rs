@@ -68,8 +68,11 @@ impl<O> RunHandle<O> {
                     Answer::Results(results) => Some(results),
                     Answer::Fetch => None,
                 };
-                let of_run = results.as_deref().filter(|_| self.is_of_any_attempt());
-                if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
+                // After a replay, they can be those of the attempt before.
+                let results = results.filter(|_| self.is_of_any_attempt());
+                let resolved =
+                    results.as_deref().and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all));
+                if let Some(outcome) = resolved {
                     return Ok(outcome);
                 }
                 let details = self.fetch(workflow.clone(), results, turns).await?;

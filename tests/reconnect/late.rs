@@ -57,6 +57,32 @@ async fn late_events_lose_nothing() {
     }
 }
 
+/// The result of the attempt before a replay arrives while the new attempt is awaited.
+#[tokio::test(start_paused = true)]
+async fn a_late_result_is_not_that_of_the_replay() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| {
+        sleep(4 * SECOND * context.attempt()).await;
+        Ok(context.attempt())
+    });
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    engine.faults().inject(STREAMS[0], Fault::DelayMessage(4 * SECOND)).unwrap();
+    let first = async { (run.result().await.unwrap(), Instant::now()) };
+    let second = async {
+        sleep(5 * SECOND).await;
+        let replayed = run.replay().send().await.unwrap().run;
+        let waits_since = Instant::now();
+        (replayed.result().await.unwrap(), waits_since)
+    };
+    let ((first, arrived), (second, waits_since)) = tokio::join!(first, second);
+    assert!(waits_since < arrived, "the result of the first attempt arrives during the second wait");
+    assert_eq!((first, second), (1, 2));
+    worker.shutdown().await;
+    engine.shutdown().await;
+}
+
 /// The engine publishes a large chunk late, and ends its streams with the run. The worker waits.
 #[tokio::test(start_paused = true)]
 async fn a_large_chunk_at_the_end_of_a_run_is_not_lost() {

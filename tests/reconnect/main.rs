@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ends;
 mod faults;
 mod late;
 mod random;

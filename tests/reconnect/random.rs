@@ -79,6 +79,13 @@ impl Plan {
 
 /// All states in order, each once. What is missing is in a gap.
 fn check_states(expected: &[(u32, RunStatus)], changes: &[Change]) {
+    let rest = states_after(expected, changes);
+    assert!(rest.is_empty(), "{rest:?} are missing in {changes:?}");
+}
+
+/// Checks that changes are states in order, each once, and that what is missing between them is in a gap. Returns the states after the last
+/// one.
+pub(crate) fn states_after<'a>(expected: &'a [(u32, RunStatus)], changes: &[Change]) -> &'a [(u32, RunStatus)] {
     let mut rest = expected;
     let mut gap: Option<&Gap> = None;
     for change in changes {
@@ -93,7 +100,7 @@ fn check_states(expected: &[(u32, RunStatus)], changes: &[Change]) {
         rest = &rest[skipped + 1..];
         gap = None;
     }
-    assert!(rest.is_empty(), "{rest:?} are missing in {changes:?}");
+    rest
 }
 
 /// The chunks of a task: those of each attempt in order and once, or in a gap. What is missing without a gap is said at the end: from the first
@@ -223,8 +230,21 @@ async fn follow_dag(run: &RunHandle<Value>, plan: Plan, is_strict: bool) {
     tokio::join!(outcome, watch, read_chunks(run.chunks(), plan, false, is_strict));
 }
 
+/// Some of the defects of the real engine that concern those who follow runs.
+pub(crate) fn random_quirks(rng: &mut Rng) -> Quirks {
+    let all = [
+        Quirk::EarlyEnd,
+        Quirk::RestLag,
+        Quirk::LateSubscription,
+        Quirk::SlowHistory,
+        Quirk::LateTimestamps,
+        Quirk::LateChunks,
+    ];
+    all.into_iter().filter(|_| rng.bool()).fold(Quirks::none(), Quirks::with)
+}
+
 /// Injects faults at random times.
-async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
+pub(crate) async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
     loop {
         sleep(Duration::from_millis(rng.u64(1..1500))).await;
         let faults = engine.faults();
@@ -281,17 +301,8 @@ async fn watch_many(hatchet: &Client, runs: &[RunHandle<u64>], by_run: &HashMap<
 
 async fn case(seed: u64) {
     let mut rng = Rng::with_seed(seed);
-    let quirks = [
-        Quirk::EarlyEnd,
-        Quirk::RestLag,
-        Quirk::LateSubscription,
-        Quirk::SlowHistory,
-        Quirk::LateTimestamps,
-        Quirk::LateChunks,
-    ];
     let loses_messages = rng.bool();
-    let quirks: Quirks = quirks.into_iter().filter(|_| rng.bool()).fold(Quirks::none(), Quirks::with);
-    let engine = Engine::builder().quirks(quirks).seed(seed).start().await.unwrap();
+    let engine = Engine::builder().quirks(random_quirks(&mut rng)).seed(seed).start().await.unwrap();
     let hatchet = engine.client();
     let task: Task<Plan, u64> = Task::new("task", async |plan: Plan, context: Context| run(plan, &context).await);
     let task = task.retries(RETRIES);

@@ -108,7 +108,13 @@ pub(crate) struct RestTask {
     #[serde(default, deserialize_with = "optional_id")]
     pub(crate) parent_task_external_id: Option<TaskId>,
     #[serde(default)]
-    pub(crate) retry_count: u32,
+    pub(crate) retry_count: Option<u32>,
+}
+
+impl RestTask {
+    pub(crate) fn retry_count(&self) -> u32 {
+        self.retry_count.unwrap_or(0)
+    }
 }
 
 #[derive(Debug, Deserialize)]
