@@ -74,7 +74,8 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
     let rest = view.rest_status().cloned();
     let ended_in_rest = rest.clone().filter(RunStatus::is_final);
     let ended = match &grpc {
-        Some(grpc) => evidence.results.is_some() || grpc.is_final(),
+        // If the message of the result stream is late, the run may run again.
+        Some(grpc) => grpc.is_final() || evidence.results.is_some() && ended_in_rest.is_some(),
         None => evidence.results.is_some() || ended_in_rest.is_some(),
     };
     match (ended, ended_in_rest, grpc) {
@@ -446,6 +447,14 @@ mod tests {
         assert_eq!(resolved(&later, false), Resolution::Lagging);
         let Resolution::Ended(Outcome::Completed(_), conflicts) = resolved(&later, true) else { panic!() };
         assert_eq!(conflicts, [], "REST has not caught up, and gRPC decides");
+    }
+
+    #[test]
+    fn a_late_message_of_the_result_stream_does_not_end_a_run_that_runs_again() {
+        let again = evidence("RUNNING", "RUNNING", &[("CANCELLED", ""), ("RETRIED_BY_USER", "")], &[Err("")]);
+        assert_eq!(resolved(&again, false), Resolution::Running(RunStatus::Running));
+        let late = evidence("RUNNING", "CANCELLED", &[("CANCELLED", "")], &[Err("")]);
+        assert!(matches!(resolved(&late, false), Resolution::Ended(Outcome::Cancelled(_), _)), "REST confirms it");
     }
 
     #[test]

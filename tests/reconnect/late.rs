@@ -83,6 +83,31 @@ async fn a_late_result_is_not_that_of_the_replay() {
     engine.shutdown().await;
 }
 
+/// The end of a cancelled run is announced while the run is already running again: the wait is for the end of the new attempt.
+#[tokio::test(start_paused = true)]
+async fn a_late_cancellation_is_not_waited_for_when_the_run_runs_again() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| {
+        sleep(if context.attempt() == 1 { 10 * SECOND } else { 600 * SECOND }).await;
+        Ok(context.attempt())
+    });
+    let task = task.timeout(3600 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    let run = hatchet.run(&task, &()).start().await.unwrap();
+    engine.faults().inject(STREAMS[0], Fault::DelayMessage(4 * SECOND)).unwrap();
+    let replay = async {
+        sleep(SECOND).await;
+        run.cancel().send().await.unwrap();
+        run.replay().include_cancelled().send().await.unwrap();
+    };
+    let start = Instant::now();
+    let (result, ()) = tokio::join!(run.result(), replay);
+    assert_eq!(result.unwrap(), 2, "after {:?}", start.elapsed());
+    worker.shutdown().await;
+    engine.shutdown().await;
+}
+
 /// The engine publishes a large chunk late, and ends its streams with the run. The worker waits.
 #[tokio::test(start_paused = true)]
 async fn a_large_chunk_at_the_end_of_a_run_is_not_lost() {
