@@ -2,7 +2,8 @@
 //!
 //! A fetch is a task of its own, so a watch that is not polled holds nothing that others wait for. Its requests pass a gate, which lets
 //! them through in the order of their arrival. A watch has one fetch at a time, so each gets its turn. A stream of many runs has a bounded
-//! number of turns for all of them, so that other watches do not wait until all of its runs were fetched.
+//! number of turns for all of them, so that other watches do not wait until all of its runs were fetched. So have all watches of single runs
+//! together, until they know their run.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ const MAX_TURNS: usize = 16;
 pub(crate) struct Fetcher {
     tasks: Tasks,
     shared: Arc<State>,
+    /// The turns of the watches whose run is not known yet, each in a stream of its own.
+    of_unknown: Turns,
 }
 
 /// What a caller wants to know of a run, and what it knows already. Only the same question has the same answer.
@@ -156,12 +159,19 @@ pub(crate) async fn pass(gate: Option<&Gate>, requests: u32) -> Option<Permit> {
 
 impl Fetcher {
     pub(super) fn new(tasks: Tasks, requests_per_second: u32) -> Self {
-        Self { tasks, shared: Arc::new(State::new(MAX_CONCURRENT, requests_per_second)) }
+        let shared = Arc::new(State::new(MAX_CONCURRENT, requests_per_second));
+        Self { tasks, shared, of_unknown: Turns::new() }
     }
 
     /// The gate for requests that belong to no single run.
     pub(crate) fn gate(&self) -> Gate {
         Gate { shared: Arc::clone(&self.shared), joinable: None, turns: None }
+    }
+
+    /// The turns for the fetches of runs of which a watch knows nothing yet. Thousands of watches can begin at the same time: they leave most
+    /// of the rate to those that have heard of a change.
+    pub(crate) fn turns_of_unknown(&self) -> Turns {
+        self.of_unknown.clone()
     }
 
     /// Reserves the time of a fetch that is a precaution: of a run about which nothing has been heard. However many such runs there are,

@@ -45,7 +45,7 @@ pub use crate::value::{
 };
 pub use change::{Change, ChangeKind, Gap, RunChange, TaskChange};
 pub(crate) use chunk::ChunkPosition;
-pub use chunk::{Chunk, ChunkContent, ChunkGap, ChunkItem};
+pub use chunk::{Chunk, ChunkContent, ChunkGap, ChunkItem, ChunkRestart};
 pub(crate) use concurrency::Concurrency;
 pub(crate) use condition::{Condition, Conditions};
 pub use counts::{StatusCounts, Total};

@@ -116,7 +116,7 @@ impl Reader {
         let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
-        let mut reorder = Reorder::default();
+        let mut reorder = if from_start { Reorder::default() } else { Reorder::joined() };
         for position in lock(&shared.resumed).drain(..) {
             reorder.resume(position);
         }
@@ -217,7 +217,10 @@ impl Reader {
         }
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
-            ChunkEvent::Created(..) => return Ok(()),
+            ChunkEvent::Created(_, task) => {
+                self.reorder.created(task);
+                return Ok(());
+            }
             ChunkEvent::AttemptEnded { run, task, attempt, at } => {
                 if self.has_ended_before(task, attempt) {
                     return Ok(());

@@ -323,7 +323,9 @@ impl Follower {
         let Watched { client, run, started_at, is_dag, .. } = &self.watched;
         let (owned, run, started_at) = (client.clone(), *run, *started_at);
         let is_dag = *is_dag || self.progress.is_dag();
+        let is_unknown = self.subscription.is_none();
         let turns = self.watched.turns.clone();
+        let turns = turns.or_else(|| is_unknown.then(|| client.feed().fetcher.turns_of_unknown()));
         let question = Question { run, started_at, workflow: None, results: None, turns };
         let fetch = client.feed().fetcher.details(question, move |_, gate| async move {
             let fetch = RunFetch::new(run).for_reading().for_wait().started_at(started_at).known_dag(is_dag);

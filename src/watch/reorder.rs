@@ -4,16 +4,19 @@
 //! seconds, and then nearly in order. So a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`].
 //! What has not arrived before it then is a gap.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
-use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, TaskId};
+use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, ChunkRestart, RunId, TaskId};
 
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
+/// The same for a reader that has joined while the task was sending: the ones before were probably sent earlier, and never come. It is
+/// longer than a worker takes to send the chunks that are in flight.
+const MAX_HOLD_AFTER_JOIN: Duration = Duration::from_millis(300);
 /// By how much the clock of a worker may be ahead of that of the engine, so that the last chunk of an attempt seems to follow its end.
 const MAX_AHEAD: TimeDelta = TimeDelta::milliseconds(100);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
@@ -53,6 +56,10 @@ pub(super) struct Reorder {
     outdated: u64,
     /// How often chunks may have been lost.
     losses: u64,
+    /// Whether tasks may have sent chunks before the reader subscribed.
+    has_joined: bool,
+    /// The tasks that were created after that.
+    created: HashSet<TaskId>,
 }
 
 /// A number of chunks, and their bytes.
@@ -91,6 +98,8 @@ struct Lane {
     arrivals: BTreeSet<(Instant, i64)>,
     bytes: usize,
     due: Option<Instant>,
+    /// Whether the task may have been sending when the reader subscribed, and no chunk has been returned since.
+    is_joined: bool,
 }
 
 /// A held chunk.
@@ -101,6 +110,18 @@ struct Waiting {
 }
 
 impl Reorder {
+    /// For a reader that subscribes to a run that may be sending.
+    pub(super) fn joined() -> Self {
+        Self { has_joined: true, ..Self::default() }
+    }
+
+    /// A task was created while the reader was subscribed.
+    pub(super) fn created(&mut self, task: TaskId) {
+        if self.has_joined && self.created.len() < MAX_TASKS {
+            self.created.insert(task);
+        }
+    }
+
     /// Takes a chunk that has this place, and adds those that are next to `ready`.
     pub(super) fn take(&mut self, place: Place, now: Instant, chunk: Chunk, ready: &mut impl Extend<ChunkItem>) {
         let (task, Some(index)) = (chunk.task_id, chunk.index) else { return ready.extend([ChunkItem::Chunk(chunk)]) };
@@ -108,12 +129,13 @@ impl Reorder {
             self.outdated += 1;
             return;
         }
-        let lane = self.tasks.entry(task).or_default();
+        let is_joined = self.has_joined && !self.created.remove(&task);
+        let lane = self.tasks.entry(task).or_insert_with(|| Lane { is_joined, ..Lane::default() });
         self.taken += 1;
         lane.used = self.taken;
         let before = lane.size();
         if place == Place::NewAttempt {
-            lane.begin_attempt(ready);
+            lane.begin_attempt(chunk.run_id, task, ready);
         }
         lane.add(index, now, chunk, ready);
         let after = lane.size();
@@ -184,7 +206,7 @@ impl Reorder {
     /// The reader has received a chunk of a task, and those before it, in another stream.
     pub(super) fn resume(&mut self, ChunkPosition { task, index, sent_at }: ChunkPosition) {
         let lane = self.tasks.entry(task).or_default();
-        lane.attempts = 1;
+        (lane.attempts, lane.is_joined) = (1, true);
         (lane.next, lane.first_sent_at, lane.last_sent_at) = (index.saturating_add(1), sent_at, sent_at);
     }
 
@@ -224,7 +246,7 @@ impl Reorder {
     /// Sets when the next held chunk of a task is released.
     fn schedule(&mut self, task: TaskId) {
         let Some(lane) = self.tasks.get_mut(&task) else { return };
-        let due = lane.arrivals.first().map(|(since, _)| *since + MAX_HOLD);
+        let due = lane.arrivals.first().map(|(since, _)| *since + lane.max_hold());
         if due != lane.due {
             lane.due.map(|due| self.due.remove(&(due, task)));
             due.map(|due| self.due.insert((due, task)));
@@ -241,6 +263,11 @@ impl Held {
 }
 
 impl Lane {
+    /// How long its chunks wait for earlier ones.
+    fn max_hold(&self) -> Duration {
+        if self.is_joined { MAX_HOLD_AFTER_JOIN } else { MAX_HOLD }
+    }
+
     /// What waits for earlier chunks.
     fn size(&self) -> Held {
         Held { count: self.held.len(), bytes: self.bytes }
@@ -276,8 +303,12 @@ impl Lane {
         index > 0 && sent_at.zip(self.zero_sent_at).is_some_and(|(sent, zero)| sent < zero)
     }
 
-    fn begin_attempt(&mut self, ready: &mut impl Extend<ChunkItem>) {
+    fn begin_attempt(&mut self, run_id: RunId, task_id: TaskId, ready: &mut impl Extend<ChunkItem>) {
         self.release(ready, Some(i64::MAX));
+        if self.attempts > 0 {
+            self.is_joined = false;
+            ready.extend([ChunkItem::Restarted(ChunkRestart { run_id, task_id })]);
+        }
         self.last_ended_at = self.ended_at.take().or(self.last_ended_at);
         self.last_ended = self.ended.take().or(self.last_ended);
         self.attempts = self.attempts.saturating_add(1).max(self.last_ended.map_or(0, |last| last.saturating_add(1)));
@@ -321,6 +352,7 @@ impl Lane {
             self.next = index.saturating_add(1);
             self.bytes = self.bytes.saturating_sub(chunk.content.len());
             self.last_sent_at = self.last_sent_at.max(chunk.sent_at);
+            self.is_joined = false;
             ready.extend([ChunkItem::Chunk(chunk)]);
         }
     }
@@ -348,15 +380,9 @@ mod tests {
         reorder.take(reorder.place(&chunk), now, chunk, ready);
     }
 
+    /// All items but the restarts, which most tests show by the attempts of the chunks.
     fn texts(items: &[ChunkItem]) -> Vec<String> {
-        items
-            .iter()
-            .map(|item| match item {
-                ChunkItem::Chunk(chunk) => chunk.to_string(),
-                ChunkItem::Gap(gap) => gap.to_string(),
-                ChunkItem::Interrupted => "interrupted".to_owned(),
-            })
-            .collect()
+        items.iter().filter(|item| !matches!(item, ChunkItem::Restarted(_))).map(ToString::to_string).collect()
     }
 
     #[test]
@@ -383,6 +409,56 @@ mod tests {
         assert_eq!(texts(&ready), expected);
         take(&mut reorder, now, chunk(1, 5), &mut ready);
         assert_eq!(texts(&ready), expected, "it is too late");
+    }
+
+    #[test]
+    fn each_later_attempt_is_announced_before_its_first_item() {
+        let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+        for (attempt, index) in [(1, 0), (1, 2), (2, 0)] {
+            take(&mut reorder, now, chunk(attempt, index), &mut ready);
+        }
+        end(&mut reorder, 2, 0);
+        take(&mut reorder, now, chunk(3, 1), &mut ready);
+        end(&mut reorder, 3, 1);
+        take(&mut reorder, now, chunk(4, 0), &mut ready);
+        reorder.release_all(&mut ready);
+        let shown: Vec<_> = ready
+            .iter()
+            .map(|item| if let ChunkItem::Restarted(_) = item { "restarted".into() } else { item.to_string() })
+            .collect();
+        let second = ["restarted", "2.0"];
+        let third = ["restarted", "chunk 0 is missing", "3.1"];
+        let first = ["1.0", "chunk 1 is missing", "1.2"];
+        assert_eq!(shown, [&first[..], &second, &third, &["restarted", "4.0"]].concat());
+        // A reader that resumes has received chunks of the attempt before in another stream.
+        let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
+        reorder.resume(ChunkPosition::of(&chunk(1, 3)).unwrap());
+        take(&mut reorder, now, chunk(2, 0), &mut ready);
+        assert!(matches!(&ready[..], [ChunkItem::Restarted(_), ChunkItem::Chunk(_)]), "{ready:?}");
+    }
+
+    /// What was sent before the reader subscribed never comes.
+    #[test]
+    fn a_reader_that_joins_does_not_wait_for_what_was_sent_before() {
+        let now = Instant::now();
+        let received = |mut reorder: Reorder| {
+            let mut ready = Vec::new();
+            take(&mut reorder, now, chunk(1, 5), &mut ready);
+            let first_due = reorder.due().unwrap() - now;
+            reorder.release_due(now + first_due, &mut ready);
+            take(&mut reorder, now + first_due, chunk(1, 7), &mut ready);
+            (first_due, reorder.due().unwrap() - (now + first_due), texts(&ready))
+        };
+        let expected = ["chunks 0 to 4 are missing", "1.5"].map(str::to_owned).to_vec();
+        assert_eq!(received(Reorder::joined()), (MAX_HOLD_AFTER_JOIN, MAX_HOLD, expected.clone()));
+        assert_eq!(received(Reorder::default()), (MAX_HOLD, MAX_HOLD, expected.clone()));
+        let mut created = Reorder::joined();
+        created.created(uuid::Uuid::from_u128(1).into());
+        assert_eq!(received(created), (MAX_HOLD, MAX_HOLD, expected), "its first chunks are expected");
+        let mut resumed = Reorder::default();
+        resumed.resume(ChunkPosition::of(&chunk(1, 3)).unwrap());
+        let expected = ["chunk 4 is missing", "1.5"].map(str::to_owned).to_vec();
+        assert_eq!(received(resumed), (MAX_HOLD_AFTER_JOIN, MAX_HOLD, expected));
     }
 
     /// A chunk every 100 ms, and every other one is late: there is always one that waits.
@@ -636,7 +712,7 @@ mod tests {
                         prop_assert!(gap.last_index >= gap.first_index);
                         next = gap.last_index + 1;
                     }
-                    ChunkItem::Interrupted => prop_assert!(false),
+                    ChunkItem::Interrupted | ChunkItem::Restarted(_) => prop_assert!(false),
                 }
             }
             prop_assert!(in_time.is_empty(), "{:?}", in_time);

@@ -32,6 +32,7 @@ pub(crate) async fn texts<O>(mut chunks: hatchet::stream::RunChunks<O>) -> Vec<S
             ChunkItem::Chunk(chunk) => texts.push(chunk.to_string()),
             ChunkItem::Gap(gap) => texts.push(gap.to_string()),
             ChunkItem::Interrupted => texts.push("interrupted".to_owned()),
+            ChunkItem::Restarted(_) => texts.push("restarted".to_owned()),
             other => panic!("{other:?}"),
         }
     }
@@ -62,8 +63,8 @@ async fn b13_chunks_of_retries_and_dags_are_in_order(setup: Setup) {
     if chunks.last().is_some_and(|last| last == "interrupted") {
         chunks.pop();
     }
-    let expected: Vec<_> =
-        ["a1.", "a2.", "b"].iter().flat_map(|text| (0..3).map(move |n| format!("{text}{n}"))).collect();
+    let three = |text: &str| (0..3).map(|number| format!("{text}{number}")).collect::<Vec<_>>();
+    let expected = [three("a1."), vec!["restarted".to_owned()], three("a2."), three("b")].concat();
     assert_eq!(chunks, expected);
     worker.shutdown().await;
 }

@@ -116,7 +116,9 @@ async fn end<O>(run: &RunHandle<O>, rng: &mut Rng) -> Truth {
     };
     let truth = Truth::of(&details);
     assert_eq!(outcomes[0].status(), truth.ends[0], "{:?} {details:?}", outcomes[0]);
-    outcomes.iter().for_each(|outcome| truth.check_status(outcome));
+    for outcome in &outcomes {
+        truth.check_status(outcome);
+    }
     if outcomes.len() == truth.ends.len() {
         assert_eq!(outcomes.last(), details.outcome.as_ref(), "{outcomes:?} {details:?}");
         let statuses: Vec<_> = outcomes.iter().map(Outcome::status).collect();
@@ -140,7 +142,7 @@ async fn follow<O>(run: &RunHandle<O>, rng: &mut Rng) {
             }
             tokio::select! {
                 change = watch.next() => changes.push(change.unwrap().unwrap()),
-                changed = known.changed() => changed.unwrap(),
+                done = known.changed() => done.unwrap(),
             }
         }
     };
@@ -165,7 +167,9 @@ async fn follow<O>(run: &RunHandle<O>, rng: &mut Rng) {
     states_after(&truth.states, &until_end);
     let ends: Vec<_> = until_end.iter().filter(|change| change.is_final()).filter_map(Change::status).collect();
     assert!(matches!(&ends[..], [end] if truth.ends.contains(end)), "{until_end:?}: {:?}", truth.states);
-    outcomes.into_iter().for_each(|outcome| truth.check_status(&outcome.unwrap()));
+    for outcome in outcomes {
+        truth.check_status(&outcome.unwrap());
+    }
 }
 
 /// The chunks of a parent and of the children that it starts: each once, or said to be missing.
@@ -180,8 +184,9 @@ async fn read_family(hatchet: &Client, parent: &Task<Input, u64>, input: Input, 
         }
     }
     let runs: HashSet<_> = received.iter().map(|(run, _)| *run).collect();
-    let expected = usize::try_from((1 + CHILDREN) * input.chunks).unwrap();
-    assert!(runs.len() <= 1 + CHILDREN as usize && received.len() <= expected, "{received:?}");
+    let [most_runs, expected] =
+        [1 + CHILDREN, (1 + CHILDREN) * input.chunks].map(|count| usize::try_from(count).unwrap());
+    assert!(runs.len() <= most_runs && received.len() <= expected, "{received:?}");
     assert!(received.len() == expected || is_incomplete || !is_strict, "{received:?}");
 }
 

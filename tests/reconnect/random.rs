@@ -109,6 +109,7 @@ pub(crate) fn states_after<'a>(expected: &'a [(u32, RunStatus)], changes: &[Chan
 fn check_chunks(plan: Plan, items: &[ChunkItem], from_start: bool) -> bool {
     let count = i64::try_from(plan.chunks).unwrap();
     let (mut attempt, mut next, mut is_missing, mut has_begun) = (0, count, false, false);
+    let mut has_restarted = false;
     for item in items {
         match item {
             ChunkItem::Chunk(chunk) => {
@@ -117,6 +118,8 @@ fn check_chunks(plan: Plan, items: &[ChunkItem], from_start: bool) -> bool {
                 let (of_attempt, index) = (of_attempt.parse::<u32>().unwrap(), chunk.index.unwrap());
                 assert_eq!(number.parse(), Ok(index));
                 assert!(of_attempt >= attempt, "{items:?}");
+                assert!(if has_restarted { of_attempt > attempt } else { index > 0 || attempt == 0 }, "{items:?}");
+                has_restarted = false;
                 if of_attempt > attempt && !has_begun {
                     // If nothing says that the attempt before has ended, a chunk seems to be one of it.
                     is_missing |= next < count || index > 0 || from_start && attempt == 0 && of_attempt > 1;
@@ -126,6 +129,10 @@ fn check_chunks(plan: Plan, items: &[ChunkItem], from_start: bool) -> bool {
                 is_missing |= attempt > 0 && of_attempt > attempt + 1;
                 assert_eq!(index, next, "{items:?}");
                 (attempt, next, has_begun) = (of_attempt, index + 1, false);
+            }
+            ChunkItem::Restarted(_) => {
+                assert!(!has_restarted && attempt > 0, "{items:?}");
+                has_restarted = true;
             }
             ChunkItem::Gap(gap) => {
                 if gap.first_index == 0 {
@@ -152,6 +159,7 @@ async fn read_chunks<O>(mut chunks: hatchet::stream::RunChunks<O>, plan: Plan, f
         match &item {
             ChunkItem::Chunk(chunk) => of_tasks.entry(chunk.task_id).or_default().push(item),
             ChunkItem::Gap(gap) => of_tasks.entry(gap.task_id).or_default().push(item),
+            ChunkItem::Restarted(restart) => of_tasks.entry(restart.task_id).or_default().push(item),
             _ => is_interrupted = true,
         }
     }

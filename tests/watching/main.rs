@@ -533,6 +533,28 @@ async fn streams_of_ten_thousand_runs_starve_neither_a_watch_nor_a_wait() {
     assert_eq!(delays, (Duration::from_millis(250), Duration::from_millis(49)));
 }
 
+/// As when a server has started again, and all of its users reconnect. Before each fetch of the new run, there are those of 16 others.
+#[tokio::test(start_paused = true)]
+async fn many_watches_of_old_runs_do_not_delay_that_of_a_new_one() {
+    let setup = Setup::new(200).await;
+    let (client, runs) = ended_runs(&setup, 2000).await;
+    let worker = setup.worker(1).await;
+    let old = futures_util::future::join_all(runs.iter().map(|run| run.watch().count()));
+    let new = async {
+        sleep(SECOND).await;
+        let (start, watch) = (Instant::now(), client.run(&setup.short, &()).watch());
+        let states: Vec<_> = watch.map(|change| change.unwrap().to_string()).collect().await;
+        (states, start.elapsed())
+    };
+    let (states, elapsed) = tokio::select! {
+        counts = old => unreachable!("they need 30 seconds: {}", counts.len()),
+        new = new => new,
+    };
+    assert_eq!(states, ["QUEUED (attempt 1)", "RUNNING (attempt 1)", "COMPLETED (attempt 1)"]);
+    assert!(elapsed < 2 * SECOND, "{elapsed:?}");
+    worker.shutdown().await;
+}
+
 /// Its watch has one fetch at a time, however often the run changes. So another one waits for one fetch, and then for its own three requests.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_changes_all_the_time_does_not_starve_another_watch() {
