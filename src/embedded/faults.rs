@@ -209,6 +209,12 @@ impl Methods {
         let all = self.faults.values().chain(self.of_messages.values());
         all.flatten().map(count).fold(0, usize::saturating_add)
     }
+
+    fn remove_expired(&mut self, now: DateTime<Utc>) {
+        for faults in self.faults.values_mut().chain(self.of_messages.values_mut()) {
+            faults.retain(|(_, times)| !matches!(times, Times::Until(end) if *end <= now));
+        }
+    }
 }
 
 /// Takes the next of some faults.
@@ -399,14 +405,26 @@ impl Faults {
 
     /// Returns the number of faults that have not been applied yet.
     ///
-    /// A fault that is applied always or for a duration counts as one.
+    /// A fault that is applied always, or for a duration that is not over, counts as one.
     pub fn planned(&self) -> usize {
-        self.0.planned.load(Relaxed)
+        if !self.has_planned() {
+            return 0;
+        }
+        let mut methods = self.lock();
+        methods.remove_expired(self.0.clock.now());
+        let planned = methods.planned();
+        self.set_planned(planned);
+        planned
+    }
+
+    /// Whether there may be a planned fault.
+    fn has_planned(&self) -> bool {
+        self.0.planned.load(Relaxed) > 0
     }
 
     /// Takes the next fault of this call.
     pub(super) fn next(&self, method: impl FnOnce() -> String) -> Option<Fault> {
-        if self.planned() == 0 {
+        if !self.has_planned() {
             return None;
         }
         let mut methods = self.lock();
@@ -417,7 +435,7 @@ impl Faults {
 
     /// Takes the next fault of a message of this stream.
     pub(super) fn next_of_message(&self, method: &str) -> Option<Fault> {
-        if self.planned() == 0 {
+        if !self.has_planned() {
             return None;
         }
         let mut methods = self.lock();
@@ -518,6 +536,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!((next(), faults.planned()), (Some(Fault::LoseResponse), 2));
         tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(faults.planned(), 1, "the first one is over");
         assert_eq!((next(), next(), faults.planned()), (Some(Fault::RejectGrpc(14)), None, 0));
         assert!(faults.inject_for("Push", Fault::LoseResponse, Duration::MAX).is_err());
     }

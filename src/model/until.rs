@@ -35,12 +35,14 @@ enum Condition {
     Attempt(u32),
     Task(String, RunStatus),
     Ended,
+    EndedWith(RunStatus),
     Any(Vec<Condition>),
     All(Vec<Condition>),
 }
 
 impl Until {
-    /// Creates a condition that is true when the run has this status, in any attempt.
+    /// Creates a condition that is true when the run has this status, in any attempt. An attempt that failed can be followed by another one:
+    /// to wait for the end of the run, use [`ended_with`](Self::ended_with).
     pub fn status(status: RunStatus) -> Self {
         Self(Condition::Status(status))
     }
@@ -60,6 +62,11 @@ impl Until {
     /// Creates a condition that is true when the run has ended.
     pub fn ended() -> Self {
         Self(Condition::Ended)
+    }
+
+    /// Creates a condition that is true when the run has ended with this status.
+    pub fn ended_with(status: RunStatus) -> Self {
+        Self(Condition::EndedWith(status))
     }
 
     /// Returns a condition that is true when at least one of the two conditions is true.
@@ -97,6 +104,7 @@ impl Condition {
             Self::Attempt(number) => matches!(change, Change::Run(run) if run.state.attempt >= *number),
             Self::Task(name, status) => change.task_name() == Some(name) && change.has_status(status),
             Self::Ended => change.is_final(),
+            Self::EndedWith(status) => change.is_final() && change.has_status(status),
             // The wait ends with the first one, so the others need not take the change.
             Self::Any(all) => all.iter_mut().any(|one| one.take(change)),
             Self::All(all) => {
@@ -140,6 +148,7 @@ impl fmt::Display for Condition {
             Self::Attempt(number) => write!(f, "attempt {number}"),
             Self::Task(name, status) => write!(f, "{name}: {status}"),
             Self::Ended => f.write_str("ended"),
+            Self::EndedWith(status) => write!(f, "ended with {status}"),
         }
     }
 }
@@ -192,6 +201,13 @@ mod tests {
         assert_eq!(met(Until::task("c", Completed), &changes), None);
         assert_eq!(met(Until::attempt(2), &changes), Some(6));
         assert_eq!(met(Until::ended(), &changes), Some(7));
+        assert_eq!(met(Until::ended_with(Completed), &changes), Some(7));
+        assert_eq!(met(Until::ended_with(RunStatus::Failed), &changes), None);
+        let again = [run(1, RunStatus::Failed, None), run(2, Completed, None)];
+        assert_eq!(
+            (met(RunStatus::Failed, &again), met(Until::ended_with(RunStatus::Failed), &again)),
+            (Some(1), None)
+        );
         let both = Until::task("b", Completed).and(Until::task("a", Completed)).and(Running);
         assert_eq!(met(both.clone(), &changes), Some(5), "not at the same time");
         assert_eq!(met(both.clone().or(Until::status(Running)), &changes), Some(3));
@@ -204,5 +220,6 @@ mod tests {
         assert_eq!(either.to_string(), "RUNNING or attempt 2");
         assert_eq!(Until::ended().and(either).to_string(), "ended and (RUNNING or attempt 2)");
         assert_eq!(Until::task("a", RunStatus::Failed).to_string(), "a: FAILED");
+        assert_eq!(Until::ended_with(RunStatus::Failed).to_string(), "ended with FAILED");
     }
 }

@@ -1,21 +1,22 @@
 //! Fetches a run from all API views at the same time, until the responses are consistent.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::future::{self, BoxFuture};
-use tokio::time::Instant;
+use futures_util::future::{self, BoxFuture, Either, select};
+use tokio::time::{Instant, timeout};
 
 use super::assemble::details;
 use super::attempts::attempts;
 use super::evidence::Evidence;
-use super::resolve::{Resolution, resolve, resolve_from_grpc};
+use super::resolve::{Resolution, grpc_suffices, resolve, resolve_from_grpc};
 use super::staleness::may_be_behind;
 use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, Question, creation_deadline, pass};
-use crate::model::{Attempt, RunDetails, RunId};
-use crate::rpc::convert::{ListRow, RestRun};
+use crate::model::{Attempt, RunDetails, RunId, RunStatus};
+use crate::rpc::convert::{GrpcRun, ListRow, RestRun};
 use crate::transport::Polling;
 
 /// How long to wait for API views that disagree or do not respond.
@@ -40,6 +41,8 @@ impl ReadTimeout {
 /// For how long the number of events must not change. It is longer than REST usually takes to show the next attempt.
 const STABLE_FOR: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// How long REST is waited for if gRPC has responded, and suffices.
+const MAX_WAIT_FOR_REST: Duration = Duration::from_secs(1);
 
 /// Fetches one run.
 #[derive(Debug)]
@@ -167,7 +170,19 @@ impl RunFetch {
         let needs_events = evidence.is_single_task(run).unwrap_or(!self.is_dag);
         let _permit = pass(self.gate.as_ref(), if needs_events { 3 } else { 2 }).await;
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
-        let (grpc, rest, events) = future::join3(rpc.admin.run_details(run), rpc.rest.run(run), events).await;
+        let (for_outcome, knows_workflow) = (self.grpc_suffices, evidence.workflow.is_some());
+        // The shape of an output depends on the name of the workflow.
+        let is_sufficient =
+            |run: &GrpcRun| grpc_suffices(run) && (knows_workflow || run.status != RunStatus::Completed);
+        let suffices = |grpc: &Result<GrpcRun>| for_outcome && grpc.as_ref().is_ok_and(is_sufficient);
+        let by_rest = future::join(rpc.rest.run(run), events);
+        let (grpc, by_rest) = match select(pin!(rpc.admin.run_details(run)), pin!(by_rest)).await {
+            Either::Left((grpc, by_rest)) if suffices(&grpc) => (grpc, timeout(MAX_WAIT_FOR_REST, by_rest).await),
+            Either::Left((grpc, by_rest)) => (grpc, Ok(by_rest.await)),
+            Either::Right((by_rest, grpc)) => (grpc.await, Ok(by_rest)),
+        };
+        let suffices = suffices(&grpc);
+        let (rest, events) = by_rest.unwrap_or_else(|_| (Err(slow_rest()), Ok(Vec::new())));
         evidence.is_dropped_by_grpc = false;
         match grpc {
             Ok(grpc) => evidence.grpc = Some(grpc),
@@ -176,7 +191,7 @@ impl RunFetch {
                     Ok(Some(())) => {}
                     Ok(None) => return Err(Error::run_not_found(run)),
                     // There is only gRPC.
-                    Err(error) if self.grpc_suffices && error.is_rest_unreached() => {
+                    Err(error) if for_outcome && error.is_rest_unreached() => {
                         return Err(Error::run_not_found(run));
                     }
                     // It is not known whether the run exists.
@@ -191,8 +206,8 @@ impl RunFetch {
             Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
             Err(error) => return Err(error),
         }
-        let grpc_suffices = self.grpc_suffices;
-        evidence.without_rest = rest.as_ref().err().filter(|error| grpc_suffices && error.is_rest_unreached()).cloned();
+        let failed = rest.as_ref().err().or(events.as_ref().err()).filter(|error| !error.is_not_found());
+        evidence.without_rest = failed.filter(|error| suffices || for_outcome && error.is_rest_unreached()).cloned();
         if evidence.without_rest.is_some() {
             return Ok(());
         }
@@ -203,6 +218,10 @@ impl RunFetch {
         evidence.events = if_found(events)?.unwrap_or_default();
         Ok(())
     }
+}
+
+fn slow_rest() -> Error {
+    Error::new(ErrorKind::Timeout, format!("the REST API did not respond within {MAX_WAIT_FOR_REST:?}")).transient()
 }
 
 /// Whether REST has caught up.
@@ -288,7 +307,6 @@ mod tests {
     use super::super::fixtures::{evidence, run};
     use super::*;
     use crate::embedded::{Engine, Fault};
-    use crate::model::RunStatus;
     use crate::model::trigger::PARENT_RUN_KEY;
     use crate::rpc::pb::v1::RunStatus as Status;
     use crate::scripted::{Scripted, single_task_run};
@@ -465,5 +483,32 @@ mod tests {
         let details = RunFetch::new(single_task_run::id()).fetch(&client).await.unwrap();
         assert_eq!((&details.status, details.attempt(), &details.outcome), (&RunStatus::Running, 2, &None));
         assert!(calls.count("GetRunDetails") >= 2, "{calls:?}");
+    }
+
+    /// gRPC is healthy, and REST is not: it rejects the request, does not respond in time, or is not there.
+    #[tokio::test(start_paused = true)]
+    async fn an_outcome_that_grpc_determines_does_not_depend_on_rest() {
+        let engine = Engine::start().await.unwrap();
+        let client = engine.client();
+        let task: Task<(), u32> = Task::new("task", async |(): (), _: Context| Ok(7));
+        let worker = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+        let run = client.run(&task, &()).start().await.unwrap();
+        assert_eq!(run.result().await.unwrap(), 7);
+        let ended = client.run_handle(run.id()).typed::<u32>();
+        let second = Duration::from_secs(1);
+        for (fault, most) in [
+            (Fault::RejectRest(400), Duration::ZERO),
+            (Fault::RejectRest(403), MAX_WAIT_FOR_REST),
+            (Fault::RejectRest(503), MAX_WAIT_FOR_REST),
+            (Fault::Delay(3600 * second), MAX_WAIT_FOR_REST),
+        ] {
+            engine.faults().inject_always("GET /api/v1/stable/workflow-runs/{run}", fault.clone()).unwrap();
+            let start = Instant::now();
+            assert_eq!(run.result().await.unwrap(), 7, "{fault:?}");
+            assert!(start.elapsed() <= most + second / 10, "{fault:?}: {:?}", start.elapsed());
+            engine.faults().clear();
+        }
+        worker.shutdown().await;
+        assert_eq!(ended.result().await.unwrap(), 7);
     }
 }

@@ -106,17 +106,22 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
 ///
 /// gRPC does not distinguish a cancellation from a schedule timeout, nor an execution timeout from a failure with the same error message.
 pub(super) fn resolve_from_grpc(view: &RunView<'_>) -> Option<Resolution> {
-    let grpc = view.evidence.grpc.as_ref()?;
-    let status = grpc_status(grpc);
+    let grpc = view.evidence.grpc.as_ref().filter(|grpc| grpc_suffices(grpc))?;
+    Some(match grpc_status(grpc) {
+        ended if ended.is_final() => Resolution::Ended(outcome(view, &ended), Vec::new()),
+        running => Resolution::Running(running),
+    })
+}
+
+/// Whether gRPC alone shows that a run has not ended, or how it ended.
+pub(super) fn grpc_suffices(run: &GrpcRun) -> bool {
     let is_clear = |task: &GrpcTask| {
         let error = task.error.as_deref().unwrap_or_default();
         task.status != RunStatus::Failed || !error.is_empty() && !may_be_timeout(error)
     };
-    match status {
-        RunStatus::Failed if !grpc.tasks.values().all(is_clear) => None,
-        RunStatus::Completed | RunStatus::Failed => Some(Resolution::Ended(outcome(view, &status), Vec::new())),
-        RunStatus::Cancelled => None,
-        running => Some(Resolution::Running(running)),
+    match grpc_status(run) {
+        RunStatus::Failed => run.tasks.values().all(is_clear),
+        status => status != RunStatus::Cancelled,
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -90,7 +89,7 @@ impl<O: 'static> RunBuilder<O> {
 #[must_use = "nothing is started or fetched before the stream is polled"]
 pub struct RunWatch {
     changes: BoxStream<Result<Change>>,
-    shared: Arc<Shared>,
+    shared: Shared,
     filter: Filter,
 }
 
@@ -104,7 +103,9 @@ pub(super) struct Filter {
 impl Filter {
     fn matches(&self, change: &Change) -> bool {
         let of_task = || change.task_name().is_some_and(|task| self.tasks.iter().any(|name| name == task));
-        (self.kinds.is_empty() || self.kinds.contains(&change.kind())) && (self.tasks.is_empty() || of_task())
+        let kind = change.kind();
+        let of_kind = self.kinds.is_empty() || self.kinds.contains(&kind) || kind == ChangeKind::Gap;
+        of_kind && (self.tasks.is_empty() || of_task())
     }
 
     /// Polls a stream for the next change that matches, or for an error.
@@ -124,12 +125,12 @@ impl Filter {
 
 impl RunWatch {
     pub(super) fn of(watched: Watched) -> Self {
-        Self::counted(watched, Arc::default())
+        Self::sharing(watched, Shared::default())
     }
 
-    /// A watch that adds its ignored updates to those of other watches.
-    pub(super) fn counted(watched: Watched, ignored: Arc<AtomicU64>) -> Self {
-        Self::new(async { Ok(watched) }, ignored)
+    /// A watch of a stream that has several.
+    pub(super) fn sharing(watched: Watched, shared: Shared) -> Self {
+        Self::new(async { Ok(watched) }, shared)
     }
 
     /// A watch that starts its run when it is first polled, after it has requested the subscription.
@@ -145,12 +146,11 @@ impl RunWatch {
                 Watched { membership, is_first: true, ..Watched::of(&run) }
             })
         };
-        Self::new(watched, Arc::default())
+        Self::new(watched, Shared::default())
     }
 
-    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static, ignored: Arc<AtomicU64>) -> Self {
-        let shared = Arc::new(Shared { ignored, ..Shared::default() });
-        let of_stream = Arc::clone(&shared);
+    fn new(start: impl Future<Output = Result<Watched>> + Send + 'static, shared: Shared) -> Self {
+        let of_stream = shared.clone();
         let follower = async move { Ok(Follower::new(start.await?, of_stream)) };
         let changes = BoxStream::opened(follower, |mut follower: Follower| async move {
             Some((follower.next().await?, Some(follower)))
@@ -158,13 +158,14 @@ impl RunWatch {
         Self { changes, shared, filter: Filter::default() }
     }
 
-    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Errors are always yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Gaps and errors are always
+    /// yielded.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
     /// use hatchet::model::ChangeKind;
     ///
-    /// let mut changes = run.watch().only(ChangeKind::Run).only(ChangeKind::Gap); // not those of its tasks
+    /// let mut changes = run.watch().only(ChangeKind::Run); // not those of its tasks
     /// # Ok(())
     /// # }
     /// ```

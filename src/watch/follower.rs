@@ -68,16 +68,16 @@ impl Watched {
 }
 
 /// What a watch shares with its stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Shared {
     /// The ignored updates of this watch, and of the others in the same stream.
     pub(super) ignored: Arc<AtomicU64>,
-    pub(super) follows_replays: AtomicBool,
+    pub(super) follows_replays: Arc<AtomicBool>,
 }
 
 pub(super) struct Follower {
     watched: Watched,
-    shared: Arc<Shared>,
+    shared: Shared,
     progress: Progress,
     /// The ignored updates that are counted in `shared`.
     ignored: u64,
@@ -127,7 +127,7 @@ impl Later {
 type Fingerprint = (RunStatus, Vec<(TaskId, RunStatus, u32)>);
 
 impl Follower {
-    pub(super) fn new(watched: Watched, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(watched: Watched, shared: Shared) -> Self {
         let progress = Progress::new(watched.run, watched.from_attempt, watched.started_at);
         Self {
             watched,
@@ -419,7 +419,7 @@ mod tests {
         let hatchet = engine.client();
         let run = hatchet.run_handle(RunId::from(uuid::Uuid::from_u128(1)));
         let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&run) };
-        let mut follower = Follower::new(watched, Arc::default());
+        let mut follower = Follower::new(watched, Shared::default());
         hatchet.close().await;
         let error = follower.next().await.unwrap().unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Closed);
@@ -436,7 +436,7 @@ mod tests {
             let run = RunId::from(uuid::Uuid::from_u128(number));
             let shared = Shared { ignored: Arc::clone(&ignored), ..Shared::default() };
             let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&hatchet.run_handle(run)) };
-            let mut follower = Follower::new(watched, Arc::new(shared));
+            let mut follower = Follower::new(watched, shared);
             for status in [RunStatus::Running, RunStatus::Queued, RunStatus::Queued, RunStatus::Running] {
                 let row = TaskRow { run, task: run.into(), attempt: 1, status, created_at: None, started_at: None };
                 let listing = Some(Listing::Rows { rows: vec![row], with_queued: true });

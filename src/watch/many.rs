@@ -1,17 +1,17 @@
 //! The status changes of several runs in one stream.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use futures_util::stream::select_all;
 
 use super::changes::{Filter, RunWatch};
-use super::follower::Watched;
+use super::follower::{Shared, Watched};
 use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::Result;
@@ -22,7 +22,8 @@ use crate::run::RunHandle;
 impl Client {
     /// Returns one stream of the status changes of several runs.
     ///
-    /// The changes of each run are in order, as in [`RunHandle::watch`]. The stream ends when all runs have ended.
+    /// The changes of each run are in order, as in [`RunHandle::watch`]. A run that is given several times is watched once. The stream ends
+    /// when all runs have ended.
     ///
     /// If a run cannot be watched, the stream yields the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.
@@ -48,14 +49,13 @@ impl Client {
         I: IntoIterator,
         I::Item: Borrow<RunHandle<O>>,
     {
-        let ignored: Arc<AtomicU64> = Arc::default();
-        let turns = Turns::new();
+        let (shared, turns, mut known) = (Shared::default(), Turns::new(), HashSet::new());
         let watch = |run: I::Item| {
             let watched = Watched { turns: Some(turns.clone()), ..Watched::of(run.borrow()) };
-            RunWatch::counted(watched, Arc::clone(&ignored))
+            known.insert(watched.run).then(|| RunWatch::sharing(watched, shared.clone()))
         };
-        let watches: Vec<_> = runs.into_iter().map(watch).collect();
-        RunsWatch { changes: BoxStream::new(select_all(watches)), ignored, filter: Filter::default() }
+        let watches: Vec<_> = runs.into_iter().filter_map(watch).collect();
+        RunsWatch { changes: BoxStream::new(select_all(watches)), shared, filter: Filter::default() }
     }
 }
 
@@ -74,12 +74,13 @@ impl Client {
 #[must_use = "nothing is fetched before the stream is polled"]
 pub struct RunsWatch {
     changes: BoxStream<Result<Change>>,
-    ignored: Arc<AtomicU64>,
+    shared: Shared,
     filter: Filter,
 }
 
 impl RunsWatch {
-    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Errors are always yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Gaps and errors are always
+    /// yielded.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self
@@ -91,9 +92,17 @@ impl RunsWatch {
         self
     }
 
+    /// Continues after the end of each run, and also yields the changes of its replays; see [`RunWatch::follow_replays`].
+    ///
+    /// Such a stream does not end by itself. Calling this method after the first poll has no effect.
+    pub fn follow_replays(self) -> Self {
+        self.shared.follows_replays.store(true, Relaxed);
+        self
+    }
+
     /// Returns the number of updates that were ignored, for all runs together; see [`RunWatch::ignored_updates`].
     pub fn ignored_updates(&self) -> u64 {
-        self.ignored.load(Relaxed)
+        self.shared.ignored.load(Relaxed)
     }
 
     /// Returns the next change, or `None` when all runs have ended.

@@ -157,7 +157,7 @@ fn completed() -> Vec<String> {
 
 /// The states of the runs with a tag, until some of them have ended.
 async fn states_with_tag(hatchet: &Client, tag: &str, count: usize) -> Vec<String> {
-    let mut watch = hatchet.watch_matching("tag", tag).only(ChangeKind::Run).only(ChangeKind::Gap);
+    let mut watch = hatchet.watch_matching("tag", tag).only(ChangeKind::Run);
     let (mut states, mut ended) = (Vec::new(), 0);
     while ended < count {
         let change = watch.next().await.unwrap().unwrap();

@@ -555,6 +555,39 @@ async fn many_watches_of_old_runs_do_not_delay_that_of_a_new_one() {
     worker.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_several_runs_watches_each_once_and_follows_their_replays() {
+    let setup = Setup::new(200).await;
+    let worker = setup.worker(2).await;
+    let runs = setup.runs(2).await;
+    let twice = [&runs[0], &runs[1], &runs[0]];
+    assert_eq!(setup.hatchet.watch_many(twice).count().await, 6, "three changes of each run");
+    let mut watch = setup.hatchet.watch_many(twice).follow_replays();
+    let mut ended = async |count: usize| {
+        let mut ended = Vec::new();
+        while ended.len() < count {
+            let change = watch.next().await.unwrap().unwrap();
+            ended.extend(change.is_final().then(|| (change.run_id(), change.attempt())));
+        }
+        ended
+    };
+    assert_eq!(ended(2).await.len(), 2);
+    runs[1].replay().send().await.unwrap();
+    assert_eq!(ended(1).await, [(runs[1].id(), 2)]);
+    worker.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_change_of_a_failed_dag_run_has_the_error_of_its_task() {
+    let setup = Setup::new(200).await;
+    let first = Task::new("first", async |(): (), _: Context| -> Result<(), TaskError> { Err("no stock".into()) });
+    let flow: Workflow<()> = Workflow::new("flow").task(&first).task_after(&setup.short, ["first"]);
+    let worker = setup.hatchet.worker("flows").register(&flow).build().unwrap().start().await.unwrap();
+    let changes: Vec<_> = setup.hatchet.run(&flow, &()).watch().map(Result::unwrap).collect().await;
+    assert_eq!(changes.last().and_then(hatchet::model::Change::error), Some("no stock"), "{changes:?}");
+    worker.shutdown().await;
+}
+
 /// Its watch has one fetch at a time, however often the run changes. So another one waits for one fetch, and then for its own three requests.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_changes_all_the_time_does_not_starve_another_watch() {

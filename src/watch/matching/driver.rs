@@ -22,7 +22,7 @@ use crate::model::{Change, RunFilter, RunId, RunStatus, RunSummary, Window};
 use crate::sync::or_pending;
 use crate::time::at;
 use crate::watch::changes::RunWatch;
-use crate::watch::follower::{Watched, engine_time};
+use crate::watch::follower::{Shared, Watched, engine_time};
 use crate::watch::lookup::{Lookup, lookup};
 use crate::watch::outage::Outage;
 
@@ -402,7 +402,8 @@ impl Matching {
             membership: Some(self.group.membership().clone()),
             turns: Some(self.turns.clone()),
         };
-        let watch = RunWatch::counted(watched, Arc::clone(&self.counts.ignored));
+        let shared = Shared { ignored: Arc::clone(&self.counts.ignored), ..Shared::default() };
+        let watch = RunWatch::sharing(watched, shared);
         since.map(|since| self.since.insert(run, since));
         self.watches.push(if self.follows_replays {
             BoxStream::new(with_replays(watch.follow_replays()))

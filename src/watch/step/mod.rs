@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use crate::feed::{Listing, TaskRow};
 use crate::model::{
-    Attempt, AttemptStatus, Change, Gap, RunChange, RunDetails, RunId, RunStatus, TaskChange, TaskDetails, TaskId,
-    Update,
+    Attempt, AttemptStatus, Change, Gap, Outcome, RunChange, RunDetails, RunId, RunStatus, TaskChange, TaskDetails,
+    TaskId, Update,
 };
 use attempts::{Hole, attempts_of, find_gap, find_hole, has_run, states, worst};
 
@@ -452,14 +452,20 @@ impl Progress {
             return;
         }
         self.ended_attempt = number;
-        let last = details.tasks.first().filter(|_| !self.is_dag()).and_then(|task| task.attempts.last());
+        let last = details.tasks.first().and_then(|task| task.attempts.last());
+        let error = match outcome {
+            Outcome::Failed(failure) if self.is_dag() => failure.message.clone(),
+            Outcome::TimedOut(timeout) if self.is_dag() => timeout.message.clone(),
+            _ if self.is_dag() => None,
+            _ => last.and_then(|attempt| attempt.error.clone()),
+        };
         let state = AttemptStatus::new(number, outcome.status());
         self.known = Some(state.clone());
         changes.push(Change::Run(RunChange {
             run_id: self.run,
             state,
             changed_at: details.finished_at(),
-            error: last.and_then(|attempt| attempt.error.clone()),
+            error,
             outcome: Some(outcome.clone()),
         }));
     }
