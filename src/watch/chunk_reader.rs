@@ -21,7 +21,7 @@ use super::lateness::{Lateness, MAX_CLOCK_SKEW};
 use super::lookup::{Lookup, lookup};
 use super::reorder::{Place, Reorder};
 use crate::client::Client;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{ChunkEvent, ChunkSubscription, ParentRun, Turns};
 use crate::model::{Change, Chunk, ChunkItem, ChunkPosition, RunId, RunStatus, TaskId};
 use crate::run::RunHandle;
@@ -35,6 +35,8 @@ const MAX_CHUNK_DELAY_AFTER_END: Duration = Duration::from_secs(1);
 const AFTER_END_IF_BEHIND: Duration = ALL_ARRIVED_AFTER;
 /// What arrives later than this after the end is waited for only if it was sent before the end.
 const LONG_AFTER_END: Duration = Duration::from_secs(30);
+/// For how long the subscription is read on after each event of the run if the watch has failed, so that the end of the run is not known.
+const MAX_SILENCE_WITHOUT_WATCH: Duration = Duration::from_secs(10);
 
 /// What the reader of chunks shares with its stream.
 #[derive(Debug, Default)]
@@ -97,6 +99,8 @@ pub(super) struct Reader {
     /// The runs that were being looked up at the end. Their chunks may be from before it.
     unknown_at_end: HashSet<RunId>,
     has_ended: bool,
+    /// The error with which the watch has ended, and when the stream ends with it.
+    failed_watch: Option<(Error, Instant)>,
     /// The error that ends the stream, after the chunks that have arrived before it.
     error: Option<Error>,
 }
@@ -147,6 +151,7 @@ impl Reader {
             finished_at: None,
             unknown_at_end: HashSet::new(),
             has_ended: false,
+            failed_watch: None,
             error: None,
         }
     }
@@ -165,7 +170,8 @@ impl Reader {
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
             let over =
                 ended_at.map(|at| at + if self.is_behind() { AFTER_END_IF_BEHIND } else { MAX_CHUNK_DELAY_AFTER_END });
-            let due = [self.reorder.due(), over].into_iter().flatten().min();
+            let gives_up = self.failed_watch.as_ref().map(|(_, at)| *at);
+            let due = [self.reorder.due(), over, gives_up].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Before the chunks, which can always be waiting.
@@ -177,9 +183,11 @@ impl Reader {
                 event = self.chunks.next() => if let Err(error) = self.take(event) {
                     self.fail(error);
                 },
-                change = self.watch.next(), if self.ended_at.is_none() => match change {
+                change = self.watch.next(), if self.ended_at.is_none() && self.failed_watch.is_none() => match change {
                     Some(Ok(change)) => self.on_change(&change),
-                    Some(Err(error)) => self.fail(error),
+                    Some(Err(error)) if error.is_not_found() || error.kind() == ErrorKind::Closed => self.fail(error),
+                    // The subscription may be in order.
+                    Some(Err(error)) => self.failed_watch = Some((error, Instant::now() + MAX_SILENCE_WITHOUT_WATCH)),
                     None => {
                         let end = self.finished_at.and_then(|end| end.checked_add_signed(MAX_CLOCK_SKEW));
                         self.ended_at = Some(Instant::now());
@@ -188,7 +196,9 @@ impl Reader {
                     }
                 },
                 () = at(due) => {
-                    if over.is_some_and(|over| over <= Instant::now()) {
+                    if let Some((error, _)) = self.failed_watch.take_if(|(_, at)| *at <= Instant::now()) {
+                        self.fail(error);
+                    } else if over.is_some_and(|over| over <= Instant::now()) {
                         self.reorder.release_all(&mut self.ready);
                         let is_uncertain = self.continuity.ended() || self.beginning.has_missed_tasks();
                         if is_uncertain || self.is_behind() || self.has_dropped_silently() {
@@ -210,6 +220,15 @@ impl Reader {
 
     fn take(&mut self, event: ChunkEvent) -> Result<()> {
         let now = Instant::now();
+        if let Some((_, gives_up)) = &mut self.failed_watch {
+            let silence = match &event {
+                ChunkEvent::Interrupted | ChunkEvent::RunEnded { .. } => MAX_CHUNK_DELAY_AFTER_END,
+                _ => MAX_SILENCE_WITHOUT_WATCH,
+            };
+            if event.run().is_none_or(|run| run == self.run) {
+                *gives_up = now + silence;
+            }
+        }
         if event.run() == Some(self.run) && self.beginning.arrived(&event) {
             // The subscription is there now, so its last events are expected.
             self.continuity.lost(now);

@@ -334,6 +334,29 @@ async fn a_rejected_subscription_to_chunks_is_an_error() {
     setup.worker.shutdown().await;
 }
 
+/// Without REST, the end of the run is not known. The chunks that the subscription receives are returned before the error.
+#[tokio::test(start_paused = true)]
+async fn chunks_are_returned_while_rest_rejects_all_requests() {
+    let setup = Setup::new().await;
+    for call in READS {
+        setup.engine.faults().inject_always(call, Fault::RejectRest(400)).unwrap();
+    }
+    let mut chunks = setup.hatchet.run(&talk(), &Input { chunks: 20, millis: 1000 }).chunks();
+    let (start, mut texts) = (Instant::now(), Vec::new());
+    let error = loop {
+        match chunks.next().await.unwrap() {
+            Ok(item) => texts.push(text(&item)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(texts, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert!(chunks.next().await.is_none());
+    // The end is announced after 20 seconds.
+    assert!((21..23).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    setup.worker.shutdown().await;
+}
+
 /// The subscription cannot be opened before the run is started, nor before it has ended.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_started_without_a_subscription_says_so() {
