@@ -23,8 +23,9 @@ impl<O> RunHandle<O> {
     /// All waits of a client share one subscription, which is reopened when the connection is lost. If the subscription does not determine
     /// the outcome (a cancellation, a timeout, or an output that is too large for it), the run is fetched.
     ///
-    /// The method needs gRPC only, except for a run that ended without an output and without an error message: only the REST API
-    /// reports whether such a run was cancelled or timed out.
+    /// The method needs gRPC only, with two exceptions. Of a run that ended without an output and without an error message, only the REST API
+    /// reports whether it was cancelled or timed out. And for a handle that was created from an id, the REST API is asked for the name of the
+    /// workflow, which determines the shape of the output.
     ///
     /// A wait has no time limit, and it continues after an outage of the server. To limit a wait, use [`tokio::time::timeout`].
     ///
@@ -34,8 +35,8 @@ impl<O> RunHandle<O> {
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
-    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run: usually after 15
-    /// seconds, and later if the client waits for many runs. [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is
+    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run: after a few seconds
+    /// for an id, usually after 15 seconds for a run that this client has started, and later if the client waits for many runs. [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is
     /// rejected for five minutes. The server's error if the server responds with errors for more than a minute, or immediately if the error
     /// is permanent.
     ///
