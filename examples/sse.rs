@@ -47,7 +47,7 @@ const PAGE: &str = r##"<!doctype html>
       const gap = JSON.parse(event.data);
       text.textContent += `[chunks ${gap.first_index} to ${gap.last_index} are missing] `;
     });
-    // The task is retried, and sends its chunks again.
+    // A later attempt sends its chunks from the start.
     events.addEventListener("restart", () => { text.textContent = ""; });
     events.addEventListener("interrupted", (event) => { text.textContent += `[${event.data}] `; });
     events.addEventListener("end", (event) => end(event.data));

@@ -44,8 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             ChunkItem::Chunk(chunk) => print!("{chunk}"),
             // The engine does not store chunks, and can lose some of them.
             ChunkItem::Gap(gap) => print!("[{gap}]"),
-            // The task is retried, and sends its chunks again.
-            ChunkItem::Restarted(_) => println!("[retried]"),
+            // A later attempt sends its chunks from the start.
+            ChunkItem::Restart(_) => println!("[retried]"),
             // The subscription was lost for a moment, or the stream was read too slowly, and nothing shows whether a chunk is missing.
             ChunkItem::Interrupted => print!("[chunks may be missing]"),
             _ => {}

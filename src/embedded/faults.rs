@@ -405,9 +405,9 @@ impl Faults {
 
     /// Returns the number of faults that have not been applied yet.
     ///
-    /// A fault that is applied always, or for a duration that is not over, counts as one.
+    /// A fault that is always applied, or that is applied for a duration that has not expired, counts as one.
     pub fn planned(&self) -> usize {
-        if !self.has_planned() {
+        if !self.may_have_planned() {
             return 0;
         }
         let mut methods = self.lock();
@@ -418,13 +418,13 @@ impl Faults {
     }
 
     /// Whether there may be a planned fault.
-    fn has_planned(&self) -> bool {
+    fn may_have_planned(&self) -> bool {
         self.0.planned.load(Relaxed) > 0
     }
 
     /// Takes the next fault of this call.
     pub(super) fn next(&self, method: impl FnOnce() -> String) -> Option<Fault> {
-        if !self.has_planned() {
+        if !self.may_have_planned() {
             return None;
         }
         let mut methods = self.lock();
@@ -435,7 +435,7 @@ impl Faults {
 
     /// Takes the next fault of a message of this stream.
     pub(super) fn next_of_message(&self, method: &str) -> Option<Fault> {
-        if !self.has_planned() {
+        if !self.may_have_planned() {
             return None;
         }
         let mut methods = self.lock();
@@ -536,7 +536,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(59)).await;
         assert_eq!((next(), faults.planned()), (Some(Fault::LoseResponse), 2));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(faults.planned(), 1, "the first one is over");
+        assert_eq!(faults.planned(), 1, "the first fault has expired");
         assert_eq!((next(), next(), faults.planned()), (Some(Fault::RejectGrpc(14)), None, 0));
         assert!(faults.inject_for("Push", Fault::LoseResponse, Duration::MAX).is_err());
     }

@@ -2,8 +2,8 @@
 //!
 //! A fetch is a task of its own, so a watch that is not polled holds nothing that others wait for. Its requests pass a gate, which lets
 //! them through in the order of their arrival. A watch has one fetch at a time, so each gets its turn. A stream of many runs has a bounded
-//! number of turns for all of them, so that other watches do not wait until all of its runs were fetched. So have all watches of single runs
-//! together, until they know their run.
+//! number of turns for all of them, so that other watches do not wait until all of its runs have been fetched. The watches of single runs
+//! share another set of turns for requests that nothing has announced: their first fetch, and checks of runs without notifications.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -34,14 +34,16 @@ const MAX_TURNS: usize = 16;
 pub(crate) struct Fetcher {
     tasks: Tasks,
     shared: Arc<State>,
-    /// The turns of the watches whose run is not known yet, each in a stream of its own.
-    of_unknown: Turns,
+    /// The turns that watches of single runs share for requests that nothing has announced.
+    unannounced_turns: Turns,
 }
 
 /// What a caller wants to know of a run, and what it knows already. Only the same question has the same answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Question {
     pub(crate) run: RunId,
+    /// The first attempt whose end is awaited: a later one than 1 after a replay.
+    pub(crate) from_attempt: u32,
     /// When this client started the run, if it did: it may not exist yet.
     pub(crate) started_at: Option<Instant>,
     /// The workflow's name, if it is known.
@@ -160,7 +162,7 @@ pub(crate) async fn pass(gate: Option<&Gate>, requests: u32) -> Option<Permit> {
 impl Fetcher {
     pub(super) fn new(tasks: Tasks, requests_per_second: u32) -> Self {
         let shared = Arc::new(State::new(MAX_CONCURRENT, requests_per_second));
-        Self { tasks, shared, of_unknown: Turns::new() }
+        Self { tasks, shared, unannounced_turns: Turns::new() }
     }
 
     /// The gate for requests that belong to no single run.
@@ -168,10 +170,10 @@ impl Fetcher {
         Gate { shared: Arc::clone(&self.shared), joinable: None, turns: None }
     }
 
-    /// The turns for the fetches of runs of which a watch knows nothing yet. Thousands of watches can begin at the same time: they leave most
-    /// of the rate to those that have heard of a change.
-    pub(crate) fn turns_of_unknown(&self) -> Turns {
-        self.of_unknown.clone()
+    /// The turns that watches of single runs share for their first fetch, and for checks of runs without notifications. There can be thousands
+    /// of them: this leaves most of the rate to watches that were notified of a change.
+    pub(crate) fn unannounced_turns(&self) -> Turns {
+        self.unannounced_turns.clone()
     }
 
     /// Reserves the time of a fetch that is a precaution: of a run about which nothing has been heard. However many such runs there are,
@@ -255,7 +257,7 @@ mod tests {
     }
 
     fn question(number: usize) -> Question {
-        Question { run: run(number), started_at: None, workflow: None, results: None, turns: None }
+        Question { run: run(number), from_attempt: 1, started_at: None, workflow: None, results: None, turns: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -351,6 +353,7 @@ mod tests {
         let questions = [
             question(1),
             named.clone(),
+            Question { from_attempt: 2, ..question(1) },
             Question { results: Some(Vec::new()), ..question(1) },
             Question { started_at: Some(Instant::now()), ..question(1) },
             Question { turns: Some(Turns::new()), ..question(1) },

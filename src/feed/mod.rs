@@ -22,7 +22,7 @@ pub(crate) use events::{
     CLIENT_KEY, ChunkEvent, ChunkSubscription, ChunksOf, GroupSubscription, Listing, Membership, Notifications,
     RunEvents, Subscription, Tag, TaskRow, Wanted,
 };
-pub(crate) use fetcher::{Fetcher, Gate, Question, Turns, pass};
+pub(crate) use fetcher::{Fetcher, Gate, Permit, Question, Turns, pass};
 pub(crate) use parents::{MAX_DEPTH, ParentRun, Parents};
 pub(crate) use results::{Answer, Results};
 pub(crate) use tasks::Tasks;

@@ -64,7 +64,7 @@ pub struct RunChange {
     pub state: AttemptStatus,
     /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for other statuses.
     pub changed_at: Option<DateTime<Utc>>,
-    /// The error message of a failed attempt. In the last change of a DAG run, it is that of the task because of which the run failed.
+    /// The error message of a failed attempt. In the last change of a failed DAG run, the error message of the task that caused the failure.
     pub error: Option<String>,
     /// The outcome of the run, in its last change. An attempt that failed and is retried has none.
     pub outcome: Option<Outcome>,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{RunId, TaskId};
 use crate::error::{Error, ErrorKind, Result};
 
-/// An item of a stream of chunks: a chunk, the beginning of a later attempt, or a notice that chunks are or may be missing.
+/// An item of a stream of chunks: a chunk, the start of a later attempt, or a notice that chunks are missing or may be missing.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 ///     match item {
 ///         ChunkItem::Chunk(chunk) => print!("{chunk}"),
 ///         ChunkItem::Gap(gap) => println!("[{gap}]"),
-///         ChunkItem::Restarted(_) => println!("[again, from the start]"),
+///         ChunkItem::Restart(_) => println!("[retried]"),
 ///         ChunkItem::Interrupted => println!("[chunks may be missing]"),
 ///         _ => {}
 ///     }
@@ -39,9 +39,10 @@ pub enum ChunkItem {
     Chunk(Chunk),
     /// Chunks that did not arrive.
     Gap(ChunkGap),
-    /// A later attempt of a task begins: the chunks of the task that follow replace those before. This item is yielded before the first chunk
-    /// of the attempt that arrives, if the stream has yielded chunks of an earlier attempt.
-    Restarted(ChunkRestart),
+    /// A later attempt of a task has begun: the chunks of this task that follow replace the earlier ones. This item precedes the first chunk
+    /// or gap of the attempt, if the stream has already yielded chunks of an earlier attempt. It is never yielded for a task that does not
+    /// number its chunks.
+    Restart(ChunkRestart),
     /// Chunks may be missing, because the subscription was lost for a moment or the stream was read too slowly, and no later chunk shows
     /// whether one is missing. If a task does not number its chunks, this item is yielded before the next chunk of the task. For numbered
     /// chunks, it is yielded at the end of the stream if the last chunks of an attempt, or all chunks of a child run, may be missing. Any
@@ -75,7 +76,7 @@ pub struct Chunk {
     /// The task that sent the chunk.
     pub task_id: TaskId,
     /// The number of the chunk in its attempt, starting at 0. `None` if the SDK of the task does not number its chunks. The engine does not
-    /// transmit the attempt: [`Restarted`](ChunkItem::Restarted) shows where another one begins.
+    /// transmit the attempt: [`Restart`](ChunkItem::Restart) marks the start of a later attempt.
     pub index: Option<i64>,
     /// When the task sent the chunk.
     pub sent_at: Option<DateTime<Utc>>,
@@ -142,7 +143,7 @@ pub struct ChunkGap {
     pub last_index: i64,
 }
 
-/// The beginning of a later attempt of a task, whose chunks are numbered from 0 again.
+/// The start of a later attempt of a task. The attempt numbers its chunks from 0 again.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -154,7 +155,7 @@ pub struct ChunkGap {
 /// while let Some(item) = chunks.next().await.transpose()? {
 ///     match item {
 ///         ChunkItem::Chunk(chunk) => texts.entry(chunk.task_id).or_default().push_str(&chunk.to_string()),
-///         ChunkItem::Restarted(restart) => drop(texts.remove(&restart.task_id)),
+///         ChunkItem::Restart(restart) => drop(texts.remove(&restart.task_id)),
 ///         _ => {}
 ///     }
 /// }
@@ -166,7 +167,7 @@ pub struct ChunkGap {
 pub struct ChunkRestart {
     /// The run that the task belongs to: the watched run, or one of its descendants.
     pub run_id: RunId,
-    /// The task that runs again.
+    /// The task that has started a later attempt.
     pub task_id: TaskId,
 }
 
@@ -285,8 +286,8 @@ impl Chunk {
     /// [`Decode`](ErrorKind::Decode) if the chunk is not valid JSON, or does not match the type.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.content.as_bytes()).map_err(|error| {
-            let number = self.index.map_or_else(|| "a chunk".to_owned(), |index| format!("chunk {index}"));
-            Error::new(ErrorKind::Decode, format!("failed to decode {number} of task {}", self.task_id))
+            let name = self.index.map_or_else(|| "a chunk".to_owned(), |index| format!("chunk {index}"));
+            Error::new(ErrorKind::Decode, format!("failed to decode {name} of task {}", self.task_id))
                 .with_source(error)
         })
     }
@@ -304,7 +305,7 @@ impl fmt::Display for ChunkItem {
         match self {
             Self::Chunk(chunk) => chunk.fmt(f),
             Self::Gap(gap) => gap.fmt(f),
-            Self::Restarted(restart) => restart.fmt(f),
+            Self::Restart(restart) => restart.fmt(f),
             Self::Interrupted => f.write_str("chunks may be missing"),
         }
     }
@@ -321,7 +322,7 @@ impl fmt::Display for ChunkGap {
 
 impl fmt::Display for ChunkRestart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "another attempt of task {} begins", self.task_id)
+        write!(f, "a later attempt of task {} has begun", self.task_id)
     }
 }
 

@@ -85,7 +85,7 @@ pub enum Effect {
     /// The server accepted the action, but the action had no effect within the time limit: the run still has this status. A cancellation
     /// has no effect on a DAG run that waits for a sleep or an event, and the engine may lose replays when there are many.
     NoEffect(RunStatus),
-    /// The run does not exist. Nothing was sent for it.
+    /// The run does not exist. No request was sent for it.
     NotFound,
     /// The effect is unknown because of this error.
     Unknown(Error),

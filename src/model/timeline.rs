@@ -35,11 +35,12 @@ impl fmt::Display for RunDetails {
             let branch = if at + 1 == self.tasks.len() { "└─" } else { "├─" };
             let ran_for = task.ran_for().map(short).unwrap_or_default();
             let bar = axis.as_ref().map(|axis| axis.bar(task)).unwrap_or_default();
+            let attempt =
+                if never_ran(task) { "did not run".to_owned() } else { format!("attempt {}", task.attempt()) };
             let line = format!(
-                "{branch} {:name_width$}  {:status_width$}  attempt {}  {ran_for:>6}  {bar}",
+                "{branch} {:name_width$}  {:status_width$}  {attempt}  {ran_for:>6}  {bar}",
                 task.name,
                 task.status.as_str(),
-                task.attempt()
             );
             write!(f, "\n{}", line.trim_end())?;
             if let Some(message) = failure_of(task) {
@@ -49,6 +50,12 @@ impl fmt::Display for RunDetails {
         }
         Ok(())
     }
+}
+
+/// Whether a task has ended without having been assigned to a worker: it was skipped, cancelled or timed out in the queue.
+fn never_ran(task: &TaskDetails) -> bool {
+    let has_run = |attempt: &Attempt| attempt.started_at.is_some() || attempt.worker_id.is_some();
+    task.status.is_final() && !task.attempts.is_empty() && !task.attempts.iter().any(has_run)
 }
 
 /// The first line of what happened to a task that did not complete.
@@ -155,12 +162,18 @@ mod tests {
         details.tasks = vec![
             task("reserve", completed.clone(), vec![attempt(1, &completed, [0, 100, 500])]),
             task("ship", failed, retried),
+            task(
+                "refund",
+                completed.clone(),
+                vec![Attempt { started_at: None, ..attempt(1, &completed, [1000, 0, 1000]) }],
+            ),
         ];
         let expected = [
             "run 00000000-0000-0000-0000-000000000001 of order: FAILED in 1.0s",
             "├─ reserve  COMPLETED  attempt 1   400ms  ····████████████████",
-            "└─ ship     FAILED     attempt 2   200ms                      ····████········████",
-            "      failed: out of paper",
+            "├─ ship     FAILED     attempt 2   200ms                      ····████········████",
+            "│     failed: out of paper",
+            "└─ refund   COMPLETED  did not run",
         ];
         assert_eq!(details.to_string(), expected.join("\n"));
     }

@@ -41,8 +41,8 @@ enum Condition {
 }
 
 impl Until {
-    /// Creates a condition that is true when the run has this status, in any attempt. An attempt that failed can be followed by another one:
-    /// to wait for the end of the run, use [`ended_with`](Self::ended_with).
+    /// Creates a condition that is true when the run has this status, in any attempt. A failed attempt may be retried, so a status such as
+    /// [`RunStatus::Failed`] does not mean that the run has ended: for that, use [`ended_with`](Self::ended_with).
     pub fn status(status: RunStatus) -> Self {
         Self(Condition::Status(status))
     }

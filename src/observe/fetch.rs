@@ -14,7 +14,7 @@ use super::staleness::may_be_behind;
 use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
-use crate::feed::{Gate, Question, creation_deadline, pass};
+use crate::feed::{Gate, Permit, Question, creation_deadline, pass};
 use crate::model::{Attempt, RunDetails, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, ListRow, RestRun};
 use crate::transport::Polling;
@@ -41,7 +41,7 @@ impl ReadTimeout {
 /// For how long the number of events must not change. It is longer than REST usually takes to show the next attempt.
 const STABLE_FOR: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// How long REST is waited for if gRPC has responded, and suffices.
+/// How long to wait for REST after a gRPC response that determines the outcome.
 const MAX_WAIT_FOR_REST: Duration = Duration::from_secs(1);
 
 /// Fetches one run.
@@ -50,7 +50,9 @@ pub(crate) struct RunFetch {
     run: RunId,
     evidence: Evidence,
     timeout: ReadTimeout,
-    grpc_suffices: bool,
+    for_outcome: bool,
+    /// The first attempt whose end is awaited.
+    from_attempt: u32,
     rest_suffices: bool,
     is_dag: bool,
     started_at: Option<Instant>,
@@ -63,7 +65,8 @@ impl RunFetch {
             run,
             evidence: Evidence::default(),
             timeout: ReadTimeout::Short,
-            grpc_suffices: false,
+            for_outcome: false,
+            from_attempt: 1,
             rest_suffices: false,
             is_dag: false,
             started_at: None,
@@ -103,10 +106,11 @@ impl RunFetch {
         self
     }
 
-    /// Only the outcome is needed: if REST cannot be reached, gRPC is sufficient if it determines the outcome.
+    /// Only the outcome is needed: if gRPC determines it, REST may fail or be slow.
     pub(crate) fn for_outcome(mut self, question: Question) -> Self {
-        let Question { started_at, workflow, results, .. } = question;
-        self.grpc_suffices = true;
+        let Question { from_attempt, started_at, workflow, results, .. } = question;
+        self.for_outcome = true;
+        self.from_attempt = from_attempt;
         self.started_at = started_at;
         self.evidence = Evidence { workflow, results, ..self.evidence };
         self
@@ -120,18 +124,23 @@ impl RunFetch {
     }
 
     async fn fetch_until_consistent(mut self, client: &Client) -> Result<RunDetails> {
+        // The time in the queue of the first requests does not count.
+        let mut permit = self.pass().await;
         let mut polling = Polling::backoff(MAX_BACKOFF, Instant::now() + self.timeout.duration(client));
         let created_by = creation_deadline(self.started_at);
         let mut stability = Stability::default();
         loop {
+            let fetched = self.fetch_once(client).await;
+            drop(permit.take());
             // Fetching has no effect, so an error does not mean that something was done.
-            let error = match self.fetch_once(client).await.map_err(Error::without_side_effects) {
+            let error = match fetched.map_err(Error::without_side_effects) {
                 Ok(()) => match self.evaluate(polling.is_over(), &mut stability) {
                     Some(result) => return result,
                     None => None,
                 },
                 Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < created_by => {
                     polling.pause().await;
+                    permit = self.pass().await;
                     continue;
                 }
                 // A server that has no REST API is not waited for.
@@ -143,6 +152,7 @@ impl RunFetch {
             {
                 return Err(error);
             }
+            permit = self.pass().await;
         }
     }
 
@@ -164,16 +174,30 @@ impl RunFetch {
         is_consistent.then(|| details(&view, resolution).ok_or_else(lagging))
     }
 
+    /// The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
+    fn needs_events(&self) -> bool {
+        self.evidence.is_single_task(self.run).unwrap_or(!self.is_dag)
+    }
+
+    /// Waits until the requests of one round may be sent.
+    async fn pass(&self) -> Option<Permit> {
+        pass(self.gate.as_ref(), if self.needs_events() { 3 } else { 2 }).await
+    }
+
     async fn fetch_once(&mut self, client: &Client) -> Result<()> {
+        let needs_events = self.needs_events();
         let (rpc, run, evidence) = (client.rpc(), self.run, &mut self.evidence);
-        // The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
-        let needs_events = evidence.is_single_task(run).unwrap_or(!self.is_dag);
-        let _permit = pass(self.gate.as_ref(), if needs_events { 3 } else { 2 }).await;
         let events = async { if needs_events { rpc.rest.task_events(run.into()).await } else { Ok(Vec::new()) } };
-        let (for_outcome, knows_workflow) = (self.grpc_suffices, evidence.workflow.is_some());
-        // The shape of an output depends on the name of the workflow.
-        let is_sufficient =
-            |run: &GrpcRun| grpc_suffices(run) && (knows_workflow || run.status != RunStatus::Completed);
+        let (for_outcome, from_attempt) = (self.for_outcome, self.from_attempt);
+        let (knows_workflow, results) = (evidence.workflow.is_some(), evidence.results.take());
+        let is_sufficient = |grpc: &GrpcRun| {
+            let is_dag = || grpc.tasks.values().any(|task| !task.id.is_single_task_of(run));
+            // The shape of the output of a single task depends on the name of the workflow.
+            let has_shape = grpc.status != RunStatus::Completed || knows_workflow || is_dag();
+            // gRPC does not show the attempt.
+            let is_of_attempt = from_attempt <= 1 || !grpc.done;
+            grpc_suffices(grpc, results.as_deref()) && has_shape && is_of_attempt
+        };
         let suffices = |grpc: &Result<GrpcRun>| for_outcome && grpc.as_ref().is_ok_and(is_sufficient);
         let by_rest = future::join(rpc.rest.run(run), events);
         let (grpc, by_rest) = match select(pin!(rpc.admin.run_details(run)), pin!(by_rest)).await {
@@ -182,6 +206,7 @@ impl RunFetch {
             Either::Right((by_rest, grpc)) => (grpc.await, Ok(by_rest)),
         };
         let suffices = suffices(&grpc);
+        evidence.results = results;
         let (rest, events) = by_rest.unwrap_or_else(|_| (Err(slow_rest()), Ok(Vec::new())));
         evidence.is_dropped_by_grpc = false;
         match grpc {
@@ -206,9 +231,12 @@ impl RunFetch {
             Err(error) if error.kind() == ErrorKind::TooLarge => evidence.grpc = None,
             Err(error) => return Err(error),
         }
-        let failed = rest.as_ref().err().or(events.as_ref().err()).filter(|error| !error.is_not_found());
+        let is_failure = |error: &&Error| !error.is_not_found();
+        let failed = rest.as_ref().err().filter(is_failure).or(events.as_ref().err().filter(is_failure));
         evidence.without_rest = failed.filter(|error| suffices || for_outcome && error.is_rest_unreached()).cloned();
         if evidence.without_rest.is_some() {
+            // What REST has returned before may be of an earlier attempt.
+            (evidence.rest, evidence.events) = (None, Vec::new());
             return Ok(());
         }
         evidence.rest = if_found(rest)?;
@@ -485,7 +513,7 @@ mod tests {
         assert!(calls.count("GetRunDetails") >= 2, "{calls:?}");
     }
 
-    /// gRPC is healthy, and REST is not: it rejects the request, does not respond in time, or is not there.
+    /// gRPC is healthy, and REST is not: it rejects the request, is unavailable, or does not respond in time.
     #[tokio::test(start_paused = true)]
     async fn an_outcome_that_grpc_determines_does_not_depend_on_rest() {
         let engine = Engine::start().await.unwrap();

@@ -65,7 +65,7 @@ pub(super) fn task_outcome(task: &TaskView<'_>, status: &RunStatus) -> Outcome {
 fn failure(task: &TaskView<'_>) -> Outcome {
     let name = present(task.name.to_owned());
     // The events are those of an earlier attempt.
-    if !has_known_error(task) {
+    if !has_known_error(task) || task.awaits_replay() {
         return failed_by(name, error_text(task));
     }
     // REST shows a cancelled task as failed when its schedule timeout passes later.

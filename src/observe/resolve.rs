@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use super::outcome::{completed, failed, object, outcome, wrap_output};
-use super::staleness::{BATCH_TIMEOUT_TEXT, agrees, is_behind, is_behind_events, may_be_retried};
+use super::staleness::{BATCH_TIMEOUT_TEXT, agrees, is_behind, may_be_retried, status_lags_events};
 use super::view::{RunView, TaskView};
 use crate::model::{Conflict, Outcome, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, GrpcTask, TaskEventKind, TaskResult};
@@ -74,8 +74,11 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
     let rest = view.rest_status().cloned();
     let ended_in_rest = rest.clone().filter(RunStatus::is_final);
     let ended = match &grpc {
-        // If the message of the result stream is late, the run may run again.
-        Some(grpc) => grpc.is_final() || evidence.results.is_some() && ended_in_rest.is_some(),
+        // The message of the result stream may be late: the run may already be running again.
+        Some(grpc) => {
+            let is_ended_in_rest = || ended_in_rest.is_some() && !view.tasks.iter().any(may_be_retried);
+            grpc.is_final() || evidence.results.is_some() && is_ended_in_rest()
+        }
         None => evidence.results.is_some() || ended_in_rest.is_some(),
     };
     match (ended, ended_in_rest, grpc) {
@@ -84,10 +87,10 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
             Resolution::Lagging
         }
         (true, Some(rest), grpc)
-            if is_last || view.tasks.iter().all(|task| agrees(task) && !is_behind_events(task)) =>
+            if is_last || view.tasks.iter().all(|task| agrees(task) && !status_lags_events(task)) =>
         {
             // If REST still shows the status of an earlier attempt, gRPC decides.
-            let is_outdated = |task: &TaskView<'_>| is_behind(task) || is_behind_events(task);
+            let is_outdated = |task: &TaskView<'_>| is_behind(task) || status_lags_events(task);
             let ahead = grpc.clone().filter(|grpc| grpc.is_final() && view.tasks.iter().any(is_outdated));
             let status = ahead.unwrap_or(rest);
             let conflicts = conflicts(view, grpc.as_ref(), &status);
@@ -106,15 +109,20 @@ pub(super) fn resolve(view: &RunView<'_>, is_last: bool) -> Resolution {
 ///
 /// gRPC does not distinguish a cancellation from a schedule timeout, nor an execution timeout from a failure with the same error message.
 pub(super) fn resolve_from_grpc(view: &RunView<'_>) -> Option<Resolution> {
-    let grpc = view.evidence.grpc.as_ref().filter(|grpc| grpc_suffices(grpc))?;
+    let grpc = view.evidence.grpc.as_ref().filter(|grpc| grpc_suffices(grpc, view.evidence.results.as_deref()))?;
     Some(match grpc_status(grpc) {
         ended if ended.is_final() => Resolution::Ended(outcome(view, &ended), Vec::new()),
         running => Resolution::Running(running),
     })
 }
 
-/// Whether gRPC alone shows that a run has not ended, or how it ended.
-pub(super) fn grpc_suffices(run: &GrpcRun) -> bool {
+/// Whether gRPC alone shows that a run has not ended, or how it ended. `results`: the message of the result stream.
+pub(super) fn grpc_suffices(run: &GrpcRun, results: Option<&[TaskResult]>) -> bool {
+    let mut tasks = HashSet::new();
+    // A task with two ends: gRPC shows the one that was recorded last, and REST the first.
+    if results.into_iter().flatten().any(|result| !tasks.insert(result.task)) {
+        return false;
+    }
     let is_clear = |task: &GrpcTask| {
         let error = task.error.as_deref().unwrap_or_default();
         task.status != RunStatus::Failed || !error.is_empty() && !may_be_timeout(error)
@@ -433,7 +441,7 @@ mod tests {
         assert!(matches!(resolved(&replayed, false), Resolution::Ended(Outcome::Completed(_), _)));
     }
 
-    /// The responses are not of the same moment: gRPC's and the status in REST are of before a replay, and the events of after it.
+    /// The responses are from different moments: gRPC and the status in REST are from before a replay, and the events from after it.
     #[test]
     fn the_end_of_an_earlier_attempt_is_not_that_of_a_later_one() {
         for status in ["FAILED", "COMPLETED"] {
@@ -458,6 +466,10 @@ mod tests {
     fn a_late_message_of_the_result_stream_does_not_end_a_run_that_runs_again() {
         let again = evidence("RUNNING", "RUNNING", &[("CANCELLED", ""), ("RETRIED_BY_USER", "")], &[Err("")]);
         assert_eq!(resolved(&again, false), Resolution::Running(RunStatus::Running));
+        let mut failed = evidence("QUEUED", "FAILED", &[("STARTED", ""), ("FAILED", "it broke")], &[Err("")]);
+        let config = serde_json::json!({"Name": "work", "Tasks": [{"ReadableId": "work", "Retries": 1}]});
+        failed.rest.as_mut().unwrap().workflow_config = serde_json::from_value(config).unwrap();
+        assert_eq!(resolved(&failed, true), Resolution::Running(RunStatus::Queued), "it can be retried");
         let late = evidence("RUNNING", "CANCELLED", &[("CANCELLED", "")], &[Err("")]);
         assert!(matches!(resolved(&late, false), Resolution::Ended(Outcome::Cancelled(_), _)), "REST confirms it");
     }

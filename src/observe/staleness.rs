@@ -40,9 +40,9 @@ pub(super) fn has_known_error(task: &TaskView<'_>) -> bool {
     }
 }
 
-/// Whether the status of a task in REST is that of an earlier attempt: its events are newer. gRPC, which was fetched at the same time, can then
-/// have the end of the earlier attempt, too.
-pub(super) fn is_behind_events(task: &TaskView<'_>) -> bool {
+/// Whether the status of a task in REST belongs to an earlier attempt than its newest event. The gRPC response, fetched at the same time, may
+/// then also show the end of the earlier attempt.
+pub(super) fn status_lags_events(task: &TaskView<'_>) -> bool {
     let last = task.attempts.last().map(|last| last.number);
     task.rest_attempt().is_some_and(|of_status| last.is_some_and(|last| of_status < last))
 }

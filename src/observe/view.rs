@@ -129,7 +129,7 @@ impl<'a> TaskView<'a> {
         replayed.is_some() && replayed == self.attempts.last().map(|last| &last.number)
     }
 
-    /// The number of the attempt whose status REST shows, if it says so.
+    /// The number of the attempt whose status REST shows, if REST returns it.
     pub(super) fn rest_attempt(&self) -> Option<u32> {
         self.rest.and_then(|task| task.retry_count).map(attempt_number)
     }

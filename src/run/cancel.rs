@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::cancel_reason::CancelReason;
-use super::effect::{MAX_CONCURRENT_CALLS, Progress, distinct, not_sent, wait_for_cancels};
+use super::effect::{MAX_CONCURRENT_CALLS, Progress, distinct, effect_if_not_sent, wait_for_cancels};
 use super::handle::RunHandle;
 use super::resend::Resend;
 use crate::client::Client;
@@ -337,7 +337,7 @@ async fn fetch(client: &Client, run: RunId, started_at: Option<Instant>) -> std:
             let tasks = details.tasks.iter().map(|task| (task.id, task.attempt())).collect();
             Ok(ActiveRun { run, tasks, fetched_at: Instant::now() })
         }
-        Err(error) => Err(not_sent(error)),
+        Err(error) => Err(effect_if_not_sent(error)),
     }
 }
 
@@ -408,7 +408,7 @@ async fn check_again(
             Ok(false) => {}
             Ok(true) => drop(ended.insert(run)),
             Err(error) if error.kind() == ErrorKind::TooLarge => {}
-            Err(error) if error.is_not_found() => drop(unknown.insert(run, Effect::NotFound)),
+            Err(error) if error.is_not_found() && !options.has_line(run) => drop(unknown.insert(run, Effect::NotFound)),
             Err(error) => {
                 drop(unknown.insert(run, Effect::Unknown(of_cancel(error.without_side_effects(), run, options))));
             }

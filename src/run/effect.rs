@@ -25,13 +25,13 @@ pub(super) fn distinct(runs: &[RunId]) -> Vec<RunId> {
     runs.iter().copied().filter(|run| known.insert(*run)).collect()
 }
 
-/// The effect on a run that cannot be fetched, before anything was sent.
-pub(super) fn not_sent(error: Error) -> Effect {
+/// The effect on a run whose fetch failed before the command was sent.
+pub(super) fn effect_if_not_sent(error: Error) -> Effect {
     if error.is_not_found() { Effect::NotFound } else { Effect::Unknown(error.without_side_effects()) }
 }
 
-/// The effect on a run that cannot be fetched after the command was sent.
-pub(super) fn not_confirmed(error: Error) -> Effect {
+/// The effect on a run whose fetch failed after the command was sent.
+pub(super) fn effect_if_unconfirmed(error: Error) -> Effect {
     Effect::Unknown(error.with_possible_side_effects())
 }
 
@@ -90,7 +90,7 @@ pub(super) async fn wait_for_cancels(
 async fn current_effect(client: &Client, run: RunId) -> std::result::Result<Effect, Effect> {
     let unknown = |error: Error| {
         let may_change = error.may_recover();
-        let effect = not_confirmed(error);
+        let effect = effect_if_unconfirmed(error);
         if may_change { Err(effect) } else { Ok(effect) }
     };
     // The final status in gRPC. `None` if the run is too large for gRPC.

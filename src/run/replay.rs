@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
-use super::effect::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, not_confirmed, not_sent};
+use super::effect::{MAX_CONCURRENT_CALLS, MAX_POLL_INTERVAL, distinct, effect_if_not_sent, effect_if_unconfirmed};
 use super::handle::RunHandle;
 use super::options::ReplayOptions;
 use super::resend::Resend;
@@ -304,7 +304,7 @@ async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<
                     waiting.insert(run, Before::of(&details));
                 }
             }
-            Err(error) => drop(effects.insert(run, not_sent(error))),
+            Err(error) => drop(effects.insert(run, effect_if_not_sent(error))),
         }
     }
     let mut attempts: BTreeMap<RunId, u32> = BTreeMap::new();
@@ -336,7 +336,7 @@ async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<
                     Effect::Applied
                 }
                 // A run that cannot be fetched may run again: its replay must not be sent again.
-                Err(error) => not_confirmed(error),
+                Err(error) => effect_if_unconfirmed(error),
             };
             replayed_runs.extend(waiting.remove_entry(&run));
             effects.insert(run, effect);
@@ -344,7 +344,7 @@ async fn batch_after(client: &Client, runs: &[RunId], command: &Replay) -> (Vec<
     }
     for run in waiting.into_keys() {
         let status = RunFetch::new(run).fetch(client).await.map(|details| details.status);
-        let effect = status.map_or_else(not_confirmed, Effect::NoEffect);
+        let effect = status.map_or_else(effect_if_unconfirmed, Effect::NoEffect);
         effects.insert(run, effect);
     }
     let effect_of = |run: &RunId| effects.get(run).cloned().unwrap_or(Effect::NotFound);
@@ -409,9 +409,9 @@ async fn wait_for_replays(client: &Client, waiting: &BTreeMap<RunId, Before>) ->
 /// The tasks of a run whose retry count has increased, with their new counts.
 async fn replayed_tasks(client: &Client, run: RunId, before: &Counts) -> Result<Counts> {
     let tasks = client.rpc().rest.run(run).await?.tasks.into_iter();
-    let increased =
-        tasks.filter(|task| before.get(&task.task_external_id).is_some_and(|count| task.retry_count() > *count));
-    Ok(increased.map(|task| (task.task_external_id, task.retry_count())).collect())
+    let increased = tasks
+        .filter(|task| before.get(&task.task_external_id).is_some_and(|count| task.retry_count_or_zero() > *count));
+    Ok(increased.map(|task| (task.task_external_id, task.retry_count_or_zero())).collect())
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ mod tests {
     }
 
     fn ended(number: u128) -> ChunkEvent {
-        ChunkEvent::AttemptEnded { run: run(), task: task(number), attempt: Some(1), at: None }
+        ChunkEvent::AttemptEnded { run: run(), task: task(number), attempt: Some(1), is_completed: true, at: None }
     }
 
     #[test]

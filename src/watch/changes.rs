@@ -69,9 +69,10 @@ impl<O: 'static> RunBuilder<O> {
 /// A stream of a run's [`Change`]s; see [`RunHandle::watch`].
 ///
 /// The stream continues after an outage of the server, however long the outage is. It ends after an error. The error is
-/// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run. Otherwise, it is the error of a fetch: the stream yields
-/// it immediately if a retry cannot succeed or if the REST API has never been reached, and after more than a minute if the server responds
-/// with errors.
+/// [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine has no such run (reported after about a second for an id, and after about ten
+/// seconds for a run that this client has started). Otherwise, it is the error of a fetch: the stream yields
+/// it immediately if a retry cannot succeed or if the REST API has never been reached, and after more than a minute if the server reports
+/// internal errors. While the server is unavailable, there is no limit.
 ///
 /// ```no_run
 /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {
@@ -128,7 +129,7 @@ impl RunWatch {
         Self::sharing(watched, Shared::default())
     }
 
-    /// A watch of a stream that has several.
+    /// One of several watches in a stream. They share the counter of ignored updates and the setting to follow replays.
     pub(super) fn sharing(watched: Watched, shared: Shared) -> Self {
         Self::new(async { Ok(watched) }, shared)
     }
@@ -158,8 +159,8 @@ impl RunWatch {
         Self { changes, shared, filter: Filter::default() }
     }
 
-    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Gaps and errors are always
-    /// yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. This filter does not remove
+    /// gaps or errors.
     ///
     /// ```no_run
     /// # async fn example(run: hatchet::RunHandle<()>) -> hatchet::Result<()> {

@@ -20,6 +20,7 @@ use super::follower::Watched;
 use super::lateness::{Lateness, MAX_CLOCK_SKEW};
 use super::lookup::{Lookup, lookup};
 use super::reorder::{Place, Reorder};
+use super::watch_failure::{Received, WatchFailure};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{ChunkEvent, ChunkSubscription, ParentRun, Turns};
@@ -35,8 +36,6 @@ const MAX_CHUNK_DELAY_AFTER_END: Duration = Duration::from_secs(1);
 const AFTER_END_IF_BEHIND: Duration = ALL_ARRIVED_AFTER;
 /// What arrives later than this after the end is waited for only if it was sent before the end.
 const LONG_AFTER_END: Duration = Duration::from_secs(30);
-/// For how long the subscription is read on after each event of the run if the watch has failed, so that the end of the run is not known.
-const MAX_SILENCE_WITHOUT_WATCH: Duration = Duration::from_secs(10);
 
 /// What the reader of chunks shares with its stream.
 #[derive(Debug, Default)]
@@ -99,8 +98,7 @@ pub(super) struct Reader {
     /// The runs that were being looked up at the end. Their chunks may be from before it.
     unknown_at_end: HashSet<RunId>,
     has_ended: bool,
-    /// The error with which the watch has ended, and when the stream ends with it.
-    failed_watch: Option<(Error, Instant)>,
+    watch_failure: Option<WatchFailure>,
     /// The error that ends the stream, after the chunks that have arrived before it.
     error: Option<Error>,
 }
@@ -120,7 +118,7 @@ impl Reader {
         let (client, run, is_dag) = (watched.client.clone(), watched.run, watched.is_dag);
         let membership = Some(chunks.membership()).filter(|membership| membership.has_notifications());
         let watched = Watched { membership: membership.cloned(), ..watched };
-        let mut reorder = if from_start { Reorder::default() } else { Reorder::joined() };
+        let mut reorder = Reorder::new(from_start);
         for position in lock(&shared.resumed).drain(..) {
             reorder.resume(position);
         }
@@ -151,7 +149,7 @@ impl Reader {
             finished_at: None,
             unknown_at_end: HashSet::new(),
             has_ended: false,
-            failed_watch: None,
+            watch_failure: None,
             error: None,
         }
     }
@@ -170,8 +168,8 @@ impl Reader {
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
             let over =
                 ended_at.map(|at| at + if self.is_behind() { AFTER_END_IF_BEHIND } else { MAX_CHUNK_DELAY_AFTER_END });
-            let gives_up = self.failed_watch.as_ref().map(|(_, at)| *at);
-            let due = [self.reorder.due(), over, gives_up].into_iter().flatten().min();
+            let give_up_at = self.watch_failure.as_ref().map(WatchFailure::ends_at);
+            let due = [self.reorder.due(), over, give_up_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Before the chunks, which can always be waiting.
@@ -183,11 +181,11 @@ impl Reader {
                 event = self.chunks.next() => if let Err(error) = self.take(event) {
                     self.fail(error);
                 },
-                change = self.watch.next(), if self.ended_at.is_none() && self.failed_watch.is_none() => match change {
+                change = self.watch.next(), if self.ended_at.is_none() && self.watch_failure.is_none() => match change {
                     Some(Ok(change)) => self.on_change(&change),
                     Some(Err(error)) if error.is_not_found() || error.kind() == ErrorKind::Closed => self.fail(error),
-                    // The subscription may be in order.
-                    Some(Err(error)) => self.failed_watch = Some((error, Instant::now() + MAX_SILENCE_WITHOUT_WATCH)),
+                    // The subscription may still deliver chunks.
+                    Some(Err(error)) => self.watch_failure = Some(WatchFailure::new(error, Instant::now())),
                     None => {
                         let end = self.finished_at.and_then(|end| end.checked_add_signed(MAX_CLOCK_SKEW));
                         self.ended_at = Some(Instant::now());
@@ -196,8 +194,8 @@ impl Reader {
                     }
                 },
                 () = at(due) => {
-                    if let Some((error, _)) = self.failed_watch.take_if(|(_, at)| *at <= Instant::now()) {
-                        self.fail(error);
+                    if let Some(failure) = self.watch_failure.take_if(|failure| failure.ends_at() <= Instant::now()) {
+                        self.fail(failure.into_error());
                     } else if over.is_some_and(|over| over <= Instant::now()) {
                         self.reorder.release_all(&mut self.ready);
                         let is_uncertain = self.continuity.ended() || self.beginning.has_missed_tasks();
@@ -220,14 +218,9 @@ impl Reader {
 
     fn take(&mut self, event: ChunkEvent) -> Result<()> {
         let now = Instant::now();
-        if let Some((_, gives_up)) = &mut self.failed_watch {
-            let silence = match &event {
-                ChunkEvent::Interrupted | ChunkEvent::RunEnded { .. } => MAX_CHUNK_DELAY_AFTER_END,
-                _ => MAX_SILENCE_WITHOUT_WATCH,
-            };
-            if event.run().is_none_or(|run| run == self.run) {
-                *gives_up = now + silence;
-            }
+        let received = self.received(&event);
+        if let Some((failure, received)) = self.watch_failure.as_mut().zip(received) {
+            failure.received(now, received);
         }
         if event.run() == Some(self.run) && self.beginning.arrived(&event) {
             // The subscription is there now, so its last events are expected.
@@ -240,12 +233,12 @@ impl Reader {
                 self.reorder.created(task);
                 return Ok(());
             }
-            ChunkEvent::AttemptEnded { run, task, attempt, at } => {
+            ChunkEvent::AttemptEnded { run, task, attempt, is_completed, at } => {
                 if self.has_ended_before(task, attempt) {
                     return Ok(());
                 }
                 if self.family.as_ref().is_none_or(|family| family.contains(run)) {
-                    self.reorder.attempt_ended(task, attempt, at);
+                    self.reorder.attempt_ended(task, attempt, at, is_completed);
                 }
                 if run == self.run {
                     self.continuity.announced(task, Ending::new(attempt, at));
@@ -287,6 +280,27 @@ impl Reader {
         }
         self.count_dropped();
         Ok(())
+    }
+
+    /// What an event means for a stream without its watch. `None` if it is about another run.
+    fn received(&self, event: &ChunkEvent) -> Option<Received> {
+        let is_own = |run: RunId| run == self.run || self.family.as_ref().is_some_and(|family| family.contains(run));
+        if !event.run().is_none_or(is_own) {
+            return None;
+        }
+        Some(match event {
+            ChunkEvent::Created(..) => Received::Beginning,
+            ChunkEvent::Chunk(chunk) if self.reorder.place(chunk) == Place::NewAttempt => Received::Beginning,
+            ChunkEvent::Interrupted => Received::Completion,
+            ChunkEvent::RunEnded { run, is_completed, .. } if *run == self.run => {
+                if *is_completed && !self.is_dag {
+                    Received::Completion
+                } else {
+                    Received::End
+                }
+            }
+            _ => Received::Event,
+        })
     }
 
     fn is_behind(&self) -> bool {
@@ -420,7 +434,7 @@ impl Reader {
             if matches!(change, Change::Task(_)) && state.status == RunStatus::Completed && !has_run {
                 return;
             }
-            self.reorder.attempt_ended(task, Some(state.attempt), at);
+            self.reorder.attempt_ended(task, Some(state.attempt), at, state.status == RunStatus::Completed);
             self.continuity.recorded(task, state.attempt, at, now);
             self.beginning.recorded(task);
             if self.from_start || known.is_some_and(|known| now >= known.since + MAX_CHUNK_DELAY_AFTER_END) {

@@ -82,6 +82,8 @@ pub(super) struct Follower {
     /// The ignored updates that are counted in `shared`.
     ignored: u64,
     next: Option<Next>,
+    /// Whether the run was fetched.
+    has_details: bool,
     /// The fetch that is put off, for [`Next::FetchAfter`] and [`Next::Precaution`].
     later: Option<Later>,
     subscription: Option<Subscription>,
@@ -135,6 +137,7 @@ impl Follower {
             progress,
             ignored: 0,
             next: None,
+            has_details: false,
             later: None,
             subscription: None,
             created: None,
@@ -323,16 +326,17 @@ impl Follower {
         let Watched { client, run, started_at, is_dag, .. } = &self.watched;
         let (owned, run, started_at) = (client.clone(), *run, *started_at);
         let is_dag = *is_dag || self.progress.is_dag();
-        let is_unknown = self.subscription.is_none();
-        let turns = self.watched.turns.clone();
-        let turns = turns.or_else(|| is_unknown.then(|| client.feed().fetcher.turns_of_unknown()));
-        let question = Question { run, started_at, workflow: None, results: None, turns };
+        // Others can wait for what has been announced.
+        let turns = if self.has_details { self.watched.turns.clone() } else { Some(self.turns()) };
+        let from_attempt = self.watched.from_attempt;
+        let question = Question { run, from_attempt, started_at, workflow: None, results: None, turns };
         let fetch = client.feed().fetcher.details(question, move |_, gate| async move {
             let fetch = RunFetch::new(run).for_reading().for_wait().started_at(started_at).known_dag(is_dag);
             fetch.through(gate).fetch(&owned).await
         });
         let details = fetch.await?;
         self.created = None;
+        self.has_details = true;
         self.outage.end();
         if let (Some(subscription), Some(created_at)) = (&mut self.subscription, details.created_at) {
             subscription.list_since(created_at);
@@ -341,6 +345,11 @@ impl Follower {
         let step = self.progress.step(Instant::now(), Observation::Details(&details));
         self.take_step(step);
         Ok(())
+    }
+
+    /// The turns for requests that nothing has announced.
+    fn turns(&self) -> Turns {
+        self.watched.turns.clone().unwrap_or_else(|| self.watched.client.feed().fetcher.unannounced_turns())
     }
 
     /// Joins the group of the client that started the run, or one with another of its tags.
@@ -384,7 +393,7 @@ impl Follower {
     /// Fetches the run if it has changed since the last check. That costs one request.
     async fn check_now(&mut self) {
         let (owned, run) = (self.watched.client.clone(), self.watched.run);
-        let gate = owned.feed().fetcher.gate().with_turns(self.watched.turns.clone());
+        let gate = owned.feed().fetcher.gate().with_turns(Some(self.turns()));
         let request = async move {
             let _permit = gate.pass(1).await;
             if_found(owned.rpc().rest.run(run).await)
@@ -392,7 +401,8 @@ impl Follower {
         // A fetch reports an error in its own way.
         let found = self.watched.client.feed().fetcher.spawn(request).await.ok().flatten();
         let fingerprint = found.map(|found| {
-            let tasks = found.tasks.iter().map(|task| (task.task_external_id, task.status.clone(), task.retry_count()));
+            let tasks =
+                found.tasks.iter().map(|task| (task.task_external_id, task.status.clone(), task.retry_count_or_zero()));
             (found.run.status, tasks.collect())
         });
         if fingerprint.is_none() || fingerprint != self.last_check {

@@ -1,7 +1,7 @@
 //! The status changes of several runs in one stream.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,14 +16,14 @@ use crate::boxed::BoxStream;
 use crate::client::Client;
 use crate::error::Result;
 use crate::feed::Turns;
-use crate::model::{Change, ChangeKind};
+use crate::model::{Change, ChangeKind, RunId};
 use crate::run::RunHandle;
 
 impl Client {
     /// Returns one stream of the status changes of several runs.
     ///
-    /// The changes of each run are in order, as in [`RunHandle::watch`]. A run that is given several times is watched once. The stream ends
-    /// when all runs have ended.
+    /// The changes of each run are in order, as in [`RunHandle::watch`]. A run that is passed several times is watched once. The stream ends
+    /// when all runs have ended, unless [`follow_replays`](RunsWatch::follow_replays) is called.
     ///
     /// If a run cannot be watched, the stream yields the error, and continues with the other runs; [`Error::run_id`](crate::Error::run_id)
     /// returns its id.
@@ -49,12 +49,17 @@ impl Client {
         I: IntoIterator,
         I::Item: Borrow<RunHandle<O>>,
     {
-        let (shared, turns, mut known) = (Shared::default(), Turns::new(), HashSet::new());
-        let watch = |run: I::Item| {
+        let (shared, turns) = (Shared::default(), Turns::new());
+        let (mut distinct, mut known): (Vec<Watched>, HashMap<RunId, usize>) = Default::default();
+        for run in runs {
             let watched = Watched { turns: Some(turns.clone()), ..Watched::of(run.borrow()) };
-            known.insert(watched.run).then(|| RunWatch::sharing(watched, shared.clone()))
-        };
-        let watches: Vec<_> = runs.into_iter().filter_map(watch).collect();
+            match distinct.get_mut(*known.entry(watched.run).or_insert(distinct.len())) {
+                // Of several handles, the one after the last replay.
+                Some(known) => known.from_attempt = known.from_attempt.max(watched.from_attempt),
+                None => distinct.push(watched),
+            }
+        }
+        let watches = distinct.into_iter().map(|watched| RunWatch::sharing(watched, shared.clone()));
         RunsWatch { changes: BoxStream::new(select_all(watches)), shared, filter: Filter::default() }
     }
 }
@@ -79,8 +84,8 @@ pub struct RunsWatch {
 }
 
 impl RunsWatch {
-    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Gaps and errors are always
-    /// yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. This filter does not remove
+    /// gaps or errors.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self
@@ -94,7 +99,7 @@ impl RunsWatch {
 
     /// Continues after the end of each run, and also yields the changes of its replays; see [`RunWatch::follow_replays`].
     ///
-    /// Such a stream does not end by itself. Calling this method after the first poll has no effect.
+    /// Such a stream ends only after every run has yielded an error. Calling this method after the first poll has no effect.
     pub fn follow_replays(self) -> Self {
         self.shared.follows_replays.store(true, Relaxed);
         self

@@ -21,6 +21,7 @@ mod sse;
 mod step;
 mod until;
 mod wait;
+mod watch_failure;
 
 #[cfg(feature = "__benches")]
 pub(crate) use step::bench;

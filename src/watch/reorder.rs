@@ -1,10 +1,11 @@
 //! The order of chunks: the pure core of a stream of chunks.
 //!
 //! Chunks are numbered from 0 in each attempt of a task, and do not contain the attempt. The engine delivers them in order for five
-//! seconds, and then nearly in order. So a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`].
+//! seconds, and then nearly in order. So a chunk that comes too early is held until the ones before it have arrived, or for [`MAX_HOLD`]
+//! or [`MAX_HOLD_IF_MID_ATTEMPT`].
 //! What has not arrived before it then is a gap.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,9 +15,11 @@ use crate::model::{Chunk, ChunkGap, ChunkItem, ChunkPosition, ChunkRestart, RunI
 
 /// How long a chunk waits for the ones before it.
 const MAX_HOLD: Duration = Duration::from_secs(3);
-/// The same for a reader that has joined while the task was sending: the ones before were probably sent earlier, and never come. It is
-/// longer than a worker takes to send the chunks that are in flight.
-const MAX_HOLD_AFTER_JOIN: Duration = Duration::from_millis(300);
+/// The same if the reader subscribed while the task was sending: the earlier chunks were probably sent before the subscription, and never
+/// arrive. This is longer than a worker needs to send the chunks that are in flight.
+const MAX_HOLD_IF_MID_ATTEMPT: Duration = Duration::from_millis(300);
+/// The same if the reader resumes after chunks that it has received in another stream. The engine can deliver a large chunk 0.9 seconds late.
+const MAX_HOLD_AFTER_RESUME: Duration = Duration::from_secs(1);
 /// By how much the clock of a worker may be ahead of that of the engine, so that the last chunk of an attempt seems to follow its end.
 const MAX_AHEAD: TimeDelta = TimeDelta::milliseconds(100);
 /// An end in the history is not later than its event, which has the engine's time, by more than this.
@@ -29,6 +32,8 @@ const MAX_HELD_BYTES: usize = 16 << 20;
 /// The number of tasks that are remembered when there are twice as many: those that have sent a chunk last. With the chunks of children, a
 /// run can have any number of them.
 const MAX_TASKS: usize = 4096;
+/// The number of tasks whose creation is remembered, until their first chunks arrive. With the chunks of children, they can be of any run.
+const MAX_CREATED: usize = 1024;
 
 /// Where a chunk is among the others of its task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +62,9 @@ pub(super) struct Reorder {
     /// How often chunks may have been lost.
     losses: u64,
     /// Whether tasks may have sent chunks before the reader subscribed.
-    has_joined: bool,
-    /// The tasks that were created after that.
-    created: HashSet<TaskId>,
+    is_late: bool,
+    /// The tasks that were created after the reader subscribed.
+    created: VecDeque<TaskId>,
 }
 
 /// A number of chunks, and their bytes.
@@ -98,8 +103,8 @@ struct Lane {
     arrivals: BTreeSet<(Instant, i64)>,
     bytes: usize,
     due: Option<Instant>,
-    /// Whether the task may have been sending when the reader subscribed, and no chunk has been returned since.
-    is_joined: bool,
+    /// How long its chunks wait until the first one is returned, if the task may have been sending when the reader subscribed.
+    first_hold: Option<Duration>,
 }
 
 /// A held chunk.
@@ -110,15 +115,18 @@ struct Waiting {
 }
 
 impl Reorder {
-    /// For a reader that subscribes to a run that may be sending.
-    pub(super) fn joined() -> Self {
-        Self { has_joined: true, ..Self::default() }
+    /// `from_start`: whether the reader subscribed before the run started. Otherwise, its tasks may already be sending.
+    pub(super) fn new(from_start: bool) -> Self {
+        Self { is_late: !from_start, ..Self::default() }
     }
 
-    /// A task was created while the reader was subscribed.
+    /// Records that a task was created after the reader subscribed.
     pub(super) fn created(&mut self, task: TaskId) {
-        if self.has_joined && self.created.len() < MAX_TASKS {
-            self.created.insert(task);
+        if self.is_late {
+            self.created.push_back(task);
+            if self.created.len() > MAX_CREATED {
+                self.created.pop_front();
+            }
         }
     }
 
@@ -129,8 +137,9 @@ impl Reorder {
             self.outdated += 1;
             return;
         }
-        let is_joined = self.has_joined && !self.created.remove(&task);
-        let lane = self.tasks.entry(task).or_insert_with(|| Lane { is_joined, ..Lane::default() });
+        let may_miss_start = self.is_late && !self.tasks.contains_key(&task) && !self.created.contains(&task);
+        let first_hold = may_miss_start.then_some(MAX_HOLD_IF_MID_ATTEMPT);
+        let lane = self.tasks.entry(task).or_insert_with(|| Lane { first_hold, ..Lane::default() });
         self.taken += 1;
         lane.used = self.taken;
         let before = lane.size();
@@ -188,7 +197,17 @@ impl Reorder {
     }
 
     /// An attempt of a task has ended. Its end is announced, and is in the history of the run, in which it has the time of another clock.
-    pub(super) fn attempt_ended(&mut self, task: TaskId, attempt: Option<u32>, at: Option<DateTime<Utc>>) {
+    pub(super) fn attempt_ended(
+        &mut self,
+        task: TaskId,
+        attempt: Option<u32>,
+        at: Option<DateTime<Utc>>,
+        is_completed: bool,
+    ) {
+        // Another attempt does not follow, so what comes later is of this one, whatever the clocks of its worker and the engine show.
+        if is_completed {
+            return;
+        }
         let (Some(lane), Some(at)) = (self.tasks.get_mut(&task), at) else { return };
         if attempt.is_some_and(|attempt| attempt < lane.attempts || lane.last_ended.is_some_and(|last| attempt <= last))
         {
@@ -206,7 +225,7 @@ impl Reorder {
     /// The reader has received a chunk of a task, and those before it, in another stream.
     pub(super) fn resume(&mut self, ChunkPosition { task, index, sent_at }: ChunkPosition) {
         let lane = self.tasks.entry(task).or_default();
-        (lane.attempts, lane.is_joined) = (1, true);
+        (lane.attempts, lane.first_hold) = (1, Some(MAX_HOLD_AFTER_RESUME));
         (lane.next, lane.first_sent_at, lane.last_sent_at) = (index.saturating_add(1), sent_at, sent_at);
     }
 
@@ -265,7 +284,7 @@ impl Held {
 impl Lane {
     /// How long its chunks wait for earlier ones.
     fn max_hold(&self) -> Duration {
-        if self.is_joined { MAX_HOLD_AFTER_JOIN } else { MAX_HOLD }
+        self.first_hold.unwrap_or(MAX_HOLD)
     }
 
     /// What waits for earlier chunks.
@@ -306,8 +325,8 @@ impl Lane {
     fn begin_attempt(&mut self, run_id: RunId, task_id: TaskId, ready: &mut impl Extend<ChunkItem>) {
         self.release(ready, Some(i64::MAX));
         if self.attempts > 0 {
-            self.is_joined = false;
-            ready.extend([ChunkItem::Restarted(ChunkRestart { run_id, task_id })]);
+            self.first_hold = None;
+            ready.extend([ChunkItem::Restart(ChunkRestart { run_id, task_id })]);
         }
         self.last_ended_at = self.ended_at.take().or(self.last_ended_at);
         self.last_ended = self.ended.take().or(self.last_ended);
@@ -352,7 +371,7 @@ impl Lane {
             self.next = index.saturating_add(1);
             self.bytes = self.bytes.saturating_sub(chunk.content.len());
             self.last_sent_at = self.last_sent_at.max(chunk.sent_at);
-            self.is_joined = false;
+            self.first_hold = None;
             ready.extend([ChunkItem::Chunk(chunk)]);
         }
     }
@@ -380,9 +399,9 @@ mod tests {
         reorder.take(reorder.place(&chunk), now, chunk, ready);
     }
 
-    /// All items but the restarts, which most tests show by the attempts of the chunks.
+    /// All items except restarts. Most tests identify the attempt by the text of the chunk.
     fn texts(items: &[ChunkItem]) -> Vec<String> {
-        items.iter().filter(|item| !matches!(item, ChunkItem::Restarted(_))).map(ToString::to_string).collect()
+        items.iter().filter(|item| !matches!(item, ChunkItem::Restart(_))).map(ToString::to_string).collect()
     }
 
     #[test]
@@ -424,7 +443,7 @@ mod tests {
         reorder.release_all(&mut ready);
         let shown: Vec<_> = ready
             .iter()
-            .map(|item| if let ChunkItem::Restarted(_) = item { "restarted".into() } else { item.to_string() })
+            .map(|item| if let ChunkItem::Restart(_) = item { "restarted".into() } else { item.to_string() })
             .collect();
         let second = ["restarted", "2.0"];
         let third = ["restarted", "chunk 0 is missing", "3.1"];
@@ -434,12 +453,12 @@ mod tests {
         let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
         reorder.resume(ChunkPosition::of(&chunk(1, 3)).unwrap());
         take(&mut reorder, now, chunk(2, 0), &mut ready);
-        assert!(matches!(&ready[..], [ChunkItem::Restarted(_), ChunkItem::Chunk(_)]), "{ready:?}");
+        assert!(matches!(&ready[..], [ChunkItem::Restart(_), ChunkItem::Chunk(_)]), "{ready:?}");
     }
 
     /// What was sent before the reader subscribed never comes.
     #[test]
-    fn a_reader_that_joins_does_not_wait_for_what_was_sent_before() {
+    fn a_reader_that_subscribes_late_does_not_wait_for_earlier_chunks() {
         let now = Instant::now();
         let received = |mut reorder: Reorder| {
             let mut ready = Vec::new();
@@ -450,15 +469,15 @@ mod tests {
             (first_due, reorder.due().unwrap() - (now + first_due), texts(&ready))
         };
         let expected = ["chunks 0 to 4 are missing", "1.5"].map(str::to_owned).to_vec();
-        assert_eq!(received(Reorder::joined()), (MAX_HOLD_AFTER_JOIN, MAX_HOLD, expected.clone()));
-        assert_eq!(received(Reorder::default()), (MAX_HOLD, MAX_HOLD, expected.clone()));
-        let mut created = Reorder::joined();
+        assert_eq!(received(Reorder::new(false)), (MAX_HOLD_IF_MID_ATTEMPT, MAX_HOLD, expected.clone()));
+        assert_eq!(received(Reorder::new(true)), (MAX_HOLD, MAX_HOLD, expected.clone()));
+        let mut created = Reorder::new(false);
         created.created(uuid::Uuid::from_u128(1).into());
         assert_eq!(received(created), (MAX_HOLD, MAX_HOLD, expected), "its first chunks are expected");
         let mut resumed = Reorder::default();
         resumed.resume(ChunkPosition::of(&chunk(1, 3)).unwrap());
         let expected = ["chunk 4 is missing", "1.5"].map(str::to_owned).to_vec();
-        assert_eq!(received(resumed), (MAX_HOLD_AFTER_JOIN, MAX_HOLD, expected));
+        assert_eq!(received(resumed), (MAX_HOLD_AFTER_RESUME, MAX_HOLD, expected));
     }
 
     /// A chunk every 100 ms, and every other one is late: there is always one that waits.
@@ -502,7 +521,7 @@ mod tests {
     /// The end of an attempt, a second after its last chunk.
     fn end(reorder: &mut Reorder, attempt: i64, last: i64) {
         let (task, number) = (uuid::Uuid::from_u128(1).into(), u32::try_from(attempt).ok());
-        reorder.attempt_ended(task, number, DateTime::from_timestamp(attempt * 1000 + last + 1, 0));
+        reorder.attempt_ended(task, number, DateTime::from_timestamp(attempt * 1000 + last + 1, 0), false);
     }
 
     fn received(events: &[(i64, i64)], ends: &[(usize, i64, i64)]) -> Vec<String> {
@@ -546,6 +565,26 @@ mod tests {
         assert_eq!(received(&[(2, 0), (2, 1)], &[(1, 1, 999)]), ["2.0", "2.1"]);
         // A late chunk of an attempt comes after the next one has begun.
         assert_eq!(received(&[(1, 0), (2, 0), (1, 5), (2, 1)], &[(1, 1, 5)]), ["1.0", "2.0", "2.1"]);
+    }
+
+    /// The clock of its worker is ahead of that of the engine, and a chunk was lost.
+    #[test]
+    fn a_chunk_after_the_end_of_a_completed_attempt_is_of_that_attempt() {
+        let received = |is_completed: bool| {
+            let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
+            take(&mut reorder, now, chunk(1, 0), &mut ready);
+            reorder.attempt_ended(
+                uuid::Uuid::from_u128(1).into(),
+                Some(1),
+                DateTime::from_timestamp(1001, 0),
+                is_completed,
+            );
+            take(&mut reorder, now, chunk(1, 5), &mut ready);
+            reorder.release_all(&mut ready);
+            ready.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(received(true), ["1.0", "chunks 1 to 4 are missing", "1.5"]);
+        assert_eq!(received(false)[1..].len(), 3, "a restart, a gap and a chunk");
     }
 
     #[test]
@@ -594,7 +633,7 @@ mod tests {
             let (mut reorder, mut ready) = (Reorder::default(), Vec::new());
             for (number, (index, sent_at)) in chunks.iter().enumerate() {
                 for (_, attempt, ended_at) in ends.iter().filter(|(before, ..)| *before == number) {
-                    reorder.attempt_ended(task, Some(*attempt), at(*ended_at));
+                    reorder.attempt_ended(task, Some(*attempt), at(*ended_at), false);
                 }
                 let content = ChunkContent::Text(format!("{sent_at}.{index}"));
                 take(&mut reorder, now, Chunk { sent_at: at(*sent_at), content, ..chunk(1, *index) }, &mut ready);
@@ -616,7 +655,7 @@ mod tests {
             let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
             take(&mut reorder, now, chunk(1, 0), &mut ready);
             let ended_at = DateTime::from_timestamp(1001, 0);
-            reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), Some(1), ended_at);
+            reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), Some(1), ended_at, false);
             if is_lost {
                 reorder.lost();
             }
@@ -638,7 +677,7 @@ mod tests {
         let (mut reorder, now, mut ready) = (Reorder::default(), Instant::now(), Vec::new());
         take(&mut reorder, now, chunk(1, 1), &mut ready);
         let ended_at = DateTime::from_timestamp(1001, 0);
-        reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), Some(1), ended_at);
+        reorder.attempt_ended(uuid::Uuid::from_u128(1).into(), Some(1), ended_at, false);
         let soon = |index: i64| Chunk {
             sent_at: ended_at.map(|at| at + TimeDelta::milliseconds(10 * (index + 1))),
             ..chunk(2, index)
@@ -712,7 +751,7 @@ mod tests {
                         prop_assert!(gap.last_index >= gap.first_index);
                         next = gap.last_index + 1;
                     }
-                    ChunkItem::Interrupted | ChunkItem::Restarted(_) => prop_assert!(false),
+                    ChunkItem::Interrupted | ChunkItem::Restart(_) => prop_assert!(false),
                 }
             }
             prop_assert!(in_time.is_empty(), "{:?}", in_time);

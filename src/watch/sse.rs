@@ -62,7 +62,7 @@ impl<O> RunChunks<O> {
 /// | `message`, the default | the text of a chunk |
 /// | `bytes` | the bytes of a chunk, as base64 |
 /// | `gap` | the JSON of a [`ChunkGap`](crate::model::ChunkGap) |
-/// | `restart` | the JSON of a [`ChunkRestart`](crate::model::ChunkRestart): the chunks of the task that follow replace those before |
+/// | `restart` | the JSON of a [`ChunkRestart`](crate::model::ChunkRestart): the chunks of the task that follow replace the earlier ones |
 /// | `interrupted` | a message that chunks may be missing or were dropped; see [`ChunkItem::Interrupted`] |
 /// | `failed` | the [kind](crate::ErrorKind) of the error after which the stream ends. The error itself is logged, and not sent |
 /// | `end` | the final status of the run, such as `COMPLETED`. The stream ends |
@@ -203,7 +203,7 @@ impl Encoder {
                 }
             }
             Ok(ChunkItem::Gap(gap)) => SseEvent::new(json(&gap)).name("gap"),
-            Ok(ChunkItem::Restarted(restart)) => SseEvent::new(json(&restart)).name("restart"),
+            Ok(ChunkItem::Restart(restart)) => SseEvent::new(json(&restart)).name("restart"),
             // Browsers ignore events without data.
             Ok(ChunkItem::Interrupted) => SseEvent::new("chunks may be missing").name("interrupted"),
             Err(error) => failed(&error),
@@ -260,7 +260,7 @@ mod tests {
         let id = "00000000-0000-0000-0000-000000000001";
         let expected = format!(r#"{{"run_id":"{id}","task_id":"{id}","first_index":3,"last_index":5}}"#);
         assert_eq!(encode(Ok(gap)), format!("event: gap\ndata: {expected}\n\n"));
-        let restart = ChunkItem::Restarted(ChunkRestart { run_id, task_id });
+        let restart = ChunkItem::Restart(ChunkRestart { run_id, task_id });
         let expected = format!(r#"{{"run_id":"{id}","task_id":"{id}"}}"#);
         assert_eq!(encode(Ok(restart)), format!("event: restart\ndata: {expected}\n\n"));
         assert_eq!(encode(Ok(ChunkItem::Interrupted)), "event: interrupted\ndata: chunks may be missing\n\n");

@@ -23,9 +23,9 @@ impl<O> RunHandle<O> {
     /// All waits of a client share one subscription, which is reopened when the connection is lost. If the subscription does not determine
     /// the outcome (a cancellation, a timeout, or an output that is too large for it), the run is fetched.
     ///
-    /// The method needs gRPC only, with two exceptions. Of a run that ended without an output and without an error message, only the REST API
-    /// reports whether it was cancelled or timed out. And for a handle that was created from an id, the REST API is asked for the name of the
-    /// workflow, which determines the shape of the output.
+    /// The method needs gRPC only, with two exceptions. Only the REST API reports whether a run that ended without an output and without an
+    /// error message was cancelled or timed out. For a handle that was created from an id, the client also asks the REST API for the name of
+    /// the workflow, which determines the shape of the output. If the REST API has never been reached, gRPC alone is used for such a handle.
     ///
     /// A wait has no time limit, and it continues after an outage of the server. To limit a wait, use [`tokio::time::timeout`].
     ///
@@ -35,10 +35,10 @@ impl<O> RunHandle<O> {
     ///
     /// # Errors
     /// [`Unavailable`](crate::ErrorKind::Unavailable) if the server has never been reached, or if only the REST API can report the outcome
-    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the engine does not report the run: after a few seconds
-    /// for an id, usually after 15 seconds for a run that this client has started, and later if the client waits for many runs. [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is
-    /// rejected for five minutes. The server's error if the server responds with errors for more than a minute, or immediately if the error
-    /// is permanent.
+    /// and has never been reached. [`RunNotFound`](crate::ErrorKind::RunNotFound) if the run does not exist: within a few seconds for a
+    /// handle that was created from an id, after about 15 seconds for a run that this client has started, and later if the client waits
+    /// for many runs. [`Unauthenticated`](crate::ErrorKind::Unauthenticated) if the token is rejected for five minutes. The server's error
+    /// if the server reports internal errors for more than a minute, or immediately if the error is permanent.
     ///
     /// # Cancel safety
     /// This method is cancel safe: dropping the future does not affect the run, and the wait can be started again.
@@ -69,7 +69,7 @@ impl<O> RunHandle<O> {
                     Answer::Results(results) => Some(results),
                     Answer::Fetch => None,
                 };
-                // After a replay, they can be those of the attempt before.
+                // After a replay, the stream may return the results of the previous attempt.
                 let results = results.filter(|_| self.is_of_any_attempt());
                 let resolved =
                     results.as_deref().and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all));
@@ -99,7 +99,8 @@ impl<O> RunHandle<O> {
     ) -> BoxFuture<'_, Result<Arc<RunDetails>>> {
         let (client, is_dag) = (self.client(), self.is_dag());
         let (started_at, turns) = (self.started_at(), turns.cloned());
-        let question = Question { run: self.id(), started_at, workflow, results, turns };
+        let from_attempt = self.first_attempt();
+        let question = Question { run: self.id(), from_attempt, started_at, workflow, results, turns };
         Box::pin(async move {
             let mut outage = Outage::default();
             loop {

@@ -87,8 +87,9 @@ async fn check_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Checked
             }
         };
         if retry_count.is_some_and(|retry_count| is_over(task, retry_count)) {
-            let kind =
-                retry_count.filter(|retry_count| task.retry_count() == *retry_count).and_then(|_| kind_of_end(task));
+            let kind = retry_count
+                .filter(|retry_count| task.retry_count_or_zero() == *retry_count)
+                .and_then(|_| kind_of_end(task));
             checked.lost.insert(held, kind);
         }
     }
@@ -96,7 +97,7 @@ async fn check_run(rpc: &Rpc, run: RunId, attempts: Vec<Held>) -> Result<Checked
 }
 
 fn is_over(task: &RestTask, retry_count: u32) -> bool {
-    task.retry_count() > retry_count || task.retry_count() == retry_count && task.status.is_final()
+    task.retry_count_or_zero() > retry_count || task.retry_count_or_zero() == retry_count && task.status.is_final()
 }
 
 fn kind_of_end(task: &RestTask) -> Option<ReportKind> {

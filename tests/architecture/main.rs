@@ -170,6 +170,7 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         &[
             "step",
             "reorder",
+            "watch_failure",
             "announced",
             "beginning",
             "lateness",

@@ -32,7 +32,7 @@ pub(crate) async fn texts<O>(mut chunks: hatchet::stream::RunChunks<O>) -> Vec<S
             ChunkItem::Chunk(chunk) => texts.push(chunk.to_string()),
             ChunkItem::Gap(gap) => texts.push(gap.to_string()),
             ChunkItem::Interrupted => texts.push("interrupted".to_owned()),
-            ChunkItem::Restarted(_) => texts.push("restarted".to_owned()),
+            ChunkItem::Restart(_) => texts.push("restarted".to_owned()),
             other => panic!("{other:?}"),
         }
     }

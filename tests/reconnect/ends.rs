@@ -1,4 +1,4 @@
-//! Random faults while runs end in every way, and are replayed: everyone who follows a run reports what its details show afterwards.
+//! Random faults while runs end in every way and are replayed: all watches, waits and streams agree with the details of the run.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -20,7 +20,7 @@ const CHILDREN: u64 = 3;
 /// What a run does.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Plan {
-    /// The time of each attempt. It times out after [`TIMEOUT`].
+    /// How long each attempt takes. An attempt times out after [`TIMEOUT`].
     millis: u64,
     /// The number of attempts that fail.
     failures: u32,
@@ -87,7 +87,7 @@ impl Truth {
     }
 }
 
-/// A run ends, or is cancelled, and is then replayed some times. Returns the truth, after checking what each command has reported.
+/// Waits until a run has ended or was cancelled, and replays it up to twice. Checks each reported outcome, and returns the truth.
 async fn end<O>(run: &RunHandle<O>, rng: &mut Rng) -> Truth {
     let cancel_after = rng.bool().then(|| Duration::from_millis(rng.u64(0..9000)));
     let cancel = async {
@@ -127,7 +127,7 @@ async fn end<O>(run: &RunHandle<O>, rng: &mut Rng) -> Truth {
     truth
 }
 
-/// Follows a run in all ways while it is ended.
+/// Follows a run in all ways until it has ended and its replays have ended.
 async fn follow<O>(run: &RunHandle<O>, rng: &mut Rng) {
     let (sender, known) = tokio::sync::watch::channel(None);
     let (mut of_end, delays) = (rng.fork(), [0, 1, 2].map(|_| Duration::from_millis(rng.u64(0..6000))));
@@ -172,13 +172,15 @@ async fn follow<O>(run: &RunHandle<O>, rng: &mut Rng) {
     }
 }
 
-/// The chunks of a parent and of the children that it starts: each once, or said to be missing.
+/// The chunks of a parent and of the children that it starts: each once, or reported as missing.
 async fn read_family(hatchet: &Client, parent: &Task<Input, u64>, input: Input, is_strict: bool) {
     let mut chunks = hatchet.run(parent, &input).chunks().with_children();
     let (mut received, mut is_incomplete) = (BTreeSet::new(), false);
     for item in read_items(&mut chunks).await {
         match item {
-            ChunkItem::Chunk(chunk) => assert!(received.insert((chunk.run_id, chunk.to_string())), "{chunk:?} again"),
+            ChunkItem::Chunk(chunk) => {
+                assert!(received.insert((chunk.run_id, chunk.to_string())), "{chunk:?} was returned twice")
+            }
             ChunkItem::Gap(_) | ChunkItem::Interrupted => is_incomplete = true,
             other => panic!("{other:?}"),
         }
@@ -226,7 +228,7 @@ async fn case(seed: u64) {
     let results = async {
         let (mut results, mut ended) = (hatchet.results(&runs), HashSet::new());
         while let Some((run, _)) = results.next().await {
-            assert!(ended.insert(run), "it is returned once");
+            assert!(ended.insert(run), "each run is returned once");
         }
         assert_eq!(ended.len(), runs.len());
     };
@@ -241,7 +243,7 @@ async fn case(seed: u64) {
     let disturbed = tokio::time::timeout(2000 * SECOND, all);
     tokio::select! {
         biased;
-        done = disturbed => drop(done.expect("everyone is answered")),
+        done = disturbed => drop(done.expect("all streams and waits end")),
         () = disturb(&engine, rng, loses_messages) => {}
     }
     engine.faults().clear();
@@ -250,6 +252,6 @@ async fn case(seed: u64) {
 }
 
 #[test]
-fn everyone_reports_the_same_however_runs_end() {
+fn all_followers_agree_however_runs_end() {
     for_each_seed(CASES, case);
 }

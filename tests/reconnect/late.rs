@@ -85,7 +85,7 @@ async fn a_late_result_is_not_that_of_the_replay() {
 
 /// The end of a cancelled run is announced while the run is already running again: the wait is for the end of the new attempt.
 #[tokio::test(start_paused = true)]
-async fn a_late_cancellation_is_not_waited_for_when_the_run_runs_again() {
+async fn a_late_cancellation_does_not_end_a_wait_for_a_run_that_is_running_again() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| {

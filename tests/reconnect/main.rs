@@ -53,7 +53,7 @@ fn text(item: &ChunkItem) -> String {
     match item {
         ChunkItem::Chunk(chunk) => chunk.to_string(),
         ChunkItem::Gap(gap) => gap.to_string(),
-        ChunkItem::Restarted(_) => "restarted".to_owned(),
+        ChunkItem::Restart(_) => "restarted".to_owned(),
         _ => "interrupted".to_owned(),
     }
 }

@@ -130,7 +130,7 @@ fn check_chunks(plan: Plan, items: &[ChunkItem], from_start: bool) -> bool {
                 assert_eq!(index, next, "{items:?}");
                 (attempt, next, has_begun) = (of_attempt, index + 1, false);
             }
-            ChunkItem::Restarted(_) => {
+            ChunkItem::Restart(_) => {
                 assert!(!has_restarted && attempt > 0, "{items:?}");
                 has_restarted = true;
             }
@@ -147,6 +147,7 @@ fn check_chunks(plan: Plan, items: &[ChunkItem], from_start: bool) -> bool {
         }
         assert!(next <= count, "{items:?}");
     }
+    assert!(!has_restarted, "{items:?}");
     is_missing || (!items.is_empty() || from_start && count > 0) && (next < count || attempt < plan.attempts())
 }
 
@@ -159,7 +160,7 @@ async fn read_chunks<O>(mut chunks: hatchet::stream::RunChunks<O>, plan: Plan, f
         match &item {
             ChunkItem::Chunk(chunk) => of_tasks.entry(chunk.task_id).or_default().push(item),
             ChunkItem::Gap(gap) => of_tasks.entry(gap.task_id).or_default().push(item),
-            ChunkItem::Restarted(restart) => of_tasks.entry(restart.task_id).or_default().push(item),
+            ChunkItem::Restart(restart) => of_tasks.entry(restart.task_id).or_default().push(item),
             _ => is_interrupted = true,
         }
     }

@@ -16,7 +16,7 @@ async fn ended_runs(setup: &Setup, count: usize) -> (Client, Vec<RunHandle<()>>)
     (other, runs)
 }
 
-/// The time until a future is ready, from one second on.
+/// Waits for one second, and returns how long the future takes after that.
 async fn time_of(future: impl Future<Output = bool>) -> Duration {
     sleep(SECOND).await;
     let start = Instant::now();
@@ -24,7 +24,7 @@ async fn time_of(future: impl Future<Output = bool>) -> Duration {
     start.elapsed()
 }
 
-/// They need 30 000 requests each. Before a watch or a wait, there are those of 16 runs of each stream, at 200 and 1000 requests per second.
+/// Each stream needs 30,000 requests. Requests of at most 16 runs of each stream precede a watch or a wait, at 200 and 1000 per second.
 #[tokio::test(start_paused = true)]
 async fn streams_of_ten_thousand_runs_starve_neither_a_watch_nor_a_wait() {
     let setup = Setup::new(200).await;
@@ -41,7 +41,7 @@ async fn streams_of_ten_thousand_runs_starve_neither_a_watch_nor_a_wait() {
     assert_eq!(delays, (Duration::from_millis(250), Duration::from_millis(49)));
 }
 
-/// As when a server has started again, and all of its users reconnect. Before each fetch of the new run, there are those of 16 others.
+/// A server has restarted, and all of its users reconnect. Before each fetch of the new run, at most 16 other runs are fetched.
 #[tokio::test(start_paused = true)]
 async fn many_watches_of_old_runs_do_not_delay_that_of_a_new_one() {
     let setup = Setup::new(200).await;
@@ -63,7 +63,7 @@ async fn many_watches_of_old_runs_do_not_delay_that_of_a_new_one() {
     worker.shutdown().await;
 }
 
-/// Its watch has one fetch at a time, however often the run changes. So another one waits for one fetch, and then for its own three requests.
+/// A watch has one fetch at a time, however often its run changes. So another watch waits for one fetch and its own three requests.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_changes_all_the_time_does_not_starve_another_watch() {
     let setup = Setup::new(10).await;

@@ -25,6 +25,7 @@ pub(crate) enum ChunkEvent {
         task: TaskId,
         /// Its number, starting at 1.
         attempt: Option<u32>,
+        is_completed: bool,
         at: Option<DateTime<Utc>>,
     },
     /// The engine has announced the end of the run, which may be too early, and before the last chunks.

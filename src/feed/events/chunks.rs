@@ -233,7 +233,13 @@ mod tests {
     }
 
     fn end_of(run: RunId) -> ChunkEvent {
-        ChunkEvent::AttemptEnded { run, task: uuid::Uuid::from_u128(1).into(), attempt: None, at: None }
+        ChunkEvent::AttemptEnded {
+            run,
+            task: uuid::Uuid::from_u128(1).into(),
+            attempt: None,
+            is_completed: false,
+            at: None,
+        }
     }
 
     fn texts(queue: &ChunkQueue) -> Vec<String> {

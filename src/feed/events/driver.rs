@@ -333,8 +333,8 @@ impl EventsDriver {
         let parents = &self.inner.parents;
         let created = match kind {
             RunEventKind::Chunk(chunk) => return state.chunks.take(ChunkEvent::Chunk(chunk), parents),
-            RunEventKind::AttemptEnded { task, attempt } => {
-                state.chunks.take(ChunkEvent::AttemptEnded { run, task, attempt, at }, parents);
+            RunEventKind::AttemptEnded { task, attempt, is_completed } => {
+                state.chunks.take(ChunkEvent::AttemptEnded { run, task, attempt, is_completed, at }, parents);
                 None
             }
             RunEventKind::RunEnded { is_completed } => {

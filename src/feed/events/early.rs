@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use super::chunk_event::{ChunkEvent, MAX_QUEUED, MAX_QUEUED_BYTES};
 use crate::model::RunId;
 
-/// How many losses are kept, each at its place among the events.
+/// The maximum number of losses whose positions among the events are kept.
 const MAX_LOSSES: usize = 256;
 
 /// The last events of runs without readers, while runs are being started.
@@ -78,7 +78,7 @@ impl Early {
             self.last.0 += 1;
             self.losses.push_back(self.last);
         }
-        // The oldest ones become one.
+        // The oldest losses are merged into one.
         while self.losses.len() > MAX_LOSSES {
             self.dropped = self.dropped.max(self.losses.pop_front());
         }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_losses_become_one() {
+    fn the_oldest_losses_are_merged() {
         let mut early = Early::default();
         let since = early.start();
         for _ in 0..MAX_LOSSES + 2 {
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(
             take(&mut early, 1, since).len(),
             MAX_LOSSES + 2,
-            "one for the oldest two, the others, and the chunk"
+            "one for the two oldest losses, one for each other loss, and the chunk"
         );
     }
 

@@ -112,7 +112,7 @@ pub(crate) struct RestTask {
 }
 
 impl RestTask {
-    pub(crate) fn retry_count(&self) -> u32 {
+    pub(crate) fn retry_count_or_zero(&self) -> u32 {
         self.retry_count.unwrap_or(0)
     }
 }

@@ -33,6 +33,7 @@ pub(crate) enum RunEventKind {
         task: TaskId,
         /// Its number, starting at 1.
         attempt: Option<u32>,
+        is_completed: bool,
     },
     /// The run has ended. The engine also sends this after a failed attempt that is retried, and when a DAG run starts.
     RunEnded { is_completed: bool },
@@ -61,8 +62,11 @@ impl TryFrom<pb::WorkflowEvent> for RunEvent {
             Type::Started if is_task => {
                 parse_id(&event.resource_id).map_or(RunEventKind::Changed, RunEventKind::TaskCreated)
             }
-            Type::Completed | Type::Failed if is_task => parse_id(&event.resource_id)
-                .map_or(RunEventKind::Changed, |task| RunEventKind::AttemptEnded { task, attempt }),
+            kind @ (Type::Completed | Type::Failed) if is_task => {
+                let is_completed = kind == Type::Completed;
+                let ended = |task| RunEventKind::AttemptEnded { task, attempt, is_completed };
+                parse_id(&event.resource_id).map_or(RunEventKind::Changed, ended)
+            }
             Type::Completed if is_run => RunEventKind::RunEnded { is_completed: true },
             Type::Failed | Type::Cancelled if is_run => RunEventKind::RunEnded { is_completed: false },
             _ => RunEventKind::Changed,
@@ -94,7 +98,7 @@ mod tests {
         assert_eq!(kind(Resource::StepRun, Type::Started, id), created);
         assert_eq!(kind(Resource::StepRun, Type::Started, "no id"), RunEventKind::Changed);
         assert_eq!(kind(Resource::WorkflowRun, Type::Started, id), RunEventKind::Changed);
-        let ended = RunEventKind::AttemptEnded { task: id.parse().unwrap(), attempt: Some(2) };
+        let ended = RunEventKind::AttemptEnded { task: id.parse().unwrap(), attempt: Some(2), is_completed: false };
         assert_eq!(kind(Resource::StepRun, Type::Failed, id), ended);
         assert_eq!(kind(Resource::StepRun, Type::Cancelled, id), RunEventKind::Changed);
         for (end, is_completed) in [(Type::Completed, true), (Type::Failed, false), (Type::Cancelled, false)] {

@@ -180,8 +180,8 @@ impl TagWatch {
         self
     }
 
-    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. Gaps and errors are always
-    /// yielded.
+    /// Limits the stream to changes of this kind, or of several kinds if this method is called several times. This filter does not remove
+    /// gaps or errors.
     pub fn only(mut self, kind: ChangeKind) -> Self {
         self.filter.kinds.push(kind);
         self
