@@ -536,7 +536,18 @@ mod tests {
             assert!(start.elapsed() <= most + second / 10, "{fault:?}: {:?}", start.elapsed());
             engine.faults().clear();
         }
-        worker.shutdown().await;
         assert_eq!(ended.result().await.unwrap(), 7);
+        // gRPC does not show the attempt, so REST is needed after a replay.
+        let replayed = run.replay().send().await.unwrap().run;
+        assert_eq!(replayed.result().await.unwrap(), 7);
+        for (fault, expected) in
+            [(Fault::Delay(2 * MAX_WAIT_FOR_REST), Ok(7)), (Fault::RejectRest(400), Err(ErrorKind::Rejected))]
+        {
+            engine.faults().inject_always("GET /api/v1/stable/workflow-runs/{run}", fault).unwrap();
+            let result = timeout(60 * second, replayed.result()).await.expect("the wait ends");
+            assert_eq!(result.map_err(|error| error.kind()), expected);
+            engine.faults().clear();
+        }
+        worker.shutdown().await;
     }
 }

@@ -92,14 +92,21 @@ pub(super) struct Follower {
     /// The fetches that have failed one after the other.
     outage: Outage,
     check_interval: Duration,
-    /// Whether the notifications are those of the workflow, and their list does not show the run, so that it must be checked.
-    lists_workflow: bool,
-    must_check: bool,
+    of_workflow: WorkflowList,
     last_check: Option<Fingerprint>,
     /// The workflow, and when the run was created, for a run without notifications.
     workflow: Option<(WorkflowId, DateTime<Utc>)>,
     ready: VecDeque<Change>,
     has_ended: bool,
+}
+
+/// Whether the notifications are those of the workflow of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WorkflowList {
+    Unused,
+    Used,
+    /// They are, and their list does not show the run, so that the run must be checked.
+    LacksRun,
 }
 
 /// A fetch that is put off.
@@ -143,8 +150,7 @@ impl Follower {
             created: None,
             outage: Outage::default(),
             check_interval: FIRST_CHECK_INTERVAL,
-            lists_workflow: false,
-            must_check: false,
+            of_workflow: WorkflowList::Unused,
             last_check: None,
             workflow: None,
             ready: VecDeque::new(),
@@ -185,7 +191,7 @@ impl Follower {
             Some(next @ (Next::FetchAfter(delay) | Next::Precaution(delay))) => {
                 let later = self.later.get_or_insert_with(|| Later::new(next, Instant::now() + delay));
                 // The engine announces nothing of the runs of a workflow, so that their fetches are no mere precaution.
-                let is_precaution = matches!(next, Next::Precaution(_)) && !self.lists_workflow;
+                let is_precaution = matches!(next, Next::Precaution(_)) && self.of_workflow == WorkflowList::Unused;
                 let fetcher = is_precaution.then_some(&self.watched.client.feed().fetcher);
                 match &self.subscription {
                     None => later.may_fetch(None).await,
@@ -204,9 +210,9 @@ impl Follower {
             }
             Some(wait @ (Next::List | Next::WaitForStart | Next::WaitForEnd)) => match &self.subscription {
                 None => self.check().await,
-                Some(_) if self.must_check => {
+                Some(_) if self.of_workflow == WorkflowList::LacksRun => {
                     self.check_now().await;
-                    self.must_check = false;
+                    self.of_workflow = WorkflowList::Used;
                     Ok(())
                 }
                 Some(subscription) => {
@@ -280,9 +286,9 @@ impl Follower {
             let step = self.progress.step(now, Observation::Created { task, at });
             self.take_step(step);
         }
-        if self.lists_workflow && notifications.listing == Some(Listing::Unknown) {
+        if self.of_workflow != WorkflowList::Unused && notifications.listing == Some(Listing::Unknown) {
             // A check costs less than a fetch.
-            self.must_check = true;
+            self.of_workflow = WorkflowList::LacksRun;
         } else if let Some(listing) = &notifications.listing {
             let has_to_fetch = self.next == Some(Next::Fetch);
             let step = self.progress.step(now, Observation::Listed(listing));
@@ -326,8 +332,9 @@ impl Follower {
         let Watched { client, run, started_at, is_dag, .. } = &self.watched;
         let (owned, run, started_at) = (client.clone(), *run, *started_at);
         let is_dag = *is_dag || self.progress.is_dag();
-        // Others can wait for what has been announced.
-        let turns = if self.has_details { self.watched.turns.clone() } else { Some(self.turns()) };
+        // What a notification has announced does not wait for the others.
+        let is_announced = self.has_details || self.subscription.is_some();
+        let turns = if is_announced { self.watched.turns.clone() } else { Some(self.turns()) };
         let from_attempt = self.watched.from_attempt;
         let question = Question { run, from_attempt, started_at, workflow: None, results: None, turns };
         let fetch = client.feed().fetcher.details(question, move |_, gate| async move {
@@ -379,7 +386,7 @@ impl Follower {
             && let Some(group) = self.watched.client.feed().events.try_join_workflow(workflow)
         {
             self.subscription = Some(group.subscribe(self.watched.run, created_at));
-            self.lists_workflow = true;
+            self.of_workflow = WorkflowList::Used;
             // What has changed since the last check.
             self.set_next(Next::Fetch);
             return Ok(());

@@ -53,7 +53,8 @@ impl Client {
         let (mut distinct, mut known): (Vec<Watched>, HashMap<RunId, usize>) = Default::default();
         for run in runs {
             let watched = Watched { turns: Some(turns.clone()), ..Watched::of(run.borrow()) };
-            match distinct.get_mut(*known.entry(watched.run).or_insert(distinct.len())) {
+            let at = *known.entry(watched.run).or_insert(distinct.len());
+            match distinct.get_mut(at) {
                 // Of several handles, the one after the last replay.
                 Some(known) => known.from_attempt = known.from_attempt.max(watched.from_attempt),
                 None => distinct.push(watched),

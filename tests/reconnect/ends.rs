@@ -179,7 +179,7 @@ async fn read_family(hatchet: &Client, parent: &Task<Input, u64>, input: Input, 
     for item in read_items(&mut chunks).await {
         match item {
             ChunkItem::Chunk(chunk) => {
-                assert!(received.insert((chunk.run_id, chunk.to_string())), "{chunk:?} was returned twice")
+                assert!(received.insert((chunk.run_id, chunk.to_string())), "{chunk:?} was returned twice");
             }
             ChunkItem::Gap(_) | ChunkItem::Interrupted => is_incomplete = true,
             other => panic!("{other:?}"),

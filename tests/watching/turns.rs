@@ -63,6 +63,30 @@ async fn many_watches_of_old_runs_do_not_delay_that_of_a_new_one() {
     worker.shutdown().await;
 }
 
+/// Each of the others is checked at intervals that grow to two seconds, which alone exceeds the rate.
+#[tokio::test(start_paused = true)]
+async fn many_watches_of_foreign_runs_do_not_delay_that_of_a_new_one() {
+    let setup = Setup::new(200).await;
+    setup.worker(1).await.shutdown().await;
+    let foreign = foreign_runs(&setup, 2000).await;
+    let new = Task::new("new", async |(): (), _: Context| Ok(sleep(SECOND / 5).await));
+    let worker = setup.hatchet.worker("new").register(&new).build().unwrap().start().await.unwrap();
+    let others = futures_util::future::join_all(foreign.iter().map(|run| run.watch().count()));
+    let watch = async {
+        sleep(3 * SECOND).await;
+        let start = Instant::now();
+        let changes = setup.hatchet.run(&new, &()).watch().count().await;
+        (changes, start.elapsed())
+    };
+    let (changes, elapsed) = tokio::select! {
+        counts = others => unreachable!("they wait for a worker: {}", counts.len()),
+        new = watch => new,
+    };
+    assert_eq!(changes, 3);
+    assert!(elapsed < 2 * SECOND, "{elapsed:?}");
+    worker.shutdown().await;
+}
+
 /// A watch has one fetch at a time, however often its run changes. So another watch waits for one fetch and its own three requests.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_changes_all_the_time_does_not_starve_another_watch() {
