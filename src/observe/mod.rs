@@ -23,4 +23,4 @@ pub(crate) use details::check_logs;
 pub(crate) use fetch::{RunFetch, if_found, newest_attempts};
 pub use logs::LogItems;
 pub(crate) use logs::cancel_line;
-pub(crate) use resolve::resolve_from_stream;
+pub(crate) use resolve::{may_be_timeout, resolve_from_stream};

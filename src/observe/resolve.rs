@@ -49,7 +49,8 @@ pub(crate) fn resolve_from_stream(run: RunId, workflow: Option<&str>, results: &
     }
 }
 
-fn may_be_timeout(text: &str) -> bool {
+/// Whether an error message can be the engine's for an execution timeout.
+pub(crate) fn may_be_timeout(text: &str) -> bool {
     TIMEOUT_TEXTS.iter().any(|begin| text.starts_with(begin))
 }
 

@@ -91,11 +91,13 @@ impl BatchJob {
             return all(&unknown_action(&self.batch)).into_iter().map(Some).collect();
         };
         let contexts: Vec<_> = self.attempts.iter().map(|attempt| self.environment.context(task, attempt)).collect();
-        let span = tracing::info_span!(
-            target: telemetry::TARGET, telemetry::BATCH_SPAN,
-            batch_id = self.batch.batch(), size = self.attempts.len(), task_name = task.definition.name,
-            workflow_name = &*task.workflow.short_name(), worker_id = %self.environment.worker,
-        );
+        let span = || {
+            tracing::info_span!(
+                target: telemetry::TARGET, telemetry::BATCH_SPAN,
+                batch_id = self.batch.batch(), size = self.attempts.len(), task_name = task.definition.name,
+                workflow_name = &*task.workflow.short_name(), worker_id = %self.environment.worker,
+            )
+        };
         let log_panic = |panic: &str| {
             let (worker, size) = (self.environment.worker, self.attempts.len());
             tracing::warn!(worker_id = %worker, batch_id = self.batch.batch(), size, panic, "batch panicked while it was dropped");
@@ -113,9 +115,11 @@ impl BatchJob {
             }
             ended
         };
+        // A layer of `tracing` can panic, too, when the span is made, entered or left.
+        let code = CatchPanic::new(async { code.instrument(span()).await }, log_panic);
         let mut in_time = None;
         let code = async {
-            let ended = code.instrument(span).await;
+            let ended = code.await.flatten();
             let results = ended.unwrap_or_else(|panic| all(&TaskError::new(panic))).into_iter().zip(&self.attempts);
             // The time of the flush is not that of the function.
             in_time =

@@ -146,7 +146,7 @@ impl WorkerBuilder {
 
     /// Sets whether results that have accumulated are reported in one call.
     ///
-    /// The default is `true`, which more than halves the time per short task. A single result is sent immediately.
+    /// The default is `true`, which more than halves the CPU time of the worker per short task. A single result is sent immediately.
     ///
     /// The engine publishes no events about tasks that are reported together, so subscribers that use other SDKs do not get such events;
     /// events about their runs are published. The engine stores one timestamp for all results in a call, which is off by at most 100 ms.

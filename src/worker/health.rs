@@ -109,7 +109,8 @@ struct HealthSource {
 impl HealthBuilder {
     /// Adds the metrics of a recorder to `/metrics`.
     ///
-    /// Without a recorder, `/metrics` contains only the numbers of running attempts and of results in the outbox, without labels.
+    /// Without a recorder, `/metrics` contains only the gauges of the worker's status, without labels: slots, running attempts, queued attempts,
+    /// and results in the outbox.
     pub fn metrics(mut self, recorder: PrometheusRecorder) -> Self {
         self.source.recorder = Some(recorder);
         self

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::key::Key;
 use crate::error::Result;
 use crate::model::{RunId, RunStatus, TaskId};
+use crate::observe::may_be_timeout;
 use crate::rpc::Rpc;
 use crate::rpc::convert::{ReportKind, RestTask, TaskEventKind};
 
@@ -103,7 +104,8 @@ fn is_over(task: &RestTask, retry_count: u32) -> bool {
 fn kind_of_end(task: &RestTask) -> Option<ReportKind> {
     match task.status {
         RunStatus::Completed => Some(ReportKind::Completed),
-        RunStatus::Failed => Some(ReportKind::Failed),
+        // A timeout is not what the worker has reported.
+        RunStatus::Failed if !task.error_message.as_deref().is_some_and(may_be_timeout) => Some(ReportKind::Failed),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::RateLimitWindow;
-use hatchet::workflow::RateLimit;
+use hatchet::workflow::{BatchItem, BatchOptions, RateLimit};
 use hatchet::{Context, Task, telemetry};
 use tokio::time::{sleep, timeout};
 use tracing::Subscriber;
@@ -276,7 +276,8 @@ struct Panicking;
 
 impl<S: tracing::Subscriber> Layer<S> for Panicking {
     fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: LayerContext<'_, S>) {
-        assert!(attributes.metadata().name() != telemetry::ATTEMPT_SPAN, "as planned");
+        let spans = [telemetry::ATTEMPT_SPAN, telemetry::BATCH_SPAN];
+        assert!(!spans.contains(&attributes.metadata().name()), "as planned");
     }
 }
 
@@ -290,4 +291,21 @@ async fn an_attempt_whose_span_cannot_be_made_has_failed() {
     let error = hatchet.run(&task, &()).result().await.unwrap_err();
     assert!(error.to_string().contains("as planned"), "{error}");
     assert_eq!(worker.shutdown().await.to_string(), "0 completed, 1 failed attempt, 0 cancelled, 0 unfinished");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_whose_span_cannot_be_made_has_failed() {
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(Panicking));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let batch: Task<(), ()> = Task::batch("batch", BatchOptions::new(2), async |items: Vec<BatchItem<()>>| {
+        Ok(items.iter().map(|_| Ok(())).collect())
+    });
+    let worker = hatchet.worker("worker").register(&batch).build().unwrap().start().await.unwrap();
+    let results = hatchet.run_many(&batch, [(), ()]).results().await.unwrap();
+    assert!(
+        results.iter().all(|result| result.as_ref().unwrap_err().to_string().contains("as planned")),
+        "{results:?}"
+    );
+    assert_eq!(worker.shutdown().await.to_string(), "0 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
 }

@@ -69,7 +69,10 @@ async fn many_watches_of_foreign_runs_do_not_delay_that_of_a_new_one() {
     let setup = Setup::new(200).await;
     setup.worker(1).await.shutdown().await;
     let foreign = foreign_runs(&setup, 2000).await;
-    let new = Task::new("new", async |(): (), _: Context| Ok(sleep(SECOND / 5).await));
+    let new = Task::new("new", async |(): (), _: Context| {
+        sleep(SECOND / 5).await;
+        Ok(())
+    });
     let worker = setup.hatchet.worker("new").register(&new).build().unwrap().start().await.unwrap();
     let others = futures_util::future::join_all(foreign.iter().map(|run| run.watch().count()));
     let watch = async {

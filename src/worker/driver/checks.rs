@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::assignments::{Event, Reported};
 use super::super::heartbeat::Heartbeats;
 use super::super::key::Key;
-use super::super::outbox::Doubt;
+use super::super::outbox::{Confirmed, Doubt};
 use super::super::ownership::{self, Checked, Held};
 use super::WorkerDriver;
 use crate::workflow::CancelCause;
@@ -98,20 +98,27 @@ impl WorkerDriver {
         self.on_earlier_checked(checked, is_again);
         let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
         for ((key, batch), kind) in &checked.lost {
-            if let Some(kind) = kind
-                && self.outbox.remove_accepted(*key, *kind)
-            {
-                // It was accepted by a call whose response was lost.
-                self.recovered.remove(key);
-                self.step(Event::Reported(*key, Reported::accepted(*kind)));
-                continue;
+            match kind.map_or(Confirmed::No, |kind| self.outbox.confirm(*key, kind)) {
+                Confirmed::Removed => {
+                    // It was accepted by a call whose response was lost.
+                    self.recovered.remove(key);
+                    self.step(Event::Reported(*key, kind.map_or(Reported::Withdrawn, Reported::accepted)));
+                    continue;
+                }
+                Confirmed::InFlight => continue,
+                Confirmed::No => {}
             }
-            tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
-            if self.recovered.contains_key(key) && self.outbox.withdraw(*key) {
-                self.recovered.remove(key);
-            }
+            let is_recovered = self.recovered.contains_key(key);
             // Not one of an earlier process, whose key a later attempt can have.
-            if held.contains(&(*key, batch.clone())) {
+            let is_held = held.contains(&(*key, batch.clone()));
+            // Otherwise, the engine has accepted its result during the check.
+            if is_recovered || is_held {
+                tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
+            }
+            if is_recovered && self.outbox.withdraw(*key) {
+                self.recovered.remove(key);
+            }
+            if is_held {
                 self.stop_attempt(key, CancelCause::Lost);
                 self.step(Event::Cancelled(*key));
             }

@@ -201,7 +201,7 @@ impl WorkerDriver {
             }
             self.send_reports();
             self.publish();
-            let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline(now));
+            let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline());
             let wake = self.outbox.next_wake(now).into_iter().chain(self.check_times.next()).min();
             tokio::select! {
                 biased;

@@ -30,6 +30,8 @@ pub(super) enum Phase {
 pub(super) struct Deadlines {
     /// Until when the engine may still send assignments.
     assignments_end: Instant,
+    /// The same, until it is due.
+    stop_accepting_at: Option<Instant>,
     /// The end of the grace period. `None` when it is over.
     grace_end: Option<Instant>,
     /// When the worker does not wait for anything any longer. Until then, cancelled code can end, and reports can be sent.
@@ -53,7 +55,8 @@ impl Deadlines {
         };
         let grace_end = now + grace;
         let end = grace_end.max(now + delay) + cancel_grace + REPORT_TIMEOUT;
-        Self { assignments_end: now + delay, grace_end: Some(grace_end), end }
+        let assignments_end = now + delay;
+        Self { assignments_end, stop_accepting_at: Some(assignments_end), grace_end: Some(grace_end), end }
     }
 
     /// Ends the grace period earlier.
@@ -64,14 +67,14 @@ impl Deadlines {
         }
     }
 
-    /// The next one.
-    pub(super) fn next(&self, now: Instant) -> Instant {
-        let assignments_end = Some(self.assignments_end).filter(|end| now < *end);
-        assignments_end.into_iter().chain(self.grace_end).min().unwrap_or(self.end)
+    /// The next one. It can have passed, if something else was due at the same time.
+    pub(super) fn next(&self) -> Instant {
+        self.stop_accepting_at.into_iter().chain(self.grace_end).min().unwrap_or(self.end)
     }
 
     /// What is due at a time. The end of the grace period is due once.
     pub(super) fn take_due(&mut self, now: Instant) -> Due {
+        self.stop_accepting_at.take_if(|at| *at <= now);
         Due {
             stop_accepting: self.are_assignments_over(now),
             drop_all: self.grace_end.take_if(|end| *end <= now).is_some(),
@@ -97,9 +100,9 @@ impl Phase {
         }
     }
 
-    pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
-            Self::Draining(deadlines) => Some(deadlines.next(now)),
+            Self::Draining(deadlines) => Some(deadlines.next()),
             _ => None,
         }
     }
@@ -116,9 +119,8 @@ mod tests {
         let start = Instant::now();
         let mut deadlines = Deadlines::new(start, true, 10 * SECOND, SECOND);
         let mut all = Vec::new();
-        let mut now = start;
         loop {
-            now = deadlines.next(now);
+            let now = deadlines.next();
             let due = deadlines.take_due(now);
             all.push((now - start, due.stop_accepting, due.drop_all, due.abandon));
             if due.abandon {
@@ -136,9 +138,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_worker_without_heartbeats_has_less_time() {
         let start = Instant::now();
-        let deadlines = Deadlines::new(start, false, 100 * SECOND, SECOND);
-        assert_eq!(deadlines.next(start), start + UNPAUSED_ASSIGNMENT_DELAY);
-        assert_eq!(deadlines.next(start + UNPAUSED_ASSIGNMENT_DELAY), start + MAX_GRACE_WITHOUT_HEARTBEATS);
+        let mut deadlines = Deadlines::new(start, false, 100 * SECOND, SECOND);
+        assert_eq!(deadlines.next(), start + UNPAUSED_ASSIGNMENT_DELAY);
+        // Something else was due at the same time.
+        tokio::time::advance(2 * UNPAUSED_ASSIGNMENT_DELAY).await;
+        assert_eq!(deadlines.next(), start + UNPAUSED_ASSIGNMENT_DELAY, "it is not forgotten");
+        assert!(deadlines.take_due(Instant::now()).stop_accepting);
+        assert_eq!(deadlines.next(), start + MAX_GRACE_WITHOUT_HEARTBEATS);
         // The late assignments must have arrived.
         let short = Deadlines::new(start, true, Duration::ZERO, Duration::ZERO);
         assert_eq!(short.end, start + PAUSED_ASSIGNMENT_DELAY + REPORT_TIMEOUT);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Outbox, Place, Queue};
+use super::{Entry, Outbox, Queue};
 use crate::rpc::convert::ReportKind;
 use crate::worker::key::Key;
 
@@ -91,22 +91,5 @@ impl Outbox {
             self.push(Entry { is_checked: false, ..entry });
         }
         self.delayed.values_mut().for_each(|entry| entry.is_checked = false);
-    }
-
-    /// Removes a result that waits to be checked, if it is of this kind: the engine has it already. Returns `false` if there is none.
-    pub(in crate::worker) fn remove_accepted(&mut self, key: Key, kind: ReportKind) -> bool {
-        let Some(Place::Unchecked(number)) = self.places.get(&key).copied() else { return false };
-        let entry = self.unchecked.remove(&number);
-        match entry {
-            Some(entry) if entry.report.kind == kind => {
-                self.forget(&entry, true);
-                true
-            }
-            Some(entry) => {
-                self.unchecked.insert(number, entry);
-                false
-            }
-            None => false,
-        }
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Entry {
     failures: u32,
     /// Its number in the journal.
     saved_as: Option<u64>,
+    /// Whether it is from an earlier process.
+    is_recovered: bool,
     /// Whether the engine was asked if the attempt still belongs to the worker, after the last outage.
     is_checked: bool,
 }
@@ -127,11 +129,14 @@ pub(super) struct Outbox {
     in_flight: KeyMap<u64, InFlight>,
     /// Where the result of each attempt is.
     places: KeyMap<Key, Place>,
-    /// Cancelled attempts whose reports are in flight or being written.
-    withdrawn: KeySet<Key>,
+    /// What is known of attempts whose reports are in flight or being written. It counts if the call fails.
+    settled: KeyMap<Key, Settled>,
     /// The number and the size of the results.
     count: usize,
     bytes: usize,
+    /// Those of an earlier process among them. They do not keep the worker from starting attempts: the engine may not accept them for as long
+    /// as it accepts nothing else.
+    recovered: (usize, usize),
     entries: u64,
     calls: u64,
     outage: Option<Outage>,
@@ -163,6 +168,32 @@ enum Place {
     Away,
 }
 
+/// What the engine has done with an attempt whose report is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// It has ended the attempt.
+    Withdrawn,
+    /// It shows an end of this kind, which the worker has reported.
+    Accepted(ReportKind),
+}
+
+impl Settled {
+    fn resolution(self, entry: &Entry) -> Resolution {
+        if self == Self::Accepted(entry.report.kind) { Resolution::Accepted } else { Resolution::Withdrawn }
+    }
+}
+
+/// What has happened to the result of an attempt that the engine shows as ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Confirmed {
+    /// It is accepted, and was removed.
+    Removed,
+    /// It is in flight, and counts as accepted also if the call fails.
+    InFlight,
+    /// There is no such result.
+    No,
+}
+
 impl Outbox {
     pub(super) fn new(limits: Limits, may_batch: bool, has_journal: bool) -> Self {
         Self {
@@ -180,9 +211,10 @@ impl Outbox {
             delayed: BTreeMap::new(),
             in_flight: KeyMap::default(),
             places: KeyMap::default(),
-            withdrawn: KeySet::default(),
+            settled: KeyMap::default(),
             count: 0,
             bytes: 0,
+            recovered: (0, 0),
             entries: 0,
             calls: 0,
             outage: None,
@@ -205,7 +237,8 @@ impl Outbox {
     /// Adds an end from the journal of an earlier process.
     pub(super) fn add_saved(&mut self, number: u64, key: Key, report: Report) {
         let entry = self.entry(key, report, Some(number));
-        self.queue(entry);
+        self.recovered = (self.recovered.0 + 1, self.recovered.1 + entry.report.size());
+        self.queue(Entry { is_recovered: true, ..entry });
     }
 
     fn entry(&mut self, key: Key, report: Report, saved_as: Option<u64>) -> Entry {
@@ -220,6 +253,7 @@ impl Outbox {
             failing_since: None,
             failures: 0,
             saved_as,
+            is_recovered: false,
             is_checked: false,
         }
     }
@@ -237,11 +271,11 @@ impl Outbox {
         let Saved { journal, entries, numbers } = saved;
         let numbers = numbers.into_iter().map(Some).chain(std::iter::repeat(None));
         let entries = entries.into_iter().zip(numbers).map(|(entry, saved_as)| Entry { saved_as, ..entry });
-        let withdrawn = self.queue_all(entries.collect());
+        let resolved = self.queue_all(entries.collect());
         if journal.is_none() {
             self.disable_journal();
         }
-        (journal, withdrawn)
+        (journal, resolved)
     }
 
     /// Sends results without writing them to the journal.
@@ -274,23 +308,53 @@ impl Outbox {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.count >= self.limits.reports || self.bytes >= self.limits.bytes
+        let (count, bytes) = self.recovered;
+        self.count.saturating_sub(count) >= self.limits.reports || self.bytes.saturating_sub(bytes) >= self.limits.bytes
     }
 
     /// Removes the result of an attempt that the engine has ended. Returns `false` if it is in flight, or not here: if the call fails, it is
     /// resolved as withdrawn.
     pub(super) fn withdraw(&mut self, key: Key) -> bool {
+        if matches!(self.places.get(&key), Some(Place::Away)) {
+            self.settled.insert(key, Settled::Withdrawn);
+        }
+        self.remove(key)
+    }
+
+    /// Removes the result of an attempt that the engine shows with an end of this kind, if it is the worker's own: the response to its report
+    /// was lost, or is on the way.
+    pub(super) fn confirm(&mut self, key: Key, kind: ReportKind) -> Confirmed {
+        if matches!(self.places.get(&key), Some(Place::Away)) {
+            self.settled.insert(key, Settled::Accepted(kind));
+            return Confirmed::InFlight;
+        }
+        if self.entry_of(key).is_some_and(|entry| entry.report.kind == kind) && self.remove(key) {
+            return Confirmed::Removed;
+        }
+        Confirmed::No
+    }
+
+    /// The result of an attempt that is not in flight.
+    fn entry_of(&self, key: Key) -> Option<&Entry> {
+        match self.places.get(&key)? {
+            Place::Unsaved(number) => self.unsaved.get(number),
+            Place::Unchecked(number) => self.unchecked.get(number),
+            Place::Held => self.starting.get(&key)?.as_ref(),
+            Place::Ready(kind, number) => self.ready.get(kind)?.get(number),
+            Place::Delayed(at, number) => self.delayed.get(&(*at, *number)),
+            Place::Away => None,
+        }
+    }
+
+    /// Removes the result of an attempt. Returns `false` if it is in flight, or not here.
+    fn remove(&mut self, key: Key) -> bool {
         let entry = match self.places.get(&key).copied() {
             Some(Place::Unsaved(number)) => self.unsaved.remove(&number),
             Some(Place::Unchecked(number)) => self.unchecked.remove(&number),
             Some(Place::Held) => self.starting.get_mut(&key).and_then(Option::take),
             Some(Place::Ready(kind, number)) => self.ready.get_mut(&kind).and_then(|queue| queue.remove(&number)),
             Some(Place::Delayed(at, number)) => self.delayed.remove(&(at, number)),
-            Some(Place::Away) => {
-                self.withdrawn.insert(key);
-                None
-            }
-            None => None,
+            Some(Place::Away) | None => None,
         };
         if let Some(entry) = &entry {
             self.forget(entry, true);
@@ -442,8 +506,9 @@ impl Outbox {
         if is_start || accepts_others && now + pause > since + MAX_INTERNAL_ERRORS {
             return self.resolve(entry, Resolution::Rejected(error.clone()));
         }
-        if self.withdrawn.contains(&entry.key) {
-            return self.resolve(entry, Resolution::Withdrawn);
+        if let Some(settled) = self.settled.get(&entry.key).copied() {
+            let resolution = settled.resolution(&entry);
+            return self.resolve(entry, resolution);
         }
         self.failures.add_report(now, &entry, error);
         let entry = Entry { failing_since: Some(self.failing_since(now, &entry)), failures, ..entry };
@@ -453,11 +518,12 @@ impl Outbox {
     }
 
     fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
-        let is_withdrawn = entry.report.kind != ReportKind::Started && self.withdrawn.remove(&entry.key);
-        // The engine has ended a cancelled attempt: whatever was wrong with its report, nothing may replace it.
-        let resolution = match resolution {
-            Resolution::Rejected(_) if is_withdrawn => Resolution::Withdrawn,
-            resolution => resolution,
+        let is_end = entry.report.kind != ReportKind::Started;
+        let settled = is_end.then(|| self.settled.remove(&entry.key)).flatten();
+        // The engine has ended the attempt: whatever was wrong with its report, nothing may replace it.
+        let resolution = match (resolution, settled) {
+            (Resolution::Rejected(_), Some(settled)) => settled.resolution(&entry),
+            (resolution, _) => resolution,
         };
         // These errors are not about the report: another process may send it.
         let is_final = match &resolution {
@@ -493,22 +559,27 @@ impl Outbox {
             self.failures.resolved();
         }
         self.bytes = self.bytes.saturating_sub(entry.report.size());
+        if entry.is_recovered {
+            let (count, bytes) = self.recovered;
+            self.recovered = (count.saturating_sub(1), bytes.saturating_sub(entry.report.size()));
+        }
         self.accepted.extend(entry.saved_as.filter(|_| from_journal));
     }
 
-    /// Queues entries again, and returns those that were withdrawn in the meantime.
+    /// Queues entries again, and returns those whose attempts were settled in the meantime.
     fn queue_all(&mut self, entries: Vec<Entry>) -> Vec<ResolvedReport> {
-        let mut withdrawn = Vec::new();
+        let mut resolved = Vec::new();
         for entry in entries {
-            if entry.report.kind != ReportKind::Started && self.withdrawn.contains(&entry.key) {
-                withdrawn.extend(self.resolve(entry, Resolution::Withdrawn));
-            } else if entry.report.kind == ReportKind::Started {
+            if entry.report.kind == ReportKind::Started {
                 self.push(entry);
+            } else if let Some(settled) = self.settled.get(&entry.key).copied() {
+                let resolution = settled.resolution(&entry);
+                resolved.extend(self.resolve(entry, resolution));
             } else {
                 self.queue(entry);
             }
         }
-        withdrawn
+        resolved
     }
 
     fn push(&mut self, entry: Entry) {

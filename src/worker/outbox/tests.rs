@@ -219,6 +219,37 @@ async fn an_engine_without_batches_gets_single_reports_for_some_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn results_of_an_earlier_process_do_not_fill_the_outbox() {
+    let mut outbox = Outbox::new(Limits { reports: 1, bytes: 1 << 20 }, true, false);
+    outbox.add_saved(1, key(1), report(1, Completed));
+    assert!(!outbox.is_full(), "the worker can start an attempt");
+    outbox.add(key(2), report(2, Completed));
+    assert!(outbox.is_full());
+    assert!(outbox.withdraw(key(1)) && outbox.is_full());
+    assert!(outbox.withdraw(key(2)) && !outbox.is_full());
+    assert_eq!((outbox.count, outbox.bytes, outbox.recovered), (0, 0, (0, 0)));
+}
+
+/// The engine shows the end that the worker has reported: the response was lost, or is on the way.
+#[tokio::test(start_paused = true)]
+async fn an_end_that_the_engine_shows_is_accepted_wherever_its_report_is() {
+    let mut outbox = with(&[(1, Completed), (2, Failed)]);
+    assert_eq!(outbox.confirm(key(1), Failed), Confirmed::No, "another end");
+    assert_eq!(outbox.confirm(key(1), Completed), Confirmed::Removed);
+    assert_eq!(outbox.confirm(key(1), Completed), Confirmed::No, "it was removed");
+    for (kind, is_accepted) in [(Failed, true), (Completed, false)] {
+        let mut outbox = with(&[(2, Failed)]);
+        let call = outbox.next_call(Instant::now()).unwrap();
+        assert_eq!(outbox.confirm(key(2), kind), Confirmed::InFlight);
+        let resolved = answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable)));
+        let [ResolvedReport { resolution, .. }] = &resolved[..] else { panic!("{resolved:?}") };
+        assert_eq!(matches!(resolution, Resolution::Accepted), is_accepted, "{resolution:?}");
+        assert_eq!((outbox.count, outbox.settled.len()), (0, 0));
+    }
+    assert_eq!(outbox.count, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_that_is_not_in_flight_can_be_withdrawn() {
     let mut outbox = with(&[(1, Started), (1, Completed), (2, Completed)]);
     assert!(outbox.withdraw(key(1)) && !outbox.withdraw(key(1)));
@@ -290,7 +321,7 @@ async fn a_cancel_during_a_call_counts_whatever_error_the_call_returns() {
             matches!(resolved[..], [ResolvedReport { resolution: Resolution::Withdrawn, .. }]),
             "{kind}: {resolved:?}"
         );
-        assert_eq!((outbox.count, outbox.withdrawn.len(), &outbox.accepted[..]), (0, 0, &[9][..]), "{kind}");
+        assert_eq!((outbox.count, outbox.settled.len(), &outbox.accepted[..]), (0, 0, &[9][..]), "{kind}");
     }
 }
 
@@ -473,7 +504,7 @@ proptest! {
             }
             assert_eq!(ended.len(), added.len());
             assert_eq!((outbox.count, outbox.bytes), (0, 0));
-            assert!(outbox.starting.is_empty() && outbox.in_flight.is_empty() && outbox.withdrawn.is_empty());
+            assert!(outbox.starting.is_empty() && outbox.in_flight.is_empty() && outbox.settled.is_empty());
             assert!(outbox.accepted.iter().all(|number| saved.remove(number)));
             assert!(saved.is_empty(), "{saved:?} remain in the journal");
         });

@@ -229,6 +229,35 @@ async fn a_result_whose_response_was_lost_with_the_stream_counts_once() {
     }
 }
 
+/// An attempt is assigned after the stream was lost. It ends while the REST API is asked about it, which then shows its end.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_ends_during_a_check_is_not_lost() {
+    for is_lost in [false, true] {
+        let first = vec![(SECOND, start(1)), (SECOND, cancel(9))];
+        let (client, calls) = server(Vec::new(), move |call, count| match call {
+            "ListenV2" if count == 1 => Some(Scripted::Stream(first.clone(), Some(14))),
+            "ListenV2" => Some(Scripted::Stream(vec![(Duration::ZERO, start(2))], None)),
+            // The starts of both, and the end of the second one, which is accepted in any case.
+            "SendStepActionEvent" if count >= 3 && is_lost => Some(Scripted::after(9 * SECOND, Scripted::Status(14))),
+            call if call.ends_with("02") && call.contains("/workflow-runs/") => {
+                Some(Scripted::after(SECOND * 5 / 2, run_details(call, "COMPLETED", 0)))
+            }
+            call if call.contains("/workflow-runs/") => Some(run_details(call, "COMPLETED", 0)),
+            _ => None,
+        });
+        let running = client.worker("worker").register(&slow(2)).build().unwrap().start().await.unwrap();
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(running.status().unreported, 0);
+        let report = running.shutdown().await.to_string();
+        assert_eq!(
+            report,
+            "2 completed, 0 failed attempts, 0 cancelled, 0 unfinished",
+            "{:?}",
+            calls.times("SendStepActionEvent")
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_is_assigned_again_after_its_end_does_not_run_again() {
     let (client, calls) = server(vec![(SECOND, start(2)), (10 * SECOND, start(2))], |_, _| None);

@@ -52,7 +52,10 @@ async fn results_of_attempts_that_may_be_over_are_held_until_they_were_checked()
     assert_eq!(shown(&others), [(3, Completed), (5, Completed)]);
     accept(&mut outbox, others);
     // One was accepted although its response was lost, and one runs.
-    assert!(!outbox.remove_accepted(key(4), Completed) && outbox.remove_accepted(key(4), Failed));
+    assert_eq!(
+        (outbox.confirm(key(4), Completed), outbox.confirm(key(4), Failed)),
+        (Confirmed::No, Confirmed::Removed)
+    );
     outbox.end_doubt([2].map(key).into_iter());
     check(&mut outbox, key(2), None);
     outbox.set_doubt(Doubt::None);
