@@ -164,6 +164,23 @@ async fn unsubscribed_workers_reopen_their_streams() {
     worker.shutdown().await;
 }
 
+/// The same, and the engine does not notice: it accepts the heartbeats, and assigns tasks to the silent stream, where they fail.
+#[tokio::test(start_paused = true)]
+async fn silent_streams_that_the_engine_believes_in_are_replaced() {
+    let engine = Engine::builder().quirks(Quirk::UndetectedUnsubscribe).start().await.unwrap();
+    let hatchet = engine.client();
+    let echo: Task<(), u8> = Task::new("echo", async |(): (), _: Context| Ok(1));
+    let worker = hatchet.worker("worker").register(&echo).build().unwrap().start().await.unwrap();
+    let request = WorkerUnsubscribeRequest { worker_id: worker.id().to_string() };
+    DispatcherClient::new(hatchet.raw_channel()).unsubscribe(request).await.unwrap();
+    let error = hatchet.run(&echo, &()).result().await.unwrap_err();
+    assert!(matches!(error.outcome(), Some(Outcome::Failed(_))), "{error}");
+    // The idle limit is five minutes, extended by up to a quarter.
+    sleep(380 * SECOND).await;
+    assert_eq!(hatchet.run(&echo, &()).result().await.unwrap(), 1);
+    worker.shutdown().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn outputs_that_are_too_large_fail_the_task() {
     let (_engine, hatchet) = support::engine_with_quirks().await;
@@ -427,7 +444,7 @@ async fn a_context_describes_its_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_signal_ends_a_worker_at_once() {
+async fn dropping_run_until_ends_a_worker_at_once() {
     let engine = Engine::start().await.unwrap();
     let hatchet = engine.client();
     let task: Task<(), u32> = Task::new("task", async |(): (), context: Context| match context.attempt() {
@@ -437,13 +454,11 @@ async fn a_second_signal_ends_a_worker_at_once() {
     let build = || hatchet.worker("worker").register(&task).build().unwrap();
     let worker = build().start().await.unwrap();
     let run = hatchet.run(&task, &()).start().await.unwrap();
-    let start = Instant::now();
     // The grace period is 30 seconds.
     tokio::select! {
         report = worker.run_until(sleep(SECOND)) => panic!("{report:?}"),
         () = sleep(3 * SECOND) => {}
     }
-    assert_eq!(start.elapsed(), 3 * SECOND);
     // Another worker gets the attempt that was cut off.
     let next = build().start().await.unwrap();
     assert_eq!(run.result().await.unwrap(), 2);

@@ -51,7 +51,8 @@ const STREAM: StreamPolicy = StreamPolicy {
     name: "assignments",
     max_backoff: Duration::from_secs(1),
     idle_limit: Duration::from_secs(300),
-    twins: Twins::Dropped,
+    // An assignment comes once, and a notification can be repeated.
+    twins: Twins::Kept,
 };
 /// The timeout of each call of a shutdown.
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -280,16 +281,17 @@ impl WorkerDriver {
                 self.on_action(action);
             }
             StreamEvent::NeedsOpen => {
-                let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
-                self.stream.open(async move { rpc.dispatcher.listen(id).await });
+                self.open_stream();
                 self.heartbeats.iter().for_each(Heartbeats::request_early);
             }
             StreamEvent::Gap => {
                 self.mark_notifications_lost();
                 self.request_check();
             }
-            // Running attempts are checked in any case, and those that wait are not.
+            // A proxy may have lost it, and the engine may not have noticed that: its assignments would fail. The engine sends each assignment
+            // to one of the two streams. Running attempts are checked, and those that wait are not.
             StreamEvent::Idle => {
+                self.open_stream();
                 if self.assignments.held().next().is_some() {
                     self.request_regular_check();
                 }
@@ -312,6 +314,11 @@ impl WorkerDriver {
                 self.fail(error, severity);
             }
         }
+    }
+
+    fn open_stream(&mut self) {
+        let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
+        self.stream.open(async move { rpc.dispatcher.listen(id).await });
     }
 
     /// For how long the rejection of the token is waited out.
