@@ -66,6 +66,8 @@ async fn w17_running_tasks_survive_lost_streams_and_a_restart() {
     assert_eq!(worker.status().state, WorkerState::Disconnected);
     engine.faults().clear();
     worker.ready().await.unwrap();
+    engine.restart_after(SECOND).await.unwrap();
+    sleep(SECOND).await;
     let next = Instant::now();
     assert_eq!(hatchet.run(&task, &Seconds { seconds: 0 }).result().await.unwrap(), 0);
     assert!(next.elapsed() < 10 * SECOND, "{:?}", next.elapsed());
@@ -96,6 +98,21 @@ async fn w18_an_old_result_is_not_the_result_of_a_new_attempt() {
     let (first, second) = (first.shutdown().await, second.shutdown().await);
     assert_eq!(run.details().await.unwrap().status, RunStatus::Completed);
     assert_eq!((first.cancelled + second.completed, first.completed), (2, 0), "{first}; {second}");
+}
+
+/// The engine does not send it again. The guide says what happens.
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_is_lost_in_transit_times_out_without_having_run() {
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let attempts = Arc::default();
+    let task = task(&attempts).timeout(5 * SECOND);
+    let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
+    engine.faults().inject("ListenV2", Fault::LoseMessage).unwrap();
+    let outcome = hatchet.run(&task, &Seconds { seconds: 1 }).start().await.unwrap().outcome().await.unwrap();
+    assert!(matches!(outcome, Outcome::TimedOut(_)), "{outcome}");
+    assert_eq!(attempts.load(SeqCst), 0);
+    assert_eq!(worker.shutdown().await.total(), 0, "the worker was not notified of it");
 }
 
 /// Twenty runs end while reports are rejected for ten minutes.

@@ -168,8 +168,8 @@ impl Reader {
             let ended_at = self.ended_at.filter(|_| self.unknown_at_end.is_empty());
             let over =
                 ended_at.map(|at| at + if self.is_behind() { AFTER_END_IF_BEHIND } else { MAX_CHUNK_DELAY_AFTER_END });
-            let give_up_at = self.watch_failure.as_ref().map(WatchFailure::ends_at);
-            let due = [self.reorder.due(), over, give_up_at].into_iter().flatten().min();
+            let fails_at = self.watch_failure.as_ref().map(WatchFailure::ends_at);
+            let due = [self.reorder.due(), over, fails_at].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 // Before the chunks, which can always be waiting.

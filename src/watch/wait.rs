@@ -66,14 +66,12 @@ impl<O> RunHandle<O> {
             let mut unconfirmed = 0;
             loop {
                 let results = match client.feed().results.wait(self.id(), is_new).await? {
-                    Answer::Results(results) => Some(results),
-                    Answer::Fetch => None,
+                    // After a replay, the stream may return the results of the previous attempt.
+                    Answer::Results(results) if self.is_of_any_attempt() => Some(results),
+                    Answer::Results(_) | Answer::Fetch => None,
                 };
-                // After a replay, the stream may return the results of the previous attempt.
-                let results = results.filter(|_| self.is_of_any_attempt());
-                let resolved =
-                    results.as_deref().and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all));
-                if let Some(outcome) = resolved {
+                let of_run = results.as_deref();
+                if let Some(outcome) = of_run.and_then(|all| resolve_from_stream(self.id(), workflow.as_deref(), all)) {
                     return Ok(outcome);
                 }
                 let details = self.fetch(workflow.clone(), results, turns).await?;

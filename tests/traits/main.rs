@@ -35,11 +35,12 @@ use hatchet::error::RetryAfter;
 use hatchet::handle::{CronHandle, EventHandle, RateLimitHandle, Replayed, ScheduleHandle};
 use hatchet::model::{
     Attempt, AttemptStatus, BulkReport, CancelRequest, Cancellation, Change, ChangeKind, ChildTrigger, Chunk,
-    ChunkContent, ChunkGap, ChunkItem, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger, DesiredLabel,
-    Effect, EventDetails, EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel, LogLine, Page,
-    PageToken, Payload, RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport, RunSummary,
-    ScheduleDetails, ScheduleId, ScheduleTrigger, SseEvent, StatusCounts, TaskChange, TaskDetails, TaskId, TaskSummary,
-    TenantId, Timeout, TimeoutKind, Total, Trigger, Until, Window, WorkerId, WorkflowId, WorkflowVersionId,
+    ChunkContent, ChunkGap, ChunkItem, ChunkRestart, Completed, Conflict, CronDetails, CronId, CronSpec, CronTrigger,
+    DesiredLabel, Effect, EventDetails, EventId, EventTrigger, Failure, Gap, Idempotency, LabelValue, LogLevel,
+    LogLine, Page, PageToken, Payload, RateLimitDetails, RateLimitWindow, RunAction, RunChange, RunDetails, RunReport,
+    RunSummary, ScheduleDetails, ScheduleId, ScheduleTrigger, SseEvent, StatusCounts, TaskChange, TaskDetails, TaskId,
+    TaskSummary, TenantId, Timeout, TimeoutKind, Total, Trigger, Until, Window, WorkerId, WorkflowId,
+    WorkflowVersionId,
 };
 use hatchet::raw::RawChannel;
 use hatchet::stream::{
@@ -231,6 +232,7 @@ fn data_can_be_compared_stored_and_sent_on() {
     data::<ChunkContent>();
     data::<SseEvent>();
     data::<ChunkGap>();
+    data::<ChunkRestart>();
     data::<ChunkItem>();
     shown::<ChunkItem>();
     data::<Until>();
@@ -335,6 +337,7 @@ fn names_and_ids_are_displayed_and_parsed() {
     shown::<Change>();
     shown::<Gap>();
     shown::<ChunkGap>();
+    shown::<ChunkRestart>();
     shown::<Chunk>();
     shown::<SseEvent>();
     shown::<Until>();

@@ -7,6 +7,7 @@ mod call;
 mod doubt;
 mod failures;
 mod journal;
+mod removal;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use call::collect;
 pub(super) use call::{Call, CallResult, Sent, send};
 pub(super) use doubt::Doubt;
 use failures::Failures;
+pub(super) use removal::Confirmed;
+use removal::ShownEnd;
 pub(super) use writer::{JournalWriter, Recovered, Saved};
 
 /// The number of calls of one kind that are in flight at the same time, so that a report rarely waits for another.
@@ -130,7 +133,7 @@ pub(super) struct Outbox {
     /// Where the result of each attempt is.
     places: KeyMap<Key, Place>,
     /// What is known of attempts whose reports are in flight or being written. It counts if the call fails.
-    settled: KeyMap<Key, Settled>,
+    shown_ends: KeyMap<Key, ShownEnd>,
     /// The number and the size of the results.
     count: usize,
     bytes: usize,
@@ -168,32 +171,6 @@ enum Place {
     Away,
 }
 
-/// What the engine has done with an attempt whose report is in flight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Settled {
-    /// It has ended the attempt.
-    Withdrawn,
-    /// It shows an end of this kind, which the worker has reported.
-    Accepted(ReportKind),
-}
-
-impl Settled {
-    fn resolution(self, entry: &Entry) -> Resolution {
-        if self == Self::Accepted(entry.report.kind) { Resolution::Accepted } else { Resolution::Withdrawn }
-    }
-}
-
-/// What has happened to the result of an attempt that the engine shows as ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Confirmed {
-    /// It is accepted, and was removed.
-    Removed,
-    /// It is in flight, and counts as accepted also if the call fails.
-    InFlight,
-    /// There is no such result.
-    No,
-}
-
 impl Outbox {
     pub(super) fn new(limits: Limits, may_batch: bool, has_journal: bool) -> Self {
         Self {
@@ -211,7 +188,7 @@ impl Outbox {
             delayed: BTreeMap::new(),
             in_flight: KeyMap::default(),
             places: KeyMap::default(),
-            settled: KeyMap::default(),
+            shown_ends: KeyMap::default(),
             count: 0,
             bytes: 0,
             recovered: (0, 0),
@@ -310,56 +287,6 @@ impl Outbox {
     pub(super) fn is_full(&self) -> bool {
         let (count, bytes) = self.recovered;
         self.count.saturating_sub(count) >= self.limits.reports || self.bytes.saturating_sub(bytes) >= self.limits.bytes
-    }
-
-    /// Removes the result of an attempt that the engine has ended. Returns `false` if it is in flight, or not here: if the call fails, it is
-    /// resolved as withdrawn.
-    pub(super) fn withdraw(&mut self, key: Key) -> bool {
-        if matches!(self.places.get(&key), Some(Place::Away)) {
-            self.settled.insert(key, Settled::Withdrawn);
-        }
-        self.remove(key)
-    }
-
-    /// Removes the result of an attempt that the engine shows with an end of this kind, if it is the worker's own: the response to its report
-    /// was lost, or is on the way.
-    pub(super) fn confirm(&mut self, key: Key, kind: ReportKind) -> Confirmed {
-        if matches!(self.places.get(&key), Some(Place::Away)) {
-            self.settled.insert(key, Settled::Accepted(kind));
-            return Confirmed::InFlight;
-        }
-        if self.entry_of(key).is_some_and(|entry| entry.report.kind == kind) && self.remove(key) {
-            return Confirmed::Removed;
-        }
-        Confirmed::No
-    }
-
-    /// The result of an attempt that is not in flight.
-    fn entry_of(&self, key: Key) -> Option<&Entry> {
-        match self.places.get(&key)? {
-            Place::Unsaved(number) => self.unsaved.get(number),
-            Place::Unchecked(number) => self.unchecked.get(number),
-            Place::Held => self.starting.get(&key)?.as_ref(),
-            Place::Ready(kind, number) => self.ready.get(kind)?.get(number),
-            Place::Delayed(at, number) => self.delayed.get(&(*at, *number)),
-            Place::Away => None,
-        }
-    }
-
-    /// Removes the result of an attempt. Returns `false` if it is in flight, or not here.
-    fn remove(&mut self, key: Key) -> bool {
-        let entry = match self.places.get(&key).copied() {
-            Some(Place::Unsaved(number)) => self.unsaved.remove(&number),
-            Some(Place::Unchecked(number)) => self.unchecked.remove(&number),
-            Some(Place::Held) => self.starting.get_mut(&key).and_then(Option::take),
-            Some(Place::Ready(kind, number)) => self.ready.get_mut(&kind).and_then(|queue| queue.remove(&number)),
-            Some(Place::Delayed(at, number)) => self.delayed.remove(&(at, number)),
-            Some(Place::Away) | None => None,
-        };
-        if let Some(entry) = &entry {
-            self.forget(entry, true);
-        }
-        entry.is_some()
     }
 
     /// The next call to be made now.
@@ -506,8 +433,8 @@ impl Outbox {
         if is_start || accepts_others && now + pause > since + MAX_INTERNAL_ERRORS {
             return self.resolve(entry, Resolution::Rejected(error.clone()));
         }
-        if let Some(settled) = self.settled.get(&entry.key).copied() {
-            let resolution = settled.resolution(&entry);
+        if let Some(shown) = self.shown_ends.get(&entry.key).copied() {
+            let resolution = shown.resolution(&entry);
             return self.resolve(entry, resolution);
         }
         self.failures.add_report(now, &entry, error);
@@ -519,10 +446,10 @@ impl Outbox {
 
     fn resolve(&mut self, entry: Entry, resolution: Resolution) -> Option<ResolvedReport> {
         let is_end = entry.report.kind != ReportKind::Started;
-        let settled = is_end.then(|| self.settled.remove(&entry.key)).flatten();
+        let shown = is_end.then(|| self.shown_ends.remove(&entry.key)).flatten();
         // The engine has ended the attempt: whatever was wrong with its report, nothing may replace it.
-        let resolution = match (resolution, settled) {
-            (Resolution::Rejected(_), Some(settled)) => settled.resolution(&entry),
+        let resolution = match (resolution, shown) {
+            (Resolution::Rejected(_), Some(shown)) => shown.resolution(&entry),
             (resolution, _) => resolution,
         };
         // These errors are not about the report: another process may send it.
@@ -566,14 +493,14 @@ impl Outbox {
         self.accepted.extend(entry.saved_as.filter(|_| from_journal));
     }
 
-    /// Queues entries again, and returns those whose attempts were settled in the meantime.
+    /// Queues entries again, and returns those whose attempts have ended for the engine in the meantime.
     fn queue_all(&mut self, entries: Vec<Entry>) -> Vec<ResolvedReport> {
         let mut resolved = Vec::new();
         for entry in entries {
             if entry.report.kind == ReportKind::Started {
                 self.push(entry);
-            } else if let Some(settled) = self.settled.get(&entry.key).copied() {
-                let resolution = settled.resolution(&entry);
+            } else if let Some(shown) = self.shown_ends.get(&entry.key).copied() {
+                let resolution = shown.resolution(&entry);
                 resolved.extend(self.resolve(entry, resolution));
             } else {
                 self.queue(entry);

@@ -244,7 +244,7 @@ async fn an_end_that_the_engine_shows_is_accepted_wherever_its_report_is() {
         let resolved = answer(&mut outbox, call, CallResult::Unavailable(error(ErrorKind::Unavailable)));
         let [ResolvedReport { resolution, .. }] = &resolved[..] else { panic!("{resolved:?}") };
         assert_eq!(matches!(resolution, Resolution::Accepted), is_accepted, "{resolution:?}");
-        assert_eq!((outbox.count, outbox.settled.len()), (0, 0));
+        assert_eq!((outbox.count, outbox.shown_ends.len()), (0, 0));
     }
     assert_eq!(outbox.count, 1);
 }
@@ -321,7 +321,7 @@ async fn a_cancel_during_a_call_counts_whatever_error_the_call_returns() {
             matches!(resolved[..], [ResolvedReport { resolution: Resolution::Withdrawn, .. }]),
             "{kind}: {resolved:?}"
         );
-        assert_eq!((outbox.count, outbox.settled.len(), &outbox.accepted[..]), (0, 0, &[9][..]), "{kind}");
+        assert_eq!((outbox.count, outbox.shown_ends.len(), &outbox.accepted[..]), (0, 0, &[9][..]), "{kind}");
     }
 }
 
@@ -504,7 +504,7 @@ proptest! {
             }
             assert_eq!(ended.len(), added.len());
             assert_eq!((outbox.count, outbox.bytes), (0, 0));
-            assert!(outbox.starting.is_empty() && outbox.in_flight.is_empty() && outbox.settled.is_empty());
+            assert!(outbox.starting.is_empty() && outbox.in_flight.is_empty() && outbox.shown_ends.is_empty());
             assert!(outbox.accepted.iter().all(|number| saved.remove(number)));
             assert!(saved.is_empty(), "{saved:?} remain in the journal");
         });

@@ -124,7 +124,6 @@ async fn an_idle_stream_is_replaced_and_its_attempts_are_checked() {
     let elapsed = started.elapsed();
     let longest = STREAM.idle_limit * 5 / 4 + SECOND + Duration::from_millis(30) + SECOND;
     assert!((STREAM.idle_limit + 2 * SECOND..=longest).contains(&elapsed), "{elapsed:?}");
-    assert_eq!(calls.count("ListenV2"), 2, "a proxy may have lost it");
     // A worker without attempts has nothing to check.
     tokio::time::sleep(1000 * SECOND).await;
     assert!((4..=5).contains(&calls.count("ListenV2")), "{}", calls.count("ListenV2"));
