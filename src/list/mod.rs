@@ -8,6 +8,7 @@ mod lineage;
 mod query;
 mod reader;
 mod selection;
+mod statuses;
 
 pub use bulk::{BulkCancelBuilder, BulkReplayBuilder, RunReports};
 pub use items::{RunItems, TaskItems};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture};
 
-use super::derive;
+use super::statuses;
 use crate::client::Client;
 use crate::config::RequestOptions;
 use crate::error::{Error, ErrorKind, Result};
@@ -130,7 +130,7 @@ impl Selection {
 impl ListRequest {
     /// Whether the server's list includes rows that do not match: of other namespaces, or with other statuses.
     pub(super) fn includes_others(&self) -> bool {
-        self.is_in_all_namespaces() || derive::needs_derivation(&self.filter.statuses)
+        self.is_in_all_namespaces() || statuses::needs_derivation(&self.filter.statuses)
     }
 
     pub(super) fn is_in_all_namespaces(&self) -> bool {
@@ -182,7 +182,7 @@ impl ListRequest {
 }
 
 fn status_parameters(statuses: &[RunStatus]) -> impl Iterator<Item = (&'static str, String)> + use<> {
-    derive::requested(statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned()))
+    statuses::requested(statuses).into_iter().map(|status| ("statuses", status.as_str().to_owned()))
 }
 
 /// Identifies a filter by its parameters. The start of its time window is not included, because it may be relative to now.

@@ -1,5 +1,6 @@
 //! Conditions of tasks in a workflow.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::expression::condition_problem;
@@ -142,8 +143,8 @@ impl Condition {
 
     /// Sets the name by which [`Context::condition_data`](crate::Context::condition_data) returns the data of a sleep or an event.
     ///
-    /// Call this method before [`or`](Self::or). If conditions of one task have the same name, the engine keeps the data of only one of
-    /// them.
+    /// Call this method before [`or`](Self::or). No two conditions of a task may have this name: the engine would keep the data of only one
+    /// of them, as it does for unnamed conditions on the same event.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         match self.alternatives.as_mut_slice() {
             [alternative] if alternative.waits_after_parents() => alternative.data_key = Some(name.into()),
@@ -200,6 +201,19 @@ impl Conditions {
         self
     }
 
+    /// Names that several conditions have. Without names, conditions on one event may differ in their expressions only.
+    fn repeated_names(&self) -> impl Iterator<Item = String> {
+        let all = self.by_action().into_iter().flat_map(|(_, conditions)| conditions);
+        let all: Vec<_> =
+            all.flat_map(|condition| &condition.alternatives).filter(|one| one.waits_after_parents()).collect();
+        let is_repeated = |name: &&String| all.iter().filter(|other| other.data_key() == **name).count() > 1;
+        let repeated: BTreeSet<_> =
+            all.iter().filter_map(|one| one.data_key.clone()).filter(|name| is_repeated(&name)).collect();
+        repeated.into_iter().map(|name| {
+            format!("name: expected each name once, got {name:?} twice: the engine would keep the data of only one condition")
+        })
+    }
+
     /// What the engine would reject or misinterpret, for a task with these parents.
     pub(crate) fn problems(&self, parents: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
@@ -215,6 +229,7 @@ impl Conditions {
                 }
             }
         }
+        problems.extend(self.repeated_names());
         let waits_after_parents =
             |condition: &Condition| condition.alternatives.iter().any(Alternative::waits_after_parents);
         for condition in self.wait_for.iter().filter(|condition| waits_after_parents(condition)) {
@@ -303,6 +318,21 @@ mod tests {
         ] {
             assert_eq!(waiting(condition).problems(&parents), [problem]);
         }
+    }
+
+    #[test]
+    fn a_name_is_that_of_one_condition() {
+        let two = |first: Condition, second: Condition| {
+            let skip_if = vec![second];
+            Conditions { skip_if, ..waiting(first) }.problems(&[])
+        };
+        let problem =
+            "name: expected each name once, got \"paid\" twice: the engine would keep the data of only one condition";
+        let paid = || Condition::event("paid");
+        assert_eq!(two(Condition::sleep(SECOND).named("paid"), paid().named("paid")), [problem]);
+        assert_eq!(two(Condition::sleep(SECOND).named("paid"), paid()), [problem], "it has the name by default");
+        assert_eq!(two(paid().matching("input.x == 1"), paid()), Vec::<String>::new());
+        assert_eq!(two(paid().named("p"), paid()), Vec::<String>::new());
     }
 
     #[test]

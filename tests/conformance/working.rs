@@ -330,15 +330,18 @@ async fn w19_pause_resume_and_drain_are_visible(setup: Setup) {
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
     worker.resume().send().await.unwrap();
     assert_eq!(run.result().await.unwrap(), Doubled { doubled: 2 });
-    let report = worker.shutdown().await;
-    assert_eq!((report.completed, report.total()), (1, 1));
-    let mut seen = Vec::new();
-    while let Some(status) = statuses.next().await {
-        if seen.last() != Some(&status.state) {
-            seen.push(status.state);
+    let states = async {
+        let mut seen = Vec::new();
+        while let Some(status) = statuses.next().await {
+            if seen.last() != Some(&status.state) {
+                seen.push(status.state);
+            }
         }
-    }
-    assert_eq!(seen.last(), Some(&WorkerState::Stopped), "{seen:?}");
+        seen
+    };
+    let (report, seen) = tokio::join!(worker.shutdown(), states);
+    assert_eq!((report.completed, report.total()), (1, 1));
+    assert!(seen.ends_with(&[WorkerState::Draining, WorkerState::Stopped]), "{seen:?}");
 }
 
 async fn w20_no_more_attempts_run_than_there_are_slots(setup: Setup) {

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::protocol::Protocol;
 use super::request::Requests;
 use super::stalled::WriteTimeout;
 use super::{Handler, Shared};
@@ -23,8 +24,6 @@ pub(in crate::embedded) const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_s
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection may be open without a request.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// The timeout for the next part of a request body.
-pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may go without reading.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The interval and the timeout of HTTP/2 pings, as in the real engine.
@@ -40,15 +39,6 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// each possible stream.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const _: () = assert!(CONNECTION_WINDOW / 2 > 2 * 256 * MAX_CONCURRENT_STREAMS);
-
-/// The protocol of a listener's connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::embedded) enum Protocol {
-    /// gRPC on HTTP/2.
-    Grpc,
-    /// REST on HTTP/1.
-    Rest,
-}
 
 impl Protocol {
     fn builder(self, streams: StreamTasks) -> auto::Builder<StreamTasks> {

@@ -4,6 +4,7 @@
 //! remains when the listener has ended.
 
 mod connection;
+mod protocol;
 mod request;
 mod stalled;
 #[cfg(test)]
@@ -21,7 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
-pub(super) use self::connection::{Protocol, SHUTDOWN_GRACE_PERIOD};
+pub(super) use self::connection::SHUTDOWN_GRACE_PERIOD;
+pub(super) use self::protocol::Protocol;
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind, Result};
 

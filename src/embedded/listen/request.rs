@@ -5,6 +5,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -18,11 +19,14 @@ use tonic::body::Body;
 use tower::ServiceExt as _;
 
 use super::Handler;
-use super::connection::{BODY_TIMEOUT, Protocol};
+use super::protocol::Protocol;
 use super::stalled::ReadTimeout;
 use crate::embedded::calls::CLIENT_STREAMS;
 use crate::embedded::failure::Failure;
 use crate::transport::PUSHBACK;
+
+/// The timeout for the next part of a request body.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The service of one connection.
 pub(super) struct Requests<S> {

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 
 use super::connection::{
-    BODY_TIMEOUT, HEADER_TIMEOUT, IDLE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, SHUTDOWN_GRACE_PERIOD as GRACE,
-    WRITE_TIMEOUT, serve,
+    HEADER_TIMEOUT, IDLE_TIMEOUT, PING_INTERVAL, PING_TIMEOUT, SHUTDOWN_GRACE_PERIOD as GRACE, WRITE_TIMEOUT, serve,
 };
+use super::request::BODY_TIMEOUT;
 use super::{Handler, Protocol, Shared};
 use crate::embedded::failure::Failure;
 

@@ -7,6 +7,7 @@ pub(super) mod collision;
 mod condition;
 mod definition;
 mod event;
+mod fields;
 mod label;
 pub(in crate::rpc) mod limit;
 pub(in crate::rpc) mod new_run;

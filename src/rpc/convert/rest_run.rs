@@ -1,14 +1,14 @@
 //! The REST API's JSON about runs, as far as it is read.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::fields::{optional_id, or_empty, status};
 use super::task_event::TaskEvent;
 use crate::model::trigger::{self, PARENT_RUN_KEY, Trigger};
 use crate::model::{RunId, RunStatus, TaskId, WorkflowId, WorkflowVersionId};
@@ -74,24 +74,6 @@ impl RestRun {
             _ => None,
         }
     }
-}
-
-/// Deserializes a list that can be `null`.
-fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(source: D) -> Result<Vec<T>, D::Error> {
-    Option::<Vec<T>>::deserialize(source).map(Option::unwrap_or_default)
-}
-
-/// Deserializes an id that can be missing: `null`, an empty string, or zeros.
-pub(super) fn optional_id<'de, D: Deserializer<'de>, I: From<Uuid>>(source: D) -> Result<Option<I>, D::Error> {
-    let Some(text) = Option::<Cow<'de, str>>::deserialize(source)?.filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let id: Uuid = text.parse().map_err(serde::de::Error::custom)?;
-    Ok((!id.is_nil()).then(|| id.into()))
-}
-
-fn status<'de, D: Deserializer<'de>>(source: D) -> Result<RunStatus, D::Error> {
-    Cow::<'de, str>::deserialize(source).map(|name| RunStatus::from_name(&name))
 }
 
 /// A task, as its run shows it. Unlike the response for a single task, this status is reliable.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
 
-use super::rest_run::optional_id;
+use super::fields::optional_id;
 use crate::model::{TaskId, WorkerId};
 
 /// The kinds with a meaning for this crate, by their names in the API.

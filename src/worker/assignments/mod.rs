@@ -167,6 +167,25 @@ struct Newest {
     batch: Option<Arc<str>>,
     /// The greatest retry count of this attempt that the engine has named.
     named: u32,
+    /// Which attempts before it were assigned to this worker, the last one in the lowest bit.
+    before: u64,
+}
+
+impl Newest {
+    /// What `before` is for an attempt that follows this one.
+    fn before_next(&self, retry_count: u32) -> u64 {
+        let skipped = retry_count.saturating_sub(self.retry_count).saturating_sub(1);
+        (self.before << 1 | 1).checked_shl(skipped).unwrap_or_default()
+    }
+
+    /// Whether an earlier attempt is assigned for the first time. Long before the newest one, that is not known.
+    fn is_first_of_earlier(&mut self, retry_count: u32) -> bool {
+        let distance = self.retry_count.saturating_sub(retry_count);
+        let bit = distance.checked_sub(1).and_then(|at| 1u64.checked_shl(at)).filter(|_| self.batch.is_none());
+        let is_first = bit.is_some_and(|bit| self.before & bit == 0);
+        self.before |= bit.unwrap_or_default();
+        is_first
+    }
 }
 
 impl<A> Assignments<A> {
@@ -194,8 +213,12 @@ impl<A> Assignments<A> {
         let mut effects = Vec::new();
         match event {
             Event::Assigned(key, slots, attempt) => {
-                let is_known = self.newest.get(&key.task).is_some_and(|newest| newest.retry_count >= key.retry_count);
-                if !is_known && self.admit(key, None, &mut effects) {
+                let newest = self.newest.get_mut(&key.task).filter(|newest| newest.retry_count >= key.retry_count);
+                if let Some(newest) = newest {
+                    if newest.is_first_of_earlier(key.retry_count) {
+                        self.add_overtaken(key);
+                    }
+                } else if self.admit(key, None, &mut effects) {
                     self.add_waiting(Unit::One(key), slots, attempt);
                 }
             }
@@ -336,7 +359,8 @@ impl<A> Assignments<A> {
     /// Makes an attempt the newest of its task. Returns whether it is to be started.
     fn admit(&mut self, key: Key, batch: Option<&Arc<str>>, effects: &mut Vec<Effect<A>>) -> bool {
         self.unknown.retain(|other| *other != key);
-        let newest = Newest { retry_count: key.retry_count, end: None, batch: batch.cloned(), named: 0 };
+        let before = self.newest.get(&key.task).map_or(0, |earlier| earlier.before_next(key.retry_count));
+        let newest = Newest { retry_count: key.retry_count, end: None, batch: batch.cloned(), named: 0, before };
         let earlier = self.newest.insert(key.task, newest);
         // The engine has given up an earlier attempt, which it need not have cancelled.
         if let Some(earlier) = earlier.filter(|earlier| earlier.end.is_none()) {
@@ -359,6 +383,13 @@ impl<A> Assignments<A> {
         }
         self.set_ended(key);
         false
+    }
+
+    /// Counts an attempt that is assigned after a later one: the engine has given it up.
+    fn add_overtaken(&mut self, key: Key) {
+        self.unknown.retain(|other| *other != key);
+        self.take_cancellation(key);
+        self.report.cancelled += 1;
     }
 
     /// Whether this attempt was cancelled before it was assigned.
