@@ -229,7 +229,8 @@ impl Reader {
         }
         let chunk = match event {
             ChunkEvent::Chunk(chunk) => chunk,
-            ChunkEvent::Created(_, task) => {
+            ChunkEvent::Created(run, task) => {
+                self.is_dag |= run == self.run && !task.is_single_task_of(run);
                 self.reorder.created(task);
                 return Ok(());
             }
@@ -263,6 +264,7 @@ impl Reader {
             return Ok(());
         }
         if chunk.run_id == self.run {
+            self.is_dag |= !chunk.task_id.is_single_task_of(self.run);
             self.more_may_follow(now, chunk.sent_at);
         }
         let chunk = match &mut self.family {
@@ -291,7 +293,6 @@ impl Reader {
         Some(match event {
             ChunkEvent::Created(..) => Received::Beginning,
             ChunkEvent::Chunk(chunk) if self.reorder.place(chunk) == Place::NewAttempt => Received::Beginning,
-            ChunkEvent::Interrupted => Received::Completion,
             ChunkEvent::RunEnded { run, is_completed, .. } if *run == self.run => {
                 if *is_completed && !self.is_dag {
                     Received::Completion
@@ -440,6 +441,9 @@ impl Reader {
             if self.from_start || known.is_some_and(|known| now >= known.since + MAX_CHUNK_DELAY_AFTER_END) {
                 self.lateness.expect(task, state.attempt, at);
             }
+        } else if state.status.is_final() {
+            // A timeout or a cancellation, which is not announced as the end of an attempt. Its chunks can follow.
+            self.continuity.recorded(task, state.attempt, at, now);
         } else {
             let known = known.unwrap_or(Unended { attempt: state.attempt, since: now, has_run: false });
             let has_run = known.has_run || state.status == RunStatus::Running;

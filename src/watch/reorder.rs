@@ -303,6 +303,8 @@ impl Lane {
         match self.ended_at {
             // The clock of its worker can be behind that of the last one, and the end of that attempt may not be announced. That the
             // first chunk of an earlier attempt, which has not arrived yet, comes as late as this is less likely.
+            // The attempt whose end is known had sent later ones, which the reader has received.
+            Some(_) if index == 0 && self.zero_sent_at.is_none() && self.next > 0 => true,
             _ if index == 0 && self.zero_sent_at.is_some() => {
                 sent_at.is_some_and(|at| Some(at) != self.zero_sent_at && !self.earlier_zeros.contains(&at))
             }
@@ -565,6 +567,20 @@ mod tests {
         assert_eq!(received(&[(2, 0), (2, 1)], &[(1, 1, 999)]), ["2.0", "2.1"]);
         // A late chunk of an attempt comes after the next one has begun.
         assert_eq!(received(&[(1, 0), (2, 0), (1, 5), (2, 1)], &[(1, 1, 5)]), ["1.0", "2.0", "2.1"]);
+    }
+
+    /// The reader has joined the attempt before, whose failure is known. The clock of the next worker is behind.
+    #[test]
+    fn a_retry_is_returned_although_its_clock_is_behind_that_of_an_attempt_that_was_joined() {
+        let (mut reorder, now, mut ready) = (Reorder::new(false), Instant::now(), Vec::new());
+        take(&mut reorder, now, chunk(2, 5), &mut ready);
+        reorder.release_due(now + MAX_HOLD_IF_MID_ATTEMPT, &mut ready);
+        end(&mut reorder, 2, 5);
+        for index in 0..3 {
+            take(&mut reorder, now + SECOND, chunk(1, index), &mut ready);
+        }
+        assert_eq!(texts(&ready), ["chunks 0 to 4 are missing", "2.5", "1.0", "1.1", "1.2"]);
+        assert_eq!(reorder.outdated(), 0);
     }
 
     /// The clock of its worker is ahead of that of the engine, and a chunk was lost.

@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// How long to keep reading after the last event of the run.
 const MAX_IDLE: Duration = Duration::from_secs(10);
-/// The same after the announced completion of a single-task run, or a loss of the subscription.
+/// The same after the announced completion of a single-task run.
 const MAX_DELAY_AFTER_COMPLETION: Duration = Duration::from_secs(1);
 /// The maximum time after another announced end if no later attempt or task begins.
 const MAX_TIME_AFTER_END: Duration = Duration::from_secs(30);
@@ -27,11 +27,11 @@ pub(super) struct WatchFailure {
 /// What the stream has received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Received {
-    /// A chunk, or the end of an attempt.
+    /// A chunk, the end of an attempt, or a loss of the subscription.
     Event,
     /// The first event of a task or of a later attempt.
     Beginning,
-    /// The announced end of a single-task run that has completed, or a loss of the subscription.
+    /// The announced end of a single-task run that has completed.
     Completion,
     /// The announced end of the run, which may be wrong: an attempt can be retried, and a DAG run can continue.
     End,

@@ -164,7 +164,6 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         ],
     ),
     (&["list"], &["cursor", "statuses", "selection", "derive", "reader", "items", "query", "lineage", "bulk"]),
-    (&["embedded", "listen"], &["protocol", "stalled", "request", "connection", "tests"]),
     (
         &["rpc", "convert"],
         &[

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::MAX_ELEMENT_OVERHEAD;
+use super::limit::MAX_ELEMENT_OVERHEAD;
 use crate::rpc::pb::PushEventRequest;
 
 /// An event to push.

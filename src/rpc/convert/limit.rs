@@ -12,6 +12,9 @@ use crate::rpc::pb::v1::{
 };
 use crate::time::optional_time;
 
+/// The maximum size of the field number and the length before each element of a repeated field.
+pub(super) const MAX_ELEMENT_OVERHEAD: usize = 6;
+
 /// The expression of a limit's size that keeps the size of an existing limit. Without an expression, the engine would set the size to 0.
 const KEEP_SIZE: &str = "-1";
 

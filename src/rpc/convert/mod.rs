@@ -31,6 +31,3 @@ pub(crate) use run_event::{RunEvent, RunEventKind};
 pub(crate) use summary::{ListRow, list_row, log_line, rest_input};
 pub(crate) use task_event::{TaskEvent, TaskEventKind};
 pub(crate) use worker::{Action, ActionKind, NewWorker, Report, ReportKind};
-
-/// The maximum size of the field number and the length before each element of a repeated field.
-const MAX_ELEMENT_OVERHEAD: usize = 6;

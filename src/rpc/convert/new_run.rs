@@ -7,7 +7,7 @@ use bytes::{BufMut as _, Bytes};
 use prost::{EncodeError, Message as _, encode_length_delimiter, length_delimiter_len};
 use serde_json::Value;
 
-use super::MAX_ELEMENT_OVERHEAD;
+use super::limit::MAX_ELEMENT_OVERHEAD;
 use crate::model::{DesiredLabels, RunId, TaskId, WorkerId};
 use crate::rpc::pb::v1::TriggerWorkflowRequest;
 

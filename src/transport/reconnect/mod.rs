@@ -57,6 +57,8 @@ pub(crate) enum Twins {
     Dropped,
     /// The owner gets both. Equal messages can have different meanings, or it makes no difference.
     Kept,
+    /// The server sends most messages to one of the two streams, whichever it is. The replaced one is read until it is silent.
+    Split,
 }
 
 impl StreamPolicy {
@@ -243,7 +245,11 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
                 biased;
                 received = from_either(self.overlap.next_side(), replaced, source) => match received {
                     (Side::Replaced, Ok(Some(message))) => {
-                        self.overlap.replaced_is_alive(Instant::now());
+                        let now = Instant::now();
+                        self.overlap.replaced_is_alive(now, self.policy.twins == Twins::Split);
+                        if self.policy.twins == Twins::Split {
+                            self.idle_at = now + self.idle_limit;
+                        }
                         if self.is_new(Instant::now(), Side::Replaced, &message) {
                             return StreamEvent::Message(message);
                         }
@@ -298,7 +304,7 @@ impl<T: Clone + PartialEq> ReconnectingStream<T> {
     }
 
     fn is_new(&mut self, now: Instant, side: Side, message: &T) -> bool {
-        self.policy.twins == Twins::Kept || self.overlap.is_new(now, side, message)
+        self.policy.twins != Twins::Dropped || self.overlap.is_new(now, side, message)
     }
 
     fn lost(&mut self, error: Option<Error>) -> StreamEvent<T> {

@@ -49,9 +49,9 @@ impl<T: Clone + PartialEq> Overlap<T> {
         }
     }
 
-    /// The replaced stream has delivered a message. The other one may be behind.
-    pub(super) fn replaced_is_alive(&mut self, now: Instant) {
-        if std::mem::take(&mut self.is_doubtful) {
+    /// The replaced stream has delivered a message. The other one may be behind. `is_needed`: the other one does not deliver it.
+    pub(super) fn replaced_is_alive(&mut self, now: Instant, is_needed: bool) {
+        if std::mem::take(&mut self.is_doubtful) || is_needed {
             self.end = self.end.map(|end| end.max(now + OVERLAP_DURATION));
         }
     }
@@ -112,6 +112,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_replaced_stream_that_is_needed_is_read_until_it_is_silent() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        for (is_needed, expected) in [(false, 5), (true, 9)] {
+            let mut overlap = Overlap::<u32>::default();
+            overlap.begin(start);
+            overlap.replaced_is_alive(start, is_needed);
+            overlap.new_is_alive(start);
+            overlap.replaced_is_alive(start + 2 * second, is_needed);
+            overlap.replaced_is_alive(start + 4 * second, is_needed);
+            assert_eq!(overlap.end(), Some(start + expected * second));
+        }
+    }
 
     #[test]
     fn outside_of_an_overlap_every_message_is_new() {

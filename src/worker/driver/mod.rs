@@ -44,15 +44,15 @@ use jobs::{Assigned, JobEnds, JobKeys};
 use registering::Registering;
 use shutdown::{Deadlines, Phase};
 
-/// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is not
-/// reopened, because the engine may not notice that the old one was closed, and assign tasks to it. The engine rejects heartbeats if it has
-/// lost the stream. In case a stream has lost cancellations, the attempts are checked after this limit, whatever else it delivers.
+/// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is
+/// replaced, because the engine does not always notice that a proxy has lost it. In case a stream has lost cancellations, the attempts are
+/// checked after this limit, whatever else it delivers.
 const STREAM: StreamPolicy = StreamPolicy {
     name: "assignments",
     max_backoff: Duration::from_secs(1),
     idle_limit: Duration::from_secs(300),
-    // An assignment comes once, and a notification can be repeated.
-    twins: Twins::Kept,
+    // The engine sends all assignments to one of two streams, and notifications to both.
+    twins: Twins::Split,
 };
 /// The timeout of each call of a shutdown.
 const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
