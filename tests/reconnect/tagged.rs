@@ -122,7 +122,8 @@ async fn case(seed: u64) {
             }
         }
     };
-    let (states, runs, ()) = tokio::join!(read(watch, 600 * SECOND), start, disturb);
+    // Lists and streams can fail at the same time, one after the other.
+    let (states, runs, ()) = tokio::join!(read(watch, 2400 * SECOND), start, disturb);
     check(&states, &runs);
     worker.shutdown().await;
     engine.shutdown().await;
