@@ -54,6 +54,26 @@ pub(crate) fn reject(engine: &Engine, grpc: u16, rest: u16) {
     }
 }
 
+/// The engine is stopped and started again: it has lost all subscriptions, and does not respond for some time.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_engine_is_subscribed_to_again() {
+    for downtime in [SECOND, 60 * SECOND] {
+        let setup = Setup::new().await;
+        let input = Input { chunks: 100, millis: 1000 };
+        let run = setup.start(input).await;
+        let restart = async {
+            sleep(5 * SECOND).await;
+            setup.engine.restart_after(downtime).await.unwrap();
+        };
+        let (received, ()) = tokio::join!(follow(&run), restart);
+        received.check(input);
+        // What was sent in between is in a gap.
+        let arrived = received.check_chunks();
+        assert!(arrived.contains(&1) && arrived.contains(&99), "{arrived:?}");
+        setup.worker.shutdown().await;
+    }
+}
+
 /// UNAVAILABLE for a minute.
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_a_minute_is_not_reported() {
