@@ -218,9 +218,11 @@ impl Reader {
 
     fn take(&mut self, event: ChunkEvent) -> Result<()> {
         let now = Instant::now();
-        let received = self.received(&event);
-        if let Some((failure, received)) = self.watch_failure.as_mut().zip(received) {
-            failure.received(now, received);
+        if self.watch_failure.is_some() {
+            let received = self.received(&event);
+            if let Some((failure, received)) = self.watch_failure.as_mut().zip(received) {
+                failure.received(now, received);
+            }
         }
         if event.run() == Some(self.run) && self.beginning.arrived(&event) {
             // The subscription is there now, so its last events are expected.

@@ -8,7 +8,7 @@ use hatchet::embedded::Engine;
 use hatchet::model::{Change, RunDetails};
 use hatchet::{Outcome, RunStatus, TaskError};
 
-use super::random::{disturb, for_each_seed, random_quirks, states_after};
+use super::random::{for_each_seed, random_quirks, states_after, while_disturbed};
 use super::*;
 
 const CASES: u64 = 10;
@@ -240,12 +240,7 @@ async fn case(seed: u64) {
     });
     let families: Vec<_> = families.collect();
     let all = async { tokio::join!(results, join_all(follows), join_all(families)) };
-    let disturbed = tokio::time::timeout(2000 * SECOND, all);
-    tokio::select! {
-        biased;
-        done = disturbed => drop(done.expect("all streams and waits end")),
-        () = disturb(&engine, rng, loses_messages) => {}
-    }
+    while_disturbed(&engine, rng, loses_messages, 2000 * SECOND, all).await;
     engine.faults().clear();
     worker.shutdown().await;
     engine.shutdown().await;

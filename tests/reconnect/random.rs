@@ -255,7 +255,7 @@ pub(crate) fn random_quirks(rng: &mut Rng) -> Quirks {
 }
 
 /// Injects faults at random times.
-pub(crate) async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
+async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool) {
     loop {
         sleep(Duration::from_millis(rng.u64(1..1500))).await;
         let faults = engine.faults();
@@ -281,6 +281,21 @@ pub(crate) async fn disturb(engine: &Engine, mut rng: Rng, loses_messages: bool)
                 faults.inject_times(call, Fault::Delay(Duration::from_millis(rng.u64(0..3000))), times).unwrap();
             }
         }
+    }
+}
+
+/// Waits for those who follow runs, while faults are injected.
+pub(crate) async fn while_disturbed<T>(
+    engine: &Engine,
+    rng: Rng,
+    loses_messages: bool,
+    limit: Duration,
+    followers: impl Future<Output = T>,
+) {
+    tokio::select! {
+        biased;
+        done = tokio::time::timeout(limit, followers) => drop(done.expect("everyone is answered")),
+        () = disturb(engine, rng, loses_messages) => {}
     }
 }
 
@@ -390,12 +405,7 @@ async fn case(seed: u64) {
         tokio::join!(join_all(waits), results, watches, join_all(chunks), join_all(of_starts), join_all(dags))
     };
     // If the stream has lost a result, the run is probed after five minutes.
-    let disturbed = tokio::time::timeout(1000 * SECOND, all);
-    tokio::select! {
-        biased;
-        done = disturbed => drop(done.expect("everyone is answered")),
-        () = disturb(&engine, of_faults, loses_messages) => {}
-    }
+    while_disturbed(&engine, of_faults, loses_messages, 1000 * SECOND, all).await;
     engine.faults().clear();
     worker.shutdown().await;
     engine.shutdown().await;
