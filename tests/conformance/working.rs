@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use hatchet::embedded::{Engine, Fault};
-use hatchet::model::{ChunkContent, ChunkItem, DesiredLabel, LogLevel, TimeoutKind, WorkerId};
+use hatchet::model::{ChunkContent, ChunkItem, DesiredLabel, LogLevel, RunDetails, TimeoutKind, WorkerId};
 use hatchet::worker::WorkerState;
 use hatchet::workflow::Sticky;
 use hatchet::{Context, ErrorKind, Outcome, Priority, RunStatus, Task, TaskError};
@@ -33,6 +33,7 @@ rows! {
     w20_slots_of_different_kinds_are_separate,
     w20_durable_slots_are_separate,
     w1_tasks_of_several_workflows_that_end_together_are_reported,
+    w1_the_engine_stores_one_time_for_all_results_of_a_call,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -132,6 +133,53 @@ async fn w1_tasks_of_several_workflows_that_end_together_are_reported(setup: Set
     let calls = setup.engine.as_ref().map(|engine| before.unwrap() - engine.faults().planned());
     assert!(calls.is_none_or(|calls| (1..5).contains(&calls)), "{calls:?} calls for {} ends", runs.len());
     worker.shutdown().await;
+}
+
+/// The outbox relies on it: which time counts, and that a call with many results is accepted, as is one with a task that does not exist.
+async fn w1_the_engine_stores_one_time_for_all_results_of_a_call(setup: Setup) {
+    use hatchet::raw::pb::dispatcher_client::DispatcherClient;
+    use hatchet::raw::pb::{BatchActionEvent, BatchActionEventItem, StepActionEventType};
+    const RUNS: i64 = 300;
+    // The worker only registers the task: the engine accepts the results of attempts that are queued.
+    let task = double(setup.name("task"));
+    setup.worker(&task).await.shutdown().await;
+    let inputs = (0..RUNS).map(|n| Number { n });
+    let runs = setup.hatchet.run_many(&task, inputs).start().await.unwrap();
+    let runs: Vec<_> = runs.into_iter().map(Result::unwrap).collect();
+    let (first, has_created_at) = (&runs[0], |details: &RunDetails| details.created_at.is_some());
+    let before = setup.fetch_until(async || first.details().await.unwrap(), has_created_at).await.created_at.unwrap();
+    let at = before - TimeDelta::hours(1);
+    let item = |task: String| BatchActionEventItem {
+        task_run_external_id: task,
+        event_payload: r#"{"doubled":2}"#.into(),
+        ..BatchActionEventItem::default()
+    };
+    let mut dispatcher = DispatcherClient::new(setup.hatchet.raw_channel());
+    let (completed, failed) = runs.split_at(runs.len() - 1);
+    let missing = "00000000-0000-4000-8001-00000000ffff".to_owned();
+    for (kind, runs) in
+        [(StepActionEventType::StepEventTypeCompleted, completed), (StepActionEventType::StepEventTypeFailed, failed)]
+    {
+        let ids = runs.iter().map(|run| run.id().to_string());
+        dispatcher
+            .send_batch_action_event(BatchActionEvent {
+                event_type: kind as i32,
+                event_timestamp: Some(prost_types::Timestamp { seconds: at.timestamp(), nanos: 0 }),
+                items: ids.chain([missing.clone()]).map(item).collect(),
+                ..BatchActionEvent::default()
+            })
+            .await
+            .unwrap();
+    }
+    for run in completed {
+        assert_eq!(run.result().await.unwrap(), Doubled { doubled: 2 });
+        let finished = run.details().await.unwrap().finished_at().unwrap();
+        assert_eq!(finished.timestamp(), at.timestamp(), "the time of the call");
+    }
+    let failure = failed[0].outcome().await.unwrap();
+    assert!(matches!(failure, Outcome::Failed(_)), "{failure:?}");
+    let finished = failed[0].details().await.unwrap().finished_at().unwrap();
+    assert!(finished > before, "{finished}: the time of the engine");
 }
 
 async fn w5_timeouts_are_enforced_and_can_be_extended(setup: Setup) {

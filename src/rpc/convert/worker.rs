@@ -319,6 +319,15 @@ impl Report {
         self
     }
 
+    /// The same report, with a later time if its own is before this one.
+    pub(crate) fn not_before(mut self, at: DateTime<Utc>) -> Self {
+        if self.at < at {
+            self.at = at;
+            self.event.event_timestamp = Some(to_proto(at));
+        }
+        self
+    }
+
     /// The same attempt, which has failed with this text and must not be retried.
     pub(crate) fn into_failure(mut self, text: String) -> Self {
         self.kind = ReportKind::Failed;

@@ -385,7 +385,8 @@ impl WorkerDriver {
             Ok(members) => members,
             Err(error) => {
                 tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode a batch");
-                return (0..size).for_each(|_| self.step(Event::AssignedUnreadable));
+                // A batch is never empty.
+                return (0..size.max(1)).for_each(|_| self.step(Event::AssignedUnreadable));
             }
         };
         let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));

@@ -10,11 +10,12 @@ use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
 use crate::rpc::Rpc;
 
-/// The maximum number of reports in one call.
+/// The maximum number of reports in one call. Engines accept thousands, but a call that fails is sent again report by report.
 pub(super) const MAX_BATCH: usize = 200;
 /// The maximum size of the payloads in one call, unless it has a single report.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// The engine stores one time for all reports of a call.
+/// The engine stores one time for all reports of a call: that of the call if they are starts or outputs, and that of its receipt if they are
+/// failures or cancellations.
 const MAX_TIME_DIFFERENCE: TimeDelta = TimeDelta::milliseconds(100);
 
 /// Reports to be sent in one call. All have the same kind and the same worker.
@@ -107,7 +108,10 @@ pub(super) fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
         keys.insert(entry.key.task);
         entries.push(entry);
     }
-    entries
+    // The engine stores one time for all of them: no attempt starts before it is assigned.
+    let latest = entries.iter().map(|entry| entry.report.at).max().unwrap_or(at);
+    let at_once = |entry: Entry| Entry { report: entry.report.not_before(latest), ..entry };
+    entries.into_iter().map(at_once).collect()
 }
 
 /// The worker of the reports of a call: all have the same.

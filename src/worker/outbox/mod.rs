@@ -203,6 +203,18 @@ impl Outbox {
     /// Adds a report. An attempt's start is added before its end.
     pub(super) fn add(&mut self, key: Key, report: Report) {
         let entry = self.entry(key, report, None);
+        self.add_entry(entry);
+    }
+
+    /// Adds a report in place of one that was rejected.
+    pub(super) fn replace(&mut self, key: Key, report: Report, is_recovered: bool) {
+        let entry = self.entry(key, report, None);
+        let entry = if is_recovered { self.recovered(entry) } else { entry };
+        self.add_entry(entry);
+    }
+
+    fn add_entry(&mut self, entry: Entry) {
+        let key = entry.key;
         if self.has_journal && entry.report.kind != ReportKind::Started {
             self.places.insert(key, Place::Unsaved(entry.number));
             self.unsaved.insert(entry.number, entry);
@@ -214,8 +226,14 @@ impl Outbox {
     /// Adds an end from the journal of an earlier process.
     pub(super) fn add_saved(&mut self, number: u64, key: Key, report: Report) {
         let entry = self.entry(key, report, Some(number));
+        let entry = self.recovered(entry);
+        self.queue(entry);
+    }
+
+    /// An entry of an earlier process. The engine may not know its task any longer, which it does not say about one of several reports.
+    fn recovered(&mut self, entry: Entry) -> Entry {
         self.recovered = (self.recovered.0 + 1, self.recovered.1 + entry.report.size());
-        self.queue(Entry { is_recovered: true, ..entry });
+        Entry { is_recovered: true, is_alone: true, ..entry }
     }
 
     fn entry(&mut self, key: Key, report: Report, saved_as: Option<u64>) -> Entry {
@@ -470,7 +488,8 @@ impl Outbox {
             tracing::debug!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the start of an attempt");
         }
         if let Some(result) = self.starting.remove(&key).flatten() {
-            self.push(result);
+            // The start may have the time of others that it was sent with.
+            self.push(Entry { report: result.report.not_before(report.at), ..result });
         }
         None
     }

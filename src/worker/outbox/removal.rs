@@ -1,5 +1,7 @@
 //! Removing the results of attempts that the engine shows as ended.
 
+use std::collections::{BTreeMap, btree_map};
+
 use super::{Entry, Outbox, Place, Resolution};
 use crate::rpc::convert::ReportKind;
 use crate::worker::key::Key;
@@ -37,7 +39,7 @@ impl Outbox {
         if matches!(self.places.get(&key), Some(Place::Away)) {
             self.shown_ends.insert(key, ShownEnd::Other);
         }
-        self.remove(key)
+        self.remove_if(key, |_| true)
     }
 
     /// Removes the result of an attempt that the engine shows with an end of this kind, if it is the worker's own: the response to its report
@@ -47,37 +49,31 @@ impl Outbox {
             self.shown_ends.insert(key, ShownEnd::Reported(kind));
             return Confirmed::InFlight;
         }
-        if self.entry_of(key).is_some_and(|entry| entry.report.kind == kind) && self.remove(key) {
-            return Confirmed::Removed;
-        }
-        Confirmed::No
+        if self.remove_if(key, |entry| entry.report.kind == kind) { Confirmed::Removed } else { Confirmed::No }
     }
 
-    /// The result of an attempt that is not in flight.
-    fn entry_of(&self, key: Key) -> Option<&Entry> {
-        match self.places.get(&key)? {
-            Place::Unsaved(number) => self.unsaved.get(number),
-            Place::Unchecked(number) => self.unchecked.get(number),
-            Place::Held => self.starting.get(&key)?.as_ref(),
-            Place::Ready(kind, number) => self.ready.get(kind)?.get(number),
-            Place::Delayed(at, number) => self.delayed.get(&(*at, *number)),
-            Place::Away => None,
-        }
-    }
-
-    /// Removes the result of an attempt. Returns `false` if it is in flight, or not here.
-    fn remove(&mut self, key: Key) -> bool {
+    /// Removes the result of an attempt if it is the one that is meant. Returns `false` if it is another one, in flight, or not here.
+    fn remove_if(&mut self, key: Key, is_meant: impl FnOnce(&Entry) -> bool) -> bool {
         let entry = match self.places.get(&key).copied() {
-            Some(Place::Unsaved(number)) => self.unsaved.remove(&number),
-            Some(Place::Unchecked(number)) => self.unchecked.remove(&number),
-            Some(Place::Held) => self.starting.get_mut(&key).and_then(Option::take),
-            Some(Place::Ready(kind, number)) => self.ready.get_mut(&kind).and_then(|queue| queue.remove(&number)),
-            Some(Place::Delayed(at, number)) => self.delayed.remove(&(at, number)),
+            Some(Place::Unsaved(number)) => take_if(&mut self.unsaved, number, is_meant),
+            Some(Place::Unchecked(number)) => take_if(&mut self.unchecked, number, is_meant),
+            Some(Place::Held) => self.starting.get_mut(&key).and_then(|end| end.take_if(|entry| is_meant(entry))),
+            Some(Place::Ready(kind, number)) => {
+                self.ready.get_mut(&kind).and_then(|queue| take_if(queue, number, is_meant))
+            }
+            Some(Place::Delayed(at, number)) => take_if(&mut self.delayed, (at, number), is_meant),
             Some(Place::Away) | None => None,
         };
         if let Some(entry) = &entry {
             self.forget(entry, true);
         }
         entry.is_some()
+    }
+}
+
+fn take_if<K: Ord>(entries: &mut BTreeMap<K, Entry>, at: K, is_meant: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+    match entries.entry(at) {
+        btree_map::Entry::Occupied(found) if is_meant(found.get()) => Some(found.remove()),
+        _ => None,
     }
 }

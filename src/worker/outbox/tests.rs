@@ -99,7 +99,36 @@ async fn reports_of_different_times_are_not_sent_as_one() {
         report.at += TimeDelta::milliseconds(millis);
         outbox.add(key(task), report);
     }
-    assert_eq!(outbox.next_call(Instant::now()).unwrap().entries.len(), 2);
+    let call = outbox.next_call(Instant::now()).unwrap();
+    let at = |millis| chrono::DateTime::<chrono::Utc>::default() + TimeDelta::milliseconds(millis);
+    let times: Vec<_> = call.entries.iter().map(|entry| entry.report.at).collect();
+    assert_eq!(times, [at(60); 2]);
+}
+
+/// The engine stores the time of the last start in a call for all of them.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_does_not_end_before_the_time_that_is_stored_for_its_start() {
+    let mut outbox = Outbox::new(LIMITS, true, false);
+    let at = |millis| chrono::DateTime::<chrono::Utc>::default() + TimeDelta::milliseconds(millis);
+    for (task, kind, millis) in [(1, Started, 0), (1, Completed, 10), (2, Started, 90)] {
+        outbox.add(key(task), report(task, kind).not_before(at(millis)));
+    }
+    let starts = outbox.next_call(Instant::now()).unwrap();
+    assert_eq!(shown(&starts), [(1, Started), (2, Started)]);
+    accept(&mut outbox, starts);
+    assert_eq!(outbox.next_call(Instant::now()).unwrap().entries[0].report.at, at(90));
+}
+
+/// The engine accepts a call with the results of tasks that it does not know.
+#[tokio::test(start_paused = true)]
+async fn results_of_an_earlier_process_are_sent_one_by_one() {
+    let mut outbox = with(&[]);
+    for task in 1..=2 {
+        outbox.add_saved(u64::try_from(task).unwrap(), key(task), report(task, Completed));
+    }
+    for task in 1..=2 {
+        assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(task, Completed)]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::rpc::MAX_VERSION_AGE;
 use crate::rpc::convert::ReportKind;
+use crate::worker::outbox;
 use crate::workflow::{BatchItem, BatchOptions};
 
 /// An assignment of a batch with these tasks.
@@ -51,16 +52,22 @@ fn batch_task() -> Task<(), u8> {
 
 #[tokio::test(start_paused = true)]
 async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
-    let unreadable = pb::AssignedAction {
-        action_type: pb::ActionType::StartBatch as i32,
-        action_payload: "{".into(),
-        batch_start_payload: Some(pb::BatchStartPayload { expected_size: 2, ..Default::default() }),
-        ..Default::default()
+    let unreadable = |size: Option<i32>| {
+        let action = pb::AssignedAction {
+            action_type: pb::ActionType::StartBatch as i32,
+            action_payload: "{".into(),
+            batch_start_payload: size
+                .map(|expected_size| pb::BatchStartPayload { expected_size, ..Default::default() }),
+            ..Default::default()
+        };
+        action.encode_to_vec()
     };
     let assignments = vec![
         (SECOND, batch("a", &[1, 2, 3])),
         (SECOND, batch("a", &[1, 2, 3])),
-        (SECOND, unreadable.encode_to_vec()),
+        (SECOND, unreadable(Some(2))),
+        // One at least.
+        (SECOND, unreadable(None)),
         (SECOND + SECOND / 2, action(pb::ActionType::CancelStepRun, 3, 4).encode_to_vec()),
     ];
     let (client, calls) = server(assignments, |call, _| {
@@ -78,7 +85,7 @@ async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
     let running = worker.start().await.unwrap();
     tokio::time::sleep(4 * SECOND).await;
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 1 failed attempt, 1 cancelled, 2 unfinished");
+    assert_eq!(report.to_string(), "1 completed, 1 failed attempt, 1 cancelled, 3 unfinished");
     // Only a failure needs the retry count: the engine would apply it to the next attempt if it was sent twice.
     let started = pb::StepActionEventType::StepEventTypeStarted as i32;
     let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
@@ -91,6 +98,25 @@ async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
         (failed, "02", Some(7)),
     ];
     assert_eq!(reports(&calls), expected.map(|(kind, task, retry_count)| (kind, task.to_owned(), retry_count)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_an_unknown_action_fails_and_names_it() {
+    let action = pb::AssignedAction {
+        action_id: "task:other".into(),
+        ..pb::AssignedAction::decode(&batch("a", &[1, 2])[..]).unwrap()
+    };
+    let (client, calls) = server(vec![(SECOND, action.encode_to_vec())], |_, _| None);
+    let running = client.worker("worker").register(&task()).build().unwrap().start().await.unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(running.shutdown().await.to_string(), "0 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    let failed = pb::StepActionEventType::StepEventTypeFailed as i32;
+    let mut reports = calls.messages::<pb::BatchActionEvent>("SendBatchActionEvent").into_iter();
+    let failures = reports.find(|batch| batch.event_type == failed).unwrap();
+    for item in failures.items {
+        assert_eq!(item.event_payload, "this worker has no task for the action task:other");
+        assert_eq!(item.should_not_retry, Some(true));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,6 +297,22 @@ async fn a_result_of_an_earlier_process_is_withdrawn_although_its_retry_count_is
         assert_eq!(driver.recovered.contains_key(&key), is_left, "{retry_count}");
     }
     assert!(driver.outbox.next_call(Instant::now()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_of_an_earlier_process_is_still_one_when_it_is_too_large_and_replaced() {
+    const TOO_LARGE: &str = "grpc: received message larger than max (5000 vs. 4000)";
+    let (client, _) =
+        server(Vec::new(), |call, _| (call == "SendStepActionEvent").then_some(Scripted::Rejection(8, TOO_LARGE)));
+    let mut driver = driver(&client);
+    let (key, report) = earlier_result(1, 2);
+    driver.recovered.insert(key, false);
+    driver.outbox.add_saved(1, key, report.with_retry_count(2).with_text(|_| "x".repeat(5000)));
+    let call = driver.outbox.next_call(Instant::now()).unwrap();
+    driver.on_sent(outbox::send(client.rpc().clone(), call).await);
+    assert!(driver.recovered.contains_key(&key));
+    driver.on_action(action(pb::ActionType::CancelStepRun, 1, 2).into());
+    assert!(driver.recovered.is_empty() && driver.outbox.next_call(Instant::now()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
