@@ -5,13 +5,12 @@
 //! cargo bench --bench worker
 //! ```
 //!
-//! Both sides use one thread and the embedded engine. Its work is included on both sides, so that the column `difference` shows the cost
-//! of the SDK alone. The loop in `raw.rs` does only what is necessary.
+//! Both sides use one thread. The work of the embedded engine, or of the server, is included on both sides, so that the column `difference`
+//! shows the cost of the SDK alone. The loop in `raw.rs` does only what is necessary.
 //!
 //! - *throughput*: from the call that starts all runs to the end of the last one. The loop sends each report in a call of its own.
-//! - *to the code*: from the call that starts a run until its code runs: the time of the engine, and from the assignment to the start.
-//! - *to the report*: from the end of the code until a subscriber is notified of the end of the run: the time until the report is sent, and
-//!   the time of the engine.
+//! - *to the code*: from the moment at which a server sends an assignment until its code runs.
+//! - *to the report*: from the end of the code until the server has received its report.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -21,8 +20,11 @@
     reason = "a command-line program, which exits on a failure, and which measures real time"
 )]
 
+#[path = "../dispatcher.rs"]
+mod dispatcher;
 #[path = "../interleaved.rs"]
 mod interleaved;
+mod latency;
 mod raw;
 #[path = "../raw_report.rs"]
 mod raw_report;
@@ -32,16 +34,15 @@ use std::time::{Duration, Instant};
 
 use hatchet::embedded::Engine;
 use hatchet::raw::RawChannel;
-use hatchet::raw::pb::dispatcher_client::DispatcherClient;
+use hatchet::raw::pb::BulkTriggerWorkflowRequest;
 use hatchet::raw::pb::v1::admin_service_client::AdminServiceClient;
 use hatchet::raw::pb::v1::{GetRunDetailsRequest, TriggerWorkflowRequest};
 use hatchet::raw::pb::workflow_service_client::WorkflowServiceClient;
-use hatchet::raw::pb::{BulkTriggerWorkflowRequest, SubscribeToWorkflowRunsRequest};
 use hatchet::worker::RunningWorker;
 use hatchet::{Client, Context, Task};
 use interleaved::{interleaved, median};
+use latency::latencies;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 pub(crate) const WORKFLOW: &str = "work";
@@ -72,7 +73,7 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    fn of(bytes: usize) -> Self {
+    pub(crate) fn of(bytes: usize) -> Self {
         Self { text: "x".repeat(bytes) }
     }
 }
@@ -82,6 +83,13 @@ impl Payload {
 pub(crate) struct Times(Arc<Mutex<Vec<(Instant, Instant)>>>);
 
 impl Times {
+    /// Those of the only task since the last call.
+    pub(crate) fn take(&self) -> (Instant, Instant) {
+        let mut times = self.0.lock().unwrap();
+        assert_eq!(times.len(), 1, "one task");
+        times.remove(0)
+    }
+
     pub(crate) async fn measure(&self) {
         let start = Instant::now();
         tokio::time::sleep(CODE).await;
@@ -89,23 +97,14 @@ impl Times {
     }
 }
 
-enum Working {
+pub(crate) enum Worker {
     Raw(JoinHandle<()>),
     Sdk(RunningWorker),
 }
 
-/// An engine with a worker.
-struct Setup {
-    engine: Engine,
-    client: Client,
-    worker: Working,
-}
-
-impl Setup {
+impl Worker {
     /// `times`: whether the code of the tasks takes some time, and is measured.
-    async fn new(is_raw: bool, slots: u32, times: Option<Times>) -> Self {
-        let engine = Engine::start().await.unwrap();
-        let client = engine.client();
+    pub(crate) async fn start(client: &Client, is_raw: bool, slots: u32, times: Option<Times>) -> Self {
         let task =
             Task::with_state(WORKFLOW, times.clone(), async |times: Option<Times>, input: Payload, _: Context| {
                 if let Some(times) = times {
@@ -115,13 +114,34 @@ impl Setup {
             });
         let starting = client.worker("bench").slots(slots).register(&task).build().unwrap().start();
         let running = Box::pin(starting).await.unwrap();
-        let worker = if is_raw {
-            // It has stored the definition.
-            Box::pin(running.shutdown()).await;
-            Working::Raw(raw::start(&client, slots, times).await)
-        } else {
-            Working::Sdk(running)
-        };
+        if !is_raw {
+            return Self::Sdk(running);
+        }
+        // It has stored the definition.
+        Box::pin(running.shutdown()).await;
+        Self::Raw(raw::start(client, slots, times).await)
+    }
+
+    pub(crate) fn stop(self) {
+        match self {
+            Self::Raw(task) => task.abort(),
+            Self::Sdk(worker) => drop(worker),
+        }
+    }
+}
+
+/// An engine with a worker.
+struct Setup {
+    engine: Engine,
+    client: Client,
+    worker: Worker,
+}
+
+impl Setup {
+    async fn new(is_raw: bool, slots: u32) -> Self {
+        let engine = Engine::start().await.unwrap();
+        let client = engine.client();
+        let worker = Worker::start(&client, is_raw, slots, None).await;
         let setup = Self { engine, client, worker };
         // A warm-up of the worker.
         setup.round(20, 10).await;
@@ -160,10 +180,7 @@ impl Setup {
     }
 
     async fn stop(self) {
-        match self.worker {
-            Working::Raw(task) => task.abort(),
-            Working::Sdk(worker) => drop(worker),
-        }
+        self.worker.stop();
         self.engine.shutdown().await;
     }
 }
@@ -173,45 +190,10 @@ fn request(input: &Payload) -> TriggerWorkflowRequest {
 }
 
 async fn throughput(is_raw: bool, slots: u32, tasks: usize, bytes: usize) -> Duration {
-    let setup = Setup::new(is_raw, slots, None).await;
+    let setup = Setup::new(is_raw, slots).await;
     let elapsed = setup.round(tasks, bytes).await;
     setup.stop().await;
     elapsed
-}
-
-/// The times to the code and to the report, of one run after the other.
-async fn latencies(is_raw: bool, count: usize) -> [Vec<f64>; 2] {
-    let times = Times::default();
-    let setup = Setup::new(is_raw, 100, Some(times.clone())).await;
-    let (subscribe, mut ids) = mpsc::unbounded_channel();
-    let requests = futures_util::stream::poll_fn(move |cx| ids.poll_recv(cx));
-    let (sender, mut ends) = mpsc::unbounded_channel();
-    let mut dispatcher = DispatcherClient::new(setup.client.raw_channel());
-    let reading = tokio::spawn(async move {
-        let mut results = dispatcher.subscribe_to_workflow_runs(requests).await.unwrap().into_inner();
-        while let Some(result) = results.message().await.unwrap() {
-            let _ = sender.send((Instant::now(), result.workflow_run_id));
-        }
-    });
-    let mut found = [Vec::new(), Vec::new()];
-    for _ in 0..count {
-        times.0.lock().unwrap().clear();
-        let start = Instant::now();
-        let response = setup.workflows().trigger_workflow(request(&Payload::of(10))).await.unwrap();
-        let workflow_run_id = response.into_inner().workflow_run_id;
-        subscribe.send(SubscribeToWorkflowRunsRequest { workflow_run_id: workflow_run_id.clone() }).unwrap();
-        let (end, ended) = ends.recv().await.unwrap();
-        assert_eq!(ended, workflow_run_id);
-        let measured = times.0.lock().unwrap().clone();
-        assert_eq!(measured.len(), 1, "one run");
-        let (code_start, code_end) = measured[0];
-        for (times, elapsed) in found.iter_mut().zip([code_start - start, end - code_end]) {
-            times.push(elapsed.as_secs_f64() * 1e6);
-        }
-    }
-    reading.abort();
-    setup.stop().await;
-    found
 }
 
 fn percentile(values: &[f64], percent: usize) -> f64 {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests may panic")]
 
 mod assignments;
+#[path = "../../benches/dispatcher.rs"]
+mod dispatcher;
 mod mismatch;
 mod pages;
 mod resets;
