@@ -296,6 +296,30 @@ const MODULE_ORDERS: &[(&[&str], &[&str])] = &[
         &["embedded", "core", "engine"],
         &["turns", "streams", "definitions", "trigger_commands", "workers", "limits", "commands"],
     ),
+    (
+        &["config"],
+        &[
+            "env",
+            "error",
+            "explain",
+            "secret",
+            "setting",
+            "pem",
+            "layers",
+            "address",
+            "namespace",
+            "token",
+            "request",
+            "compression",
+            "tls",
+            "builder",
+            "tuning",
+            "resolved",
+            "tls_layers",
+            "resolve",
+            "fixtures",
+        ],
+    ),
 ];
 
 /// The crates that only some modules may use.
