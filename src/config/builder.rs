@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::env::ProcessEnv;
 use super::layers::Pem;
-use super::{Compression, Config, ConfigError, RetryPolicy, Secret, TlsStrategy, TlsVersion, resolve};
+use super::{Compression, RetryPolicy, Secret, TlsStrategy, TlsVersion};
 use crate::value::TenantId;
 
-/// A builder for a [`Config`].
+/// A builder for a [`Config`](super::Config).
 ///
 /// The values of the builder take precedence over the environment and over the claims of the token.
 ///
-/// [`Config::builder`] ignores the environment, and [`ConfigBuilder::from_env`] reads it. If a value is set twice, the last one is
-/// used. [`build`](Self::build) validates all values, and reports all problems in one error.
+/// [`Config::builder`](super::Config::builder) ignores the environment, and [`ConfigBuilder::from_env`] reads it. If a value is set
+/// twice, the last one is used. [`build`](Self::build) validates all values, and reports all problems in one error.
 ///
 /// `Debug` hides the token, certificates and keys.
 ///
@@ -266,24 +265,5 @@ impl ConfigBuilder {
     pub const fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
-    }
-
-    /// Validates all values, and returns the configuration.
-    ///
-    /// This reads the claims of the token, the PEM files and, if [`from_env`](Self::from_env) was used, the environment, but does not
-    /// connect.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which lists all missing and invalid values.
-    pub fn build(self) -> Result<Config, ConfigError> {
-        resolve::resolve(&self, &ProcessEnv)
-    }
-
-    /// The configuration of a client of the embedded engine: host `embedded`, no TLS, and the given tenant and token. Of the
-    /// builder, only the namespace, timeouts, message sizes and compression are used.
-    #[cfg(any(test, feature = "embedded"))]
-    pub(crate) fn embedded(self, tenant: TenantId, token: impl Into<String>) -> Result<Config, ConfigError> {
-        resolve::embedded(&self, tenant, token.into(), &ProcessEnv)
     }
 }

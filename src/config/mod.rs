@@ -15,6 +15,7 @@
 
 mod address;
 mod builder;
+mod compression;
 mod env;
 mod error;
 mod explain;
@@ -35,6 +36,7 @@ mod tuning;
 mod fixtures;
 
 pub use builder::ConfigBuilder;
+pub use compression::Compression;
 pub use error::{ConfigError, Problem};
 pub use explain::{Entry, Explanation, Source};
 pub(crate) use request::RequestOptions;
@@ -42,4 +44,3 @@ pub use request::RetryPolicy;
 pub use resolved::Config;
 pub use secret::Secret;
 pub use tls::{Identity, Tls, TlsStrategy, TlsVersion};
-pub use tuning::Compression;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::tuning::MAX_TIMEOUT;
 use crate::error::{Error, Result};
 
 /// The range of deadlines is that of the configuration's [`rpc_timeout`](super::ConfigBuilder::rpc_timeout).
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
+/// The maximum of all timeouts and intervals, so that adding one to an instant does not overflow.
+pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many times a failed call is retried.
 ///

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::address::{HostPort, Reason};
-use super::env::Env;
+use super::env::{Env, ProcessEnv};
 use super::layers::{Layers, Lookup, Reported, Sourced};
 use super::resolved::Values;
 use super::setting::{self, Setting};
@@ -15,6 +15,38 @@ use crate::value::TenantId;
 const PLAIN_PORT: u16 = 7070;
 /// The default port of a proxy that terminates TLS.
 const TLS_PORT: u16 = 443;
+
+impl Config {
+    /// Reads the configuration from the environment variables `HATCHET_CLIENT_*`. Only `HATCHET_CLIENT_TOKEN` is always required.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], which lists all missing and invalid values.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        ConfigBuilder::from_env().build()
+    }
+}
+
+impl ConfigBuilder {
+    /// Validates all values, and returns the configuration.
+    ///
+    /// This reads the claims of the token, the PEM files and, if [`from_env`](Self::from_env) was used, the environment, but does not
+    /// connect.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], which lists all missing and invalid values.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        resolve(&self, &ProcessEnv)
+    }
+
+    /// The configuration of a client of the embedded engine: host `embedded`, no TLS, and the given tenant and token. Of the
+    /// builder, only the namespace, timeouts, message sizes and compression are used.
+    #[cfg(any(test, feature = "embedded"))]
+    pub(crate) fn embedded(self, tenant: TenantId, token: impl Into<String>) -> Result<Config, ConfigError> {
+        embedded(&self, tenant, token.into(), &ProcessEnv)
+    }
+}
 
 /// Takes each value from the first source that has it.
 pub(super) fn resolve(builder: &ConfigBuilder, env: &dyn Env) -> Result<Config, ConfigError> {
@@ -75,12 +107,7 @@ pub(super) fn resolve(builder: &ConfigBuilder, env: &dyn Env) -> Result<Config, 
 /// The configuration of a client of the embedded engine, which has its own address, tenant and token. The other values are from the
 /// builder, and from the environment if the builder reads it.
 #[cfg(any(test, feature = "embedded"))]
-pub(super) fn embedded(
-    builder: &ConfigBuilder,
-    tenant: TenantId,
-    token: String,
-    env: &dyn Env,
-) -> Result<Config, ConfigError> {
+fn embedded(builder: &ConfigBuilder, tenant: TenantId, token: String, env: &dyn Env) -> Result<Config, ConfigError> {
     const HOST: &str = "embedded";
     let mut layers = Layers::new(env, builder.use_env);
     let authority = address::authority(HOST, PLAIN_PORT);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::tuning::Tuning;
-use super::{Compression, ConfigBuilder, ConfigError, Entry, Explanation, RetryPolicy, Secret, Tls};
+use super::{Compression, ConfigBuilder, Entry, Explanation, RetryPolicy, Secret, Tls};
 use crate::value::TenantId;
 
 /// The configuration of a client.
@@ -114,15 +114,6 @@ impl Config {
     /// [`ConfigBuilder::from_env`] creates a builder that reads the environment.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
-    }
-
-    /// Reads the configuration from the environment variables `HATCHET_CLIENT_*`. Only `HATCHET_CLIENT_TOKEN` is always required.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which lists all missing and invalid values.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        ConfigBuilder::from_env().build()
     }
 
     /// Returns the API token, which is sent as `authorization: Bearer …`.

@@ -1,71 +1,11 @@
 //! Timeouts, message sizes and compression.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::layers::{Layers, Sourced, or_default};
+use super::request::MAX_TIMEOUT;
 use super::setting::{self, Setting};
-use super::{ConfigBuilder, RetryPolicy, Source};
-use crate::error::Error;
-
-/// The compression of gRPC messages.
-///
-/// ```
-/// use hatchet::Config;
-/// use hatchet::config::Compression;
-///
-/// let builder = Config::builder().compression(Compression::Gzip);
-/// # let _ = builder;
-/// assert_eq!(Compression::Gzip.as_str(), "gzip");
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Compression {
-    /// No compression in either direction.
-    #[default]
-    None,
-    /// Requests are compressed with gzip, and responses may be. This saves bandwidth. It does not allow larger messages, because the
-    /// engine limits their size after decompression.
-    Gzip,
-}
-
-impl Compression {
-    /// Returns the value of `HATCHET_CLIENT_GRPC_COMPRESSION`: `none` or `gzip`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-        }
-    }
-
-    fn from_name(text: &str) -> Option<Self> {
-        [Self::None, Self::Gzip].into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text))
-    }
-}
-
-impl FromStr for Compression {
-    type Err = Error;
-
-    /// Parses the value of its environment variable: `none` or `gzip`.
-    ///
-    /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for any other string.
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let problem = || Error::invalid("compression", format_args!("expected none or gzip, got {text:?}"));
-        Self::from_name(text).ok_or_else(problem)
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use super::{Compression, ConfigBuilder, RetryPolicy, Source};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tuning {
@@ -92,9 +32,6 @@ const MAX_REQUEST_RATE: u32 = 100_000;
 
 /// The length prefix of a gRPC message has 32 bits.
 const MAX_MESSAGE_SIZE: usize = u32::MAX as usize;
-
-/// The maximum of all timeouts and intervals, so that adding one to an instant does not overflow.
-pub(super) const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The engine closes a connection with GOAWAY `too_many_pings` if pings arrive more often than every 5 s. A second is added because the
 /// network may delay one ping more than the next.

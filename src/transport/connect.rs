@@ -29,6 +29,8 @@ use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result};
 use crate::runtime::{self, Needs};
 
+/// The name of this crate in the `user-agent` header.
+pub(super) const USER_AGENT_NAME: &str = concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"));
 /// The flow-control window of a stream in bytes: large enough for outputs of 1 MiB.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// The flow-control window of a connection in bytes, so that streams with many messages do not block each other.
@@ -46,7 +48,7 @@ pub(super) fn grpc(config: &Config) -> Result<(Channel, Connector)> {
         .parse()
         .map_err(|error: http::uri::InvalidUri| invalid(error.into()))?;
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
-        .and_then(|endpoint| endpoint.user_agent(super::USER_AGENT_NAME))
+        .and_then(|endpoint| endpoint.user_agent(USER_AGENT_NAME))
         .map_err(|error| invalid(error.into()))?
         .origin(origin)
         .http2_keep_alive_interval(config.keepalive_interval())

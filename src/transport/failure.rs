@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use crate::error::{BoxError, Error, ErrorKind};
 
 use super::connect_error::{ConnectError, causes};
-use super::grpc_response::Interrupted;
+use super::status_source::Interrupted;
 
 /// Converts the failure of a call without a response to an error.
 ///

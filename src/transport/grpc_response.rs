@@ -4,7 +4,6 @@
 //! a status that was received over the wire is the server's response. This layer marks those statuses, and keeps responses that
 //! are not gRPC away from tonic.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,38 +23,10 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::proxy_response::ProxyResponse;
-use super::status::retry_headers;
-use super::wire::CallFuture;
+use super::retry_after::retry_headers;
+use super::service::CallFuture;
+use super::status_source::{Interrupted, SentByServer};
 use crate::error::BoxError;
-
-/// The source of a status that the server sent.
-#[derive(Debug)]
-pub(super) struct SentByServer;
-
-impl fmt::Display for SentByServer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server sent this status")
-    }
-}
-
-impl std::error::Error for SentByServer {}
-
-/// The source of a status for a response that was interrupted after its headers.
-#[derive(Debug)]
-pub(super) struct Interrupted(Option<Status>);
-
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the response was interrupted")?;
-        if self.0.is_none() { f.write_str(": it ended without a status") } else { Ok(()) }
-    }
-}
-
-impl std::error::Error for Interrupted {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.as_ref().map(|status| status as _)
-    }
-}
 
 /// The future of a response.
 pub(crate) struct ResponseFuture(State);

@@ -20,9 +20,12 @@ mod reconnect;
 mod request;
 mod rest;
 mod retry;
+mod retry_after;
 #[cfg(feature = "__tls")]
 mod roots;
+mod service;
 mod status;
+mod status_source;
 mod stream;
 #[cfg(feature = "__tls")]
 mod tls;
@@ -40,15 +43,12 @@ pub(crate) use request::Sent;
 pub(crate) use rest::{RestCall, RestWire};
 pub(crate) use retry::delay as retry_delay;
 #[cfg(feature = "embedded")]
-pub(crate) use status::PUSHBACK;
+pub(crate) use retry_after::PUSHBACK;
+#[cfg(feature = "embedded")]
+pub(crate) use service::Wire;
 #[cfg(test)]
 pub(crate) use status::from_status;
 #[cfg(test)]
 pub(crate) use status::sent_by_server;
 pub(crate) use token_health::{REJECTIONS_TRANSIENT_FOR, TokenHealth};
 pub(crate) use wire::GrpcWire;
-#[cfg(feature = "embedded")]
-pub(crate) use wire::Wire;
-
-/// The name of this crate in the `user-agent` header.
-const USER_AGENT_NAME: &str = concat!("hatchet-rs/", env!("CARGO_PKG_VERSION"));

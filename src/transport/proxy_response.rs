@@ -5,7 +5,7 @@ use std::fmt;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION, SERVER};
 use http::{HeaderMap, StatusCode};
 
-use super::status::retry_after;
+use super::retry_after::retry_after;
 use crate::error::{Error, ErrorKind, RetryAfter, ServerStatus};
 
 /// A response that is neither gRPC nor JSON, probably from a proxy.

@@ -16,11 +16,11 @@ use tonic::body::Body;
 use tower::ServiceExt as _;
 
 use super::auth::Authorized;
-use super::connect::Connector;
+use super::connect::{Connector, USER_AGENT_NAME};
 use super::failure::no_response;
 use super::proxy_response::{ProxyResponse, meaning};
-use super::status::retry_after;
-use super::wire::{Wire, explain};
+use super::retry_after::retry_after;
+use super::service::{Wire, explain};
 use crate::config::Config;
 use crate::error::{BoxError, Error, ErrorKind, Result, ServerStatus};
 use crate::time::ServerClock;
@@ -167,7 +167,7 @@ impl RestWire {
             .method(method)
             .uri(format!("{}{target}", self.base))
             .header(ACCEPT, "application/json")
-            .header(USER_AGENT, super::USER_AGENT_NAME);
+            .header(USER_AGENT, USER_AGENT_NAME);
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }

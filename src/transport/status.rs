@@ -1,20 +1,14 @@
 //! Converts gRPC statuses to errors.
 
 use std::error::Error as StdError;
-use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, header};
 use tonic::{Code, Status};
 
 use super::failure::{find, no_response};
-use super::grpc_response::SentByServer;
 use super::proxy_response::ProxyResponse;
-use crate::error::{Error, ErrorKind, RetryAfter, ServerStatus};
-
-/// The delay before a retry that the server requests: a gRPC trailer, and a header of the embedded engine.
-pub(crate) const PUSHBACK: &str = "grpc-retry-pushback-ms";
-/// The same in seconds, from proxies.
-const RETRY_AFTER: &str = "retry-after";
+use super::retry_after::retry_after;
+use super::status_source::SentByServer;
+use crate::error::{Error, ErrorKind, ServerStatus};
 
 /// Converts a status to an error of `call`. A status with details is the source of the error.
 pub(crate) fn from_status(call: &str, status: Status) -> Error {
@@ -93,24 +87,6 @@ fn is_response_too_large(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted && status.message().contains("trying to send message larger than max")
 }
 
-/// When the server allows a retry. A negative or invalid number of milliseconds forbids retries.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    if let Some(millis) = text(PUSHBACK) {
-        let delay = |millis: u32| RetryAfter::Delay(Duration::from_millis(millis.into()));
-        return Some(millis.parse().map_or(RetryAfter::Never, delay));
-    }
-    let seconds: u32 = text(RETRY_AFTER)?.parse().ok()?;
-    Some(RetryAfter::Delay(Duration::from_secs(seconds.into())))
-}
-
-/// The headers of [`retry_after`] alone, to be kept after the others are gone.
-pub(super) fn retry_headers(headers: &HeaderMap) -> HeaderMap {
-    // Parsed once: each response is searched for them.
-    static NAMES: [HeaderName; 2] = [HeaderName::from_static(PUSHBACK), header::RETRY_AFTER];
-    NAMES.iter().filter_map(|name| headers.get(name).map(|value| (name.clone(), value.clone()))).collect()
-}
-
 /// Marks a status as sent by the server, for tests.
 #[cfg(test)]
 pub(crate) fn sent_by_server(mut status: Status) -> Status {
@@ -120,8 +96,11 @@ pub(crate) fn sent_by_server(mut status: Status) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::connect_error::ConnectError;
     use super::*;
+    use crate::error::RetryAfter;
 
     const CODES: [(Code, ErrorKind, bool); 16] = [
         (Code::Cancelled, ErrorKind::Unavailable, true),

@@ -1,26 +1,20 @@
-//! The service that sends all calls.
+//! The service that sends all gRPC calls.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderValue, Request, Response};
 use tonic::body::Body;
-use tonic::transport::Channel;
 use tower::Service;
-use tower::util::BoxCloneSyncService;
 
 use super::auth::Authorized;
-use super::connect::{self, Connector};
+use super::connect;
 use super::grpc_response::{ResponseBody, ResponseFuture};
+use super::service::Transport;
+#[cfg(feature = "embedded")]
+use super::service::Wire;
 use crate::config::Config;
 use crate::error::{BoxError, Result};
-
-/// A type-erased HTTP service: a connection to a server, or the embedded engine.
-pub(crate) type Wire = BoxCloneSyncService<Request<Body>, Response<Body>, BoxError>;
-
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The wire under all gRPC calls.
 pub(crate) struct GrpcWire {
@@ -69,15 +63,6 @@ impl GrpcWire {
     }
 }
 
-/// Returns a response unchanged, and an error with its reason.
-pub(super) async fn explain<T>(connector: Connector, response: Result<T, BoxError>) -> Result<T, BoxError> {
-    match response {
-        Ok(response) => Ok(response),
-        // Boxed, because most calls do not need it.
-        Err(error) => Err(Box::pin(connector.explain(error)).await),
-    }
-}
-
 impl Service<Request<Body>> for GrpcWire {
     type Response = Response<ResponseBody>;
     type Error = BoxError;
@@ -97,66 +82,6 @@ impl Service<Request<Body>> for GrpcWire {
         match self.not_ready.take() {
             None => ResponseFuture::new(self.wire.call(request)),
             Some(error) => ResponseFuture::failed(error),
-        }
-    }
-}
-
-/// The service under the wire. The channel is not type-erased, because that needs a box for each clone and for each call.
-#[derive(Clone)]
-enum Transport {
-    Network(Channel, Connector),
-    #[cfg(feature = "embedded")]
-    Service(Wire),
-}
-
-impl Service<Request<Body>> for Transport {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = CallFuture;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        match self {
-            Self::Network(channel, _) => channel.poll_ready(cx).map_err(BoxError::from),
-            #[cfg(feature = "embedded")]
-            Self::Service(wire) => wire.poll_ready(cx),
-        }
-    }
-
-    fn call(&mut self, request: Request<Body>) -> CallFuture {
-        match self {
-            Self::Network(channel, connector) => CallFuture::Network(channel.call(request), connector.clone()),
-            #[cfg(feature = "embedded")]
-            Self::Service(wire) => CallFuture::Service(wire.call(request)),
-        }
-    }
-}
-
-/// The future of a response, or of an error with its reason.
-pub(super) enum CallFuture {
-    Network(<Channel as Service<Request<Body>>>::Future, Connector),
-    /// Boxed, because most calls do not need it.
-    Explaining(Boxed<BoxError>),
-    #[cfg(feature = "embedded")]
-    Service(Boxed<Result<Response<Body>, BoxError>>),
-}
-
-impl Future for CallFuture {
-    type Output = Result<Response<Body>, BoxError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            match &mut *self {
-                Self::Network(call, connector) => match ready!(Pin::new(call).poll(cx)) {
-                    Ok(response) => return Poll::Ready(Ok(response)),
-                    Err(error) => {
-                        let connector = connector.clone();
-                        *self = Self::Explaining(Box::pin(async move { connector.explain(error.into()).await }));
-                    }
-                },
-                Self::Explaining(reason) => return Poll::Ready(Err(ready!(reason.as_mut().poll(cx)))),
-                #[cfg(feature = "embedded")]
-                Self::Service(call) => return call.as_mut().poll(cx),
-            }
         }
     }
 }

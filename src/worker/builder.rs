@@ -1,4 +1,4 @@
-//! Setting up a worker.
+//! Setting up a worker, and starting it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
@@ -9,31 +9,28 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::assignments::{DEFAULT_SLOT_TYPE, SlotRequest};
+use super::assignments::DEFAULT_SLOT_TYPE;
 use super::outbox::{JournalWriter, Limits};
-use super::registered::{self, Actions, RegisteredWorkflow};
+use super::registered;
 use super::report::WorkerReport;
 use super::running::RunningWorker;
+use super::setup::{Labels, Worker};
 use super::signals;
 use crate::client::Client;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::{Error, Result};
+use crate::model::LabelValue;
 use crate::model::label::check_key;
 use crate::model::name::{ACCEPTED, is_name};
-use crate::model::{LabelValue, WorkerId};
-use crate::rpc::convert::NewWorker;
 use crate::runtime::{self, Needs};
-use crate::sync::lock;
 use crate::time::MAX_DURATION;
-use crate::workflow::{Definition, WorkerLabels, check_engine};
+use crate::workflow::{Definition, check_engine};
 
 const MAX_SLOTS: u32 = 100_000;
 const MAX_OUTBOX_REPORTS: usize = 1_000_000;
 /// The limits of an outbox.
 const DEFAULT_OUTBOX_LIMITS: Limits = Limits { reports: 10_000, bytes: 64 << 20 };
-
-pub(super) type Labels = BTreeMap<String, LabelValue>;
 
 impl Client {
     /// Returns a builder for a worker with this name.
@@ -249,34 +246,6 @@ impl WorkerBuilder {
     }
 }
 
-/// A worker that has not been started.
-///
-/// ```no_run
-/// # async fn example(hatchet: hatchet::Client, greet: hatchet::Task<(), ()>) -> hatchet::Result<()> {
-/// use hatchet::Worker;
-///
-/// let worker: Worker = hatchet.worker("mailer").register(&greet).build()?;
-/// worker.run_until_signal().await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-#[must_use = "nothing is sent until `start` or `run_until` is awaited"]
-pub struct Worker {
-    pub(super) client: Client,
-    pub(super) name: String,
-    slots: BTreeMap<String, u32>,
-    pub(super) labels: WorkerLabels,
-    pub(super) outbox: Limits,
-    journal: Option<PathBuf>,
-    pub(super) batch_reports: bool,
-    pub(super) grace: Duration,
-    pub(super) cancel_grace: Duration,
-    pub(super) actions: Actions,
-    /// In the order in which they were registered.
-    workflows: Vec<Arc<RegisteredWorkflow>>,
-}
-
 impl Worker {
     /// Stores the definitions, registers the worker, and starts it. Returns when the engine has accepted the worker's first heartbeat.
     ///
@@ -376,32 +345,5 @@ impl Worker {
             running = self.start() => running?,
         };
         running.run_until_signals(signals).await
-    }
-
-    pub(super) fn slots(&self) -> &BTreeMap<String, u32> {
-        &self.slots
-    }
-
-    /// What an attempt of this action occupies.
-    pub(super) fn slots_of(&self, action: &str) -> SlotRequest {
-        let task = self.actions.get(action);
-        task.map_or_else(|| SlotRequest::new(&BTreeMap::new(), &self.slots), |task| task.slots.clone())
-    }
-
-    /// The number of slots of all types.
-    pub(super) fn slot_count(&self) -> usize {
-        self.slots.values().map(|units| *units as usize).fold(0, usize::saturating_add)
-    }
-
-    /// Registers the worker with the engine, under a new id each time.
-    pub(super) fn registration(&self) -> impl Future<Output = Result<WorkerId>> + Send + use<> {
-        let worker = NewWorker {
-            name: self.name.clone(),
-            actions: self.actions.keys().cloned().collect(),
-            slots: self.slots.iter().map(|(name, units)| (name.clone(), units.cast_signed())).collect(),
-            labels: lock(&self.labels).clone(),
-        };
-        let rpc = self.client.rpc().clone();
-        async move { rpc.dispatcher.register(worker).await }
     }
 }

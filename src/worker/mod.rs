@@ -22,15 +22,16 @@ mod ownership;
 mod registered;
 mod report;
 mod running;
+mod setup;
 mod signals;
 mod status;
 
-pub use builder::{Worker, WorkerBuilder};
+pub use builder::WorkerBuilder;
 #[cfg(feature = "health")]
 pub use health::{HealthBuilder, HealthServer};
 #[cfg(feature = "tracing-subscriber")]
 pub use log_layer::TaskLogLayer;
 pub use report::{UnfinishedAttempt, WorkerReport};
 pub use running::RunningWorker;
-
+pub use setup::Worker;
 pub use status::{WorkerState, WorkerStatus, WorkerStatuses};

@@ -11,12 +11,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::builder::{Labels, Worker};
 use super::driver::{Command, Handles, WorkerDriver};
 use super::guard::describe;
 use super::heartbeat_thread::LastHeartbeat;
 use super::outbox::Recovered;
 use super::report::WorkerReport;
+use super::setup::{Labels, Worker};
 use super::signals;
 use super::status::{Life, WorkerState, WorkerStatus, WorkerStatuses};
 use crate::client::Client;

@@ -88,6 +88,12 @@ where
     }
 }
 
+impl<I, O> Task<I, O> {
+    pub(super) fn with_batches(self, batch: BatchOptions) -> Self {
+        self.with(|definition| definition.options.batch = Some(batch))
+    }
+}
+
 struct Batched<F, I, O> {
     function: F,
     types: PhantomData<fn(I) -> O>,

@@ -49,7 +49,7 @@ pub struct Workflow<I, O = serde_json::Value> {
     on_failure: Option<Arc<TaskDefinition>>,
     /// The task that runs after all others.
     on_success: Option<Arc<TaskDefinition>>,
-    pub(super) defaults: TaskDefaults,
+    defaults: TaskDefaults,
     problems: Vec<String>,
     types: PhantomData<fn(I) -> O>,
 }
@@ -144,6 +144,13 @@ impl<I, O> Workflow<I, O> {
         if self.on_success.replace(Arc::clone(task.definition())).is_some() {
             self.problems.push(format!("workflow {:?}: expected one on_success task, got two", self.name));
         }
+        self
+    }
+
+    /// Sets options for the tasks that do not set them themselves, including the on-failure task and the on-success task.
+    #[must_use]
+    pub fn task_defaults(mut self, defaults: TaskDefaults) -> Self {
+        self.defaults = defaults;
         self
     }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dag::Workflow;
 use super::definition::TaskDefinition;
-use super::options::{TaskOptions, backoff_problems};
+use super::task_options::{TaskOptions, backoff_problems};
 
-/// Options for the tasks of a workflow that do not set them themselves; see [`Workflow::task_defaults`].
+/// Options for the tasks of a workflow that do not set them themselves; see [`Workflow::task_defaults`](crate::Workflow::task_defaults).
 ///
 /// ```
 /// use std::time::Duration;
@@ -88,18 +87,9 @@ impl TaskDefaults {
     }
 }
 
-impl<I, O> Workflow<I, O> {
-    /// Sets options for the tasks that do not set them themselves, including the on-failure task and the on-success task.
-    #[must_use]
-    pub fn task_defaults(mut self, defaults: TaskDefaults) -> Self {
-        self.defaults = defaults;
-        self
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::{Context, Definition, Task};
+    use super::super::{Context, Definition, Task, Workflow};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

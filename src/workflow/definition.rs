@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handler::Handler;
-use super::options::TaskOptions;
+use super::task_options::TaskOptions;
 use super::workflow_options::WorkflowOptions;
 use crate::client::Client;
 use crate::model::Priority;

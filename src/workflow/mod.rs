@@ -2,7 +2,6 @@
 
 mod batch;
 mod check;
-mod conditions;
 mod context;
 mod context_control;
 mod context_output;
@@ -15,18 +14,16 @@ mod engine;
 mod full_slots;
 mod graph;
 mod handler;
-mod options;
 mod output;
 mod parents;
 mod probe;
-#[cfg(feature = "schemars")]
-mod schema;
+mod setters;
 mod start_options;
 mod sticky;
 mod stop;
 mod task;
+mod task_options;
 mod variants;
-
 mod workflow_options;
 
 pub use crate::model::batch::BatchOptions;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::Rejection;
+use super::response::Rejection;
 use crate::embedded::core::format::json::{go_problem, go_type};
 use crate::embedded::core::format::uuid::go_uuid;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::request::OfTenant;
-use super::{Rejection, RestResult, respond};
+use super::response::{Rejection, RestResult, respond};
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
 use crate::embedded::core::{RunFilter, Selection};

@@ -6,9 +6,10 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use serde_json::{Value, json};
 
+use super::api::RestApi;
 use super::body::Typed;
 use super::request::OfTenant;
-use super::{Rejection, RestApi, RestResult, respond};
+use super::response::{Rejection, RestResult, respond};
 use crate::embedded::core::expression::{Environment, Expression, Names, ParseError, Truth};
 
 pub(super) fn routes() -> Router<RestApi> {

@@ -11,11 +11,12 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::api::RestApi;
 use super::body::{body, given};
 use super::paging::{Page, bad_request, metadata_filter, millis};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
-use super::{Rejection, RestApi, RestResult, respond};
+use super::response::{Rejection, RestResult, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Code, Cron, CronSpec};
 

@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::json::{
-    add_key, add_parent, error, extend, meta, object, or_never, output, recorded, run_duration, task_event, task_row,
-    timestamp,
-};
+use super::json::{add_key, add_parent, extend, meta, object, or_never, recorded, run_duration, timestamp};
+use super::task;
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, End, Run, State, Task, TaskEventKind};
 
@@ -29,11 +27,11 @@ fn last_output(run: &Run) -> Value {
         let row = task.current_finals().rfind(|row| matches!(row.end, End::Completed(_)))?;
         Some((row.at, task))
     });
-    completed.max_by_key(|(at, task)| (*at, task.step)).map_or_else(|| json!({}), |(_, task)| output(task))
+    completed.max_by_key(|(at, task)| (*at, task.step)).map_or_else(|| json!({}), |(_, task)| task::output(task))
 }
 
 fn any_error(run: &Run) -> &str {
-    run.present().map(|task| error(task, true)).find(|text| !text.is_empty()).unwrap_or_default()
+    run.present().map(|task| task::error(task, true)).find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 pub(super) fn run(core: &Core, run: &Run, now: At) -> Value {
@@ -85,7 +83,7 @@ pub(super) fn events(core: &Core, run: &Run, now: At) -> Vec<Value> {
                 _ => None,
             });
             let output = output.filter(|_| event.kind == TaskEventKind::Finished).unwrap_or_default();
-            let mut row = task_event(run, task, event);
+            let mut row = task::event(run, task, event);
             extend(&mut row, json!({"output": output}));
             row
         })
@@ -95,7 +93,7 @@ pub(super) fn events(core: &Core, run: &Run, now: At) -> Vec<Value> {
 /// A run as a row of a list, with its tasks.
 pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
     let [created, started, finished] = times(core, run);
-    let children: Vec<_> = run.newest_first().into_iter().map(|task| task_row(core, run, task, payloads)).collect();
+    let children: Vec<_> = run.newest_first().into_iter().map(|task| task::row(core, run, task, payloads)).collect();
     let mut row = json!({
         "metadata": meta(run.id, run.created),
         "actionId": "",

@@ -7,9 +7,10 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{MethodFilter, on};
 
+use super::api::RestApi;
 use super::request::OfTenant;
+use super::response::{Rejection, RestResult};
 use super::workflows::KnownWorkflow;
-use super::{Rejection, RestApi, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;

@@ -9,10 +9,12 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::api::RestApi;
+use super::json::{extend, meta, object, timestamp};
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
+use super::response::{Rejection, RestResult, respond};
 use super::rows::RowPage;
-use super::{Rejection, RestApi, RestResult, json as render, respond};
 use crate::embedded::core::store::{At, Event, Run};
 use crate::embedded::core::{Core, MetadataFilter, RestStatus};
 use crate::embedded::quirks::Quirk;
@@ -63,11 +65,11 @@ impl Row {
             .collect();
         let count = |status: RestStatus| runs.iter().filter(|(.., other)| *other == status).count();
         let mut row = json!({
-            "metadata": render::meta(event.id, event.at),
-            "additionalMetadata": render::object(&event.metadata),
+            "metadata": meta(event.id, event.at),
+            "additionalMetadata": object(&event.metadata),
             "key": &*event.key,
-            "payload": render::object(&event.payload),
-            "seenAt": render::timestamp(event.at),
+            "payload": object(&event.payload),
+            "seenAt": timestamp(event.at),
             "tenantId": "",
             // It is null instead of an empty list.
             "triggeredRuns": if triggered.is_empty() { Value::Null } else { triggered.into() },
@@ -80,7 +82,7 @@ impl Row {
             },
         });
         if let Some(scope) = &event.scope {
-            render::extend(&mut row, json!({"scope": &**scope}));
+            extend(&mut row, json!({"scope": &**scope}));
         }
         row
     }
@@ -89,7 +91,7 @@ impl Row {
 async fn one(request: OfOne) -> RestResult {
     let read = |core: &Core, id, now| Some(Row::new(core, core.event(id, now)?, now));
     let mut row = request.find("event", Rejection::NOT_FOUND, read).await?.1.render();
-    render::extend(&mut row, json!({"triggeringWebhookName": ""}));
+    extend(&mut row, json!({"triggeringWebhookName": ""}));
     Ok(respond(&row))
 }
 

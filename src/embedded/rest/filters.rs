@@ -7,12 +7,14 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::api::RestApi;
 use super::body::Typed;
+use super::json::{extend, meta, timestamp};
 use super::paging::bad_request;
 use super::query::Query;
 use super::request::{OfOne, OfTenant};
+use super::response::{Rejection, RestResult, respond};
 use super::rows::RowPage;
-use super::{Rejection, RestApi, RestResult, json as render, respond};
 use crate::embedded::core::store::{Code, EventFilter, Filter, StatusError};
 
 /// The default limit of a list.
@@ -25,8 +27,8 @@ pub(super) fn routes() -> Router<RestApi> {
 }
 
 fn show(tenant: Uuid, filter: &EventFilter) -> Value {
-    let mut metadata = render::meta(filter.id, filter.created);
-    render::extend(&mut metadata, json!({"updatedAt": render::timestamp(filter.updated)}));
+    let mut metadata = meta(filter.id, filter.created);
+    extend(&mut metadata, json!({"updatedAt": timestamp(filter.updated)}));
     json!({
         "metadata": metadata,
         "expression": filter.content.expression.text,

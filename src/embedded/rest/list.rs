@@ -4,10 +4,11 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Rejection;
-use super::json::{self as render, attempt_of};
+use super::json::attempt_of;
 use super::query::{self, Query};
+use super::response::Rejection;
 use super::rows::RowPage;
+use super::{run, task};
 use crate::embedded::Quirk;
 use crate::embedded::core::store::{At, Run, RunIx, Task};
 use crate::embedded::core::{Core, MetadataFilter, RestStatus};
@@ -37,8 +38,8 @@ impl Page {
         found.render(move |task| {
             let Some(run) = rows.next().and_then(|row| core.runs().at(row)) else { return Value::Null };
             match task.and_then(|index| run.tasks.get(usize::from(index))) {
-                Some(task) => render::task_row(&core, run, task, payloads),
-                None => render::row(&core, run, payloads),
+                Some(task) => task::row(&core, run, task, payloads),
+                None => run::row(&core, run, payloads),
             }
         })
     }
@@ -256,7 +257,7 @@ impl Logs {
         if self.newest_first {
             lines.reverse();
         }
-        let rows: Vec<_> = lines.into_iter().take(self.limit).map(|line| render::log_line(run, task, line)).collect();
+        let rows: Vec<_> = lines.into_iter().take(self.limit).map(|line| task::log_line(run, task, line)).collect();
         Some(json!({"pagination": {"current_page": 0, "next_page": 0, "num_pages": 0}, "rows": rows}))
     }
 }

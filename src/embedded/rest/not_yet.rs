@@ -5,7 +5,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{MethodFilter, on};
 
-use super::{Rejection, RestApi, RestResult};
+use super::api::RestApi;
+use super::response::{Rejection, RestResult};
 
 const DELETE: MethodFilter = MethodFilter::DELETE;
 const GET: MethodFilter = MethodFilter::GET;

@@ -4,8 +4,8 @@ use axum::http::StatusCode;
 use chrono::SecondsFormat;
 use serde_json::json;
 
-use super::Rejection;
 use super::query::Query;
+use super::response::Rejection;
 use super::rows::RowPage;
 use crate::embedded::core::MetadataFilter;
 use crate::embedded::core::store::At;

@@ -9,7 +9,7 @@ use chrono::DateTime;
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
-use super::Rejection;
+use super::response::Rejection;
 use crate::embedded::core::format::uuid::go_uuid;
 use crate::embedded::core::store::At;
 

@@ -9,11 +9,12 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::api::RestApi;
 use super::paging::{bad_request, millis};
 use super::query::{self, Query};
 use super::request::OfTenant;
+use super::response::RestResult;
 use super::rows::RowPage;
-use super::{RestApi, RestResult};
 use crate::embedded::core::RateLimitView;
 
 pub(super) fn routes() -> Router<RestApi> {

@@ -1,38 +1,23 @@
 //! The parts of a request that most routes share: the token, and the objects that the path names.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequestParts, Path, Request, State};
-use axum::http::header::AUTHORIZATION;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use uuid::Uuid;
 
-use super::{MAX_BODY_BYTES, Rejection, RestApi, id};
+use super::api::{Authorization, RestApi, id};
+use super::response::Rejection;
 use crate::embedded::core::Core;
 use crate::embedded::core::store::At;
 
-/// The header, if the request has it.
-pub(super) struct Authorization(pub(super) Option<String>);
-
-impl Authorization {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        Self(headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(Into::into))
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for Authorization {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self::of(&parts.headers))
-    }
-}
+/// The maximum size of a request body. It is above the limits of the routes, which have error texts of their own.
+const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// Reads the body of a request before its route runs. Without a valid token the body is not read: the route gets an empty body, and
 /// rejects the request when it checks the token.

@@ -7,10 +7,11 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde_json::json;
 
+use super::api::RestApi;
 use super::json::extend;
 use super::paging::millis;
 use super::request::OfTenant;
-use super::{RestApi, RestResult, respond};
+use super::response::{RestResult, respond};
 
 pub(super) fn routes() -> Router<RestApi> {
     Router::new()

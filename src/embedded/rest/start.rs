@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::body::Typed;
+use super::json::{extend, meta, timestamp};
 use super::paging::bad_request;
 use super::request::OfTenant;
-use super::{Rejection, RestResult, json as render, respond};
+use super::response::{Rejection, RestResult, respond};
+use super::run;
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Code, StatusError, Trigger};
 
@@ -30,7 +32,7 @@ pub(super) async fn start(OfTenant(api): OfTenant, bytes: Bytes) -> RestResult {
         return Ok(respond(&id_only(id, now)));
     }
     for _ in 0..FIND_ATTEMPTS {
-        let read = move |core: &Core, now: At| Some(render::run_details(core, core.rest_run(id, now)?, now));
+        let read = move |core: &Core, now: At| Some(run::details(core, core.rest_run(id, now)?, now));
         if let Some(found) = api.core.call(move |core, turn| read(core, turn.now)).await? {
             return Ok(respond(&found));
         }
@@ -65,10 +67,10 @@ fn rejection(error: StatusError) -> Rejection {
 /// The response of a request that returns immediately: it has the id, and all other fields of the run are empty.
 fn id_only(id: Uuid, now: At) -> Value {
     let nil = Uuid::nil().to_string();
-    let mut metadata = render::meta(id, now);
+    let mut metadata = meta(id, now);
     // The server reads its clock twice.
     let updated = now.checked_add_signed(TimeDelta::microseconds(1)).unwrap_or(now);
-    render::extend(&mut metadata, json!({"updatedAt": render::timestamp(updated)}));
+    extend(&mut metadata, json!({"updatedAt": timestamp(updated)}));
     json!({
         "run": {
             "metadata": metadata,

@@ -12,12 +12,13 @@ use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::api::{Authorization, RestApi, id};
 use super::json::extend;
 use super::paging::{bad_request, millis};
 use super::query::Query;
 use super::request::OfTenant;
+use super::response::{Rejection, RestResult, respond};
 use super::rows::RowPage;
-use super::{Authorization, Rejection, RestApi, RestResult, id, respond};
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, Label, Profile, Worker};
 

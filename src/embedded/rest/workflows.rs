@@ -12,13 +12,15 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::api::{Authorization, RestApi, id};
 use super::body::{body, given};
+use super::json::{extend, meta};
 use super::query::Query;
 use super::request::{OfTenant, names};
-use super::{Authorization, Rejection, RestApi, RestResult, id, json as render, respond};
-use crate::embedded::core::Core;
+use super::response::{Rejection, RestResult, respond};
 use crate::embedded::core::format::duration;
 use crate::embedded::core::store::{Pause, PausedRuns};
+use crate::embedded::core::{Core, WorkflowView};
 
 pub(super) fn routes() -> Router<RestApi> {
     Router::new()
@@ -49,6 +51,29 @@ impl FromRequestParts<RestApi> for KnownWorkflow {
     }
 }
 
+/// A workflow as a row of a list.
+fn row(view: &WorkflowView<'_>) -> Value {
+    let mut row = json!({
+        "metadata": meta(view.workflow.id, view.workflow.created),
+        "name": view.name,
+        "description": view.workflow.latest.description,
+        "isPaused": view.workflow.pause.is_some(),
+        "tenantId": "",
+    });
+    if let Some(pause) = &view.workflow.pause {
+        let name = |runs: PausedRuns| match runs {
+            PausedRuns::Queue => "QUEUE",
+            PausedRuns::Drop => "DROP",
+        };
+        let behaviors = json!({
+            "pausedWorkflowCronRunQueueBehavior": name(pause.crons),
+            "pausedWorkflowScheduledRunQueueBehavior": name(pause.schedules),
+        });
+        extend(&mut row, behaviors);
+    }
+    row
+}
+
 async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
     let name = query.first("name").unwrap_or_default().to_lowercase();
     let (offset, limit) =
@@ -57,7 +82,7 @@ async fn list(OfTenant(api): OfTenant, query: Query) -> RestResult {
         .core
         .call(move |core, _| {
             let found = || core.workflows().filter(|view| view.name.to_lowercase().contains(&name));
-            let rows: Vec<_> = found().skip(offset).take(limit).map(|view| render::workflow(&view)).collect();
+            let rows: Vec<_> = found().skip(offset).take(limit).map(|view| row(&view)).collect();
             let pages = found().count().div_ceil(limit);
             let page = offset.checked_div(limit).unwrap_or_default().saturating_add(1);
             json!({"pagination": {"current_page": page, "next_page": page.saturating_add(1).min(pages), "num_pages": pages}, "rows": rows})
@@ -72,13 +97,13 @@ async fn one(State(api): State<RestApi>, Path(workflow): Path<String>, authoriza
         let found = core.find_workflow(workflow)?;
         let latest = &found.workflow.latest;
         let version = json!({
-            "metadata": render::meta(latest.id, latest.created),
+            "metadata": meta(latest.id, latest.created),
             "order": latest.order,
             "version": "",
             "workflowId": found.workflow.id.to_string(),
         });
-        let mut shown = render::workflow(&found);
-        render::extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
+        let mut shown = row(&found);
+        extend(&mut shown, json!({"tenantId": core.tenant.to_string(), "versions": [version]}));
         Some(shown)
     };
     Ok(respond(&api.find_and_authorize(&authorization, Rejection::NOT_FOUND, read).await?))
@@ -113,7 +138,7 @@ async fn update(known: KnownWorkflow, bytes: Bytes) -> RestResult {
                 }
                 None => core.unpause_workflow(turn, known.id),
             }
-            core.find_workflow(known.id).map(|view| render::workflow(&view))
+            core.find_workflow(known.id).map(|view| row(&view))
         })
         .await?;
     Ok(respond(&updated.ok_or(Rejection::NOT_FOUND)?))

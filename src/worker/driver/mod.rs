@@ -21,7 +21,6 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
-use super::builder::{Labels, Worker};
 use super::connection::{Connection, MAX_REJECTION, MAX_TOKEN_REJECTION, Now, Severity, StreamState};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
@@ -30,6 +29,7 @@ use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
 use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
+use super::setup::{Labels, Worker};
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, Result};
 use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
@@ -158,7 +158,7 @@ impl WorkerDriver {
             unpaused: None,
             ready: Some(ready),
             connection: Connection::new(!unchecked.is_empty()),
-            assignments: Assignments::new(Slots::new(worker.slots())),
+            assignments: Assignments::new(Slots::new(&worker.slots)),
             jobs: JoinSet::new(),
             keys: KeyMap::default(),
             stops: KeyMap::default(),

@@ -1,6 +1,6 @@
 //! The conditions of a task in a workflow.
 
-use super::task::Task;
+use super::super::task::Task;
 use crate::model::{Condition, Conditions};
 
 impl<I, O> Task<I, O> {

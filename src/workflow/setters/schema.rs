@@ -2,8 +2,8 @@
 
 use schemars::JsonSchema;
 
-use super::dag::Workflow;
-use super::task::Task;
+use super::super::dag::Workflow;
+use super::super::task::Task;
 
 impl<I: JsonSchema, O> Task<I, O> {
     /// Stores the JSON schema of the input type with the definition, for the dashboard and for other programs.
@@ -46,7 +46,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::Context;
+    use super::super::super::Context;
     use super::*;
 
     #[test]
