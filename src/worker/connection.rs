@@ -176,9 +176,9 @@ impl Connection {
         severity(now, error, &mut self.heartbeats_rejected_at, token_timeout)
     }
 
-    /// Which attempts the engine may have ended or assigned to other workers.
-    pub(super) fn doubt(&mut self, now: Now, is_checking: bool) -> Doubt {
-        self.has_gap |= self.is_gap(now);
+    /// Which attempts the engine may have ended or assigned to other workers. Without a time, that of the last heartbeat counts.
+    pub(super) fn doubt(&mut self, now: Option<Now>, is_checking: bool) -> Doubt {
+        self.has_gap |= now.is_some_and(|now| self.is_gap(now));
         if self.has_gap {
             Doubt::All
         } else if self.must_check || is_checking && !self.is_regular || !self.is_connected {
@@ -401,22 +401,22 @@ mod tests {
     fn a_check_ends_the_doubt() {
         let (times, mut connection) = (Times::new(), Connection::new(false));
         let (now, stream) = (times.at(SECOND), times.stream(Duration::ZERO));
-        assert_eq!(connection.doubt(now, false), Doubt::Some, "it is not connected");
+        assert_eq!(connection.doubt(Some(now), false), Doubt::Some, "it is not connected");
         connection.heartbeat_accepted(now, now.instant, stream);
-        assert_eq!((connection.doubt(now, false), connection.doubt(now, true)), (Doubt::None, Doubt::Some));
+        assert_eq!((connection.doubt(Some(now), false), connection.doubt(Some(now), true)), (Doubt::None, Doubt::Some));
         connection.request_check();
-        assert_eq!(connection.doubt(now, false), Doubt::Some);
+        assert_eq!(connection.doubt(Some(now), false), Doubt::Some);
         connection.check_started(true, true);
-        assert!(!connection.check_ended(false) && connection.doubt(now, false) == Doubt::None);
+        assert!(!connection.check_ended(false) && connection.doubt(Some(now), false) == Doubt::None);
         // After a gap, results wait for one check, and not for those that repeat it.
         let late = times.at(60 * SECOND);
-        assert_eq!(connection.doubt(late, false), Doubt::All);
+        assert_eq!(connection.doubt(Some(late), false), Doubt::All);
         connection.check_started(true, true);
-        assert_eq!(connection.doubt(late, true), Doubt::All);
-        assert!(connection.check_ended(true) && connection.doubt(late, false) == Doubt::Some);
+        assert_eq!(connection.doubt(Some(late), true), Doubt::All);
+        assert!(connection.check_ended(true) && connection.doubt(Some(late), false) == Doubt::Some);
         connection.heartbeat_accepted(late, late.instant, stream);
         connection.check_started(true, true);
-        assert!(!connection.check_ended(false) && connection.doubt(late, false) == Doubt::None);
+        assert!(!connection.check_ended(false) && connection.doubt(Some(late), false) == Doubt::None);
         // One that is incomplete is repeated some times.
         connection.request_check();
         for _ in 0..MAX_INCOMPLETE_CHECKS {
@@ -429,7 +429,7 @@ mod tests {
         connection.request_regular_check();
         assert!(connection.heartbeat_accepted(late, late.instant, stream).must_check);
         connection.check_started(true, true);
-        assert_eq!((connection.is_regular_check(), connection.doubt(late, true)), (true, Doubt::None));
+        assert_eq!((connection.is_regular_check(), connection.doubt(Some(late), true)), (true, Doubt::None));
         assert!(!connection.check_ended(true) && !connection.must_check());
         // Another cancellation may have been lost during a check.
         connection.check_started(true, true);
@@ -454,16 +454,19 @@ mod tests {
             for has_attempts in [true, false] {
                 let mut connection = Connection::new(false);
                 connection.heartbeat_accepted(start, start.instant, times.stream(Duration::ZERO));
-                assert_eq!(connection.doubt(now, false), expected, "{instant:?} {time:?}");
+                assert_eq!(connection.doubt(Some(now), false), expected, "{instant:?} {time:?}");
                 // The next heartbeat does not end the doubt, but the check that follows does.
                 let accepted = connection.heartbeat_accepted(now, now.instant, times.stream(Duration::ZERO));
-                assert_eq!((accepted.must_check, connection.doubt(now, false)), (expected == Doubt::All, expected));
+                assert_eq!(
+                    (accepted.must_check, connection.doubt(Some(now), false)),
+                    (expected == Doubt::All, expected)
+                );
                 connection.request_check();
                 connection.check_started(has_attempts, true);
                 let during = if has_attempts { expected.max(Doubt::Some) } else { Doubt::Some };
-                assert_eq!(connection.doubt(now, true), during);
+                assert_eq!(connection.doubt(Some(now), true), during);
                 connection.check_ended(false);
-                assert_eq!(connection.doubt(now, false), Doubt::None);
+                assert_eq!(connection.doubt(Some(now), false), Doubt::None);
             }
         }
     }

@@ -206,7 +206,8 @@ pub(crate) struct Report {
     pub(crate) at: DateTime<Utc>,
     /// The id of the batch that the attempt is part of. Then its retry count may be missing.
     pub(crate) batch: Option<Arc<str>>,
-    pub(in crate::rpc) event: pb::StepActionEvent,
+    /// Boxed, because a report is moved often.
+    pub(in crate::rpc) event: Box<pb::StepActionEvent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -234,11 +235,9 @@ impl Report {
     /// current attempt of the task, because its retry count is not known.
     pub(crate) fn new(worker: WorkerId, action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
         let action = &action.0;
+        // Engines identify the attempt by these two: they ignore the step and its definition.
         let event = pb::StepActionEvent {
             worker_id: worker.into(),
-            job_id: action.job_id.clone(),
-            job_run_id: action.job_run_id.clone(),
-            task_id: action.task_id.clone(),
             task_run_external_id: action.task_run_external_id.clone(),
             action_id: action.action_id.clone(),
             event_timestamp: Some(to_proto(at)),
@@ -248,7 +247,7 @@ impl Report {
             ..Default::default()
         };
         let batch = action.batch_id.as_deref().filter(|_| event.retry_count.is_none()).map(Into::into);
-        Self { kind, worker, at, batch, event }
+        Self { kind, worker, at, batch, event: Box::new(event) }
     }
 
     /// A report about an attempt whose assignment is not known any longer.
@@ -269,7 +268,7 @@ impl Report {
             retry_count: Some(i32::try_from(retry_count).unwrap_or(i32::MAX)),
             ..Default::default()
         };
-        Self { kind, worker, at, batch: None, event }
+        Self { kind, worker, at, batch: None, event: Box::new(event) }
     }
 
     /// The same report, about an attempt of a batch whose retry count is not known.
@@ -352,7 +351,6 @@ impl Report {
         let mut batch = pb::BatchActionEvent::default();
         for Self { event, .. } in reports {
             batch.worker_id.clone_from(&event.worker_id);
-            batch.job_id.clone_from(&event.job_id);
             batch.action_id.clone_from(&event.action_id);
             batch.event_timestamp = event.event_timestamp;
             batch.event_type = event.event_type;

@@ -41,7 +41,9 @@ impl WorkerDriver {
 
     /// Results of attempts that another worker may have are not sent before the engine was asked.
     pub(super) fn hold_doubtful_reports(&mut self) {
-        let doubt = self.connection.doubt(self.now(), self.checking.is_some());
+        // The clocks are only read if results are sent.
+        let now = self.outbox.has_ready_results().then(|| self.now());
+        let doubt = self.connection.doubt(now, self.checking.is_some());
         self.outbox.set_doubt(doubt);
         if !self.has_unverified() {
             return;
@@ -80,7 +82,7 @@ impl WorkerDriver {
         // Results of an earlier process wait, too, and other workers may soon get their attempts.
         let is_urgent = !self.unchecked.is_empty()
             || self.outbox.has_doubtful()
-            || self.connection.doubt(self.now(), true) == Doubt::All;
+            || self.connection.doubt(Some(self.now()), true) == Doubt::All;
         self.connection.check_started(!attempts.is_empty(), has_stream);
         if !attempts.is_empty() {
             self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts, is_urgent)));

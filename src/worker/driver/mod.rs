@@ -200,7 +200,7 @@ impl WorkerDriver {
             if self.check_times.take_due(now, check_interval) {
                 self.request_regular_check();
             }
-            self.send_reports();
+            self.send_reports(now);
             self.publish();
             let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline());
             let wake = self.outbox.next_wake(now).into_iter().chain(self.check_times.next()).min();

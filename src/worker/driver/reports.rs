@@ -11,7 +11,7 @@ use crate::rpc::convert::ReportKind;
 
 impl WorkerDriver {
     /// Makes the calls that are due.
-    pub(super) fn send_reports(&mut self) {
+    pub(super) fn send_reports(&mut self, now: Instant) {
         let is_full = self.outbox.is_full();
         if is_full != self.assignments.is_on_hold() {
             self.step(Event::Hold(is_full));
@@ -22,7 +22,7 @@ impl WorkerDriver {
         {
             self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(journal.save(unsaved)) });
         }
-        while let Some(call) = self.outbox.next_call(Instant::now()) {
+        while let Some(call) = self.outbox.next_call(now) {
             self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
         }
     }

@@ -302,6 +302,12 @@ impl Outbox {
         }
     }
 
+    /// Whether results may be sent by the next call.
+    pub(super) fn has_ready_results(&self) -> bool {
+        let is_ready = |(kind, queue): (&ReportKind, &Queue)| *kind != ReportKind::Started && !queue.is_empty();
+        !self.delayed.is_empty() || self.ready.iter().any(is_ready)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         let (count, bytes) = self.recovered;
         self.count.saturating_sub(count) >= self.limits.reports || self.bytes.saturating_sub(bytes) >= self.limits.bytes
