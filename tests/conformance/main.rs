@@ -31,6 +31,7 @@ mod limits;
 mod lineage;
 #[path = "../support/observing.rs"]
 mod observing;
+mod outages;
 mod placing;
 mod promises;
 mod replaying;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use hatchet::config::TlsStrategy;
-use hatchet::embedded::{Engine, Quirks};
+use hatchet::embedded::{Engine, Fault, Faults, Quirks};
 use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
 use hatchet::workflow::Definition;
@@ -106,7 +106,7 @@ impl Setup {
     }
 }
 
-/// A client whose streams are lost on request.
+/// A client whose streams are lost on request, or that is disconnected. On a real engine, the REST API is still reached.
 pub(crate) struct Unreliable<'a> {
     pub(crate) hatchet: Client,
     connection: Connection<'a>,
@@ -127,6 +127,29 @@ impl Unreliable<'_> {
                 }
             }
             Connection::Real(proxy) => proxy.set(Mode::Cut),
+        }
+    }
+
+    /// Makes all calls and streams fail: those of this client, and on the embedded engine those of all clients.
+    pub(crate) fn disconnect(&self) {
+        match &self.connection {
+            Connection::Embedded(engine) => {
+                for call in Faults::calls() {
+                    let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(14) };
+                    engine.faults().inject_always(call, fault).unwrap();
+                }
+                for stream in ["ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"] {
+                    engine.faults().interrupt(stream).unwrap();
+                }
+            }
+            Connection::Real(proxy) => proxy.set(Mode::Reject),
+        }
+    }
+
+    pub(crate) fn reconnect(&self) {
+        match &self.connection {
+            Connection::Embedded(engine) => engine.faults().clear(),
+            Connection::Real(proxy) => proxy.set(Mode::Forward),
         }
     }
 }
