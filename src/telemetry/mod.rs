@@ -59,7 +59,7 @@
 //! |---|---|
 //! | `WARN` | `heartbeat failed` (three times in succession; after that, `heartbeat failed again` with the level `DEBUG`) |
 //! | `INFO` | `heartbeats are accepted again` |
-//! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` |
+//! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` (once until it runs again; after that, `runtime is still blocked: sent a heartbeat from the heartbeat thread` with the level `DEBUG`) |
 //! | `WARN` | `closed an unresponsive connection; another one responds` |
 //! | `WARN` | `failed to start the heartbeat thread` |
 //! | `WARN` | `failed to start the runtime of the heartbeat thread` |

@@ -160,7 +160,7 @@ async fn watch(
     reconnect: impl Fn() -> bool,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut pause = CHECK_PERIOD;
+    let (mut pause, mut was_blocked) = (CHECK_PERIOD, false);
     loop {
         tokio::select! {
             biased;
@@ -169,6 +169,7 @@ async fn watch(
         }
         pause = CHECK_PERIOD;
         if ages().answered < MAX_DELAY {
+            was_blocked = false;
             continue;
         }
         let heartbeat = tokio::select! {
@@ -186,8 +187,12 @@ async fn watch(
                     tracing::warn!(worker_id = %worker, "closed an unresponsive connection; another one responds");
                 }
             }
-            Ok(()) => {
+            Ok(()) if !was_blocked => {
+                was_blocked = true;
                 tracing::warn!(worker_id = %worker, "runtime is blocked: sent a heartbeat from the heartbeat thread");
+            }
+            Ok(()) => {
+                tracing::debug!(worker_id = %worker, "runtime is still blocked: sent a heartbeat from the heartbeat thread");
             }
             Err(error) => {
                 pause = RETRY_PAUSE;
