@@ -275,6 +275,15 @@ pub(crate) mod single_task_run {
         Scripted::Rest(200, body.to_string())
     }
 
+    /// A list of runs in REST that contains only this one.
+    pub(crate) fn list(status: &str, attempt: u32) -> Scripted {
+        let row = json!({
+            "workflowId": ID, "workflowRunExternalId": ID, "taskExternalId": ID, "status": status, "retryCount": attempt - 1,
+            "metadata": { "id": ID }, "taskInsertedAt": "2026-11-23T14:00:00Z", "createdAt": "2026-11-23T14:00:00Z",
+        });
+        Scripted::Rest(200, json!({ "rows": [row], "pagination": {} }).to_string())
+    }
+
     /// The events of its task in REST: the kind and the number of the attempt of each, oldest first.
     pub(crate) fn events(events: &[(&str, u32)]) -> Scripted {
         let row = |(at, (kind, attempt)): (usize, &(&str, u32))| {

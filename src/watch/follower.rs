@@ -425,42 +425,4 @@ pub(super) fn engine_time(client: &Client) -> DateTime<Utc> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::feed::TaskRow;
-
-    /// The notifications have no list if the client is closed, and the watch gets the error from its fetch.
-    #[tokio::test(start_paused = true)]
-    async fn a_watch_of_a_closed_client_ends() {
-        let engine = crate::embedded::Engine::start().await.unwrap();
-        let hatchet = engine.client();
-        let run = hatchet.run_handle(RunId::from(uuid::Uuid::from_u128(1)));
-        let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&run) };
-        let mut follower = Follower::new(watched, Shared::default());
-        hatchet.close().await;
-        let error = follower.next().await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), crate::error::ErrorKind::Closed);
-        assert!(follower.next().await.is_none());
-    }
-
-    /// Two lists that are older than the last one, and one that repeats it, in two watches of one stream.
-    #[tokio::test(start_paused = true)]
-    async fn ignored_updates_of_a_stream_are_added() {
-        let engine = crate::embedded::Engine::start().await.unwrap();
-        let hatchet = engine.client();
-        let ignored: Arc<AtomicU64> = Arc::default();
-        for number in 1..=2 {
-            let run = RunId::from(uuid::Uuid::from_u128(number));
-            let shared = Shared { ignored: Arc::clone(&ignored), ..Shared::default() };
-            let watched = Watched { started_at: Some(Instant::now()), ..Watched::of(&hatchet.run_handle(run)) };
-            let mut follower = Follower::new(watched, shared);
-            for status in [RunStatus::Running, RunStatus::Queued, RunStatus::Queued, RunStatus::Running] {
-                let row = TaskRow { run, task: run.into(), attempt: 1, status, created_at: None, started_at: None };
-                let listing = Some(Listing::Rows { rows: vec![row], with_queued: true });
-                follower.take_notifications(&Notifications { listing, ..Notifications::default() }, None);
-            }
-            assert_eq!(follower.ready.len(), 2, "queued and running");
-        }
-        assert_eq!(ignored.load(Relaxed), 6, "what is outdated or repeated");
-    }
-}
+mod tests;
