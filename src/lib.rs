@@ -69,8 +69,8 @@
 //! | `.await` | reads what a handle refers to, such as [`run.details()`](RunHandle::details) |
 //!
 //! Builders of requests to the engine have `timeout(..)` and `retry(..)`. Their defaults are set in [`Config`]. There are two
-//! exceptions: the calls of a [worker](Client::worker) always use the defaults, and the commands on the files of an archive (compact,
-//! expire, sweep) send nothing to the engine.
+//! exceptions: the calls of a [worker](Client::worker) always use the defaults, and the queries of an archive and the commands on its files
+//! (compact, expire, sweep) send nothing to the engine.
 //!
 //! # Glossary
 //!
@@ -210,14 +210,18 @@ mod guide {
     struct Readme;
     #[doc = include_str!("../docs/start.md")]
     struct Start;
-    #[doc = include_str!("../docs/tasks-and-workflows.md")]
-    struct TasksWorkflows;
+    #[doc = include_str!("../docs/tasks.md")]
+    struct Tasks;
+    #[doc = include_str!("../docs/workflows.md")]
+    struct Workflows;
     #[doc = include_str!("../docs/limits-and-batches.md")]
     struct LimitsBatches;
     #[doc = include_str!("../docs/starting-runs.md")]
     struct StartingRuns;
     #[doc = include_str!("../docs/following-runs.md")]
     struct FollowingRuns;
+    #[doc = include_str!("../docs/status-changes.md")]
+    struct StatusChanges;
     #[doc = include_str!("../docs/chunks.md")]
     struct Chunks;
     #[doc = include_str!("../docs/searching.md")]
@@ -232,6 +236,10 @@ mod guide {
     struct Configuration;
     #[doc = include_str!("../docs/operations.md")]
     struct Operations;
+    #[doc = include_str!("../docs/outages.md")]
+    struct Outages;
+    #[doc = include_str!("../docs/observability.md")]
+    struct Observability;
     #[cfg(feature = "archive")]
     #[doc = include_str!("../docs/archive.md")]
     struct Archive;

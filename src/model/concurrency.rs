@@ -120,7 +120,7 @@ impl Concurrency {
         }
     }
 
-    /// Sets the limit for each key, at least 1. The default is 1.
+    /// Sets the limit for each key, from 1 to 2,147,483,647. The default is 1.
     pub fn max_runs(mut self, max_runs: u32) -> Self {
         self.max_runs = Some(max_runs);
         self

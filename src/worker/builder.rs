@@ -153,7 +153,8 @@ impl WorkerBuilder {
         self
     }
 
-    /// Adds a label, which tasks and runs can require; see [`DesiredLabel`](crate::model::DesiredLabel).
+    /// Adds a label, which tasks and runs can require; see [`DesiredLabel`](crate::model::DesiredLabel). The key must not be empty, and must
+    /// not contain U+0000. If a key is set twice, the last value is used.
     pub fn label(mut self, key: impl Into<String>, value: impl Into<LabelValue>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
