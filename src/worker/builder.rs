@@ -123,7 +123,9 @@ impl WorkerBuilder {
     /// Stores the results of attempts in a file before they are reported.
     ///
     /// If the process is killed, the next worker with the same file reports them. The engine accepts such a result unless it has ended the
-    /// attempt or assigned it to another worker in the meantime. By default there is no file, and the attempts run again.
+    /// attempt or assigned it to another worker in the meantime. By default there is no file, and the attempts run again. A shutdown does not
+    /// wait for the results of an earlier process: those that the engine has not accepted stay in the file. The [`WorkerReport`] does not
+    /// count them.
     ///
     /// The file is created if it does not exist; the files `<path>.lock` and `<path>.new` are created next to it. Two workers cannot use
     /// the same file at the same time; a second worker does not start. The file is not synced to disk after each write, so it survives a
