@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::model::WorkerId;
 use crate::rpc::Rpc;
 
-/// The maximum number of reports in one call. Engines accept thousands, but a call that fails is sent again report by report.
+/// The maximum number of reports in one call. A real engine accepted 5000, but a call that fails is sent again report by report.
 pub(super) const MAX_BATCH: usize = 200;
 /// The maximum size of the payloads in one call, unless it has a single report.
 const MAX_BATCH_BYTES: usize = 1 << 20;
@@ -82,20 +82,18 @@ pub(super) fn is_final(error: &Error) -> bool {
     cause.is_none_or(|cause| cause.ends_with("no rows in result set") || cause.starts_with("invalid UUID"))
 }
 
-/// Takes the reports of the next call from a queue.
-pub(super) fn collect(queue: &mut Queue, has_batches: bool) -> Vec<Entry> {
+/// Takes the reports of the next call from a queue. `can_share`: whether there can be several.
+pub(super) fn collect(queue: &mut Queue, can_share: bool) -> Vec<Entry> {
     let Some((_, first)) = queue.pop_first() else { return Vec::new() };
     let (worker, at, mut bytes) = (first.report.worker, first.report.at, first.report.size());
-    let is_alone = first.is_alone || !has_batches;
-    if is_alone || queue.is_empty() {
+    if !can_share || queue.is_empty() {
         return vec![first];
     }
     let mut keys = HashSet::from([first.key.task]);
     let mut entries = vec![first];
     while entries.len() < MAX_BATCH {
         let fits = |entry: &Entry| {
-            !entry.is_alone
-                && entry.report.worker == worker
+            entry.report.worker == worker
                 && (entry.report.at - at).abs() <= MAX_TIME_DIFFERENCE
                 && bytes + entry.report.size() <= MAX_BATCH_BYTES
                 // The engine keeps one report for each task of a call.

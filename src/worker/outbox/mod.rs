@@ -13,6 +13,7 @@ mod writer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::delivery::MAX_PUSHBACK;
@@ -36,6 +37,8 @@ const MAX_CALLS: usize = 2;
 const SLOW_CALL: Duration = Duration::from_millis(250);
 /// The maximum number of calls in flight if some are slow, or if each report is sent alone.
 const MAX_SLOW_CALLS: usize = 64;
+/// The number of calls in flight with a report that must not share one. The others do not wait for them.
+const MAX_CALLS_ALONE: usize = 16;
 /// For how long a report is sent again to which the engine responds with an internal error while it accepts others.
 const MAX_INTERNAL_ERRORS: Duration = Duration::from_secs(120);
 /// How long ago the engine has accepted another result if it accepts them now: longer than the pauses of a report.
@@ -69,6 +72,12 @@ pub(super) struct Entry {
     is_recovered: bool,
     /// Whether the engine was asked if the attempt still belongs to the worker, after the last outage.
     is_checked: bool,
+}
+
+impl Entry {
+    fn lane(&self) -> Lane {
+        Lane { kind: self.report.kind, is_alone: self.is_alone }
+    }
 }
 
 /// What must be written to the journal.
@@ -123,8 +132,8 @@ pub(super) struct Outbox {
     unchecked: BTreeMap<u64, Entry>,
     /// Ends that can be removed from the journal.
     accepted: Vec<u64>,
-    /// Reports that can be sent, by kind and by their place in the order.
-    ready: BTreeMap<ReportKind, Queue>,
+    /// Reports that can be sent, by their place in the order.
+    ready: BTreeMap<Lane, Queue>,
     /// The attempts whose start was not accepted yet, and their ends.
     starting: KeyMap<Key, Option<Entry>>,
     /// Reports that are sent again later.
@@ -132,6 +141,8 @@ pub(super) struct Outbox {
     in_flight: KeyMap<u64, InFlight>,
     /// Where the result of each attempt is.
     places: KeyMap<Key, Place>,
+    /// The times of the starts that were accepted while their ends were being written to the journal.
+    started_at: KeyMap<Key, DateTime<Utc>>,
     /// What is known of attempts whose reports are in flight or being written. It counts if the call fails.
     shown_ends: KeyMap<Key, ShownEnd>,
     /// The number and the size of the results.
@@ -149,9 +160,16 @@ pub(super) struct Outbox {
     accepted_at: Option<Instant>,
 }
 
+/// Reports of one kind that may share calls, or that may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Lane {
+    kind: ReportKind,
+    is_alone: bool,
+}
+
 #[derive(Debug)]
 struct InFlight {
-    kind: ReportKind,
+    lane: Lane,
     since: Instant,
 }
 
@@ -165,7 +183,7 @@ enum Place {
     Unchecked(u64),
     /// It waits for the start of the attempt to be accepted.
     Held,
-    Ready(ReportKind, u64),
+    Ready(Lane, u64),
     Delayed(Instant, u64),
     /// It is being sent, or written to the journal.
     Away,
@@ -188,6 +206,7 @@ impl Outbox {
             delayed: BTreeMap::new(),
             in_flight: KeyMap::default(),
             places: KeyMap::default(),
+            started_at: KeyMap::default(),
             shown_ends: KeyMap::default(),
             count: 0,
             bytes: 0,
@@ -286,8 +305,13 @@ impl Outbox {
         self.accepted.push(number);
     }
 
-    fn queue(&mut self, entry: Entry) {
+    fn queue(&mut self, mut entry: Entry) {
         let key = entry.key;
+        if entry.report.kind != ReportKind::Started
+            && let Some(at) = self.started_at.remove(&key)
+        {
+            entry.report = entry.report.not_before(at);
+        }
         match (entry.report.kind, self.starting.get_mut(&key)) {
             (ReportKind::Started, _) => {
                 self.starting.insert(key, None);
@@ -304,7 +328,7 @@ impl Outbox {
 
     /// Whether results may be sent by the next call.
     pub(super) fn has_ready_results(&self) -> bool {
-        let is_ready = |(kind, queue): (&ReportKind, &Queue)| *kind != ReportKind::Started && !queue.is_empty();
+        let is_ready = |(lane, queue): (&Lane, &Queue)| lane.kind != ReportKind::Started && !queue.is_empty();
         !self.delayed.is_empty() || self.ready.iter().any(is_ready)
     }
 
@@ -325,24 +349,27 @@ impl Outbox {
                 return None;
             }
         }
-        let first = |(kind, queue): (&ReportKind, &Queue)| Some((*queue.first_key_value()?.0, *kind));
-        let may_send = |(_, kind): &(u64, ReportKind)| self.may_send(*kind, now);
-        let (_, kind) = self.ready.iter().filter_map(first).filter(may_send).min()?;
-        let has_batches = self.has_batches(now);
-        let entries = collect(self.ready.get_mut(&kind)?, has_batches);
+        let first = |(lane, queue): (&Lane, &Queue)| Some((*queue.first_key_value()?.0, *lane));
+        let may_send = |(_, lane): &(u64, Lane)| self.may_send(*lane, now);
+        let (_, lane) = self.ready.iter().filter_map(first).filter(may_send).min()?;
+        let can_share = !lane.is_alone && self.has_batches(now);
+        let entries = collect(self.ready.get_mut(&lane)?, can_share);
         self.calls += 1;
-        if kind != ReportKind::Started {
+        if lane.kind != ReportKind::Started {
             self.places.extend(entries.iter().map(|entry| (entry.key, Place::Away)));
         }
-        self.in_flight.insert(self.calls, InFlight { kind, since: now });
+        self.in_flight.insert(self.calls, InFlight { lane, since: now });
         Some(Call { number: self.calls, entries })
     }
 
-    fn may_send(&self, kind: ReportKind, now: Instant) -> bool {
+    fn may_send(&self, lane: Lane, now: Instant) -> bool {
         if self.in_flight.len() >= MAX_SLOW_CALLS {
             return false;
         }
-        let is_recent = |call: &&InFlight| call.kind == kind && now < call.since + SLOW_CALL;
+        if lane.is_alone {
+            return self.in_flight.values().filter(|call| call.lane.is_alone).count() < MAX_CALLS_ALONE;
+        }
+        let is_recent = |call: &&InFlight| call.lane == lane && now < call.since + SLOW_CALL;
         !self.has_batches(now) || self.in_flight.values().filter(is_recent).count() < MAX_CALLS
     }
 
@@ -354,13 +381,13 @@ impl Outbox {
     /// When [`next_call`](Self::next_call) may return a call again, without anything having happened. It has returned `None` now.
     pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        let waiting = |kind| self.ready.get(kind).is_some_and(|queue| !queue.is_empty());
+        let waiting = |lane| self.ready.get(lane).is_some_and(|queue| !queue.is_empty());
         let ready = match self.outage {
             _ if self.ready.values().all(Queue::is_empty) => None,
             Some(outage) => Some(outage.until).filter(|_| self.in_flight.is_empty()),
             None if self.in_flight.len() >= MAX_SLOW_CALLS => None,
             None => {
-                let calls = self.in_flight.values().filter(|call| waiting(&call.kind));
+                let calls = self.in_flight.values().filter(|call| !call.lane.is_alone && waiting(&call.lane));
                 calls.map(|call| call.since + SLOW_CALL).filter(|at| *at > now).min()
             }
         };
@@ -372,7 +399,7 @@ impl Outbox {
         let Sent { call: Call { number, entries }, result } = sent;
         let call = self.in_flight.remove(&number);
         let since = call.as_ref().map_or(now, |call| call.since);
-        let is_start = call.is_some_and(|call| call.kind == ReportKind::Started);
+        let is_start = call.is_some_and(|call| call.lane.kind == ReportKind::Started);
         match result {
             CallResult::Accepted => {
                 self.outage = None;
@@ -493,9 +520,11 @@ impl Outbox {
         if let Resolution::Rejected(error) = resolution {
             tracing::debug!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the start of an attempt");
         }
-        if let Some(result) = self.starting.remove(&key).flatten() {
-            // The start may have the time of others that it was sent with.
-            self.push(Entry { report: result.report.not_before(report.at), ..result });
+        // The start may have the time of others that it was sent with.
+        match self.starting.remove(&key).flatten() {
+            Some(result) => self.push(Entry { report: result.report.not_before(report.at), ..result }),
+            None if self.places.contains_key(&key) => drop(self.started_at.insert(key, report.at)),
+            None => {}
         }
         None
     }
@@ -505,6 +534,7 @@ impl Outbox {
         if entry.report.kind != ReportKind::Started {
             self.count = self.count.saturating_sub(1);
             self.places.remove(&entry.key);
+            self.started_at.remove(&entry.key);
             self.doubtful.remove(&entry.key);
         }
         if entry.failing_since.is_some() {
@@ -535,16 +565,16 @@ impl Outbox {
     }
 
     fn push(&mut self, entry: Entry) {
-        let (kind, number) = (entry.report.kind, entry.number);
+        let (lane, number) = (entry.lane(), entry.number);
         if self.needs_check(&entry) {
             self.places.insert(entry.key, Place::Unchecked(number));
             self.unchecked.insert(number, entry);
             return;
         }
-        if kind != ReportKind::Started {
-            self.places.insert(entry.key, Place::Ready(kind, number));
+        if lane.kind != ReportKind::Started {
+            self.places.insert(entry.key, Place::Ready(lane, number));
         }
-        self.ready.entry(kind).or_default().insert(number, entry);
+        self.ready.entry(lane).or_default().insert(number, entry);
     }
 }
 

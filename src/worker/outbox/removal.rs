@@ -58,8 +58,8 @@ impl Outbox {
             Some(Place::Unsaved(number)) => take_if(&mut self.unsaved, number, is_meant),
             Some(Place::Unchecked(number)) => take_if(&mut self.unchecked, number, is_meant),
             Some(Place::Held) => self.starting.get_mut(&key).and_then(|end| end.take_if(|entry| is_meant(entry))),
-            Some(Place::Ready(kind, number)) => {
-                self.ready.get_mut(&kind).and_then(|queue| take_if(queue, number, is_meant))
+            Some(Place::Ready(lane, number)) => {
+                self.ready.get_mut(&lane).and_then(|queue| take_if(queue, number, is_meant))
             }
             Some(Place::Delayed(at, number)) => take_if(&mut self.delayed, (at, number), is_meant),
             Some(Place::Away) | None => None,

@@ -53,16 +53,38 @@ async fn an_attempt_does_not_end_before_the_time_that_is_stored_for_its_start() 
     assert_eq!(outbox.next_call(Instant::now()).unwrap().entries[0].report.at, at(90));
 }
 
+/// The end is being written to the journal while the start is accepted.
+#[tokio::test(start_paused = true)]
+async fn an_end_in_the_journal_is_not_before_its_start_either() {
+    let mut outbox = Outbox::new(LIMITS, true, true);
+    let at = |millis| chrono::DateTime::<chrono::Utc>::default() + TimeDelta::milliseconds(millis);
+    for (task, kind, millis) in [(1, Started, 0), (1, Completed, 10), (2, Started, 90)] {
+        outbox.add(key(task), report(task, kind).not_before(at(millis)));
+    }
+    let Unsaved { entries, .. } = outbox.take_unsaved().unwrap();
+    let starts = outbox.next_call(Instant::now()).unwrap();
+    accept(&mut outbox, starts);
+    outbox.saved(Saved { journal: None, entries, numbers: vec![1] });
+    assert_eq!(outbox.next_call(Instant::now()).unwrap().entries[0].report.at, at(90));
+    assert!(outbox.started_at.is_empty());
+}
+
 /// The engine accepts a call with the results of tasks that it does not know.
 #[tokio::test(start_paused = true)]
 async fn results_of_an_earlier_process_are_sent_one_by_one() {
     let mut outbox = with(&[]);
-    for task in 1..=2 {
+    for task in 1..=30 {
         outbox.add_saved(u64::try_from(task).unwrap(), key(task), report(task, Completed));
     }
-    for task in 1..=2 {
+    for task in 31..=32 {
+        outbox.add(key(task), report(task, Completed));
+    }
+    for task in 1..=16 {
         assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(task, Completed)]);
     }
+    // The others do not wait for them.
+    assert_eq!(shown(&outbox.next_call(Instant::now()).unwrap()), [(31, Completed), (32, Completed)]);
+    assert!(outbox.next_call(Instant::now()).is_none() && outbox.next_wake(Instant::now()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
