@@ -59,7 +59,7 @@ pub enum Trigger {
 pub struct EventTrigger {
     /// The id of the event, for [`Client::event_handle`](crate::Client::event_handle).
     pub event_id: EventId,
-    /// The key of the event in the engine, including the namespace. `None` if the metadata of the run does not contain it.
+    /// The key of the event, without the namespace of the client. `None` if the metadata of the run does not contain it.
     pub key: Option<String>,
     /// The payload of the event. Only [`RunHandle::details`](crate::RunHandle::details) fetches it, if the engine's history still
     /// contains the event.
@@ -122,6 +122,19 @@ pub struct ChildTrigger {
 /// The key of the id of the parent's run in the metadata of a child.
 pub(crate) const PARENT_RUN_KEY: &str = "hatchet__parent_workflow_run_id";
 
+/// The key of the event's key in the metadata of a run.
+const EVENT_KEY: &str = "hatchet__event_key";
+
+/// Removes the namespace from the key of the event that started a run.
+pub(crate) fn remove_namespace(engine: &mut BTreeMap<String, Value>, namespace: Option<&str>) {
+    if let Some(namespace) = namespace
+        && let Some(Value::String(key)) = engine.get_mut(EVENT_KEY)
+        && let Some(own) = key.strip_prefix(namespace)
+    {
+        *key = own.to_owned();
+    }
+}
+
 /// Reads the trigger of a run from its metadata and its parent task.
 pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>) -> Trigger {
     let text = |key: &str| engine.get(key).and_then(Value::as_str);
@@ -130,7 +143,7 @@ pub(crate) fn read(engine: &BTreeMap<String, Value>, parent_task: Option<TaskId>
         return Trigger::Child(ChildTrigger { parent_task_id: parent_task, parent_run_id });
     }
     if let Some(id) = text("hatchet__event_id").and_then(|id| id.parse().ok()) {
-        let key = text("hatchet__event_key").filter(|key| !key.is_empty()).map(str::to_owned);
+        let key = text(EVENT_KEY).filter(|key| !key.is_empty()).map(str::to_owned);
         return Trigger::Event(EventTrigger { event_id: id, key, payload: None, scope: None });
     }
     if let Some(expression) = text("hatchet__cron_expression") {

@@ -15,7 +15,7 @@ use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, Permit, Question, creation_deadline, pass};
-use crate::model::{Attempt, RunDetails, RunId, RunStatus};
+use crate::model::{Attempt, EventTrigger, RunDetails, RunId, RunStatus, Trigger, trigger};
 use crate::rpc::convert::{GrpcRun, ListRow, RestRun};
 use crate::transport::Polling;
 
@@ -135,7 +135,7 @@ impl RunFetch {
             // Fetching has no effect, so an error does not mean that something was done.
             let error = match fetched.map_err(Error::without_side_effects) {
                 Ok(()) => match self.evaluate(polling.is_over(), &mut stability) {
-                    Some(result) => return result,
+                    Some(result) => return result.map(|details| without_namespace(details, client.namespace())),
                     None => None,
                 },
                 Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < created_by => {
@@ -314,6 +314,17 @@ pub(crate) fn if_found<T>(response: Result<T>) -> Result<Option<T>> {
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The details with the key of the event that started the run as it was pushed.
+fn without_namespace(mut details: RunDetails, namespace: Option<&str>) -> RunDetails {
+    trigger::remove_namespace(&mut details.engine_metadata, namespace);
+    if let Trigger::Event(EventTrigger { key: Some(key), .. }) = &mut details.trigger
+        && let Some(own) = namespace.and_then(|namespace| key.strip_prefix(namespace))
+    {
+        *key = own.to_owned();
+    }
+    details
 }
 
 /// The newest attempt of each task of a row, according to the events alone. Empty while REST does not have them.

@@ -200,7 +200,9 @@ impl Context {
     /// ```
     pub fn trigger(&self) -> Trigger {
         let parent = self.action().parent_task().and_then(|task| parse_id(task).ok());
-        trigger::read(&self.all_metadata().1, parent)
+        let mut engine = self.all_metadata().1;
+        trigger::remove_namespace(&mut engine, self.client().namespace());
+        trigger::read(&engine, parent)
     }
 
     /// Returns the number of this attempt, starting at 1.

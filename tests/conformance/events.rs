@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hatchet::model::{EventId, Total, Trigger};
 use hatchet::workflow::WorkflowRef;
-use hatchet::{ErrorKind, Priority, RunFilter, RunStatus};
+use hatchet::{Context, ErrorKind, Priority, RunFilter, RunStatus, Task, TaskError};
 use serde_json::{Value, json};
 
 use crate::setup::{Setup, rows};
@@ -162,10 +162,24 @@ async fn q4_runs_are_found_by_their_event(setup: Setup) {
 
 async fn c9_events_have_the_namespace(setup: Setup) {
     let namespaced = setup.client_with(|config| config.namespace("Team"));
-    let (key, task) = (setup.name("k"), double(setup.name("double")).on_event(setup.name("k")));
+    let key = setup.name("k");
+    let task = Task::new(setup.name("trigger"), async |_: Number, context: Context| match context.trigger() {
+        Trigger::Event(event) => Ok(event.key),
+        other => Err(TaskError::non_retryable(other)),
+    });
+    let task = task.on_event(&key);
     let worker = namespaced.worker(setup.name("worker")).register(&task).build().unwrap().start().await.unwrap();
     let event = namespaced.push(&key, &Number { n: 1 }).send().await.unwrap();
-    assert_eq!(event.runs().await.unwrap().len(), 1);
+    // The trigger of the run has the key as it was pushed: for its code, in a list, and in the details.
+    let [run] = &event.runs().await.unwrap()[..] else { panic!("one run") };
+    let run = run.clone().typed::<Option<String>>();
+    assert_eq!(run.result().await.unwrap().as_ref(), Some(&key));
+    let expected = format!("event {key} ({})", event.id());
+    assert_eq!(run.details().await.unwrap().trigger.to_string(), expected);
+    let filter = RunFilter::new(setup.window()).workflow(task.name());
+    let listed = setup
+        .fetch_until(async || namespaced.runs(filter.clone()).page(1).await.unwrap(), |page| !page.items.is_empty());
+    assert_eq!(listed.await.items[0].trigger().to_string(), expected);
     assert_eq!((event.key(), event.details().await.unwrap().key), (Some(key.as_str()), key.clone()));
     // Outside of the namespace, no workflow listens to the key.
     let other = setup.hatchet.push(&key, &Number { n: 1 }).send().await.unwrap();

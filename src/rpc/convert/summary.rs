@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::rest_run::{LogRow, Row};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{LogLevel, LogLine, Payload, RunSummary, TaskId, TaskSummary, attempt_number, metadata};
+use crate::model::{LogLevel, LogLine, Payload, RunSummary, TaskId, TaskSummary, attempt_number, metadata, trigger};
 
 /// The input of a run, or the payload of an event. A missing one is an empty object.
 pub(crate) fn rest_input(raw: Option<&RawValue>) -> Payload {
@@ -64,7 +64,8 @@ pub(crate) fn list_row(row: Row, of_tasks: bool, namespace: Option<&str>) -> Res
         Some(namespace) => full.as_deref().and_then(|full| full.strip_prefix(namespace)),
         None => full.as_deref(),
     };
-    let (metadata, engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
+    let (metadata, mut engine_metadata) = metadata::split(row.additional_metadata.unwrap_or_default());
+    trigger::remove_namespace(&mut engine_metadata, namespace);
     // The row's own `createdAt` is the time of a DAG run's first event. Lists are sorted and paged by `metadata.createdAt`.
     let created_at = row.metadata.created_at.or(row.created_at).ok_or_else(|| {
         Error::new(ErrorKind::Decode, format!("the row of run {} has no creation time", row.workflow_run_external_id))

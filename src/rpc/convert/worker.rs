@@ -235,7 +235,7 @@ impl Report {
     /// current attempt of the task, because its retry count is not known.
     pub(crate) fn new(worker: WorkerId, action: &Action, kind: ReportKind, at: DateTime<Utc>, text: String) -> Self {
         let action = &action.0;
-        // Engines identify the attempt by these two: they ignore the step and its definition.
+        // The engine identifies the attempt by its task and its retry count, and ignores the ids of the step.
         let event = pb::StepActionEvent {
             worker_id: worker.into(),
             task_run_external_id: action.task_run_external_id.clone(),
