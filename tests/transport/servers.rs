@@ -75,7 +75,7 @@ async fn serve(tcp: TcpStream, action: Action, requests: Arc<AtomicUsize>) {
                     }
                     let earlier = requests.fetch_add(1, SeqCst);
                     let action = match action {
-                        Action::RefuseBefore(refusals, _) if earlier < refusals => Action::Reset(Reason::REFUSED_STREAM),
+                        Action::RefuseBefore(refused, _) if earlier < refused => Action::Reset(Reason::REFUSED_STREAM),
                         Action::RefuseBefore(_, action) => *action,
                         action => action,
                     };

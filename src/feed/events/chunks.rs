@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::chunk_event::{ChunkEvent, MAX_QUEUED, MAX_QUEUED_BYTES};
-use super::early::{Early, EarlyMark};
+use super::early::{Early, EarlyPosition};
 use crate::error::Error;
 use crate::feed::parents::Parents;
 use crate::model::RunId;
@@ -177,7 +177,7 @@ impl ChunkReaders {
 
     /// Adds a reader of a run that was started after [`start`](Self::start) had returned this. It receives what has arrived since.
     /// `is_interrupted`: there was no stream at first.
-    pub(super) fn add_started(&mut self, run: RunId, since: EarlyMark, is_interrupted: bool) -> Arc<ChunkQueue> {
+    pub(super) fn add_started(&mut self, run: RunId, since: EarlyPosition, is_interrupted: bool) -> Arc<ChunkQueue> {
         let queue = self.add(ChunksOf::Run(run));
         if is_interrupted {
             queue.interrupt();
@@ -206,12 +206,12 @@ impl ChunkReaders {
     }
 
     /// A run is being started: from now on, the events of runs without readers are kept.
-    pub(super) fn start(&mut self) -> EarlyMark {
+    pub(super) fn start(&mut self) -> EarlyPosition {
         self.early.start()
     }
 
     /// A run was started, or could not be started.
-    pub(super) fn started(&mut self, since: EarlyMark) {
+    pub(super) fn started(&mut self, since: EarlyPosition) {
         self.early.end(since);
     }
 }

@@ -12,45 +12,45 @@ const MAX_LOSSES: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Early {
     /// The runs that are being started, by what came before.
-    starts: BTreeMap<EarlyMark, usize>,
-    by_run: HashMap<RunId, VecDeque<(EarlyMark, ChunkEvent)>>,
+    starts: BTreeMap<EarlyPosition, usize>,
+    by_run: HashMap<RunId, VecDeque<(EarlyPosition, ChunkEvent)>>,
     /// The runs of the events, in the order of their arrival.
-    order: BTreeMap<EarlyMark, RunId>,
+    order: BTreeMap<EarlyPosition, RunId>,
     /// When chunks may have been lost.
-    losses: VecDeque<EarlyMark>,
+    losses: VecDeque<EarlyPosition>,
     /// The last event that was dropped because too many were kept.
-    dropped: Option<EarlyMark>,
-    last: EarlyMark,
+    dropped: Option<EarlyPosition>,
+    last: EarlyPosition,
     bytes: usize,
 }
 
 /// A place in the order of all events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct EarlyMark(u64);
+pub(crate) struct EarlyPosition(u64);
 
 impl Early {
     /// A run is being started.
-    pub(super) fn start(&mut self) -> EarlyMark {
+    pub(super) fn start(&mut self) -> EarlyPosition {
         *self.starts.entry(self.last).or_default() += 1;
         self.last
     }
 
     /// A run was started, or could not be started. What came before the other starts is not needed any longer.
-    pub(super) fn end(&mut self, since: EarlyMark) {
+    pub(super) fn end(&mut self, since: EarlyPosition) {
         if let Some(count) = self.starts.get_mut(&since) {
             *count -= 1;
             if *count == 0 {
                 self.starts.remove(&since);
             }
         }
-        let Some(oldest) = self.starts.first_key_value().map(|(mark, _)| *mark) else {
+        let Some(oldest) = self.starts.first_key_value().map(|(position, _)| *position) else {
             *self = Self { last: self.last, ..Self::default() };
             return;
         };
-        while self.order.first_key_value().is_some_and(|(mark, _)| *mark <= oldest) {
+        while self.order.first_key_value().is_some_and(|(position, _)| *position <= oldest) {
             self.drop_first();
         }
-        while self.losses.front().is_some_and(|mark| *mark <= oldest) {
+        while self.losses.front().is_some_and(|position| *position <= oldest) {
             self.losses.pop_front();
         }
     }
@@ -85,23 +85,23 @@ impl Early {
     }
 
     /// Removes the events of a run that was started, and returns them with the losses among them.
-    pub(super) fn take(&mut self, run: RunId, since: EarlyMark) -> Vec<ChunkEvent> {
+    pub(super) fn take(&mut self, run: RunId, since: EarlyPosition) -> Vec<ChunkEvent> {
         let events = self.by_run.remove(&run).unwrap_or_default();
-        for (mark, event) in &events {
-            self.order.remove(mark);
+        for (position, event) in &events {
+            self.order.remove(position);
             self.bytes = self.bytes.saturating_sub(event.size());
         }
         let first_loss = self.dropped.filter(|dropped| *dropped > since);
-        let losses = first_loss.into_iter().chain(self.losses.iter().copied().filter(|mark| *mark > since));
-        let mut all: Vec<_> = events.into_iter().filter(|(mark, _)| *mark > since).collect();
-        all.extend(losses.map(|mark| (mark, ChunkEvent::Interrupted)));
-        all.sort_by_key(|(mark, _)| *mark);
+        let losses = first_loss.into_iter().chain(self.losses.iter().copied().filter(|position| *position > since));
+        let mut all: Vec<_> = events.into_iter().filter(|(position, _)| *position > since).collect();
+        all.extend(losses.map(|position| (position, ChunkEvent::Interrupted)));
+        all.sort_by_key(|(position, _)| *position);
         all.into_iter().map(|(_, event)| event).collect()
     }
 
     /// Drops the oldest event.
-    fn drop_first(&mut self) -> Option<EarlyMark> {
-        let (mark, run) = self.order.pop_first()?;
+    fn drop_first(&mut self) -> Option<EarlyPosition> {
+        let (position, run) = self.order.pop_first()?;
         if let Some(events) = self.by_run.get_mut(&run) {
             if let Some((_, event)) = events.pop_front() {
                 self.bytes = self.bytes.saturating_sub(event.size());
@@ -110,7 +110,7 @@ impl Early {
                 self.by_run.remove(&run);
             }
         }
-        Some(mark)
+        Some(position)
     }
 
     #[cfg(test)]
@@ -137,7 +137,7 @@ mod tests {
         );
     }
 
-    fn take(early: &mut Early, number: u128, since: EarlyMark) -> Vec<String> {
+    fn take(early: &mut Early, number: u128, since: EarlyPosition) -> Vec<String> {
         let text = |event| match event {
             ChunkEvent::Chunk(chunk) => chunk.to_string(),
             other => format!("{other:?}").to_lowercase(),

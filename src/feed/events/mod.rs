@@ -37,7 +37,7 @@ pub(crate) use chunk_event::ChunkEvent;
 use chunks::ChunkQueue;
 pub(crate) use chunks::ChunksOf;
 use driver::Inner;
-use early::EarlyMark;
+use early::EarlyPosition;
 use group::{Arrivals, Group, Subject, Subscribed};
 pub(crate) use group::{Arrived, CLIENT_KEY, Tag, Wanted};
 use slot::Slot;
@@ -116,7 +116,7 @@ impl Drop for Subscribing<'_> {
 #[derive(Debug)]
 pub(crate) struct Starting {
     membership: Membership,
-    since: EarlyMark,
+    since: EarlyPosition,
     /// Whether there was no stream when the run was about to be started.
     is_interrupted: bool,
 }

@@ -11,7 +11,7 @@ const MILLIS: Duration = Duration::from_millis(1);
 
 /// Runs a task with a server that answers each call with a chunk like this. Returns the milliseconds from the start of the task until each
 /// call with a chunk began, the indexes in the order in which the server has accepted them, and when the attempt ended.
-async fn run(task: Task<(), ()>, respond: impl Fn(Duration) -> Scripted + Send + Sync + 'static) -> Seen {
+async fn run(task: Task<(), ()>, respond: impl Fn(Duration) -> Scripted + Send + Sync + 'static) -> Outcome {
     // The task is assigned after a second.
     let start = Instant::now() + SECOND;
     let (client, calls) = server_of(1, move |call, elapsed| (call == "PutStreamEvent").then(|| respond(elapsed)));
@@ -22,7 +22,7 @@ async fn run(task: Task<(), ()>, respond: impl Fn(Duration) -> Scripted + Send +
     }
     let millis = |at: &Instant| (*at - start).as_millis();
     let indexes = calls.messages::<pb::PutStreamEventRequest>("PutStreamEvent").into_iter();
-    let seen = Seen {
+    let seen = Outcome {
         called_at: calls.times("PutStreamEvent").iter().map(millis).collect(),
         indexes: indexes.map(|chunk| chunk.event_index.unwrap()).collect(),
         ended_at: millis(&calls.times("SendStepActionEvent")[1]),
@@ -31,7 +31,7 @@ async fn run(task: Task<(), ()>, respond: impl Fn(Duration) -> Scripted + Send +
     seen
 }
 
-struct Seen {
+struct Outcome {
     called_at: Vec<u128>,
     indexes: Vec<i64>,
     ended_at: u128,
