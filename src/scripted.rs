@@ -104,6 +104,11 @@ impl Calls {
         bodies.map(|body| M::decode(body.slice(5..)).unwrap()).collect()
     }
 
+    /// The names of all calls that were made.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
     pub(crate) fn count(&self, name: &str) -> usize {
         self.times(name).len()
     }
@@ -252,6 +257,10 @@ pub(crate) mod single_task_run {
 
     /// The run in gRPC.
     pub(crate) fn grpc(status: pb::v1::RunStatus) -> Scripted {
+        grpc_with_metadata(status, &json!({}))
+    }
+
+    pub(crate) fn grpc_with_metadata(status: pb::v1::RunStatus, metadata: &serde_json::Value) -> Scripted {
         use pb::v1::RunStatus::{Cancelled, Completed, Failed};
 
         let status_number = status as i32;
@@ -262,6 +271,7 @@ pub(crate) mod single_task_run {
             status: status_number,
             done: [Cancelled, Completed, Failed].contains(&status),
             task_runs: [("work".to_owned(), task)].into(),
+            additional_metadata: metadata.to_string().into_bytes(),
             ..Default::default()
         })
     }

@@ -155,3 +155,76 @@ async fn add_event(client: &Client, gate: Option<&Gate>, trigger: &mut Trigger) 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::rpc::pb::v1::RunStatus as GrpcStatus;
+    use crate::scripted::{Calls, Scripted, client, single_task_run};
+
+    const EVENT: &str = "00000000-0000-4000-8002-000000000001";
+
+    /// A server with a completed run that an event has started. `respond`: the responses to other calls, by their number.
+    fn server(respond: impl Fn(&str, usize) -> Option<Scripted> + Send + Sync + 'static) -> (Client, Calls) {
+        client(move |call, count| match call {
+            "GetRunDetails" => single_task_run::grpc_with_metadata(
+                GrpcStatus::Completed,
+                &json!({"hatchet__event_id": EVENT, "hatchet__event_key": "order:paid"}),
+            ),
+            single_task_run::REST => single_task_run::rest("COMPLETED", 1),
+            call if call.ends_with("/task-events") => single_task_run::events(&[("STARTED", 1), ("FINISHED", 1)]),
+            call => respond(call, count).unwrap_or_else(|| panic!("{call} is not expected")),
+        })
+    }
+
+    fn event(call: &str, found: bool) -> Option<Scripted> {
+        let event = json!({"metadata": {"id": EVENT}, "key": "order:paid", "payload": {"n": 1}, "scope": "eu"});
+        let found = if found { Scripted::Rest(200, event.to_string()) } else { Scripted::Rest(404, String::new()) };
+        call.ends_with(&format!("/events/{EVENT}")).then_some(found)
+    }
+
+    fn count_of(calls: &Calls, part: &str) -> usize {
+        calls.names().iter().filter(|name| name.contains(part)).map(|name| calls.count(name)).sum()
+    }
+
+    /// The history receives the event after its run.
+    #[tokio::test(start_paused = true)]
+    async fn the_event_that_started_a_run_is_waited_for() {
+        let (client, calls) = server(|call, count| event(call, count > 2));
+        let start = Instant::now();
+        let details = client.run_handle(single_task_run::id()).details().await.unwrap();
+        let Trigger::Event(trigger) = &details.trigger else { panic!("{}", details.trigger) };
+        let payload = trigger.payload.as_ref().map(|payload| payload.as_str().to_owned());
+        assert_eq!((payload.as_deref(), trigger.scope.as_deref()), (Some(r#"{"n":1}"#), Some("eu")));
+        assert_eq!((count_of(&calls, "/events/"), start.elapsed()), (3, 2 * EVENT_INTERVAL));
+        assert_eq!(count_of(&calls, "/logs"), 0, "nobody has asked for log lines");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_event_that_is_not_in_the_history_is_not_waited_for_long() {
+        let (client, _) = server(|call, _| event(call, false));
+        let start = Instant::now();
+        let details = client.run_handle(single_task_run::id()).details().await.unwrap();
+        let Trigger::Event(trigger) = &details.trigger else { panic!("{}", details.trigger) };
+        assert_eq!((trigger.key.as_deref(), &trigger.payload), (Some("order:paid"), &None));
+        assert_eq!(start.elapsed(), EVENT_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn log_lines_are_fetched_only_on_request() {
+        let line = json!({"createdAt": "2026-11-23T14:00:01Z", "message": "charged", "level": "INFO"});
+        let (client, calls) = server(move |call, _| {
+            let logs = call.contains("/logs").then(|| Scripted::Rest(200, json!({"rows": [line]}).to_string()));
+            logs.or_else(|| event(call, true))
+        });
+        let run = client.run_handle(single_task_run::id());
+        assert!(run.details().await.unwrap().logs.is_empty() && count_of(&calls, "/logs") == 0);
+        let details = run.details().logs(5).await.unwrap();
+        assert_eq!(details.logs.iter().map(|line| line.message.as_str()).collect::<Vec<_>>(), ["charged"]);
+        let error = run.details().logs(RunDetails::MAX_LOGS + 1).await.unwrap_err();
+        assert_eq!((error.kind(), count_of(&calls, "/logs")), (ErrorKind::InvalidInput, 1), "nothing is sent");
+    }
+}
