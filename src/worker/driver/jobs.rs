@@ -11,7 +11,7 @@ use super::super::attempt::{Attempt, Environment, JobEnd};
 use super::super::batch_job::{BatchEnds, BatchJob};
 use super::super::job::Job;
 use super::super::key::Key;
-use super::{WorkerDriver, check_interval};
+use super::WorkerDriver;
 use crate::error::Result;
 use crate::model::{TaskId, WorkerId};
 use crate::rpc::convert::{Action, Report, ReportKind};
@@ -83,7 +83,7 @@ impl WorkerDriver {
         self.outbox.add(key, Report::new(worker, &action, ReportKind::Started, now, String::new()));
         self.stops.insert(key, stop.clone());
         let timeout = self.worker.actions.get(action.name()).map(|task| task.definition.timeout()).unwrap_or_default();
-        self.check_times.started(assigned_at, key, timeout, check_interval);
+        self.checks.attempt_started(assigned_at, key, timeout);
         Attempt { key, action: Arc::new(action), assigned_at, stop }
     }
 
@@ -129,7 +129,7 @@ impl WorkerDriver {
 
     fn on_attempt_ended(&mut self, JobEnd { key, end, report }: JobEnd) {
         self.stops.remove(&key);
-        self.check_times.ended(&key);
+        self.checks.attempt_ended(&key);
         let effects = self.assignments.step(Event::Ended(key, end));
         let is_reported = effects.iter().any(|effect| matches!(effect, Effect::Report(_)));
         if let Some(report) = report.filter(|_| is_reported) {

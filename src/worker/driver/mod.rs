@@ -1,6 +1,7 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
 
 mod check_times;
+mod checking;
 mod checks;
 mod jobs;
 mod registering;
@@ -27,7 +28,6 @@ use super::heartbeat_thread::LastHeartbeat;
 use super::key::{Key, KeyMap};
 use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
 use super::outputs::Outputs;
-use super::ownership::{Checked, Held};
 use super::report::WorkerReport;
 use super::setup::{Labels, Worker};
 use super::status::{Life, WorkerState, WorkerStatus};
@@ -39,7 +39,7 @@ use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots, Stop};
-use check_times::CheckTimes;
+use checks::Checks;
 use jobs::{Assigned, JobEnds, JobKeys};
 use registering::Registering;
 use shutdown::{Deadlines, Phase};
@@ -79,8 +79,7 @@ pub(super) struct WorkerDriver {
     /// The attempts of each job, and the way to stop each.
     keys: KeyMap<Id, JobKeys>,
     stops: KeyMap<Key, Stop>,
-    /// When the running attempts are checked although nothing indicates that the engine has ended them.
-    check_times: CheckTimes,
+    checks: Checks,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
     journal: Option<JournalWriter>,
@@ -105,12 +104,6 @@ pub(super) struct WorkerDriver {
     /// For attempts that release their slots.
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
-    /// Finds out which attempts do not belong to the worker any longer.
-    checking: Option<BoxFuture<'static, Checked>>,
-    /// How many checks in succession were dropped, because the stream was lost meanwhile.
-    dropped_checks: u32,
-    /// The attempts in the check whose results are not sent before.
-    verifying: Vec<Held>,
     is_paused: bool,
 }
 
@@ -135,11 +128,6 @@ pub(super) struct Handles {
     pub(super) last_heartbeat: LastHeartbeat,
 }
 
-/// The interval of the checks of all attempts.
-fn check_interval() -> Duration {
-    STREAM.with_jitter(fastrand::f64())
-}
-
 impl WorkerDriver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
         let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
@@ -162,7 +150,7 @@ impl WorkerDriver {
             jobs: JoinSet::new(),
             keys: KeyMap::default(),
             stops: KeyMap::default(),
-            check_times: CheckTimes::default(),
+            checks: Checks::default(),
             outbox,
             journal,
             saving: None,
@@ -180,9 +168,6 @@ impl WorkerDriver {
             recovered: KeyMap::default(),
             release,
             releases,
-            checking: None,
-            dropped_checks: 0,
-            verifying: Vec::new(),
             is_paused: false,
             worker,
             id,
@@ -197,13 +182,13 @@ impl WorkerDriver {
         let mut forced = pin!(self.force.clone().cancelled_owned());
         while !self.is_drained() {
             let now = Instant::now();
-            if self.check_times.take_due(now, check_interval) {
+            if self.checks.take_due(now) {
                 self.request_regular_check();
             }
             self.send_reports(now);
             self.publish();
             let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline());
-            let wake = self.outbox.next_wake(now).into_iter().chain(self.check_times.next()).min();
+            let wake = self.outbox.next_wake(now).into_iter().chain(self.checks.next_due()).min();
             tokio::select! {
                 biased;
                 () = &mut forced => break,
@@ -212,7 +197,7 @@ impl WorkerDriver {
                 Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
                 saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
-                checked = or_pending(self.checking.as_mut()) => self.on_checked(&checked),
+                checked = self.checks.answered() => self.on_checked(&checked),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 // Before the stream, which may always have a message.
@@ -425,7 +410,7 @@ impl WorkerDriver {
     }
 
     fn stop_attempt(&mut self, key: &Key, cause: CancelCause) {
-        self.check_times.ended(key);
+        self.checks.attempt_ended(key);
         if let Some(stop) = self.stops.get(key) {
             stop.stop(cause);
         }

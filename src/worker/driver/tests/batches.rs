@@ -4,6 +4,7 @@ use super::*;
 use crate::rpc::MAX_VERSION_AGE;
 use crate::rpc::convert::ReportKind;
 use crate::worker::outbox;
+use crate::worker::ownership::Checked;
 use crate::workflow::{BatchItem, BatchOptions};
 
 /// An assignment of a batch with these tasks.
@@ -341,7 +342,7 @@ async fn results_of_an_earlier_process_with_the_same_guessed_key_do_not_keep_a_c
     driver.on_checked(&Checked::default());
     assert_eq!(driver.outbox.unchecked().count(), 2);
     driver.start_check(true);
-    let checked = driver.checking.take().unwrap().await;
+    let checked = driver.checks.answered().await;
     driver.on_checked(&checked);
     assert!(!driver.outbox.has_unchecked());
 }
