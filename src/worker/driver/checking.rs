@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::assignments::{Event, Reported};
 use super::super::heartbeat::Heartbeats;
-use super::super::key::Key;
 use super::super::outbox::{Confirmed, Doubt};
 use super::super::ownership::{self, Checked, Held};
 use super::WorkerDriver;
@@ -27,8 +26,7 @@ impl WorkerDriver {
     pub(super) fn mark_notifications_lost(&mut self) {
         let attempts = self.assignments.held().chain(self.assignments.unreported());
         let attempts = attempts.filter(|(_, batch)| batch.is_none()).map(|(key, _)| key);
-        let recovered = self.recovered.iter().filter(|(_, is_guess)| !**is_guess).map(|(key, _)| *key);
-        self.outbox.add_doubtful(attempts.chain(recovered));
+        self.outbox.add_doubtful(attempts.chain(self.earlier.identified()));
         self.checks.drop_running();
     }
 
@@ -68,10 +66,10 @@ impl WorkerDriver {
         if self.checks.is_running() {
             return;
         }
-        let earlier = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
-        let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
+        let results = self.earlier.unchecked().chain(self.outbox.unchecked());
+        let attempts: HashSet<_> = self.assignments.held().chain(results).collect();
         // Results of an earlier process wait, too, and other workers may soon get their attempts.
-        let is_urgent = !self.unchecked.is_empty()
+        let is_urgent = self.earlier.has_unchecked()
             || self.outbox.has_doubtful()
             || self.connection.doubt(Some(self.now()), true) == Doubt::All;
         self.connection.check_started(!attempts.is_empty(), has_stream);
@@ -91,28 +89,28 @@ impl WorkerDriver {
         if checked.is_incomplete && !is_again {
             tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
         }
-        self.on_earlier_checked(checked, is_again);
+        self.earlier.checked(self.id, checked, is_again, &mut self.outbox);
         let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
         for ((key, batch), kind) in &checked.lost {
             match kind.map_or(Confirmed::No, |kind| self.outbox.confirm(*key, kind)) {
                 Confirmed::Removed => {
                     // It was accepted by a call whose response was lost.
-                    self.recovered.remove(key);
+                    self.earlier.resolved(key);
                     self.step(Event::Reported(*key, kind.map_or(Reported::Withdrawn, Reported::accepted)));
                     continue;
                 }
                 Confirmed::InFlight => continue,
                 Confirmed::No => {}
             }
-            let is_recovered = self.recovered.contains_key(key);
+            let is_earlier = self.earlier.contains(key);
             // Not one of an earlier process, whose key a later attempt can have.
             let is_held = held.contains(&(*key, batch.clone()));
             // Otherwise, the engine has accepted its result during the check.
-            if is_recovered || is_held {
+            if is_earlier || is_held {
                 tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
             }
-            if is_recovered && self.outbox.withdraw(*key) {
-                self.recovered.remove(key);
+            if is_earlier && self.outbox.withdraw(*key) {
+                self.earlier.resolved(key);
             }
             if is_held {
                 self.stop_attempt(key, CancelCause::Lost);
@@ -135,44 +133,6 @@ impl WorkerDriver {
         self.outbox.set_checked(|held| answers.get(held).copied().or_else(|| without_answer(held)));
         if self.connection.must_check() && self.outbox.has_unchecked() {
             self.request_check();
-        }
-    }
-
-    /// Reports the results of an earlier process whose attempts the engine has not ended.
-    fn on_earlier_checked(&mut self, checked: &Checked, is_again: bool) {
-        // What is lost is certain, the rest is not.
-        for (number, key, report) in std::mem::take(&mut self.unchecked) {
-            let held = (key, report.batch.clone());
-            if checked.lost.contains_key(&held) {
-                self.outbox.discard_saved(number);
-                continue;
-            }
-            // Those that name their attempt do not wait for another check.
-            if is_again && report.batch.is_some() {
-                self.unchecked.push((number, key, report));
-                continue;
-            }
-            let (key, report) = match checked.retry_counts.get(&held) {
-                Some(&retry_count) => (Key { retry_count, ..key }, report.with_retry_count(retry_count)),
-                None => (key, report),
-            };
-            tracing::info!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "reporting the result of an attempt of an earlier process");
-            self.recovered.insert(key, report.batch.is_some());
-            self.outbox.add_saved(number, key, report);
-        }
-    }
-
-    /// Withdraws the result of an attempt of an earlier process that the engine has ended.
-    pub(super) fn withdraw_recovered(&mut self, ended: Key) {
-        // A retry count that is not known is only the least that it can be. An attempt before the one that has ended is over, too.
-        let is_meant = |(key, is_guess): (&Key, &bool)| {
-            *key == ended || *is_guess && key.task == ended.task && key.retry_count <= ended.retry_count
-        };
-        let found: Vec<_> = self.recovered.iter().filter(|entry| is_meant(*entry)).map(|(key, _)| *key).collect();
-        for key in found {
-            if self.outbox.withdraw(key) {
-                self.recovered.remove(&key);
-            }
         }
     }
 }

@@ -3,6 +3,7 @@
 mod check_times;
 mod checking;
 mod checks;
+mod earlier;
 mod jobs;
 mod registering;
 mod reports;
@@ -33,13 +34,14 @@ use super::setup::{Labels, Worker};
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, Result};
 use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
-use crate::rpc::convert::{Action, ActionKind, Report};
+use crate::rpc::convert::{Action, ActionKind};
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots, Stop};
 use checks::Checks;
+use earlier::EarlierResults;
 use jobs::{Assigned, JobEnds, JobKeys};
 use registering::Registering;
 use shutdown::{Deadlines, Phase};
@@ -97,10 +99,7 @@ pub(super) struct WorkerDriver {
     commands: mpsc::UnboundedReceiver<Command>,
     phase: Phase,
     life: watch::Sender<Life>,
-    /// Results of attempts of an earlier process, which the engine may have ended.
-    unchecked: Vec<(u64, Key, Report)>,
-    /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
-    recovered: KeyMap<Key, bool>,
+    earlier: EarlierResults,
     /// For attempts that release their slots.
     release: mpsc::UnboundedSender<(TaskId, u32)>,
     releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
@@ -133,7 +132,7 @@ impl WorkerDriver {
         let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
         let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());
         let (journal, unchecked) = journal.unzip();
-        let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
+        let earlier = EarlierResults::new(unchecked.unwrap_or_default());
         let (release, releases) = mpsc::unbounded_channel();
         let full_slots = FullSlots::default();
         Self {
@@ -145,7 +144,7 @@ impl WorkerDriver {
             register_failures: 0,
             unpaused: None,
             ready: Some(ready),
-            connection: Connection::new(!unchecked.is_empty()),
+            connection: Connection::new(earlier.has_unchecked()),
             assignments: Assignments::new(Slots::new(&worker.slots)),
             jobs: JoinSet::new(),
             keys: KeyMap::default(),
@@ -164,8 +163,7 @@ impl WorkerDriver {
             commands,
             phase: Phase::Running,
             life,
-            unchecked,
-            recovered: KeyMap::default(),
+            earlier,
             release,
             releases,
             is_paused: false,
@@ -343,7 +341,7 @@ impl WorkerDriver {
                 )
             }
             (Ok(key), ActionKind::Cancel) => {
-                self.withdraw_recovered(key);
+                self.earlier.withdraw(key, &mut self.outbox);
                 Event::Cancelled(key)
             }
             (Ok(key), kind) => {
@@ -487,7 +485,7 @@ impl WorkerDriver {
     /// Publishes the status if it has changed.
     fn publish(&self) {
         let (running, queued, unreported) = self.assignments.counts();
-        let unreported = unreported + self.recovered.len() + self.unchecked.len();
+        let unreported = unreported + self.earlier.len();
         self.full_slots.set(self.assignments.is_full());
         let state = match (&self.phase, self.connection.is_connected()) {
             (Phase::Running, true) => WorkerState::Connected,

@@ -43,7 +43,7 @@ impl WorkerDriver {
 
     pub(super) fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
         for ResolvedReport { key, report, resolution } in resolved {
-            let is_recovered = self.recovered.contains_key(&key);
+            let is_earlier = self.earlier.contains(&key);
             let reported = match resolution {
                 Resolution::Accepted => Reported::accepted(report.kind),
                 Resolution::Withdrawn => Reported::Withdrawn,
@@ -56,7 +56,7 @@ impl WorkerDriver {
                     } else {
                         report.into_failure(format!("the task's output could not be sent: {error}"))
                     };
-                    self.outbox.replace(key, replacement, is_recovered);
+                    self.outbox.replace(key, replacement, is_earlier);
                     continue;
                 }
                 Resolution::Rejected(error) => {
@@ -64,7 +64,7 @@ impl WorkerDriver {
                     Reported::Rejected
                 }
             };
-            self.recovered.remove(&key);
+            self.earlier.resolved(&key);
             self.step(Event::Reported(key, reported));
         }
     }
