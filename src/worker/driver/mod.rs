@@ -4,21 +4,21 @@ mod check_times;
 mod checking;
 mod checks;
 mod earlier;
+mod executing;
 mod jobs;
 mod registering;
 mod reports;
+mod resources;
 mod shutdown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinSet};
 use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,24 +26,24 @@ use super::assignments::{Assignments, Effect, Event, Reported, Slots};
 use super::connection::{Connection, MAX_REJECTION, MAX_TOKEN_REJECTION, Now, Severity, StreamState};
 use super::heartbeat::{Failures, Heartbeat, Heartbeats};
 use super::heartbeat_thread::LastHeartbeat;
-use super::key::{Key, KeyMap};
 use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
-use super::outputs::Outputs;
 use super::report::WorkerReport;
 use super::setup::{Labels, Worker};
 use super::status::{Life, WorkerState, WorkerStatus};
 use crate::error::{Error, Result};
-use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
-use crate::rpc::convert::{Action, ActionKind};
+use crate::model::WorkerId;
+use crate::rpc::convert::Action;
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
-use crate::workflow::{CancelCause, FullSlots, Stop};
+use crate::workflow::{CancelCause, FullSlots};
 use checks::Checks;
 use earlier::EarlierResults;
-use jobs::{Assigned, JobEnds, JobKeys};
+use executing::Assigned;
+use jobs::Jobs;
 use registering::Registering;
+use resources::Resources;
 use shutdown::{Deadlines, Phase};
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is
@@ -77,10 +77,7 @@ pub(super) struct WorkerDriver {
     ready: Option<oneshot::Sender<Result<()>>>,
     connection: Connection,
     assignments: Assignments<Assigned>,
-    jobs: JoinSet<JobEnds>,
-    /// The attempts of each job, and the way to stop each.
-    keys: KeyMap<Id, JobKeys>,
-    stops: KeyMap<Key, Stop>,
+    jobs: Jobs,
     checks: Checks,
     outbox: Outbox,
     /// The journal of the outbox, while nothing is written to it.
@@ -89,8 +86,8 @@ pub(super) struct WorkerDriver {
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// For the next call of the outbox, and the next check.
     alarm: Alarm,
-    outputs: Outputs,
-    /// For attempts that start children, and for the heartbeat thread.
+    resources: Resources,
+    /// For the heartbeat thread.
     full_slots: FullSlots,
     last_heartbeat: LastHeartbeat,
     stop: CancellationToken,
@@ -100,9 +97,6 @@ pub(super) struct WorkerDriver {
     phase: Phase,
     life: watch::Sender<Life>,
     earlier: EarlierResults,
-    /// For attempts that release their slots.
-    release: mpsc::UnboundedSender<(TaskId, u32)>,
-    releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
     is_paused: bool,
 }
 
@@ -133,7 +127,6 @@ impl WorkerDriver {
         let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());
         let (journal, unchecked) = journal.unzip();
         let earlier = EarlierResults::new(unchecked.unwrap_or_default());
-        let (release, releases) = mpsc::unbounded_channel();
         let full_slots = FullSlots::default();
         Self {
             stream: ReconnectingStream::new(STREAM),
@@ -146,16 +139,14 @@ impl WorkerDriver {
             ready: Some(ready),
             connection: Connection::new(earlier.has_unchecked()),
             assignments: Assignments::new(Slots::new(&worker.slots)),
-            jobs: JoinSet::new(),
-            keys: KeyMap::default(),
-            stops: KeyMap::default(),
+            jobs: Jobs::default(),
             checks: Checks::default(),
             outbox,
             journal,
             saving: None,
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
-            outputs: Outputs::start(&worker.client),
+            resources: Resources::start(&worker.client, full_slots.clone()),
             full_slots,
             last_heartbeat,
             stop,
@@ -164,8 +155,6 @@ impl WorkerDriver {
             phase: Phase::Running,
             life,
             earlier,
-            release,
-            releases,
             is_paused: false,
             worker,
             id,
@@ -192,7 +181,7 @@ impl WorkerDriver {
                 () = &mut forced => break,
                 () = &mut stopped, if is_running => self.pause(),
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
-                Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
+                Some(ended) = self.jobs.next() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
                 saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
                 checked = self.checks.answered() => self.on_checked(&checked),
@@ -201,7 +190,7 @@ impl WorkerDriver {
                 // Before the stream, which may always have a message.
                 Some(heartbeat) = or_pending(self.heartbeats.as_mut().map(Heartbeats::next)) => self.on_heartbeat(heartbeat),
                 id = or_pending(self.registering.as_mut()) => self.on_registered(id),
-                Some((task, retry_count)) = self.releases.recv() => self.step(Event::Released(task, retry_count)),
+                Some((task, retry_count)) = self.resources.released() => self.step(Event::Released(task, retry_count)),
                 event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
                 () = self.alarm.at(wake) => {}
@@ -234,8 +223,8 @@ impl WorkerDriver {
         }
         let leave = async {
             // Code that blocks its thread cannot be waited for.
-            self.jobs.detach_all();
-            self.outputs.close().await;
+            self.jobs.detach();
+            self.resources.close().await;
             // The worker is gone anyway if this fails.
             let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
             drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
@@ -327,61 +316,6 @@ impl WorkerDriver {
         }
     }
 
-    fn on_action(&mut self, action: Action) {
-        if action.kind() == ActionKind::StartBatch {
-            return self.on_batch(action);
-        }
-        let event = match (Key::read(&action), action.kind()) {
-            (Ok(key), ActionKind::Start) => {
-                let slots = self.worker.slots_of(action.name());
-                Event::Assigned(
-                    key,
-                    slots,
-                    Assigned { worker: self.id, action, at: Instant::now(), members: BTreeMap::new() },
-                )
-            }
-            (Ok(key), ActionKind::Cancel) => {
-                self.earlier.withdraw(key, &mut self.outbox);
-                Event::Cancelled(key)
-            }
-            (Ok(key), kind) => {
-                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown type");
-                Event::AssignedUnknown(key)
-            }
-            (Err(error), kind) => {
-                let attempt = attempt_number(action.retry_count());
-                tracing::error!(worker_id = %self.id, run_id = action.run(), task_id = action.task(), attempt, %error, "failed to decode assignment");
-                if kind != ActionKind::Start {
-                    return;
-                }
-                Event::AssignedUnreadable
-            }
-        };
-        self.step(event);
-    }
-
-    fn on_batch(&mut self, action: Action) {
-        let task = self.worker.actions.get(action.name());
-        let task_name = task.map(|task| task.definition.name.as_str()).unwrap_or_default();
-        let (batch_id, size) = (action.batch().to_owned(), action.batch_size());
-        let (action, members) = match action.into_members(task_name) {
-            Ok(members) => members,
-            Err(error) => {
-                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode a batch");
-                // A batch is never empty.
-                return (0..size.max(1)).for_each(|_| self.step(Event::AssignedUnreadable));
-            }
-        };
-        let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));
-        let tasks = members.iter().filter_map(run).collect();
-        let batch = action.batch().into();
-        self.step(Event::AssignedBatch(
-            batch,
-            tasks,
-            Assigned { worker: self.id, action, at: Instant::now(), members },
-        ));
-    }
-
     fn step(&mut self, event: Event<Assigned>) {
         let effects = self.assignments.step(event);
         self.apply(effects);
@@ -404,13 +338,6 @@ impl WorkerDriver {
                     }
                 }
             }
-        }
-    }
-
-    fn stop_attempt(&mut self, key: &Key, cause: CancelCause) {
-        self.checks.attempt_ended(key);
-        if let Some(stop) = self.stops.get(key) {
-            stop.stop(cause);
         }
     }
 
@@ -486,7 +413,7 @@ impl WorkerDriver {
     fn publish(&self) {
         let (running, queued, unreported) = self.assignments.counts();
         let unreported = unreported + self.earlier.len();
-        self.full_slots.set(self.assignments.is_full());
+        self.resources.set_full(self.assignments.is_full());
         let state = match (&self.phase, self.connection.is_connected()) {
             (Phase::Running, true) => WorkerState::Connected,
             (Phase::Running, false) => WorkerState::Disconnected,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::rpc::MAX_VERSION_AGE;
 use crate::rpc::convert::{Report, ReportKind};
+use crate::worker::key::Key;
 use crate::worker::outbox;
 use crate::worker::ownership::Checked;
 use crate::workflow::{BatchItem, BatchOptions};
