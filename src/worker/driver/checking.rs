@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::assignments::{Event, Reported};
-use super::super::heartbeat::Heartbeats;
 use super::super::outbox::{Confirmed, Doubt};
 use super::super::ownership::{self, Checked, Held};
 use super::WorkerDriver;
@@ -13,13 +12,13 @@ impl WorkerDriver {
     /// Requests a check with the next heartbeat, which is sent soon.
     pub(super) fn request_check(&mut self) {
         self.connection.request_check();
-        self.heartbeats.iter().for_each(Heartbeats::request_early);
+        self.heartbeats.request_early();
     }
 
     /// Requests a check that is due although nothing indicates that it is needed. No result waits for it.
     pub(super) fn request_regular_check(&mut self) {
         self.connection.request_regular_check();
-        self.heartbeats.iter().for_each(Heartbeats::request_early);
+        self.heartbeats.request_early();
     }
 
     /// The engine may have ended attempts of this worker without a notification. Their results wait for the next check.
@@ -43,7 +42,7 @@ impl WorkerDriver {
             self.request_check();
         }
         // A worker that could not be paused sends no heartbeats any longer.
-        if self.heartbeats.is_none() {
+        if self.heartbeats.have_ended() {
             self.start_check(false);
         }
     }

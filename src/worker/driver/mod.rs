@@ -3,10 +3,12 @@
 mod check_times;
 mod checking;
 mod checks;
+mod connecting;
 mod earlier;
 mod executing;
+mod heartbeats;
 mod jobs;
-mod registering;
+mod registration;
 mod reports;
 mod resources;
 mod shutdown;
@@ -23,26 +25,26 @@ use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
-use super::connection::{Connection, MAX_REJECTION, MAX_TOKEN_REJECTION, Now, Severity, StreamState};
-use super::heartbeat::{Failures, Heartbeat, Heartbeats};
+use super::connection::Connection;
 use super::heartbeat_thread::LastHeartbeat;
 use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
 use super::report::WorkerReport;
 use super::setup::{Labels, Worker};
 use super::status::{Life, WorkerState, WorkerStatus};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::WorkerId;
 use crate::rpc::convert::Action;
 use crate::sync::{lock, or_pending};
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
-use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
+use crate::transport::{ReconnectingStream, StreamPolicy, Twins};
 use crate::workflow::{CancelCause, FullSlots};
 use checks::Checks;
 use earlier::EarlierResults;
 use executing::Assigned;
+use heartbeats::WorkerHeartbeats;
 use jobs::Jobs;
-use registering::Registering;
+use registration::Registration;
 use resources::Resources;
 use shutdown::{Deadlines, Phase};
 
@@ -66,14 +68,8 @@ pub(super) struct WorkerDriver {
     worker: Worker,
     id: WorkerId,
     stream: ReconnectingStream<Action>,
-    /// `None` if the engine must not send more assignments, and the worker could not be paused.
-    heartbeats: Option<Heartbeats>,
-    heartbeat_failures: Failures,
-    registering: Option<Registering>,
-    /// The number of successive failures to register the worker again.
-    register_failures: u32,
-    /// The id under which the worker is registered again, if it must be paused first.
-    unpaused: Option<WorkerId>,
+    heartbeats: WorkerHeartbeats,
+    registration: Registration,
     ready: Option<oneshot::Sender<Result<()>>>,
     connection: Connection,
     assignments: Assignments<Assigned>,
@@ -87,9 +83,6 @@ pub(super) struct WorkerDriver {
     /// For the next call of the outbox, and the next check.
     alarm: Alarm,
     resources: Resources,
-    /// For the heartbeat thread.
-    full_slots: FullSlots,
-    last_heartbeat: LastHeartbeat,
     stop: CancellationToken,
     /// Ends the worker without waiting for anything.
     force: CancellationToken,
@@ -131,11 +124,8 @@ impl WorkerDriver {
         Self {
             stream: ReconnectingStream::new(STREAM),
             // They start when the stream is requested: an earlier one would not count.
-            heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat, &full_slots)),
-            heartbeat_failures: Failures::default(),
-            registering: None,
-            register_failures: 0,
-            unpaused: None,
+            heartbeats: WorkerHeartbeats::start(&worker.client, id, last_heartbeat, full_slots.clone()),
+            registration: Registration::default(),
             ready: Some(ready),
             connection: Connection::new(earlier.has_unchecked()),
             assignments: Assignments::new(Slots::new(&worker.slots)),
@@ -146,9 +136,7 @@ impl WorkerDriver {
             saving: None,
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
-            resources: Resources::start(&worker.client, full_slots.clone()),
-            full_slots,
-            last_heartbeat,
+            resources: Resources::start(&worker.client, full_slots),
             stop,
             force,
             commands,
@@ -188,8 +176,8 @@ impl WorkerDriver {
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.commands.recv() => self.on_command(command),
                 // Before the stream, which may always have a message.
-                Some(heartbeat) = or_pending(self.heartbeats.as_mut().map(Heartbeats::next)) => self.on_heartbeat(heartbeat),
-                id = or_pending(self.registering.as_mut()) => self.on_registered(id),
+                Some(heartbeat) = self.heartbeats.next() => self.on_heartbeat(heartbeat),
+                registered = self.registration.ended() => self.on_registered(registered),
                 Some((task, retry_count)) = self.resources.released() => self.step(Event::Released(task, retry_count)),
                 event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
@@ -230,9 +218,7 @@ impl WorkerDriver {
             drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
             // Their timers: on virtual time, they must not be what the end of the heartbeats waits for.
             drop((self.stream, self.alarm));
-            if let Some(heartbeats) = self.heartbeats {
-                heartbeats.stop().await;
-            }
+            self.heartbeats.stop().await;
         };
         // What is left of it is dropped. Jobs that were not detached are aborted.
         force.run_until_cancelled(leave).await;
@@ -244,76 +230,6 @@ impl WorkerDriver {
             (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
         });
         report
-    }
-
-    fn on_stream(&mut self, event: StreamEvent<Action>) {
-        match event {
-            StreamEvent::Message(action) => {
-                self.connection.received();
-                self.on_action(action);
-            }
-            StreamEvent::NeedsOpen => {
-                self.open_stream();
-                self.heartbeats.iter().for_each(Heartbeats::request_early);
-            }
-            StreamEvent::Gap => {
-                self.mark_notifications_lost();
-                self.request_check();
-            }
-            // A proxy may have lost it, and the engine may not have noticed that: its assignments would fail. The engine sends each assignment
-            // to one of the two streams. Running attempts are checked, and those that wait are not.
-            StreamEvent::Idle => {
-                self.open_stream();
-                if self.assignments.held().next().is_some() {
-                    self.request_regular_check();
-                }
-            }
-            StreamEvent::Lost(_) => {
-                // A proxy may request hours.
-                self.stream.limit_pause(STREAM.max_backoff);
-                self.connection.stream_lost(Instant::now());
-                self.mark_notifications_lost();
-            }
-            StreamEvent::Failed(error) => {
-                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.token_timeout());
-                if is_first {
-                    tracing::error!(worker_id = %self.id, %error, "worker stream failed");
-                } else {
-                    tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
-                }
-                self.stream.mark_lost();
-                self.mark_notifications_lost();
-                self.fail(error, severity);
-            }
-        }
-    }
-
-    fn open_stream(&mut self) {
-        let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
-        self.stream.open(async move { rpc.dispatcher.listen(id).await });
-    }
-
-    /// For how long the rejection of the token is waited out.
-    fn token_timeout(&self) -> Duration {
-        let expires_at = self.worker.client.config().token_expires_at();
-        let has_expired = expires_at.is_some_and(|at| at <= self.worker.client.clock().now());
-        if has_expired || self.assignments.is_idle() { MAX_REJECTION } else { MAX_TOKEN_REJECTION }
-    }
-
-    /// Ends a worker that cannot go on because of a final error. If the worker has not started, the start fails.
-    fn fail(&mut self, error: Error, severity: Severity) {
-        if severity == Severity::Transient {
-            return;
-        }
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Err(error));
-            return;
-        }
-        if severity == Severity::Final && self.phase.is_running() {
-            tracing::error!(worker_id = %self.id, %error, "worker failed; shutting down");
-            self.life.send_modify(|life| life.failure = Some(error));
-            self.pause();
-        }
     }
 
     fn step(&mut self, event: Event<Assigned>) {
@@ -339,61 +255,6 @@ impl WorkerDriver {
                 }
             }
         }
-    }
-
-    fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
-        let (now, stream) = (self.now(), self.stream_state());
-        match heartbeat {
-            Heartbeat::Accepted(sent_at) => {
-                let accepted = self.connection.heartbeat_accepted(now, sent_at, stream);
-                self.heartbeat_failures.end(self.id);
-                // Results do not wait for a stream. Running attempts are checked again when there is one.
-                if accepted.must_check || self.outbox.has_unchecked() {
-                    self.start_check(accepted.must_check);
-                }
-                if let Some(after) = accepted.reconnected_after {
-                    tracing::info!(worker_id = %self.id, ?after, "worker reconnected");
-                }
-                if let Some(ready) = self.ready.take() {
-                    tracing::info!(worker_id = %self.id, name = self.worker.name, "worker is ready");
-                    let _ = ready.send(Ok(()));
-                }
-            }
-            Heartbeat::Rejected(sent_at, error) => {
-                if self.connection.heartbeat_rejected(now.instant, sent_at, stream) {
-                    self.heartbeat_failures.add(self.id, &error);
-                    telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
-                    self.stream.mark_lost();
-                    self.mark_notifications_lost();
-                }
-                // None is accepted while the stream cannot be opened.
-                self.check_results();
-            }
-            // The engine has lost the worker and its attempts.
-            Heartbeat::UnknownWorker if self.registering.is_none() && self.phase.is_running() => {
-                self.connection.disconnected(now.instant);
-                self.registering = Some(self.register());
-            }
-            // No heartbeat will be accepted while it drains or cannot register.
-            Heartbeat::UnknownWorker => self.check_results(),
-            Heartbeat::Failed(error) => {
-                let severity = self.connection.heartbeat_failed(now.instant, &error, self.token_timeout());
-                self.heartbeat_failures.add(self.id, &error);
-                // In an outage, the engine cannot be asked.
-                if !error.is_transient() {
-                    self.check_results();
-                }
-                self.fail(error, severity);
-            }
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now { instant: Instant::now(), time: self.worker.client.clock().now() }
-    }
-
-    fn stream_state(&self) -> StreamState {
-        StreamState { is_lost: self.stream.is_lost(), opened_at: self.stream.opened_at() }
     }
 
     fn on_command(&mut self, command: Command) {
@@ -442,7 +303,7 @@ impl WorkerDriver {
     /// Pauses the worker, so that it gets no more assignments.
     fn pause(&mut self) {
         tracing::info!(worker_id = %self.id, "worker is shutting down");
-        self.registering = None;
+        self.registration.cancel();
         let (client, id) = (self.worker.client.clone(), self.id);
         self.phase = Phase::Pausing(Box::pin(async move {
             matches!(timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id, true)).await, Ok(Ok(())))
@@ -454,7 +315,7 @@ impl WorkerDriver {
     fn drain(&mut self, is_paused: bool) {
         if !is_paused {
             tracing::warn!(worker_id = %self.id, "failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
-            self.heartbeats = None;
+            self.heartbeats.end();
         }
         let (grace, cancel_grace) = (self.worker.grace, self.worker.cancel_grace);
         self.phase = Phase::Draining(Deadlines::new(Instant::now(), is_paused, grace, cancel_grace));
