@@ -71,13 +71,12 @@ impl WorkerDriver {
         if severity == Severity::Transient {
             return;
         }
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Err(error));
-            return;
+        if self.handle.is_starting() {
+            return self.handle.end_start(Err(error));
         }
         if severity == Severity::Final && self.phase.is_running() {
             tracing::error!(worker_id = %self.id, %error, "worker failed; shutting down");
-            self.life.send_modify(|life| life.failure = Some(error));
+            self.handle.publish_failure(error);
             self.pause();
         }
     }
@@ -95,9 +94,9 @@ impl WorkerDriver {
                 if let Some(after) = accepted.reconnected_after {
                     tracing::info!(worker_id = %self.id, ?after, "worker reconnected");
                 }
-                if let Some(ready) = self.ready.take() {
+                if self.handle.is_starting() {
                     tracing::info!(worker_id = %self.id, name = self.worker.name, "worker is ready");
-                    let _ = ready.send(Ok(()));
+                    self.handle.end_start(Ok(()));
                 }
             }
             Heartbeat::Rejected(sent_at, error) => {
@@ -113,7 +112,7 @@ impl WorkerDriver {
             // The engine has lost the worker and its attempts.
             Heartbeat::UnknownWorker if !self.registration.is_running() && self.phase.is_running() => {
                 self.connection.disconnected(now.instant);
-                self.registration.start(&self.worker, self.is_paused);
+                self.registration.start(&self.worker, self.handle.is_paused);
             }
             // No heartbeat will be accepted while it drains or cannot register.
             Heartbeat::UnknownWorker => self.check_results(),

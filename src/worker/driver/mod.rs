@@ -6,6 +6,7 @@ mod checks;
 mod connecting;
 mod earlier;
 mod executing;
+mod handle;
 mod heartbeats;
 mod jobs;
 mod registration;
@@ -20,18 +21,14 @@ use std::pin::pin;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
 use super::connection::Connection;
-use super::heartbeat_thread::LastHeartbeat;
 use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
 use super::report::WorkerReport;
-use super::setup::{Labels, Worker};
-use super::status::{Life, WorkerState, WorkerStatus};
-use crate::error::Result;
+use super::setup::Worker;
+use super::status::{WorkerState, WorkerStatus};
 use crate::model::WorkerId;
 use crate::rpc::convert::Action;
 use crate::sync::{lock, or_pending};
@@ -42,6 +39,8 @@ use crate::workflow::{CancelCause, FullSlots};
 use checks::Checks;
 use earlier::EarlierResults;
 use executing::Assigned;
+use handle::HandleSide;
+pub(super) use handle::{Command, Handles};
 use heartbeats::WorkerHeartbeats;
 use jobs::Jobs;
 use registration::Registration;
@@ -70,7 +69,6 @@ pub(super) struct WorkerDriver {
     stream: ReconnectingStream<Action>,
     heartbeats: WorkerHeartbeats,
     registration: Registration,
-    ready: Option<oneshot::Sender<Result<()>>>,
     connection: Connection,
     assignments: Assignments<Assigned>,
     jobs: Jobs,
@@ -83,40 +81,15 @@ pub(super) struct WorkerDriver {
     /// For the next call of the outbox, and the next check.
     alarm: Alarm,
     resources: Resources,
-    stop: CancellationToken,
-    /// Ends the worker without waiting for anything.
-    force: CancellationToken,
-    commands: mpsc::UnboundedReceiver<Command>,
+    handle: HandleSide,
     phase: Phase,
-    life: watch::Sender<Life>,
     earlier: EarlierResults,
-    is_paused: bool,
 }
 
 type Saving = BoxFuture<'static, Option<Saved>>;
 
-/// What the handle of a worker has changed. It has already sent it to the server.
-#[derive(Debug)]
-pub(super) enum Command {
-    Pause(bool),
-    AddLabels(Labels),
-    /// The grace period of a shutdown that follows.
-    LimitShutdown(Duration),
-}
-
-/// The connections of a driver to the handle of the worker.
-pub(super) struct Handles {
-    pub(super) stop: CancellationToken,
-    pub(super) force: CancellationToken,
-    pub(super) ready: oneshot::Sender<Result<()>>,
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) life: watch::Sender<Life>,
-    pub(super) last_heartbeat: LastHeartbeat,
-}
-
 impl WorkerDriver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
-        let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
         let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());
         let (journal, unchecked) = journal.unzip();
         let earlier = EarlierResults::new(unchecked.unwrap_or_default());
@@ -124,9 +97,8 @@ impl WorkerDriver {
         Self {
             stream: ReconnectingStream::new(STREAM),
             // They start when the stream is requested: an earlier one would not count.
-            heartbeats: WorkerHeartbeats::start(&worker.client, id, last_heartbeat, full_slots.clone()),
+            heartbeats: WorkerHeartbeats::start(&worker.client, id, handles.last_heartbeat.clone(), full_slots.clone()),
             registration: Registration::default(),
-            ready: Some(ready),
             connection: Connection::new(earlier.has_unchecked()),
             assignments: Assignments::new(Slots::new(&worker.slots)),
             jobs: Jobs::default(),
@@ -137,13 +109,9 @@ impl WorkerDriver {
             calls: FuturesUnordered::new(),
             alarm: Alarm::default(),
             resources: Resources::start(&worker.client, full_slots),
-            stop,
-            force,
-            commands,
+            handle: HandleSide::new(handles),
             phase: Phase::Running,
-            life,
             earlier,
-            is_paused: false,
             worker,
             id,
         }
@@ -153,8 +121,8 @@ impl WorkerDriver {
     pub(super) async fn run(mut self) -> WorkerReport {
         self.stream.reopen_now();
         // Pinned here, because registering them for each event costs more than an event.
-        let mut stopped = pin!(self.stop.clone().cancelled_owned());
-        let mut forced = pin!(self.force.clone().cancelled_owned());
+        let mut stopped = pin!(self.handle.stop.clone().cancelled_owned());
+        let mut forced = pin!(self.handle.force.clone().cancelled_owned());
         while !self.is_drained() {
             let now = Instant::now();
             if self.checks.take_due(now) {
@@ -174,7 +142,7 @@ impl WorkerDriver {
                 saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
                 checked = self.checks.answered() => self.on_checked(&checked),
                 () = at(deadline) => self.on_deadline(),
-                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(command) = self.handle.next_command() => self.on_command(command),
                 // Before the stream, which may always have a message.
                 Some(heartbeat) = self.heartbeats.next() => self.on_heartbeat(heartbeat),
                 registered = self.registration.ended() => self.on_registered(registered),
@@ -188,7 +156,7 @@ impl WorkerDriver {
     }
 
     async fn end(mut self) -> WorkerReport {
-        let force = self.force.clone();
+        let force = self.handle.force.clone();
         if force.is_cancelled() {
             self.step(Event::Abandon);
         }
@@ -225,10 +193,7 @@ impl WorkerDriver {
         record_load(&self.worker, (0, 0, 0));
         let report = self.assignments.into_report();
         tracing::info!(worker_id = %self.id, %report, "worker stopped");
-        self.life.send_modify(|life| {
-            life.status.state = WorkerState::Stopped;
-            (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
-        });
+        self.handle.publish_stopped();
         report
     }
 
@@ -259,7 +224,7 @@ impl WorkerDriver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Pause(is_paused) => self.is_paused = is_paused,
+            Command::Pause(is_paused) => self.handle.is_paused = is_paused,
             Command::AddLabels(labels) => lock(&self.worker.labels).extend(labels),
             Command::LimitShutdown(grace) => {
                 self.worker.grace = grace;
@@ -280,20 +245,15 @@ impl WorkerDriver {
             (Phase::Running, false) => WorkerState::Disconnected,
             _ => WorkerState::Draining,
         };
-        let is_new = self.life.send_if_modified(|life| {
-            let status = WorkerStatus {
-                worker_id: self.id,
-                state,
-                is_paused: self.is_paused,
-                slots: self.worker.slot_count(),
-                running,
-                queued,
-                unreported,
-                is_outbox_full: self.assignments.is_on_hold(),
-            };
-            let is_new = life.status != status;
-            life.status = status;
-            is_new
+        let is_new = self.handle.publish(WorkerStatus {
+            worker_id: self.id,
+            state,
+            is_paused: self.handle.is_paused,
+            slots: self.worker.slot_count(),
+            running,
+            queued,
+            unreported,
+            is_outbox_full: self.assignments.is_on_hold(),
         });
         if is_new {
             record_load(&self.worker, (running, queued, unreported));

@@ -6,9 +6,13 @@ mod version;
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use prost::Message as _;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
+use tokio_util::sync::CancellationToken;
 
+use super::super::heartbeat_thread::LastHeartbeat;
 use super::super::running::READY_TIMEOUT;
+use super::super::status::Life;
 use super::shutdown::{PAUSED_ASSIGNMENT_DELAY, UNPAUSED_ASSIGNMENT_DELAY};
 use super::*;
 use crate::client::Client;
@@ -368,7 +372,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
         assert!(jobs <= driver.worker.slot_count(), "never more than the slots");
         assert_eq!(stoppable, jobs);
     }
-    driver.stop.cancel();
+    driver.handle.stop.cancel();
     (driver.run().await, assigned)
 }
 
