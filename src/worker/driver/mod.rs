@@ -9,10 +9,12 @@ mod executing;
 mod handle;
 mod heartbeats;
 mod jobs;
+mod journal;
 mod registration;
-mod reports;
+mod reporting;
 mod resources;
 mod shutdown;
+mod stopping;
 #[cfg(test)]
 mod tests;
 
@@ -21,17 +23,17 @@ use std::pin::pin;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant};
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
 use super::connection::Connection;
-use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
+use super::outbox::{Outbox, Recovered, Sent};
 use super::report::WorkerReport;
 use super::setup::Worker;
 use super::status::{WorkerState, WorkerStatus};
 use crate::model::WorkerId;
 use crate::rpc::convert::Action;
-use crate::sync::{lock, or_pending};
+use crate::sync::lock;
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
 use crate::transport::{ReconnectingStream, StreamPolicy, Twins};
@@ -43,9 +45,10 @@ use handle::HandleSide;
 pub(super) use handle::{Command, Handles};
 use heartbeats::WorkerHeartbeats;
 use jobs::Jobs;
+use journal::Journal;
 use registration::Registration;
 use resources::Resources;
-use shutdown::{Deadlines, Phase};
+use shutdown::Phase;
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is
 /// replaced, because the engine does not always notice that a proxy has lost it. In case a stream has lost cancellations, the attempts are
@@ -57,10 +60,6 @@ const STREAM: StreamPolicy = StreamPolicy {
     // The engine sends all assignments to one of two streams, and notifications to both.
     twins: Twins::Split,
 };
-/// The timeout of each call of a shutdown.
-const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// The maximum size of a failure that replaces a report which is too large.
-const MAX_REPLACEMENT_BYTES: usize = 1000;
 
 /// The background task of a worker. It owns the running attempts.
 pub(super) struct WorkerDriver {
@@ -74,19 +73,14 @@ pub(super) struct WorkerDriver {
     jobs: Jobs,
     checks: Checks,
     outbox: Outbox,
-    /// The journal of the outbox, while nothing is written to it.
-    journal: Option<JournalWriter>,
-    saving: Option<Saving>,
+    journal: Journal,
+    /// Those of the outbox.
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
-    /// For the next call of the outbox, and the next check.
-    alarm: Alarm,
     resources: Resources,
     handle: HandleSide,
     phase: Phase,
     earlier: EarlierResults,
 }
-
-type Saving = BoxFuture<'static, Option<Saved>>;
 
 impl WorkerDriver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
@@ -104,10 +98,8 @@ impl WorkerDriver {
             jobs: Jobs::default(),
             checks: Checks::default(),
             outbox,
-            journal,
-            saving: None,
+            journal: Journal::new(journal),
             calls: FuturesUnordered::new(),
-            alarm: Alarm::default(),
             resources: Resources::start(&worker.client, full_slots),
             handle: HandleSide::new(handles),
             phase: Phase::Running,
@@ -119,7 +111,14 @@ impl WorkerDriver {
 
     /// Runs the worker until it was stopped, and its attempts have ended or were dropped.
     pub(super) async fn run(mut self) -> WorkerReport {
+        self.work().await;
+        self.end().await
+    }
+
+    async fn work(&mut self) {
         self.stream.reopen_now();
+        // For the next call of the outbox, and the next check.
+        let mut alarm = Alarm::default();
         // Pinned here, because registering them for each event costs more than an event.
         let mut stopped = pin!(self.handle.stop.clone().cancelled_owned());
         let mut forced = pin!(self.handle.force.clone().cancelled_owned());
@@ -139,7 +138,7 @@ impl WorkerDriver {
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
                 Some(ended) = self.jobs.next() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
-                saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
+                saved = self.journal.saved() => self.on_saved(saved),
                 checked = self.checks.answered() => self.on_checked(&checked),
                 () = at(deadline) => self.on_deadline(),
                 Some(command) = self.handle.next_command() => self.on_command(command),
@@ -149,52 +148,9 @@ impl WorkerDriver {
                 Some((task, retry_count)) = self.resources.released() => self.step(Event::Released(task, retry_count)),
                 event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
-                () = self.alarm.at(wake) => {}
+                () = alarm.at(wake) => {}
             }
         }
-        self.end().await
-    }
-
-    async fn end(mut self) -> WorkerReport {
-        let force = self.handle.force.clone();
-        if force.is_cancelled() {
-            self.step(Event::Abandon);
-        }
-        let save = async {
-            if let Some(saving) = self.saving.take() {
-                self.on_saved(saving.await);
-            }
-            let Some(journal) = self.journal.take() else { return };
-            // What was accepted since must not be reported again by the next process.
-            let journal = match self.outbox.take_unsaved() {
-                Some(unsaved) => journal.save(unsaved).await.and_then(|saved| saved.journal),
-                None => Some(journal),
-            };
-            if let Some(journal) = journal {
-                journal.close().await;
-            }
-        };
-        if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
-            tracing::error!(worker_id = %self.id, "failed to write to the outbox file in time");
-        }
-        let leave = async {
-            // Code that blocks its thread cannot be waited for.
-            self.jobs.detach();
-            self.resources.close().await;
-            // The worker is gone anyway if this fails.
-            let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
-            drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
-            // Their timers: on virtual time, they must not be what the end of the heartbeats waits for.
-            drop((self.stream, self.alarm));
-            self.heartbeats.stop().await;
-        };
-        // What is left of it is dropped. Jobs that were not detached are aborted.
-        force.run_until_cancelled(leave).await;
-        record_load(&self.worker, (0, 0, 0));
-        let report = self.assignments.into_report();
-        tracing::info!(worker_id = %self.id, %report, "worker stopped");
-        self.handle.publish_stopped();
-        report
     }
 
     fn step(&mut self, event: Event<Assigned>) {
@@ -258,46 +214,6 @@ impl WorkerDriver {
         if is_new {
             record_load(&self.worker, (running, queued, unreported));
         }
-    }
-
-    /// Pauses the worker, so that it gets no more assignments.
-    fn pause(&mut self) {
-        tracing::info!(worker_id = %self.id, "worker is shutting down");
-        self.registration.cancel();
-        let (client, id) = (self.worker.client.clone(), self.id);
-        self.phase = Phase::Pausing(Box::pin(async move {
-            matches!(timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id, true)).await, Ok(Ok(())))
-        }));
-    }
-
-    /// Waits for the running attempts. Heartbeats continue meanwhile: without them the engine would reassign the attempts. But a worker
-    /// that could not be paused must not send heartbeats, or it would get more assignments.
-    fn drain(&mut self, is_paused: bool) {
-        if !is_paused {
-            tracing::warn!(worker_id = %self.id, "failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
-            self.heartbeats.end();
-        }
-        let (grace, cancel_grace) = (self.worker.grace, self.worker.cancel_grace);
-        self.phase = Phase::Draining(Deadlines::new(Instant::now(), is_paused, grace, cancel_grace));
-    }
-
-    fn on_deadline(&mut self) {
-        let Phase::Draining(deadlines) = &mut self.phase else { return };
-        let due = deadlines.take_due(Instant::now());
-        if due.stop_accepting {
-            self.step(Event::StopAccepting);
-        }
-        if due.drop_all {
-            self.step(Event::DropAll);
-        }
-        if due.abandon {
-            self.step(Event::Abandon);
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        let Phase::Draining(deadlines) = &self.phase else { return false };
-        self.assignments.is_idle() && deadlines.are_assignments_over(Instant::now())
     }
 }
 

@@ -14,6 +14,7 @@ use super::super::heartbeat_thread::LastHeartbeat;
 use super::super::running::READY_TIMEOUT;
 use super::super::status::Life;
 use super::shutdown::{PAUSED_ASSIGNMENT_DELAY, UNPAUSED_ASSIGNMENT_DELAY};
+use super::stopping::SHUTDOWN_CALL_TIMEOUT;
 use super::*;
 use crate::client::Client;
 use crate::error::ErrorKind;
