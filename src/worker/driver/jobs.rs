@@ -89,3 +89,32 @@ impl Jobs {
         (self.tasks.len(), self.stops.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_attempts_of_a_job_that_panicked_are_known_once() {
+        let key = Key { run: Uuid::nil().into(), task: Uuid::nil().into(), retry_count: 0 };
+        let mut jobs = Jobs::default();
+        jobs.start_failed(Failed { keys: vec![key], ends: Box::pin(async { panic!("as planned") }) });
+        let error = jobs.next().await.unwrap().err().unwrap();
+        assert!(matches!(jobs.remove(error.id()), Some(JobKeys::Batch(keys)) if keys == [key]));
+        assert!(jobs.remove(error.id()).is_none() && jobs.next().await.is_none());
+    }
+
+    #[test]
+    fn an_attempt_can_be_stopped_until_it_has_ended() {
+        let keys = [1, 2].map(|retry_count| Key { run: Uuid::nil().into(), task: Uuid::nil().into(), retry_count });
+        let mut jobs = Jobs::default();
+        let stops = keys.map(|key| jobs.add_stop(key));
+        jobs.attempt_ended(&keys[0]);
+        for key in &keys {
+            jobs.stop(key, CancelCause::Shutdown);
+        }
+        assert_eq!(stops.map(|stop| stop.is_requested()), [false, true]);
+    }
+}

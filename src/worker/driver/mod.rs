@@ -1,4 +1,8 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
+//!
+//! Each part of its state has a file, and does not use the driver: `checks`, `earlier`, `handle`, `heartbeats`, `jobs`, `journal`,
+//! `registration`, `resources` and `shutdown`. What follows from an event is in `checking`, `connecting`, `executing`, `reporting` and
+//! `stopping`.
 
 mod check_times;
 mod checking;
@@ -71,15 +75,15 @@ pub(super) struct WorkerDriver {
     connection: Connection,
     assignments: Assignments<Assigned>,
     jobs: Jobs,
+    resources: Resources,
     checks: Checks,
     outbox: Outbox,
+    earlier: EarlierResults,
     journal: Journal,
-    /// Those of the outbox.
+    /// The calls of the outbox.
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
-    resources: Resources,
     handle: HandleSide,
     phase: Phase,
-    earlier: EarlierResults,
 }
 
 impl WorkerDriver {
@@ -96,14 +100,14 @@ impl WorkerDriver {
             connection: Connection::new(earlier.has_unchecked()),
             assignments: Assignments::new(Slots::new(&worker.slots)),
             jobs: Jobs::default(),
+            resources: Resources::start(&worker.client, full_slots),
             checks: Checks::default(),
             outbox,
+            earlier,
             journal: Journal::new(journal),
             calls: FuturesUnordered::new(),
-            resources: Resources::start(&worker.client, full_slots),
             handle: HandleSide::new(handles),
             phase: Phase::Running,
-            earlier,
             worker,
             id,
         }
