@@ -24,7 +24,6 @@ pub(super) enum JobKeys {
 }
 
 /// The ends of the attempts of a job.
-#[expect(clippy::large_enum_variant, reason = "nearly all jobs have one attempt, whose end would be allocated")]
 pub(super) enum JobEnds {
     One(JobEnd),
     Batch(BatchEnds),
