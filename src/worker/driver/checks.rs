@@ -1,184 +1,121 @@
-//! The driver's part of checking whether attempts still belong to the worker, when the engine may have ended them without a notification.
+//! The checks of attempts: the one that is running, and when the next one is due.
 
-use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use super::super::assignments::{Event, Reported};
-use super::super::heartbeat::Heartbeats;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
 use super::super::key::Key;
-use super::super::outbox::{Confirmed, Doubt};
-use super::super::ownership::{self, Checked, Held};
-use super::WorkerDriver;
-use crate::workflow::CancelCause;
+use super::super::ownership::{Checked, Held};
+use super::STREAM;
+use super::check_times::CheckTimes;
+use crate::sync::or_pending;
 
 /// How many checks in succession are dropped because of a lost stream.
-const MAX_DROPPED_CHECKS: u32 = 3;
+const MAX_DROPPED: u32 = 3;
 
-impl WorkerDriver {
-    /// Requests a check with the next heartbeat, which is sent soon.
-    pub(super) fn request_check(&mut self) {
-        self.connection.request_check();
-        self.heartbeats.iter().for_each(Heartbeats::request_early);
+/// At most one check runs at a time.
+#[derive(Default)]
+pub(super) struct Checks {
+    running: Option<Check>,
+    /// How many in succession were dropped, because the stream was lost meanwhile.
+    dropped: u32,
+    /// When running attempts are checked although nothing indicates that the engine has ended them.
+    times: CheckTimes,
+}
+
+struct Check {
+    /// Finds out which of the attempts do not belong to the worker any longer.
+    result: BoxFuture<'static, Checked>,
+    /// Their results are not sent before.
+    attempts: Vec<Held>,
+}
+
+impl Checks {
+    /// An attempt with this timeout has started.
+    pub(super) fn attempt_started(&mut self, now: Instant, key: Key, timeout: Duration) {
+        self.times.started(now, key, timeout, interval);
     }
 
-    /// Requests a check that is due although nothing indicates that it is needed. No result waits for it.
-    pub(super) fn request_regular_check(&mut self) {
-        self.connection.request_regular_check();
-        self.heartbeats.iter().for_each(Heartbeats::request_early);
+    /// An attempt has ended, or the worker knows that it is over.
+    pub(super) fn attempt_ended(&mut self, key: &Key) {
+        self.times.ended(key);
     }
 
-    /// The engine may have ended attempts of this worker without a notification. Their results wait for the next check.
-    pub(super) fn mark_notifications_lost(&mut self) {
-        let attempts = self.assignments.held().chain(self.assignments.unreported());
-        let attempts = attempts.filter(|(_, batch)| batch.is_none()).map(|(key, _)| key);
-        let recovered = self.recovered.iter().filter(|(_, is_guess)| !**is_guess).map(|(key, _)| *key);
-        self.outbox.add_doubtful(attempts.chain(recovered));
-        // What was answered before says nothing about the time since then. If streams are lost all the time, it counts nevertheless.
-        if self.dropped_checks < MAX_DROPPED_CHECKS && self.checking.take().is_some() {
-            self.dropped_checks += 1;
-            self.verifying.clear();
-        }
+    /// When the running attempts must be checked next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.times.next()
     }
 
-    /// Results of attempts that another worker may have are not sent before the engine was asked.
-    pub(super) fn hold_doubtful_reports(&mut self) {
-        // The clocks are only read if results are sent.
-        let now = self.outbox.has_ready_results().then(|| self.now());
-        let doubt = self.connection.doubt(now, self.checking.is_some());
-        self.outbox.set_doubt(doubt);
-        if !self.has_unverified() {
-            return;
-        }
-        if !self.connection.must_check() {
-            self.request_check();
-        }
-        // A worker that could not be paused sends no heartbeats any longer.
-        if self.heartbeats.is_none() {
-            self.start_check(false);
-        }
+    /// Whether the running attempts must be checked now. Each check is due once.
+    pub(super) fn take_due(&mut self, now: Instant) -> bool {
+        self.times.take_due(now, interval)
     }
 
-    /// Checks results that must not wait for a heartbeat to be accepted.
-    pub(super) fn check_results(&mut self) {
-        if self.has_unverified() {
-            self.start_check(false);
-        }
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
-    /// Whether results wait for a check that has not begun.
-    fn has_unverified(&self) -> bool {
-        self.outbox.has_unchecked() && self.verifying.is_empty()
+    /// Starts a check of these attempts.
+    pub(super) fn start(&mut self, attempts: Vec<Held>, result: BoxFuture<'static, Checked>) {
+        self.running = Some(Check { result, attempts });
     }
 
-    /// Finds out which attempts the engine has ended or assigned to other workers. `has_stream`: whether the engine has the stream, so that
-    /// it notifies the worker of what it does from now on.
-    pub(super) fn start_check(&mut self, has_stream: bool) {
-        if self.checking.is_some() {
-            return;
-        }
-        let earlier = self.unchecked.iter().map(|(_, key, report)| (*key, report.batch.clone()));
-        let attempts: HashSet<_> = self.assignments.held().chain(earlier).chain(self.outbox.unchecked()).collect();
-        // Including those whose results come during the check.
-        self.verifying = attempts.iter().cloned().collect();
-        // Results of an earlier process wait, too, and other workers may soon get their attempts.
-        let is_urgent = !self.unchecked.is_empty()
-            || self.outbox.has_doubtful()
-            || self.connection.doubt(Some(self.now()), true) == Doubt::All;
-        self.connection.check_started(!attempts.is_empty(), has_stream);
-        if !attempts.is_empty() {
-            self.checking = Some(Box::pin(ownership::check(self.worker.client.rpc().clone(), attempts, is_urgent)));
-        }
+    /// Resolves when the engine has answered. Never resolves if no check is running. Cancel safe.
+    pub(super) async fn answered(&mut self) -> Checked {
+        or_pending(self.running.as_mut().map(|check| &mut check.result)).await
     }
 
-    pub(super) fn on_checked(&mut self, checked: &Checked) {
-        (self.checking, self.dropped_checks) = (None, 0);
-        // With the next heartbeat.
-        let is_regular = self.connection.is_regular_check();
-        let is_again = self.connection.check_ended(checked.is_incomplete) || is_regular && checked.is_incomplete;
-        if checked.is_incomplete && !is_again {
-            tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
+    /// Ends the check to which the engine has answered, and returns its attempts.
+    pub(super) fn end(&mut self) -> Vec<Held> {
+        self.dropped = 0;
+        self.running.take().map(|check| check.attempts).unwrap_or_default()
+    }
+
+    /// Notifications were lost: what the engine answered before says nothing about the time since then. If streams are lost all the time, it
+    /// counts nevertheless.
+    pub(super) fn drop_running(&mut self) {
+        if self.dropped < MAX_DROPPED && self.running.take().is_some() {
+            self.dropped += 1;
         }
-        self.on_earlier_checked(checked, is_again);
-        let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
-        for ((key, batch), kind) in &checked.lost {
-            match kind.map_or(Confirmed::No, |kind| self.outbox.confirm(*key, kind)) {
-                Confirmed::Removed => {
-                    // It was accepted by a call whose response was lost.
-                    self.recovered.remove(key);
-                    self.step(Event::Reported(*key, kind.map_or(Reported::Withdrawn, Reported::accepted)));
-                    continue;
-                }
-                Confirmed::InFlight => continue,
-                Confirmed::No => {}
+    }
+}
+
+/// The interval of the checks of all attempts.
+fn interval() -> Duration {
+    STREAM.with_jitter(fastrand::f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use futures_util::FutureExt as _;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn start(checks: &mut Checks) {
+        let key = Key { run: Uuid::nil().into(), task: Uuid::nil().into(), retry_count: 0 };
+        checks.start(vec![(key, None)], Box::pin(ready(Checked::default())));
+    }
+
+    #[test]
+    fn only_some_checks_in_succession_are_dropped() {
+        let mut checks = Checks::default();
+        // One that is not running is not counted.
+        checks.drop_running();
+        for _ in 0..2 {
+            for _ in 0..MAX_DROPPED {
+                start(&mut checks);
+                checks.drop_running();
+                assert!(!checks.is_running() && checks.answered().now_or_never().is_none());
             }
-            let is_recovered = self.recovered.contains_key(key);
-            // Not one of an earlier process, whose key a later attempt can have.
-            let is_held = held.contains(&(*key, batch.clone()));
-            // Otherwise, the engine has accepted its result during the check.
-            if is_recovered || is_held {
-                tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
-            }
-            if is_recovered && self.outbox.withdraw(*key) {
-                self.recovered.remove(key);
-            }
-            if is_held {
-                self.stop_attempt(key, CancelCause::Lost);
-                self.step(Event::Cancelled(*key));
-            }
-        }
-        let answers: HashMap<Held, Option<u32>> = std::mem::take(&mut self.verifying)
-            .into_iter()
-            .map(|held| (checked.retry_counts.get(&held).copied(), held))
-            // Those that name their attempt are not held for long.
-            .filter(|(retry_count, (_, batch))| retry_count.is_some() || batch.is_none() || !is_again)
-            .map(|(retry_count, held)| (held, retry_count))
-            .collect();
-        // Also those of attempts that were assigned during the check.
-        let without_answer = |held: &Held| (checked.is_incomplete && held.1.is_none()).then_some(None);
-        if !self.connection.must_check() {
-            // The engine has the stream, and notifies the worker of what it does from now on.
-            self.outbox.end_doubt(checked.retry_counts.keys().map(|(key, _)| *key));
-        }
-        self.outbox.set_checked(|held| answers.get(held).copied().or_else(|| without_answer(held)));
-        if self.connection.must_check() && self.outbox.has_unchecked() {
-            self.request_check();
-        }
-    }
-
-    /// Reports the results of an earlier process whose attempts the engine has not ended.
-    fn on_earlier_checked(&mut self, checked: &Checked, is_again: bool) {
-        // What is lost is certain, the rest is not.
-        for (number, key, report) in std::mem::take(&mut self.unchecked) {
-            let held = (key, report.batch.clone());
-            if checked.lost.contains_key(&held) {
-                self.outbox.discard_saved(number);
-                continue;
-            }
-            // Those that name their attempt do not wait for another check.
-            if is_again && report.batch.is_some() {
-                self.unchecked.push((number, key, report));
-                continue;
-            }
-            let (key, report) = match checked.retry_counts.get(&held) {
-                Some(&retry_count) => (Key { retry_count, ..key }, report.with_retry_count(retry_count)),
-                None => (key, report),
-            };
-            tracing::info!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "reporting the result of an attempt of an earlier process");
-            self.recovered.insert(key, report.batch.is_some());
-            self.outbox.add_saved(number, key, report);
-        }
-    }
-
-    /// Withdraws the result of an attempt of an earlier process that the engine has ended.
-    pub(super) fn withdraw_recovered(&mut self, ended: Key) {
-        // A retry count that is not known is only the least that it can be. An attempt before the one that has ended is over, too.
-        let is_meant = |(key, is_guess): (&Key, &bool)| {
-            *key == ended || *is_guess && key.task == ended.task && key.retry_count <= ended.retry_count
-        };
-        let found: Vec<_> = self.recovered.iter().filter(|entry| is_meant(*entry)).map(|(key, _)| *key).collect();
-        for key in found {
-            if self.outbox.withdraw(key) {
-                self.recovered.remove(&key);
-            }
+            start(&mut checks);
+            checks.drop_running();
+            assert!(checks.is_running() && checks.answered().now_or_never().is_some());
+            // Others are dropped after one that has ended.
+            assert_eq!((checks.end().len(), checks.end().len(), checks.is_running()), (1, 0, false));
         }
     }
 }

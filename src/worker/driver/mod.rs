@@ -1,48 +1,58 @@
 //! The worker's background task: it passes what happens to the [`Assignments`] and the [`Outbox`], and does what they return.
+//!
+//! Each part of its state has a file, and does not use the driver: `checks`, `earlier`, `handle`, `heartbeats`, `jobs`, `journal`,
+//! `registration`, `resources` and `shutdown`. What follows from an event is in `checking`, `connecting`, `executing`, `reporting` and
+//! `stopping`.
 
 mod check_times;
+mod checking;
 mod checks;
+mod connecting;
+mod earlier;
+mod executing;
+mod handle;
+mod heartbeats;
 mod jobs;
-mod registering;
-mod reports;
+mod journal;
+mod registration;
+mod reporting;
+mod resources;
 mod shutdown;
+mod stopping;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinSet};
-use tokio::time::{Duration, Instant, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Duration, Instant};
 
 use super::assignments::{Assignments, Effect, Event, Reported, Slots};
-use super::connection::{Connection, MAX_REJECTION, MAX_TOKEN_REJECTION, Now, Severity, StreamState};
-use super::heartbeat::{Failures, Heartbeat, Heartbeats};
-use super::heartbeat_thread::LastHeartbeat;
-use super::key::{Key, KeyMap};
-use super::outbox::{JournalWriter, Outbox, Recovered, Saved, Sent};
-use super::outputs::Outputs;
-use super::ownership::{Checked, Held};
+use super::connection::Connection;
+use super::outbox::{Outbox, Recovered, Sent};
 use super::report::WorkerReport;
-use super::setup::{Labels, Worker};
-use super::status::{Life, WorkerState, WorkerStatus};
-use crate::error::{Error, Result};
-use crate::model::{TaskId, WorkerId, attempt_number, parse_id};
-use crate::rpc::convert::{Action, ActionKind, Report};
-use crate::sync::{lock, or_pending};
+use super::setup::Worker;
+use super::status::{WorkerState, WorkerStatus};
+use crate::model::WorkerId;
+use crate::rpc::convert::Action;
+use crate::sync::lock;
 use crate::telemetry::{self, Measurement};
 use crate::time::{Alarm, at};
-use crate::transport::{ReconnectingStream, StreamEvent, StreamPolicy, Twins};
-use crate::workflow::{CancelCause, FullSlots, Stop};
-use check_times::CheckTimes;
-use jobs::{Assigned, JobEnds, JobKeys};
-use registering::Registering;
-use shutdown::{Deadlines, Phase};
+use crate::transport::{ReconnectingStream, StreamPolicy, Twins};
+use crate::workflow::{CancelCause, FullSlots};
+use checks::Checks;
+use earlier::EarlierResults;
+use executing::Assigned;
+use handle::HandleSide;
+pub(super) use handle::{Command, Handles};
+use heartbeats::WorkerHeartbeats;
+use jobs::Jobs;
+use journal::Journal;
+use registration::Registration;
+use resources::Resources;
+use shutdown::Phase;
 
 /// A worker must reconnect soon: without a stream it gets no assignments, and after 30 seconds it loses its attempts. An idle stream is
 /// replaced, because the engine does not always notice that a proxy has lost it. In case a stream has lost cancellations, the attempts are
@@ -54,136 +64,50 @@ const STREAM: StreamPolicy = StreamPolicy {
     // The engine sends all assignments to one of two streams, and notifications to both.
     twins: Twins::Split,
 };
-/// The timeout of each call of a shutdown.
-const SHUTDOWN_CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// The maximum size of a failure that replaces a report which is too large.
-const MAX_REPLACEMENT_BYTES: usize = 1000;
 
 /// The background task of a worker. It owns the running attempts.
 pub(super) struct WorkerDriver {
     worker: Worker,
     id: WorkerId,
     stream: ReconnectingStream<Action>,
-    /// `None` if the engine must not send more assignments, and the worker could not be paused.
-    heartbeats: Option<Heartbeats>,
-    heartbeat_failures: Failures,
-    registering: Option<Registering>,
-    /// The number of successive failures to register the worker again.
-    register_failures: u32,
-    /// The id under which the worker is registered again, if it must be paused first.
-    unpaused: Option<WorkerId>,
-    ready: Option<oneshot::Sender<Result<()>>>,
+    heartbeats: WorkerHeartbeats,
+    registration: Registration,
     connection: Connection,
     assignments: Assignments<Assigned>,
-    jobs: JoinSet<JobEnds>,
-    /// The attempts of each job, and the way to stop each.
-    keys: KeyMap<Id, JobKeys>,
-    stops: KeyMap<Key, Stop>,
-    /// When the running attempts are checked although nothing indicates that the engine has ended them.
-    check_times: CheckTimes,
+    jobs: Jobs,
+    resources: Resources,
+    checks: Checks,
     outbox: Outbox,
-    /// The journal of the outbox, while nothing is written to it.
-    journal: Option<JournalWriter>,
-    saving: Option<Saving>,
+    earlier: EarlierResults,
+    journal: Journal,
+    /// The calls of the outbox.
     calls: FuturesUnordered<BoxFuture<'static, Sent>>,
-    /// For the next call of the outbox, and the next check.
-    alarm: Alarm,
-    outputs: Outputs,
-    /// For attempts that start children, and for the heartbeat thread.
-    full_slots: FullSlots,
-    last_heartbeat: LastHeartbeat,
-    stop: CancellationToken,
-    /// Ends the worker without waiting for anything.
-    force: CancellationToken,
-    commands: mpsc::UnboundedReceiver<Command>,
+    handle: HandleSide,
     phase: Phase,
-    life: watch::Sender<Life>,
-    /// Results of attempts of an earlier process, which the engine may have ended.
-    unchecked: Vec<(u64, Key, Report)>,
-    /// Attempts of an earlier process whose results are in the outbox, and whether their retry counts are not known.
-    recovered: KeyMap<Key, bool>,
-    /// For attempts that release their slots.
-    release: mpsc::UnboundedSender<(TaskId, u32)>,
-    releases: mpsc::UnboundedReceiver<(TaskId, u32)>,
-    /// Finds out which attempts do not belong to the worker any longer.
-    checking: Option<BoxFuture<'static, Checked>>,
-    /// How many checks in succession were dropped, because the stream was lost meanwhile.
-    dropped_checks: u32,
-    /// The attempts in the check whose results are not sent before.
-    verifying: Vec<Held>,
-    is_paused: bool,
-}
-
-type Saving = BoxFuture<'static, Option<Saved>>;
-
-/// What the handle of a worker has changed. It has already sent it to the server.
-#[derive(Debug)]
-pub(super) enum Command {
-    Pause(bool),
-    AddLabels(Labels),
-    /// The grace period of a shutdown that follows.
-    LimitShutdown(Duration),
-}
-
-/// The connections of a driver to the handle of the worker.
-pub(super) struct Handles {
-    pub(super) stop: CancellationToken,
-    pub(super) force: CancellationToken,
-    pub(super) ready: oneshot::Sender<Result<()>>,
-    pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) life: watch::Sender<Life>,
-    pub(super) last_heartbeat: LastHeartbeat,
-}
-
-/// The interval of the checks of all attempts.
-fn check_interval() -> Duration {
-    STREAM.with_jitter(fastrand::f64())
 }
 
 impl WorkerDriver {
     pub(super) fn new(worker: Worker, id: WorkerId, journal: Option<Recovered>, handles: Handles) -> Self {
-        let Handles { stop, force, ready, commands, life, last_heartbeat } = handles;
         let outbox = Outbox::new(worker.outbox, worker.batch_reports, journal.is_some());
         let (journal, unchecked) = journal.unzip();
-        let unchecked: Vec<_> = unchecked.into_iter().flatten().collect();
-        let (release, releases) = mpsc::unbounded_channel();
+        let earlier = EarlierResults::new(unchecked.unwrap_or_default());
         let full_slots = FullSlots::default();
         Self {
             stream: ReconnectingStream::new(STREAM),
             // They start when the stream is requested: an earlier one would not count.
-            heartbeats: Some(Heartbeats::start(&worker.client, id, &last_heartbeat, &full_slots)),
-            heartbeat_failures: Failures::default(),
-            registering: None,
-            register_failures: 0,
-            unpaused: None,
-            ready: Some(ready),
-            connection: Connection::new(!unchecked.is_empty()),
+            heartbeats: WorkerHeartbeats::start(&worker.client, id, handles.last_heartbeat.clone(), full_slots.clone()),
+            registration: Registration::default(),
+            connection: Connection::new(earlier.has_unchecked()),
             assignments: Assignments::new(Slots::new(&worker.slots)),
-            jobs: JoinSet::new(),
-            keys: KeyMap::default(),
-            stops: KeyMap::default(),
-            check_times: CheckTimes::default(),
+            jobs: Jobs::default(),
+            resources: Resources::start(&worker.client, full_slots),
+            checks: Checks::default(),
             outbox,
-            journal,
-            saving: None,
+            earlier,
+            journal: Journal::new(journal),
             calls: FuturesUnordered::new(),
-            alarm: Alarm::default(),
-            outputs: Outputs::start(&worker.client),
-            full_slots,
-            last_heartbeat,
-            stop,
-            force,
-            commands,
+            handle: HandleSide::new(handles),
             phase: Phase::Running,
-            life,
-            unchecked,
-            recovered: KeyMap::default(),
-            release,
-            releases,
-            checking: None,
-            dropped_checks: 0,
-            verifying: Vec::new(),
-            is_paused: false,
             worker,
             id,
         }
@@ -191,212 +115,46 @@ impl WorkerDriver {
 
     /// Runs the worker until it was stopped, and its attempts have ended or were dropped.
     pub(super) async fn run(mut self) -> WorkerReport {
+        self.work().await;
+        self.end().await
+    }
+
+    async fn work(&mut self) {
         self.stream.reopen_now();
+        // For the next call of the outbox, and the next check.
+        let mut alarm = Alarm::default();
         // Pinned here, because registering them for each event costs more than an event.
-        let mut stopped = pin!(self.stop.clone().cancelled_owned());
-        let mut forced = pin!(self.force.clone().cancelled_owned());
+        let mut stopped = pin!(self.handle.stop.clone().cancelled_owned());
+        let mut forced = pin!(self.handle.force.clone().cancelled_owned());
         while !self.is_drained() {
             let now = Instant::now();
-            if self.check_times.take_due(now, check_interval) {
+            if self.checks.take_due(now) {
                 self.request_regular_check();
             }
             self.send_reports(now);
             self.publish();
             let (is_running, deadline) = (self.phase.is_running(), self.phase.deadline());
-            let wake = self.outbox.next_wake(now).into_iter().chain(self.check_times.next()).min();
+            let wake = self.outbox.next_wake(now).into_iter().chain(self.checks.next_due()).min();
             tokio::select! {
                 biased;
                 () = &mut forced => break,
                 () = &mut stopped, if is_running => self.pause(),
                 // Before the deadlines: what ends with the grace period has ended in time. Later assignments can come in any number.
-                Some(ended) = self.jobs.join_next_with_id() => self.on_ended(ended),
+                Some(ended) = self.jobs.next() => self.on_ended(ended),
                 Some(sent) = self.calls.next() => self.on_sent(sent),
-                saved = or_pending(self.saving.as_mut()) => self.on_saved(saved),
-                checked = or_pending(self.checking.as_mut()) => self.on_checked(&checked),
+                saved = self.journal.saved() => self.on_saved(saved),
+                checked = self.checks.answered() => self.on_checked(&checked),
                 () = at(deadline) => self.on_deadline(),
-                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(command) = self.handle.next_command() => self.on_command(command),
                 // Before the stream, which may always have a message.
-                Some(heartbeat) = or_pending(self.heartbeats.as_mut().map(Heartbeats::next)) => self.on_heartbeat(heartbeat),
-                id = or_pending(self.registering.as_mut()) => self.on_registered(id),
-                Some((task, retry_count)) = self.releases.recv() => self.step(Event::Released(task, retry_count)),
+                Some(heartbeat) = self.heartbeats.next() => self.on_heartbeat(heartbeat),
+                registered = self.registration.ended() => self.on_registered(registered),
+                Some((task, retry_count)) = self.resources.released() => self.step(Event::Released(task, retry_count)),
                 event = self.stream.next() => self.on_stream(event),
                 is_paused = self.phase.paused() => self.drain(is_paused),
-                () = self.alarm.at(wake) => {}
+                () = alarm.at(wake) => {}
             }
         }
-        self.end().await
-    }
-
-    async fn end(mut self) -> WorkerReport {
-        let force = self.force.clone();
-        if force.is_cancelled() {
-            self.step(Event::Abandon);
-        }
-        let save = async {
-            if let Some(saving) = self.saving.take() {
-                self.on_saved(saving.await);
-            }
-            let Some(journal) = self.journal.take() else { return };
-            // What was accepted since must not be reported again by the next process.
-            let journal = match self.outbox.take_unsaved() {
-                Some(unsaved) => journal.save(unsaved).await.and_then(|saved| saved.journal),
-                None => Some(journal),
-            };
-            if let Some(journal) = journal {
-                journal.close().await;
-            }
-        };
-        if timeout(SHUTDOWN_CALL_TIMEOUT, save).await.is_err() {
-            tracing::error!(worker_id = %self.id, "failed to write to the outbox file in time");
-        }
-        let leave = async {
-            // Code that blocks its thread cannot be waited for.
-            self.jobs.detach_all();
-            self.outputs.close().await;
-            // The worker is gone anyway if this fails.
-            let unsubscribe = self.worker.client.rpc().dispatcher.unsubscribe(self.id);
-            drop(timeout(SHUTDOWN_CALL_TIMEOUT, unsubscribe).await);
-            // Their timers: on virtual time, they must not be what the end of the heartbeats waits for.
-            drop((self.stream, self.alarm));
-            if let Some(heartbeats) = self.heartbeats {
-                heartbeats.stop().await;
-            }
-        };
-        // What is left of it is dropped. Jobs that were not detached are aborted.
-        force.run_until_cancelled(leave).await;
-        record_load(&self.worker, (0, 0, 0));
-        let report = self.assignments.into_report();
-        tracing::info!(worker_id = %self.id, %report, "worker stopped");
-        self.life.send_modify(|life| {
-            life.status.state = WorkerState::Stopped;
-            (life.status.running, life.status.queued, life.status.unreported) = (0, 0, 0);
-        });
-        report
-    }
-
-    fn on_stream(&mut self, event: StreamEvent<Action>) {
-        match event {
-            StreamEvent::Message(action) => {
-                self.connection.received();
-                self.on_action(action);
-            }
-            StreamEvent::NeedsOpen => {
-                self.open_stream();
-                self.heartbeats.iter().for_each(Heartbeats::request_early);
-            }
-            StreamEvent::Gap => {
-                self.mark_notifications_lost();
-                self.request_check();
-            }
-            // A proxy may have lost it, and the engine may not have noticed that: its assignments would fail. The engine sends each assignment
-            // to one of the two streams. Running attempts are checked, and those that wait are not.
-            StreamEvent::Idle => {
-                self.open_stream();
-                if self.assignments.held().next().is_some() {
-                    self.request_regular_check();
-                }
-            }
-            StreamEvent::Lost(_) => {
-                // A proxy may request hours.
-                self.stream.limit_pause(STREAM.max_backoff);
-                self.connection.stream_lost(Instant::now());
-                self.mark_notifications_lost();
-            }
-            StreamEvent::Failed(error) => {
-                let (severity, is_first) = self.connection.stream_failed(Instant::now(), &error, self.token_timeout());
-                if is_first {
-                    tracing::error!(worker_id = %self.id, %error, "worker stream failed");
-                } else {
-                    tracing::debug!(worker_id = %self.id, %error, "worker stream is still failing");
-                }
-                self.stream.mark_lost();
-                self.mark_notifications_lost();
-                self.fail(error, severity);
-            }
-        }
-    }
-
-    fn open_stream(&mut self) {
-        let (rpc, id) = (self.worker.client.rpc().clone(), self.id);
-        self.stream.open(async move { rpc.dispatcher.listen(id).await });
-    }
-
-    /// For how long the rejection of the token is waited out.
-    fn token_timeout(&self) -> Duration {
-        let expires_at = self.worker.client.config().token_expires_at();
-        let has_expired = expires_at.is_some_and(|at| at <= self.worker.client.clock().now());
-        if has_expired || self.assignments.is_idle() { MAX_REJECTION } else { MAX_TOKEN_REJECTION }
-    }
-
-    /// Ends a worker that cannot go on because of a final error. If the worker has not started, the start fails.
-    fn fail(&mut self, error: Error, severity: Severity) {
-        if severity == Severity::Transient {
-            return;
-        }
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(Err(error));
-            return;
-        }
-        if severity == Severity::Final && self.phase.is_running() {
-            tracing::error!(worker_id = %self.id, %error, "worker failed; shutting down");
-            self.life.send_modify(|life| life.failure = Some(error));
-            self.pause();
-        }
-    }
-
-    fn on_action(&mut self, action: Action) {
-        if action.kind() == ActionKind::StartBatch {
-            return self.on_batch(action);
-        }
-        let event = match (Key::read(&action), action.kind()) {
-            (Ok(key), ActionKind::Start) => {
-                let slots = self.worker.slots_of(action.name());
-                Event::Assigned(
-                    key,
-                    slots,
-                    Assigned { worker: self.id, action, at: Instant::now(), members: BTreeMap::new() },
-                )
-            }
-            (Ok(key), ActionKind::Cancel) => {
-                self.withdraw_recovered(key);
-                Event::Cancelled(key)
-            }
-            (Ok(key), kind) => {
-                tracing::error!(worker_id = %self.id, ?kind, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), "received an assignment of unknown type");
-                Event::AssignedUnknown(key)
-            }
-            (Err(error), kind) => {
-                let attempt = attempt_number(action.retry_count());
-                tracing::error!(worker_id = %self.id, run_id = action.run(), task_id = action.task(), attempt, %error, "failed to decode assignment");
-                if kind != ActionKind::Start {
-                    return;
-                }
-                Event::AssignedUnreadable
-            }
-        };
-        self.step(event);
-    }
-
-    fn on_batch(&mut self, action: Action) {
-        let task = self.worker.actions.get(action.name());
-        let task_name = task.map(|task| task.definition.name.as_str()).unwrap_or_default();
-        let (batch_id, size) = (action.batch().to_owned(), action.batch_size());
-        let (action, members) = match action.into_members(task_name) {
-            Ok(members) => members,
-            Err(error) => {
-                tracing::error!(worker_id = %self.id, %error, batch_id, "failed to decode a batch");
-                // A batch is never empty.
-                return (0..size.max(1)).for_each(|_| self.step(Event::AssignedUnreadable));
-            }
-        };
-        let run = |(task, action): (&TaskId, &Action)| Some((parse_id(action.run()).ok()?, *task));
-        let tasks = members.iter().filter_map(run).collect();
-        let batch = action.batch().into();
-        self.step(Event::AssignedBatch(
-            batch,
-            tasks,
-            Assigned { worker: self.id, action, at: Instant::now(), members },
-        ));
     }
 
     fn step(&mut self, event: Event<Assigned>) {
@@ -424,71 +182,9 @@ impl WorkerDriver {
         }
     }
 
-    fn stop_attempt(&mut self, key: &Key, cause: CancelCause) {
-        self.check_times.ended(key);
-        if let Some(stop) = self.stops.get(key) {
-            stop.stop(cause);
-        }
-    }
-
-    fn on_heartbeat(&mut self, heartbeat: Heartbeat) {
-        let (now, stream) = (self.now(), self.stream_state());
-        match heartbeat {
-            Heartbeat::Accepted(sent_at) => {
-                let accepted = self.connection.heartbeat_accepted(now, sent_at, stream);
-                self.heartbeat_failures.end(self.id);
-                // Results do not wait for a stream. Running attempts are checked again when there is one.
-                if accepted.must_check || self.outbox.has_unchecked() {
-                    self.start_check(accepted.must_check);
-                }
-                if let Some(after) = accepted.reconnected_after {
-                    tracing::info!(worker_id = %self.id, ?after, "worker reconnected");
-                }
-                if let Some(ready) = self.ready.take() {
-                    tracing::info!(worker_id = %self.id, name = self.worker.name, "worker is ready");
-                    let _ = ready.send(Ok(()));
-                }
-            }
-            Heartbeat::Rejected(sent_at, error) => {
-                if self.connection.heartbeat_rejected(now.instant, sent_at, stream) {
-                    self.heartbeat_failures.add(self.id, &error);
-                    telemetry::record(&Measurement::StreamLost { stream: STREAM.name });
-                    self.stream.mark_lost();
-                    self.mark_notifications_lost();
-                }
-                // None is accepted while the stream cannot be opened.
-                self.check_results();
-            }
-            // The engine has lost the worker and its attempts.
-            Heartbeat::UnknownWorker if self.registering.is_none() && self.phase.is_running() => {
-                self.connection.disconnected(now.instant);
-                self.registering = Some(self.register());
-            }
-            // No heartbeat will be accepted while it drains or cannot register.
-            Heartbeat::UnknownWorker => self.check_results(),
-            Heartbeat::Failed(error) => {
-                let severity = self.connection.heartbeat_failed(now.instant, &error, self.token_timeout());
-                self.heartbeat_failures.add(self.id, &error);
-                // In an outage, the engine cannot be asked.
-                if !error.is_transient() {
-                    self.check_results();
-                }
-                self.fail(error, severity);
-            }
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now { instant: Instant::now(), time: self.worker.client.clock().now() }
-    }
-
-    fn stream_state(&self) -> StreamState {
-        StreamState { is_lost: self.stream.is_lost(), opened_at: self.stream.opened_at() }
-    }
-
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Pause(is_paused) => self.is_paused = is_paused,
+            Command::Pause(is_paused) => self.handle.is_paused = is_paused,
             Command::AddLabels(labels) => lock(&self.worker.labels).extend(labels),
             Command::LimitShutdown(grace) => {
                 self.worker.grace = grace;
@@ -502,71 +198,26 @@ impl WorkerDriver {
     /// Publishes the status if it has changed.
     fn publish(&self) {
         let (running, queued, unreported) = self.assignments.counts();
-        let unreported = unreported + self.recovered.len() + self.unchecked.len();
-        self.full_slots.set(self.assignments.is_full());
+        let unreported = unreported + self.earlier.len();
+        self.resources.set_full(self.assignments.is_full());
         let state = match (&self.phase, self.connection.is_connected()) {
             (Phase::Running, true) => WorkerState::Connected,
             (Phase::Running, false) => WorkerState::Disconnected,
             _ => WorkerState::Draining,
         };
-        let is_new = self.life.send_if_modified(|life| {
-            let status = WorkerStatus {
-                worker_id: self.id,
-                state,
-                is_paused: self.is_paused,
-                slots: self.worker.slot_count(),
-                running,
-                queued,
-                unreported,
-                is_outbox_full: self.assignments.is_on_hold(),
-            };
-            let is_new = life.status != status;
-            life.status = status;
-            is_new
+        let is_new = self.handle.publish(WorkerStatus {
+            worker_id: self.id,
+            state,
+            is_paused: self.handle.is_paused,
+            slots: self.worker.slot_count(),
+            running,
+            queued,
+            unreported,
+            is_outbox_full: self.assignments.is_on_hold(),
         });
         if is_new {
             record_load(&self.worker, (running, queued, unreported));
         }
-    }
-
-    /// Pauses the worker, so that it gets no more assignments.
-    fn pause(&mut self) {
-        tracing::info!(worker_id = %self.id, "worker is shutting down");
-        self.registering = None;
-        let (client, id) = (self.worker.client.clone(), self.id);
-        self.phase = Phase::Pausing(Box::pin(async move {
-            matches!(timeout(SHUTDOWN_CALL_TIMEOUT, client.rpc().rest.pause_worker(id, true)).await, Ok(Ok(())))
-        }));
-    }
-
-    /// Waits for the running attempts. Heartbeats continue meanwhile: without them the engine would reassign the attempts. But a worker
-    /// that could not be paused must not send heartbeats, or it would get more assignments.
-    fn drain(&mut self, is_paused: bool) {
-        if !is_paused {
-            tracing::warn!(worker_id = %self.id, "failed to pause the worker; stopped its heartbeats so that it gets no more assignments");
-            self.heartbeats = None;
-        }
-        let (grace, cancel_grace) = (self.worker.grace, self.worker.cancel_grace);
-        self.phase = Phase::Draining(Deadlines::new(Instant::now(), is_paused, grace, cancel_grace));
-    }
-
-    fn on_deadline(&mut self) {
-        let Phase::Draining(deadlines) = &mut self.phase else { return };
-        let due = deadlines.take_due(Instant::now());
-        if due.stop_accepting {
-            self.step(Event::StopAccepting);
-        }
-        if due.drop_all {
-            self.step(Event::DropAll);
-        }
-        if due.abandon {
-            self.step(Event::Abandon);
-        }
-    }
-
-    fn is_drained(&self) -> bool {
-        let Phase::Draining(deadlines) = &self.phase else { return false };
-        self.assignments.is_idle() && deadlines.are_assignments_over(Instant::now())
     }
 }
 

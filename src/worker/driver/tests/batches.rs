@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::rpc::MAX_VERSION_AGE;
-use crate::rpc::convert::ReportKind;
+use crate::rpc::convert::{Report, ReportKind};
+use crate::worker::key::Key;
 use crate::worker::outbox;
+use crate::worker::ownership::Checked;
 use crate::workflow::{BatchItem, BatchOptions};
 
 /// An assignment of a batch with these tasks.
@@ -290,11 +292,10 @@ async fn a_result_of_an_earlier_process_is_withdrawn_although_its_retry_count_is
     let (client, _) = server(Vec::new(), |_, _| None);
     let mut driver = driver(&client);
     let (key, report) = earlier_result(1, 2);
-    driver.recovered.insert(key, true);
-    driver.outbox.add_saved(1, key, report);
+    driver.earlier.report(1, key, report, &mut driver.outbox);
     for (retry_count, is_left) in [(1, true), (4, false)] {
         driver.on_action(action(pb::ActionType::CancelStepRun, 1, retry_count).into());
-        assert_eq!(driver.recovered.contains_key(&key), is_left, "{retry_count}");
+        assert_eq!(driver.earlier.contains(&key), is_left, "{retry_count}");
     }
     assert!(driver.outbox.next_call(Instant::now()).is_none());
 }
@@ -306,13 +307,13 @@ async fn a_result_of_an_earlier_process_is_still_one_when_it_is_too_large_and_re
         server(Vec::new(), |call, _| (call == "SendStepActionEvent").then_some(Scripted::Rejection(8, TOO_LARGE)));
     let mut driver = driver(&client);
     let (key, report) = earlier_result(1, 2);
-    driver.recovered.insert(key, false);
-    driver.outbox.add_saved(1, key, report.with_retry_count(2).with_text(|_| "x".repeat(5000)));
+    let report = report.with_retry_count(2).with_text(|_| "x".repeat(5000));
+    driver.earlier.report(1, key, report, &mut driver.outbox);
     let call = driver.outbox.next_call(Instant::now()).unwrap();
     driver.on_sent(outbox::send(client.rpc().clone(), call).await);
-    assert!(driver.recovered.contains_key(&key));
+    assert!(driver.earlier.contains(&key));
     driver.on_action(action(pb::ActionType::CancelStepRun, 1, 2).into());
-    assert!(driver.recovered.is_empty() && driver.outbox.next_call(Instant::now()).is_none());
+    assert!(driver.earlier.len() == 0 && driver.outbox.next_call(Instant::now()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,7 +322,7 @@ async fn a_lost_result_of_an_earlier_process_does_not_cancel_the_next_attempt() 
     let mut driver = driver(&client);
     let (key, report) = earlier_result(1, 0);
     let batch_id = report.batch.clone();
-    driver.unchecked.push((1, key, report));
+    driver.earlier = EarlierResults::new(vec![(1, key, report)]);
     driver.on_checked(&Checked { lost: [((key, batch_id), None)].into(), ..Checked::default() });
     // Its retry count is as little known.
     driver.on_action(pb::AssignedAction::decode(&batch("next", &[1])[..]).unwrap().into());
@@ -332,16 +333,17 @@ async fn a_lost_result_of_an_earlier_process_does_not_cancel_the_next_attempt() 
 async fn results_of_an_earlier_process_with_the_same_guessed_key_do_not_keep_a_check_running() {
     let (client, _) = server(Vec::new(), |_, _| None);
     let mut driver = driver(&client);
-    for (number, batch_id) in [(1, "one"), (2, "two")] {
+    let results = [(1, "one"), (2, "two")].map(|(number, batch_id)| {
         let (key, report) = earlier_result(1, 0);
-        driver.unchecked.push((number, key, report.in_batch(batch_id)));
-    }
+        (number, key, report.in_batch(batch_id))
+    });
+    driver.earlier = EarlierResults::new(results.into());
     // The worker is not connected: the results are checked once more when they are in the outbox.
     driver.hold_doubtful_reports();
     driver.on_checked(&Checked::default());
     assert_eq!(driver.outbox.unchecked().count(), 2);
     driver.start_check(true);
-    let checked = driver.checking.take().unwrap().await;
+    let checked = driver.checks.answered().await;
     driver.on_checked(&checked);
     assert!(!driver.outbox.has_unchecked());
 }

@@ -3,12 +3,18 @@ mod faults;
 mod streams;
 mod version;
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use prost::Message as _;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
+use tokio_util::sync::CancellationToken;
 
+use super::super::heartbeat_thread::LastHeartbeat;
 use super::super::running::READY_TIMEOUT;
+use super::super::status::Life;
 use super::shutdown::{PAUSED_ASSIGNMENT_DELAY, UNPAUSED_ASSIGNMENT_DELAY};
+use super::stopping::SHUTDOWN_CALL_TIMEOUT;
 use super::*;
 use crate::client::Client;
 use crate::error::ErrorKind;
@@ -347,7 +353,7 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
             Step::Run { millis } => {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
                 yield_now().await;
-                while let Some(done) = driver.jobs.try_join_next_with_id() {
+                while let Some(Some(done)) = driver.jobs.next().now_or_never() {
                     driver.on_ended(done);
                 }
             }
@@ -363,10 +369,11 @@ async fn drive(steps: Vec<Step>, statuses: Vec<i32>) -> (WorkerReport, u64) {
                 driver.on_action(action.into());
             }
         }
-        assert!(driver.jobs.len() <= driver.worker.slot_count(), "never more than the slots");
-        assert_eq!(driver.stops.len(), driver.jobs.len());
+        let (jobs, stoppable) = driver.jobs.counts();
+        assert!(jobs <= driver.worker.slot_count(), "never more than the slots");
+        assert_eq!(stoppable, jobs);
     }
-    driver.stop.cancel();
+    driver.handle.stop.cancel();
     (driver.run().await, assigned)
 }
 

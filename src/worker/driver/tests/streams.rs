@@ -1,5 +1,7 @@
 //! The stream of assignments: when it is reopened, and which cancellations it can have lost.
 
+use tokio::time::timeout;
+
 use super::super::super::connection::MAX_REJECTION;
 use super::*;
 use crate::worker::RunningWorker;

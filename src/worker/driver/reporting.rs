@@ -4,10 +4,14 @@ use tokio::time::Instant;
 
 use super::super::assignments::{Event, Reported};
 use super::super::outbox::{self, Resolution, ResolvedReport, Saved, Sent};
-use super::{MAX_REPLACEMENT_BYTES, Saving, WorkerDriver};
+use super::WorkerDriver;
+use super::journal::Journal;
 use crate::error::ErrorKind;
 use crate::model::payload::cut;
 use crate::rpc::convert::ReportKind;
+
+/// The maximum size of a failure that replaces a report which is too large.
+const MAX_REPLACEMENT_BYTES: usize = 1000;
 
 impl WorkerDriver {
     /// Makes the calls that are due.
@@ -17,23 +21,39 @@ impl WorkerDriver {
             self.step(Event::Hold(is_full));
         }
         self.hold_doubtful_reports();
-        if self.journal.is_some()
-            && let Some(unsaved) = self.outbox.take_unsaved()
-        {
-            self.saving = self.journal.take().map(|journal| -> Saving { Box::pin(journal.save(unsaved)) });
-        }
+        self.journal.save(&mut self.outbox);
         while let Some(call) = self.outbox.next_call(now) {
             self.calls.push(Box::pin(outbox::send(self.worker.client.rpc().clone(), call)));
         }
     }
 
     pub(super) fn on_saved(&mut self, saved: Option<Saved>) {
-        self.saving = None;
+        self.journal = Journal::None;
         // There is none if the runtime is shut down.
         let Some(saved) = saved else { return self.outbox.disable_journal() };
-        let (journal, withdrawn) = self.outbox.saved(saved);
-        self.journal = journal;
+        let (writer, withdrawn) = self.outbox.saved(saved);
+        self.journal = Journal::new(writer);
         self.on_resolved(withdrawn);
+    }
+
+    /// Writes what is left for the journal, and closes it.
+    pub(super) async fn close_journal(&mut self) {
+        let journal = match std::mem::take(&mut self.journal) {
+            Journal::Saving(saving) => {
+                self.on_saved(saving.await);
+                std::mem::take(&mut self.journal)
+            }
+            journal => journal,
+        };
+        let Journal::Idle(writer) = journal else { return };
+        // What was accepted since must not be reported again by the next process.
+        let writer = match self.outbox.take_unsaved() {
+            Some(unsaved) => writer.save(unsaved).await.and_then(|saved| saved.journal),
+            None => Some(writer),
+        };
+        if let Some(writer) = writer {
+            writer.close().await;
+        }
     }
 
     pub(super) fn on_sent(&mut self, sent: Sent) {
@@ -41,9 +61,9 @@ impl WorkerDriver {
         self.on_resolved(resolved);
     }
 
-    pub(super) fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
+    fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
         for ResolvedReport { key, report, resolution } in resolved {
-            let is_recovered = self.recovered.contains_key(&key);
+            let is_earlier = self.earlier.contains(&key);
             let reported = match resolution {
                 Resolution::Accepted => Reported::accepted(report.kind),
                 Resolution::Withdrawn => Reported::Withdrawn,
@@ -56,7 +76,7 @@ impl WorkerDriver {
                     } else {
                         report.into_failure(format!("the task's output could not be sent: {error}"))
                     };
-                    self.outbox.replace(key, replacement, is_recovered);
+                    self.outbox.replace(key, replacement, is_earlier);
                     continue;
                 }
                 Resolution::Rejected(error) => {
@@ -64,7 +84,7 @@ impl WorkerDriver {
                     Reported::Rejected
                 }
             };
-            self.recovered.remove(&key);
+            self.earlier.resolved(&key);
             self.step(Event::Reported(key, reported));
         }
     }
