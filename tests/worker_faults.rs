@@ -64,7 +64,7 @@ fn parent(child: &Task<Job, usize>, executions: &Executions) -> Task<Job, usize>
             executions.lock().unwrap()[job.number] += 1;
             let number = job.number + FIRST_CHILD;
             let child_job = Job { number, ..job };
-            let run = if job.number % 2 == 0 {
+            let run = if job.number.is_multiple_of(2) {
                 context.run(&child, &child_job).start().await?
             } else {
                 let mut runs = context.run_many(&child, [child_job]).start().await?;

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault, Faults};
@@ -14,11 +13,12 @@ use hatchet::raw::pb::{HeartbeatRequest, WorkerListenRequest, WorkerRegisterRequ
 use hatchet::{Client, Context, RunStatus, Task};
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const SECOND: Duration = Duration::from_secs(1);
 const SLOTS: u32 = 500;
@@ -93,7 +93,7 @@ async fn bare_slot() -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_runs_an_attempt_needs_less_than_8_kib() {
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock().await;
     let bare = bare_slot().await;
     let (engine, hatchet) = engine().await;
     let worker = hatchet.worker("worker").slots(SLOTS).register(&endless()).build().unwrap().start().await.unwrap();
@@ -108,7 +108,7 @@ async fn a_slot_that_runs_an_attempt_needs_less_than_8_kib() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_an_hour_needs_no_more_memory_than_its_first_minutes() {
     const RUNS: usize = 300;
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock().await;
     let (engine, hatchet) = support::engine_with_quirks().await;
     let task = Task::new("task", async |Job { is_chatty }: Job, context: Context| {
         let output = "x".repeat(1024);
