@@ -329,7 +329,7 @@ impl Worker {
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
-    /// println!("{}", worker.run_until_signal().await?); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
+    /// println!("{}", worker.run_until_signal().await?); // attempts: 12 completed, 1 failed, 0 cancelled, 2 unfinished
     /// # Ok(())
     /// # }
     /// ```
