@@ -173,7 +173,7 @@ async fn more_units_than_a_static_rate_limit_has_are_logged() {
     };
     let worker = hatchet.worker("worker").register(&task("fits", 2)).register(&task("large", 3));
     worker.build().unwrap().start().await.unwrap().shutdown().await;
-    let text = "a rate limit has fewer units than are consumed at once";
+    let text = "a rate limit has fewer units than an attempt of a task consumes";
     let fields = ["event WARN", text, "task_name=\"large\"", "key=\"api\"", "units=3", "limit=2"];
     assert_eq!((collected.count(&fields), collected.count(&[text])), (1, 1), "{:#?}", collected.texts());
 }
