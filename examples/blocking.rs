@@ -1,4 +1,4 @@
-//! Runs CPU-bound code beside other tasks, and cancels it.
+//! Runs CPU-bound code alongside other tasks, and cancels it.
 //!
 //! ```text
 //! cargo run --example blocking

@@ -42,8 +42,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let report = worker.run_until_signal().await?;
     println!("{report}");
-    for task in &report.unfinished_attempts {
-        println!("  run {} will be assigned to another worker", task.run_id);
+    for attempt in &report.unfinished_attempts {
+        println!("  run {} will be assigned to another worker", attempt.run_id);
     }
     if let Some(engine) = engine {
         engine.shutdown().await;

@@ -59,7 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     bar.finish_and_clear();
     let report = worker.shutdown().await;
     print(&runs).await?;
-    println!("worker: {report}");
+    println!("{report}");
     Ok(())
 }
 

@@ -50,7 +50,7 @@ async fn an_order_is_shipped_after_retries() -> hatchet::Result<()> {
     let attempts: Vec<_> = details.tasks.iter().map(|task| (task.name.as_str(), task.attempts.len())).collect();
     assert_eq!(attempts, [("reserve", 3), ("ship", 1)]);
     assert!(details.elapsed().is_some_and(|elapsed| elapsed > Duration::from_secs(3600)), "an hour of virtual time");
-    assert_eq!(harness.shutdown().await.to_string(), "2 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(harness.shutdown().await.to_string(), "attempts: 2 completed, 2 failed, 0 cancelled, 0 unfinished");
     Ok(())
 }
 

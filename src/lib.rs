@@ -89,6 +89,7 @@
 //! | child | a run that was started by a task of another run, its parent |
 //! | trigger | what started a run: a call, an event, a cron, a schedule, or a task |
 //! | event | a message that starts a run of each workflow that listens to its key |
+//! | run event | a message of the engine about a run: a change of its status, or a chunk. Run events can be lost |
 //! | cron | recurring times at which the engine starts runs |
 //! | schedule | a single time at which the engine starts a run |
 //! | tag | a key and a value in the metadata of a run, by which it can be found |

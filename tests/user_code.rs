@@ -254,7 +254,10 @@ async fn workflows_that_differ_only_in_case_are_rejected() {
     let first = support::start_worker(&hatchet, &upper).await;
     let rejected = hatchet.worker("second").register(&lower).build().unwrap().start().await.unwrap_err();
     assert_eq!((rejected.kind(), rejected.has_no_side_effects()), (ErrorKind::AlreadyExists, true));
-    assert!(rejected.to_string().contains("the engine's workflow \"SendEmail\" in more than case"), "{rejected}");
+    assert!(
+        rejected.to_string().contains("the engine has a workflow \"SendEmail\", whose name differs only in case"),
+        "{rejected}"
+    );
 
     // If the list of workflows is not available, each run is checked.
     engine.faults().inject("GET /api/v1/tenants/{tenant}/workflows", Fault::RejectRest(501)).unwrap();

@@ -174,7 +174,7 @@ async fn w19_a_worker_drains_on_the_first_signal_and_stops_on_the_second() {
             process.signal(second).await;
         }
         let expected = if second.is_some() { (0, 1) } else { (1, 0) };
-        let report = format!("{} completed, 0 failed attempts, 0 cancelled, {} unfinished", expected.0, expected.1);
+        let report = format!("attempts: {} completed, 0 failed, 0 cancelled, {} unfinished", expected.0, expected.1);
         assert_eq!(process.line("report: ").await, report);
         assert!(process.end().await.success());
         assert!(signalled.elapsed() < TIMEOUT, "{:?}", signalled.elapsed());
@@ -247,7 +247,7 @@ async fn w17_a_process_that_was_frozen_reports_no_attempt_that_it_has_lost() {
     assert_eq!(details.tasks.iter().map(completed).collect::<Vec<_>>(), [1], "{details:?}");
     assert_eq!(details.tasks[0].attempts.len(), 2, "{details:?}");
     process.signal("-TERM").await;
-    assert_eq!(process.line("report: ").await, "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(process.line("report: ").await, "attempts: 1 completed, 0 failed, 1 cancelled, 0 unfinished");
     assert!(process.end().await.success());
 }
 
@@ -276,7 +276,7 @@ async fn w17_the_late_result_of_a_frozen_process_is_not_counted_beside_that_of_a
     process.signal("-CONT").await;
     // Its attempt has ended, and a shutdown waits until it is known whose it is.
     process.signal("-TERM").await;
-    assert_eq!(process.line("report: ").await, "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(process.line("report: ").await, "attempts: 0 completed, 0 failed, 1 cancelled, 0 unfinished");
     assert!(process.end().await.success());
     assert_eq!(other.status().running, 1, "it was not disturbed");
     end.notify_one();
@@ -285,5 +285,5 @@ async fn w17_the_late_result_of_a_frozen_process_is_not_counted_beside_that_of_a
     let attempts = details.tasks.iter().flat_map(|task| &task.attempts);
     let completed = attempts.clone().filter(|attempt| attempt.status == hatchet::RunStatus::Completed).count();
     assert_eq!((details.conflicts.len(), attempts.count(), completed), (0, 2, 1), "{details:?}");
-    assert_eq!(other.shutdown().await.to_string(), "1 completed, 0 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(other.shutdown().await.to_string(), "attempts: 1 completed, 0 failed, 0 cancelled, 0 unfinished");
 }

@@ -106,7 +106,7 @@ impl CompactBuilder {
     /// Returns a stream that merges the files while it is polled, with one item for each partition (a workflow and a day) whose files were
     /// read: those that need a merge, or all with [`discard_damaged`](Self::discard_damaged).
     ///
-    /// Partitions that are committed together are returned one after the other.
+    /// Partitions that are committed together are returned one after another.
     ///
     /// An item is an error if the files of a partition cannot be merged. The stream then continues with the other partitions. An error of
     /// the manifest ends the stream; see [`send`](Self::send).

@@ -55,7 +55,7 @@ quirks! {
     /// not find the runs until they are created.
     QueuedTriggers,
     /// REST does not find a run for the first tenth of a second after its creation, and an event a little longer. The runs of one
-    /// call appear one after the other, a millisecond apart.
+    /// call appear one after another, a millisecond apart.
     RestLag,
     /// The server reports every failed attempt as the end of the run, even if another attempt follows. Streams that watch the run by its
     /// id end there.
@@ -64,13 +64,13 @@ quirks! {
     StuckDependents,
     /// A cancellation of a DAG has no effect on tasks that wait for a sleep or an event: they run when the wait is over.
     UncancellableWaits,
-    /// The cancellations of one call are executed one after the other. All but the first are executed after the response; thousands of
+    /// The cancellations of one call are executed one after another. All but the first are executed after the response; thousands of
     /// cancellations take seconds. A run that ends in the meantime is cancelled after its end, with the effects of any late cancellation.
     SlowCancels,
     /// One in five tasks that are cancelled while queued still times out when its schedule timeout passes. Then REST
     /// shows the run as failed, in its details and in lists. gRPC still shows it as cancelled.
     TimedOutCancels,
-    /// Only the first 200 replays of a call are executed, one after the other. If the replays of the previous call have not finished,
+    /// Only the first 200 replays of a call are executed, one after another. If the replays of the previous call have not finished,
     /// none is executed. The response is always that of a success.
     LostReplays,
     /// A bulk start request with new runs and with a child that has already been started runs that child a second time, under the same id.

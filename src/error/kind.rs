@@ -27,7 +27,7 @@ pub enum ErrorKind {
     /// The request is invalid, and was not sent. The message names the field and the limit.
     InvalidInput,
     /// A message or a payload exceeds a size limit of the client or the server, a stream has too many runs
-    /// ([`TagWatch::max_runs`](crate::stream::TagWatch::max_runs)), or the client has too many subscriptions to events for another
+    /// ([`TagWatch::max_runs`](crate::stream::TagWatch::max_runs)), or the client has too many subscriptions to run events for another
     /// stream of chunks ([`RunHandle::chunks`](crate::RunHandle::chunks)).
     TooLarge,
     /// A value cannot be serialized.

@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 /// let mut changes = run.watch();
 /// while let Some(change) = changes.next().await.transpose()? {
 ///     match change {
-///         Change::Run(run) => println!("{} at {:?}", run.state, run.changed_at),
-///         Change::Task(task) => println!("{}: {}", task.task_name, task.state),
+///         Change::Run(run) => println!("{} at {:?}", run.attempt_status, run.changed_at),
+///         Change::Task(task) => println!("{}: {}", task.task_name, task.attempt_status),
 ///         Change::Gap(gap) => println!("not all status changes are known: {gap}"),
 ///         _ => {}
 ///     }
@@ -60,8 +60,10 @@ pub enum Change {
 pub struct RunChange {
     /// The run that has changed.
     pub run_id: RunId,
-    /// The attempt and its status. Retries and replays are attempts of a single-task run. Only replays are attempts of a DAG run.
-    pub state: AttemptStatus,
+    /// The attempt and its status. Retries and replays are attempts of a single-task run. Only replays are attempts of a DAG run. In JSON,
+    /// this field is `state`.
+    #[serde(rename = "state")]
+    pub attempt_status: AttemptStatus,
     /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for other statuses.
     pub changed_at: Option<DateTime<Utc>>,
     /// The error message of a failed attempt. In the last change of a failed DAG run, the error message of the task that caused the failure.
@@ -79,7 +81,7 @@ pub struct RunChange {
 /// let mut changes = run.watch();
 /// while let Some(change) = changes.next().await.transpose()? {
 ///     if let Change::Task(task) = change {
-///         println!("task {} of run {}: {}", task.task_name, task.run_id, task.state);
+///         println!("task {} of run {}: {}", task.task_name, task.run_id, task.attempt_status);
 ///     }
 /// }
 /// # Ok(())
@@ -94,8 +96,9 @@ pub struct TaskChange {
     pub task_id: TaskId,
     /// The name of the task in its workflow.
     pub task_name: String,
-    /// The attempt and its status. Retries and replays are attempts of a task.
-    pub state: AttemptStatus,
+    /// The attempt and its status. Retries and replays are attempts of a task. In JSON, this field is `state`.
+    #[serde(rename = "state")]
+    pub attempt_status: AttemptStatus,
     /// The time of the change, if it is known: by the engine's clock for a queued attempt, and by the worker's clock for other statuses.
     pub changed_at: Option<DateTime<Utc>>,
     /// The error message of a failed attempt.
@@ -208,17 +211,17 @@ impl Change {
     }
 
     /// Returns the attempt and its new status, or `None` for a gap.
-    pub fn state(&self) -> Option<&AttemptStatus> {
+    pub fn attempt_status(&self) -> Option<&AttemptStatus> {
         match self {
-            Self::Run(change) => Some(&change.state),
-            Self::Task(change) => Some(&change.state),
+            Self::Run(change) => Some(&change.attempt_status),
+            Self::Task(change) => Some(&change.attempt_status),
             Self::Gap(_) => None,
         }
     }
 
     /// Returns the new status, or `None` for a gap.
     pub fn status(&self) -> Option<&RunStatus> {
-        self.state().map(|state| &state.status)
+        self.attempt_status().map(|attempt| &attempt.status)
     }
 
     /// Returns whether the run or the task now has this status. Returns `false` for a gap.
@@ -229,8 +232,8 @@ impl Change {
     /// Returns the number of the attempt, starting at 1. For a gap, this is the last attempt that lacks status changes.
     pub fn attempt(&self) -> u32 {
         match self {
-            Self::Run(change) => change.state.attempt,
-            Self::Task(change) => change.state.attempt,
+            Self::Run(change) => change.attempt_status.attempt,
+            Self::Task(change) => change.attempt_status.attempt,
             Self::Gap(gap) => gap.last_attempt,
         }
     }
@@ -283,8 +286,8 @@ impl fmt::Display for Gap {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Run(change) => change.state.fmt(f),
-            Self::Task(change) => write!(f, "{}: {}", change.task_name, change.state),
+            Self::Run(change) => change.attempt_status.fmt(f),
+            Self::Task(change) => write!(f, "{}: {}", change.task_name, change.attempt_status),
             Self::Gap(gap) => gap.fmt(f),
         }
     }
@@ -297,10 +300,11 @@ mod tests {
     #[test]
     fn changes_are_shown_on_one_line() {
         let id = uuid::Uuid::from_u128(1);
-        let state = AttemptStatus::new(2, RunStatus::Running);
+        let attempt_status = AttemptStatus::new(2, RunStatus::Running);
         let (run_id, task_id) = (RunId::from(id), TaskId::from(id));
-        let run = RunChange { run_id, state: state.clone(), changed_at: None, error: None, outcome: None };
-        let task = TaskChange { run_id, task_id, task_name: "a".into(), state, changed_at: None, error: None };
+        let run =
+            RunChange { run_id, attempt_status: attempt_status.clone(), changed_at: None, error: None, outcome: None };
+        let task = TaskChange { run_id, task_id, task_name: "a".into(), attempt_status, changed_at: None, error: None };
         let gap = |task_name: Option<&str>, first_attempt, last_attempt| {
             Change::Gap(Gap { run_id, task_name: task_name.map(Into::into), first_attempt, last_attempt })
         };

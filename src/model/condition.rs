@@ -15,8 +15,8 @@ const FILTER_PAYLOAD: &str = "filter_payload";
 /// A task [waits for](crate::Task::wait_for) conditions, or is [skipped](crate::Task::skip_if) or [cancelled](crate::Task::cancel_if) if
 /// they are satisfied.
 ///
-/// Sleeps start, and events count, only once all parents have ended: an event that was pushed earlier does not satisfy a condition. The engine
-/// checks sleeps about once per second.
+/// A sleep starts, and events count, only when all parents have completed: an event that was pushed earlier does not satisfy a condition.
+/// The engine checks sleeps about once per second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,7 +78,7 @@ impl Alternative {
             }
             ConditionKind::Event(key, expression) => {
                 if key.is_empty() || key.contains(['\0', '*']) {
-                    let expected = "expected a non-empty key without U+0000 and `*` (wildcards are not supported)";
+                    let expected = "expected a non-empty key without U+0000 or `*` (wildcards are not supported)";
                     problems.push(format!("event: {expected}, got {key:?}"));
                 }
                 let problem = expression.as_deref().and_then(condition_problem);
@@ -279,11 +279,11 @@ mod tests {
             (Condition::sleep(Duration::ZERO), "wait_for: sleep: expected more than 0 and at most 10 years, got 0ns"),
             (
                 Condition::event("k:*"),
-                "wait_for: event: expected a non-empty key without U+0000 and `*` (wildcards are not supported), got \"k:*\"",
+                "wait_for: event: expected a non-empty key without U+0000 or `*` (wildcards are not supported), got \"k:*\"",
             ),
             (
                 Condition::event(""),
-                "wait_for: event: expected a non-empty key without U+0000 and `*` (wildcards are not supported), got \"\"",
+                "wait_for: event: expected a non-empty key without U+0000 or `*` (wildcards are not supported), got \"\"",
             ),
             (
                 Condition::event("k").matching("("),

@@ -50,7 +50,8 @@ pub(crate) struct Requirement {
 
 /// The options that an engine does not have, in one text. `None` is an engine that is too old to report its version.
 pub(crate) fn unsupported(requirements: &[Requirement], found: Option<EngineVersion>) -> Option<String> {
-    let found_text = found.map_or_else(|| "an engine without GetVersion".to_owned(), |found| found.to_string());
+    let found_text =
+        found.map_or_else(|| "an engine that does not report its version".to_owned(), |found| found.to_string());
     let is_missing = |requirement: &&Requirement| found.is_none_or(|found| found < requirement.version);
     let missing = requirements.iter().filter(is_missing);
     let texts: Vec<_> = missing
@@ -87,8 +88,8 @@ mod tests {
         assert_eq!(found(2).unwrap(), "two: expected engine v0.105.16 or later, got v0.105.2");
         assert_eq!(
             unsupported(&requirements, None).unwrap(),
-            "one: expected engine v0.105.1 or later, got an engine without GetVersion; \
-             two: expected engine v0.105.16 or later, got an engine without GetVersion"
+            "one: expected engine v0.105.1 or later, got an engine that does not report its version; \
+             two: expected engine v0.105.16 or later, got an engine that does not report its version"
         );
         assert_eq!(unsupported(&[], None), None);
     }

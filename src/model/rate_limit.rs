@@ -204,7 +204,7 @@ impl RateLimit {
         let has_limit = self.limit.is_some() || self.limit_expression.is_some();
         match &self.key {
             RateLimitKey::Static(_) if has_limit => {
-                problems.push("expected a limit that is set with Client::rate_limit, got one for a static key".into());
+                problems.push("expected no limit or limit_expression for a static key, whose limit is set with Client::rate_limit, got one".into());
             }
             RateLimitKey::Dynamic(_) if !has_limit => {
                 problems.push("expected limit or limit_expression for a dynamic key, got none".into());
@@ -262,7 +262,7 @@ mod tests {
             [
                 "rate limit \"\": expected a non-empty key without U+0000, got \"\"",
                 "rate limit \"\": units: expected 1 to 2147483647, got 0",
-                "rate limit \"\": expected a limit that is set with Client::rate_limit, got one for a static key",
+                "rate limit \"\": expected no limit or limit_expression for a static key, whose limit is set with Client::rate_limit, got one",
             ]
         );
         assert_eq!(

@@ -101,7 +101,7 @@ impl Condition {
     fn take(&mut self, change: &Change) -> bool {
         match self {
             Self::Status(status) => change.task_name().is_none() && change.has_status(status),
-            Self::Attempt(number) => matches!(change, Change::Run(run) if run.state.attempt >= *number),
+            Self::Attempt(number) => matches!(change, Change::Run(run) if run.attempt_status.attempt >= *number),
             Self::Task(name, status) => change.task_name() == Some(name) && change.has_status(status),
             Self::Ended => change.is_final(),
             Self::EndedWith(status) => change.is_final() && change.has_status(status),
@@ -159,9 +159,9 @@ mod tests {
     use crate::model::{AttemptStatus, Outcome, RunChange, TaskChange};
 
     fn run(attempt: u32, status: RunStatus, outcome: Option<Outcome>) -> Change {
-        let state = AttemptStatus::new(attempt, status);
+        let attempt_status = AttemptStatus::new(attempt, status);
         let run_id = uuid::Uuid::from_u128(1).into();
-        Change::Run(RunChange { run_id, state, changed_at: None, error: None, outcome })
+        Change::Run(RunChange { run_id, attempt_status, changed_at: None, error: None, outcome })
     }
 
     fn task(name: &str, status: RunStatus) -> Change {
@@ -170,7 +170,7 @@ mod tests {
             run_id: id.into(),
             task_id: id.into(),
             task_name: name.into(),
-            state: AttemptStatus::new(1, status),
+            attempt_status: AttemptStatus::new(1, status),
             changed_at: None,
             error: None,
         })

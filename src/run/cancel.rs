@@ -256,7 +256,7 @@ impl CancelManyBuilder {
     /// Sets how long to wait for an effect.
     ///
     /// A run that has not ended is reported as [`NoEffect`](crate::model::Effect::NoEffect) when no run of this command has ended for this
-    /// long. The engine cancels the runs one after the other, so the time restarts whenever one of them ends. The default is 10 seconds,
+    /// long. The engine cancels the runs one at a time, so the time restarts whenever one of them ends. The default is 10 seconds,
     /// and the maximum is 10 years.
     pub fn within(mut self, time: std::time::Duration) -> Self {
         self.options.within = time;

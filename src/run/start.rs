@@ -22,7 +22,7 @@ use crate::rpc::convert::{CommonRun, NewRun, Triggered};
 use crate::telemetry::{EVENT_TRACEPARENT, TRACEPARENT};
 
 #[diagnostic::on_unimplemented(
-    message = "no run of `{Self}` can be started",
+    message = "cannot start a run of `{Self}`",
     note = "a `Task<I, O>` or a `Workflow<I, O>` can be started if `I: Serialize` and `O: DeserializeOwned`; an output that borrows, \
             such as `&str`, cannot be read back: use `String`"
 )]

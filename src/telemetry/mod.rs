@@ -2,12 +2,12 @@
 //!
 //! # Spans
 //!
-//! The function of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`] and the level `INFO`. Its fields are `run_id`,
+//! The function of each attempt runs in a span [`ATTEMPT_SPAN`] with the target [`TARGET`], at level `INFO`. Its fields are `run_id`,
 //! `task_id`, `task_name`, `workflow_name`, `attempt` and `worker_id`. The function of a batch runs in a span [`BATCH_SPAN`] with the fields
 //! `batch_id`, `size`, `task_name`, `workflow_name` and `worker_id`.
 //!
-//! Each call to the server runs in a span [`CALL_SPAN`], and the opening of each stream in a span [`STREAM_SPAN`], with the same target and
-//! the level `DEBUG`. A call that is retried has one span. A stream is open when the server has sent the first message. Their fields:
+//! Each call to the server runs in a span [`CALL_SPAN`], and the opening of each stream in a span [`STREAM_SPAN`], with the same target, at
+//! level `DEBUG`. A call that is retried has one span. A stream is open when the server has sent the first message. Their fields:
 //!
 //! | field | value |
 //! |---|---|
@@ -22,7 +22,7 @@
 //!
 //! With the `otel` feature, the span of an attempt belongs to the OpenTelemetry trace of its run. The parent of a run is the span in which
 //! it is started; the metadata key `traceparent` carries its ids. The same applies to events, to schedules, and to child runs that a task
-//! starts. The engine creates a trace for each other run. Retries and replays keep the parent of the run. The feature needs a layer of the
+//! starts. For every other run, the engine creates a trace. Retries and replays keep the parent of the run. The feature needs a layer of the
 //! crate `tracing-opentelemetry`, version 0.34. Attempts of a batch belong to no trace, because the engine does not pass on their metadata.
 //!
 //! # Events
@@ -30,8 +30,8 @@
 //! All events have a target that begins with `hatchet`. The fields `run_id`, `task_id`, `attempt` and `worker_id` identify what an event is
 //! about, as far as the ids are known where the event occurs: events about a worker and its heartbeats have the id of the worker, and
 //! events about attempts also have the ids of the run and the task, and the number of the attempt. The events of calls and streams have the
-//! fields `call` and `stream` instead. An event about an archive has the field `archive`, its URL. These are all events with the level
-//! `INFO` or above, and some with the level `DEBUG`.
+//! fields `call` and `stream` instead. An event about an archive has the field `archive`, its URL. The tables list all events at level
+//! `INFO` or above, and some at level `DEBUG`.
 //!
 //! The life of a worker:
 //!
@@ -50,25 +50,25 @@
 //! | `ERROR` | `health server thread panicked` |
 //! | `WARN` | `failed to check for workflows whose names differ only in case` |
 //! | `WARN` | `failed to check that the rate limits of the tasks exist` |
-//! | `WARN` | `a rate limit has fewer units than are consumed at once; what consumes them never starts` |
+//! | `WARN` | `a rate limit has fewer units than an attempt of a task consumes; the task never starts` |
 //! | `WARN` | `the engine's version cannot be parsed, so it is assumed to have all options` |
 //!
 //! The connection of a worker, and other streams:
 //!
 //! | level | message |
 //! |---|---|
-//! | `WARN` | `heartbeat failed` (three times in succession; after that, `heartbeat failed again` with the level `DEBUG`) |
+//! | `WARN` | `heartbeat failed` (three times in succession; after that, `heartbeat failed again` at level `DEBUG`) |
 //! | `INFO` | `heartbeats are accepted again` |
-//! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` (once until it runs again; after that, `runtime is still blocked: sent a heartbeat from the heartbeat thread` with the level `DEBUG`) |
+//! | `WARN` | `runtime is blocked: sent a heartbeat from the heartbeat thread` (once until it runs again; after that, `runtime is still blocked: sent a heartbeat from the heartbeat thread` at level `DEBUG`) |
 //! | `WARN` | `closed an unresponsive connection; another one responds` |
 //! | `WARN` | `failed to start the heartbeat thread` |
 //! | `WARN` | `failed to start the runtime of the heartbeat thread` |
 //! | `WARN` | `worker was unknown to the engine; registered again` |
-//! | `WARN` | `failed to register the worker again` (three times in succession; after that, `still failing to register the worker again` with the level `DEBUG`) |
-//! | `ERROR` | `worker stream failed` (once until it is open; after that, `worker stream is still failing` with the level `DEBUG`) |
-//! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both with the level `DEBUG`) |
+//! | `WARN` | `failed to register the worker again` (three times in succession; after that, `still failing to register the worker again` at level `DEBUG`) |
+//! | `ERROR` | `worker stream failed` (once until it is open; after that, `worker stream is still failing` at level `DEBUG`) |
+//! | `WARN` | `stream lost` (the second to fourth loss of a stream without a message in between; the first is `stream ended`, and later ones are `stream lost again`, both at level `DEBUG`) |
 //! | `INFO` | `stream recovered` |
-//! | `WARN` | `stream of run events failed` (three times; after that, `stream of run events failed again` with the level `DEBUG`) |
+//! | `WARN` | `stream of run events failed` (three times; after that, `stream of run events failed again` at level `DEBUG`) |
 //! | `WARN` | `stream of server-sent events failed` |
 //! | `WARN` | `failed to decode a message of a stream` |
 //! | `WARN` | `skipped invalid message of a stream` |
@@ -90,8 +90,8 @@
 //! | `ERROR` | `failed to decode assignment` |
 //! | `ERROR` | `failed to decode a batch` |
 //! | `ERROR` | `received an assignment of unknown type` |
-//! | `WARN` | `failed to report results; will retry` (three times for a worker until all are accepted; after that, `still failing to report results` with the level `DEBUG`) |
-//! | `INFO` | `results are accepted again` (when no report of the worker is failing any longer; with the field `after`: since when one was) |
+//! | `WARN` | `failed to report results; will retry` (three times for a worker until all are accepted; after that, `still failing to report results` at level `DEBUG`) |
+//! | `INFO` | `results are accepted again` (when no report of the worker is failing any longer; with the field `after`: for how long reports failed) |
 //! | `ERROR` | `failed to report the end of an attempt` |
 //! | `INFO` | `the engine does not accept several reports in one call` |
 //! | `INFO` | `reporting the result of an attempt of an earlier process` |
@@ -101,7 +101,7 @@
 //! | `ERROR` | `failed to write to the outbox file in time` |
 //! | `ERROR` | `failed to write to the outbox file in time; no longer using it` |
 //! | `WARN` | `attempt ended before its last chunks were sent; readers may not receive them` |
-//! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` with the level `DEBUG`) |
+//! | `WARN` | `a log line or a chunk of a task was lost` (three times in succession; after that, `another log line or chunk of a task was lost` at level `DEBUG`) |
 //! | `WARN` | `some log lines or chunks of tasks could not be sent before the worker ended` |
 //!
 //! Runs:
@@ -224,7 +224,8 @@ pub const ATTEMPTS_STARTED: &str = "hatchet_attempts_started_total";
 pub const ATTEMPTS_ENDED: &str = "hatchet_attempts_ended_total";
 /// The name of the metric for the time that the functions of attempts ran, in seconds.
 pub const ATTEMPT_SECONDS: &str = "hatchet_attempt_seconds";
-/// The name of the metric for the number of log lines and chunks of tasks that were lost, because too many were queued or the engine rejected them.
+/// The name of the metric for the number of log lines and chunks of tasks that were lost, because too many were queued or the
+/// engine rejected them.
 pub const TASK_MESSAGES_LOST: &str = "hatchet_task_messages_lost_total";
 /// The name of the metric for the number of attempts that are running on a worker.
 pub const ATTEMPTS_RUNNING: &str = "hatchet_attempts_running";

@@ -41,8 +41,8 @@ impl<O> RunHandle<O> {
 impl<O: 'static> RunBuilder<O> {
     /// Returns a stream that starts the run when it is first polled, and yields all status changes of the run, in order, until its end.
     ///
-    /// Each change contains the id of the run. The client requests the subscription to the events of its runs before it starts the run, but
-    /// does not wait until it begins: if the event of a status is missing, the status is taken from the history of the run.
+    /// Each change contains the id of the run. The client requests the subscription to the run events of its runs before it starts the run,
+    /// but does not wait until it begins: if the run event of a status is missing, the status is taken from the history of the run.
     ///
     /// To receive the chunks of the same run, too, start it with [`chunks`](Self::chunks), and watch the handle that
     /// [`RunChunks::started`](super::RunChunks::started) returns.

@@ -412,18 +412,18 @@ impl Reader {
     fn on_change(&mut self, change: &Change) {
         let (task, state, at) = match change {
             Change::Run(change) => {
-                *lock(&self.shared.status) = Some(change.state.status.clone());
-                self.finished_at = change.changed_at.filter(|_| change.state.status.is_final());
-                self.continuity.run_is(&change.state.status);
+                *lock(&self.shared.status) = Some(change.attempt_status.status.clone());
+                self.finished_at = change.changed_at.filter(|_| change.attempt_status.status.is_final());
+                self.continuity.run_is(&change.attempt_status.status);
                 if self.is_dag {
                     return;
                 }
                 // The only task has the id of the run.
-                (change.run_id.into(), &change.state, change.changed_at)
+                (change.run_id.into(), &change.attempt_status, change.changed_at)
             }
             Change::Task(change) => {
                 self.is_dag = true;
-                (change.task_id, &change.state, change.changed_at)
+                (change.task_id, &change.attempt_status, change.changed_at)
             }
             _ => return,
         };

@@ -35,15 +35,15 @@ impl<O> RunHandle<O> {
     /// [`Interrupted`](ChunkItem::Interrupted) is yielded. Two losses are not reported: chunks that were sent before the subscription began
     /// if no later chunk arrives, and the last chunks of an attempt if the engine loses them while the client is subscribed.
     ///
-    /// The history of the run can show its end before all events with chunks have arrived. In that case, the stream waits until no event
-    /// has arrived for ten seconds. If events are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted). The engine can
-    /// announce the end of a DAG run too early. The stream then does not wait for late events of tasks that end within 30 seconds of that
+    /// The history of the run can show its end before all run events with chunks have arrived. In that case, the stream waits until
+    /// none has arrived for ten seconds. If some are still missing then, it yields [`Interrupted`](ChunkItem::Interrupted). The engine can
+    /// announce the end of a DAG run too early. The stream then does not wait for late run events of tasks that end within 30 seconds of that
     /// announcement. Chunks that a cancelled task sends more than 30 seconds after the end of its run do not delay the end of the stream.
     ///
     /// The client subscribes by a tag of the run: the tag that the client that started the run has added, or else the one of the run's other
     /// tags with the longest value, which is probably an id. If the run has no tag, the client subscribes by the id of the run. The engine
     /// ends such a subscription with each failed attempt, and early for DAG runs; the client reopens it, and chunks that were sent in
-    /// between are missing. A client has at most 64 subscriptions to events, each of which is a stream of its connection, and keeps a
+    /// between are missing. A client has at most 64 subscriptions to run events, each of which is a stream of its connection, and keeps a
     /// subscription for ten seconds after its last use.
     ///
     /// The stream yields an error and ends if the server rejects the subscription, if it needs a further subscription and the client

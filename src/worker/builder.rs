@@ -147,9 +147,9 @@ impl WorkerBuilder {
     ///
     /// The default is `true`, which more than halves the CPU time of the worker per short task. A single result is sent immediately.
     ///
-    /// The engine publishes no events about tasks that are reported together, so subscribers that use other SDKs do not get such events;
-    /// events about their runs are published. The engine stores one timestamp for all results in a call, which is off by at most 100 ms.
-    /// Engines before v0.88.0 do not support this; the worker detects such an engine, and reports results individually.
+    /// The engine publishes no run events about tasks whose results are reported together, so other SDKs that subscribe to a run get none;
+    /// they still get the run events about the run itself. The engine stores one timestamp for all results in a call, which is off by at
+    /// most 100 ms. Engines before v0.88.0 do not support this; the worker detects such an engine, and reports results individually.
     pub fn batch_reports(mut self, batch_reports: bool) -> Self {
         self.batch_reports = batch_reports;
         self
@@ -329,7 +329,7 @@ impl Worker {
     ///
     /// ```no_run
     /// # async fn example(worker: hatchet::Worker) -> hatchet::Result<()> {
-    /// println!("{}", worker.run_until_signal().await?); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
+    /// println!("{}", worker.run_until_signal().await?); // attempts: 12 completed, 1 failed, 0 cancelled, 2 unfinished
     /// # Ok(())
     /// # }
     /// ```

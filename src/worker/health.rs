@@ -42,7 +42,7 @@ impl RunningWorker {
     /// | `/livez` | the runtime of the worker is not blocked: a heartbeat was attempted within the last 15 seconds | restart the process |
     /// | `/readyz` | the worker accepts attempts: it is connected, neither paused nor shutting down, and its outbox is not full | wait |
     /// | `/health` | as `/readyz`; the body is a JSON object with the status and the reason | |
-    /// | `/metrics` | always: metrics in the text format of Prometheus | |
+    /// | `/metrics` | always; the body has the metrics in the Prometheus text format | |
     ///
     /// The server has its own thread, so that it responds while the runtime of the worker is blocked. It serves at most 64 connections,
     /// each for at most 30 seconds. Available with the `health` feature.
@@ -109,8 +109,8 @@ struct HealthSource {
 impl HealthBuilder {
     /// Adds the metrics of a recorder to `/metrics`.
     ///
-    /// Without a recorder, `/metrics` contains only the gauges of the worker's status, without labels: slots, running attempts, queued attempts,
-    /// and results in the outbox.
+    /// Without a recorder, `/metrics` contains only the gauges of the worker's status, without labels: slots, running attempts, queued
+    /// attempts, and results in the outbox.
     pub fn metrics(mut self, recorder: PrometheusRecorder) -> Self {
         self.source.recorder = Some(recorder);
         self

@@ -33,7 +33,7 @@ const OWN_TARGETS: &[&str] = &["hatchet", "h2", "hyper", "hyper_util", "rustls",
 /// ends. Lines are truncated and queued as in [`Context::log_with`](crate::Context::log_with). Events of this crate and of its transport
 /// (`hatchet`, `h2`, `hyper`, `hyper_util`, `rustls`, `tokio_rustls`, `tonic`, `tower`) are ignored.
 ///
-/// The layer does not disable any span or event for other layers. If it is the only layer, give it a filter with the level `INFO` or a more
+/// The layer does not disable any span or event for other layers. If it is the only layer, give it a filter at level `INFO` or a more
 /// verbose one, which saves the cost of the spans and events that it ignores: `TaskLogLayer::new().with_filter(LevelFilter::INFO)`.
 ///
 /// ```
@@ -66,7 +66,7 @@ impl TaskLogLayer {
         self
     }
 
-    /// Sets the most verbose level that is written. Events with the level `TRACE` are never written.
+    /// Sets the most verbose level that is written. Events at level `TRACE` are never written.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "as all setters of builders")]
     pub fn max_level(mut self, level: LogLevel) -> Self {

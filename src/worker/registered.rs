@@ -100,8 +100,8 @@ impl RegisteredWorkflow {
             Ok(None) => Ok(()),
             Ok(Some(other)) => {
                 let text = format!(
-                    "expected a name that differs from the engine's workflow {other:?} in more than case, got {name:?}: otherwise \
-                    their workers would run each other's tasks"
+                    "workflow {name:?}: the engine has a workflow {other:?}, whose name differs only in case: the engine would assign \
+                    the tasks of each to the workers of both"
                 );
                 Err(Error::new(ErrorKind::AlreadyExists, text).without_side_effects())
             }

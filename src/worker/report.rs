@@ -13,9 +13,9 @@ use crate::model::{RunId, TaskId};
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) {
 /// let report = worker.shutdown().await;
-/// println!("{report}"); // 12 completed, 1 failed attempt, 0 cancelled, 2 unfinished
-/// for task in &report.unfinished_attempts {
-///     println!("{} attempt {}", task.run_id, task.attempt);
+/// println!("{report}"); // attempts: 12 completed, 1 failed, 0 cancelled, 2 unfinished
+/// for attempt in &report.unfinished_attempts {
+///     println!("{} attempt {}", attempt.run_id, attempt.attempt);
 /// }
 /// # }
 /// ```
@@ -30,9 +30,9 @@ pub struct WorkerReport {
     /// The number of attempts that were cancelled, timed out or replaced by another attempt, while they ran or before they started. The
     /// engine ends them before it notifies the worker.
     pub cancelled: u64,
-    /// The number of attempts that did not end within the grace period or before a second signal, of attempts that were assigned after the
-    /// worker stopped accepting them or in a message that it does not understand, and of attempts whose report was not confirmed.
-    /// The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
+    /// The number of attempts without a confirmed result: they did not end within the grace period or before a second signal, were assigned
+    /// after the worker stopped accepting attempts, were assigned in a message that the worker does not understand, or the engine did not
+    /// confirm their report. The engine assigns them to another worker 30 seconds after this worker's last heartbeat.
     pub unfinished: u64,
     /// The first [1000](Self::MAX_UNFINISHED_ATTEMPTS) unfinished attempts.
     pub unfinished_attempts: Vec<UnfinishedAttempt>,
@@ -42,8 +42,8 @@ pub struct WorkerReport {
 ///
 /// ```no_run
 /// # async fn example(worker: hatchet::worker::RunningWorker) -> hatchet::Result<()> {
-/// for task in worker.shutdown().await.unfinished_attempts {
-///     println!("attempt {} of {} in run {}", task.attempt, task.task_id, task.run_id);
+/// for attempt in worker.shutdown().await.unfinished_attempts {
+///     println!("attempt {} of {} in run {}", attempt.attempt, attempt.task_id, attempt.run_id);
 /// }
 /// # Ok(())
 /// # }
@@ -70,18 +70,17 @@ impl WorkerReport {
         self.completed + self.failed + self.cancelled + self.unfinished
     }
 
-    pub(super) fn add_unfinished(&mut self, task: Option<UnfinishedAttempt>) {
+    pub(super) fn add_unfinished(&mut self, attempt: Option<UnfinishedAttempt>) {
         self.unfinished += 1;
         self.unfinished_attempts
-            .extend(task.filter(|_| self.unfinished_attempts.len() < Self::MAX_UNFINISHED_ATTEMPTS));
+            .extend(attempt.filter(|_| self.unfinished_attempts.len() < Self::MAX_UNFINISHED_ATTEMPTS));
     }
 }
 
 impl fmt::Display for WorkerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { completed, failed, cancelled, unfinished, .. } = self;
-        let attempts = if *failed == 1 { "attempt" } else { "attempts" };
-        write!(f, "{completed} completed, {failed} failed {attempts}, {cancelled} cancelled, {unfinished} unfinished")
+        write!(f, "attempts: {completed} completed, {failed} failed, {cancelled} cancelled, {unfinished} unfinished")
     }
 }
 
@@ -103,6 +102,6 @@ mod tests {
         }
         report.add_unfinished(None);
         assert_eq!((report.total(), report.unfinished_attempts.len()), (1504, WorkerReport::MAX_UNFINISHED_ATTEMPTS));
-        assert_eq!(report.to_string(), "2 completed, 1 failed attempt, 0 cancelled, 1501 unfinished");
+        assert_eq!(report.to_string(), "attempts: 2 completed, 1 failed, 0 cancelled, 1501 unfinished");
     }
 }

@@ -41,8 +41,8 @@ where
     /// the items.
     ///
     /// Use a batch task if one call with many inputs is cheaper than many calls, for example to insert rows or to compute embeddings. The
-    /// engine collects the attempts according to the [`BatchOptions`]. Each attempt has its own retries, and a retry waits for a batch
-    /// again. In all other respects, the task is like one that [`new`](Self::new) creates. Requires engine v0.88.1 or later.
+    /// engine collects the attempts according to the [`BatchOptions`]. Each attempt has its own retries, and a retry joins a later batch. In
+    /// all other respects, the task is like one that [`new`](Self::new) creates. Requires engine v0.88.1 or later.
     ///
     /// If the function returns an error instead of a list, or panics, all attempts of the batch fail with that error. If the number of results
     /// differs from the number of items, all attempts of the batch fail and are not retried. An attempt whose input does not match the type

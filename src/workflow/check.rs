@@ -66,7 +66,8 @@ impl Definition {
             && only.name == self.name
         {
             problems.push(
-                "expected a task name that differs from the name of the workflow, or the task registered by itself, got a single task with the name of the workflow"
+                "the only task of a workflow must not have the name of the workflow: rename the task, or register the task instead of the \
+                 workflow"
                     .into(),
             );
         }
@@ -203,10 +204,7 @@ mod tests {
                 .ends_with("expected at least one task, got none")
         );
         let same: Workflow<()> = Workflow::new("same").task(&task("same"));
-        assert!(
-            Definition::from(&same).problems()[0]
-                .contains("expected a task name that differs from the name of the workflow")
-        );
+        assert!(Definition::from(&same).problems()[0].contains("must not have the name of the workflow"));
     }
 
     #[test]

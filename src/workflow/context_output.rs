@@ -1,4 +1,4 @@
-//! What a task sends beside its result: log lines and chunks.
+//! What a task sends besides its result: log lines and chunks.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const REPORT_TIME: Duration = Duration::from_millis(500);
 const TRUNCATION_SUFFIX: &str = "… (truncated)";
 
 impl Context {
-    /// Writes a line to the task's log, with the level `Info`. See [`log_with`](Self::log_with).
+    /// Writes a line to the task's log, at level `Info`. See [`log_with`](Self::log_with).
     ///
     /// ```
     /// use hatchet::{Context, Task};
@@ -125,9 +125,9 @@ impl Context {
         self.output().send(TaskMessage { origin: self.origin(), content, permit }).is_ok()
     }
 
-    /// Sends a chunk, such as a token of a language model, to the subscribers of the run.
+    /// Sends a chunk, such as a token of a language model, to the readers of the run.
     ///
-    /// Chunks are numbered, so that subscribers receive them in order and notice missing ones. A chunk is not stored: subscribers that join
+    /// Chunks are numbered, so that readers receive them in order and notice missing ones. A chunk is not stored: readers that subscribe
     /// later do not receive it. It is sent as it is, including U+0000.
     ///
     /// The future resolves when the chunk is queued; a background task of the worker sends it, retrying until the server can be reached.

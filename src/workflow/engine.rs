@@ -43,7 +43,7 @@ async fn check_version(client: &Client, definitions: &[&Definition]) -> Result<(
 pub(crate) async fn version_without_retry_delays(client: &Client) -> Result<Option<String>> {
     let needed = EngineVersion::RETRY_DELAYS;
     let Some(text) = client.rpc().dispatcher.version().await? else {
-        return Ok(Some("an engine without GetVersion".into()));
+        return Ok(Some("an engine that does not report its version".into()));
     };
     Ok(Some(text).filter(|text| EngineVersion::parse(text).is_some_and(|found| found < needed)))
 }
@@ -81,7 +81,7 @@ async fn check_rate_limits(client: &Client, definitions: &[&Definition]) -> Resu
                 key,
                 units,
                 limit,
-                "a rate limit has fewer units than are consumed at once; what consumes them never starts"
+                "a rate limit has fewer units than an attempt of a task consumes; the task never starts"
             );
         }
     }

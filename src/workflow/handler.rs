@@ -114,7 +114,7 @@ impl TaskError {
 }
 
 impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for TaskError {
-    /// The task is retried, unless the error or one of its causes is an error of this crate that each attempt would get again, such as that of
+    /// The task is retried, unless the error or one of its causes is an error of this crate that would recur in each attempt, such as that of
     /// [`Context::output_of`](crate::Context::output_of) for a task that is not a parent.
     ///
     /// ```

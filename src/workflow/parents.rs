@@ -26,7 +26,7 @@ impl<I, O> TaskName for Task<I, O> {
 /// let by_name = flow.task_after(&ship, ["reserve", "charge"]);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` names no tasks",
+    message = "`{Self}` does not name any tasks",
     note = "use a task (`&task`), a name (`\"name\"`), a tuple of up to 8 of them, or an array, a slice or a `Vec` of one type"
 )]
 pub trait Parents: Sealed {

@@ -36,8 +36,8 @@ use crate::run::Runnable;
 /// .timeout(Duration::from_secs(30));
 /// ```
 ///
-/// [`Task::with_state`] creates a task whose function borrows a state, such as a connection pool. A closure that captures variables instead
-/// must clone them for each call: `move |input: Greeting, _: Context| { let pool = pool.clone(); async move { .. } }`.
+/// [`Task::with_state`] creates a task whose function gets a clone of a state, such as a connection pool, for each attempt. A closure that
+/// captures variables instead must clone them itself: `move |input: Greeting, _: Context| { let pool = pool.clone(); async move { .. } }`.
 pub struct Task<I, O> {
     definition: Arc<TaskDefinition>,
     options: WorkflowOptions,

@@ -89,7 +89,7 @@ async fn w23_a_batch_has_an_output_or_an_error_for_each_run(setup: Setup) {
     let attempts = async || runs[3].details().await.unwrap().tasks[0].attempts.len();
     assert_eq!(setup.fetch_until(attempts, |attempts| *attempts == 2).await, 2);
     let report = worker.shutdown().await;
-    assert_eq!(report.to_string(), "3 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 3 completed, 2 failed, 0 cancelled, 0 unfinished");
 }
 
 async fn w23_keys_separate_batches_and_bad_inputs_fail_alone(setup: Setup) {
@@ -137,7 +137,7 @@ async fn w23_one_run_of_a_batch_is_cancelled_and_the_others_continue(setup: Setu
     }
     assert!(matches!(runs[0].outcome().await.unwrap(), Outcome::Cancelled(_)));
     let report = worker.shutdown().await;
-    assert_eq!(report.to_string(), "2 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 2 completed, 0 failed, 1 cancelled, 0 unfinished");
 }
 
 async fn w23_the_function_of_a_batch_fails_all_its_runs(setup: Setup) {
@@ -186,5 +186,5 @@ async fn w23_the_timeout_of_one_run_ends_the_batch(setup: Setup) {
     // The slot is free again.
     assert_eq!(setup.hatchet.run(&task, &Number { n: 7 }).result().await.unwrap(), 7);
     let report = worker.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 2 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 0 failed, 2 cancelled, 0 unfinished");
 }

@@ -240,7 +240,7 @@ async fn w14_definitions_are_rejected_with_all_reasons(setup: Setup) {
         "task \"a\": expected an acyclic graph",
         "task \"a\": backoff: expected retries together with a backoff, got 0",
         "task \"b\": slots: expected 1 to 2147483647 of type \"default\", got 0",
-        "task \"c\": wait_for: event: expected a non-empty key without U+0000 and `*` (wildcards are not supported), got \"k:*\"",
+        "task \"c\": wait_for: event: expected a non-empty key without U+0000 or `*` (wildcards are not supported), got \"k:*\"",
         "task \"c\": rate limit \"\": expected a non-empty key without U+0000, got \"\"",
     ] {
         assert!(text.contains(problem), "{problem}: {text}");

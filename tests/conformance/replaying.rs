@@ -109,7 +109,7 @@ async fn p2_running_replays_have_no_extra_attempts(setup: Setup) {
     let mut watch = again.run.watch();
     while let Some(change) = watch.next().await {
         let change = change.unwrap();
-        last.extend(change.state().filter(|_| change.task_name() == Some("last")).map(ToString::to_string));
+        last.extend(change.attempt_status().filter(|_| change.task_name() == Some("last")).map(ToString::to_string));
     }
     let expected =
         [1, 2].map(|attempt| ["QUEUED", "RUNNING", "COMPLETED"].map(|status| format!("{status} (attempt {attempt})")));

@@ -28,7 +28,7 @@ async fn s1_runs_start_queued(setup: Setup) {
     setup.worker(&task).await.shutdown().await;
     let run = setup.hatchet.run(&task, &Number { n: 1 }).start().await.unwrap();
     let first: Change = run.watch().next().await.unwrap().unwrap();
-    assert_eq!(first.state(), Some(&AttemptStatus::new(1, RunStatus::Queued)));
+    assert_eq!(first.attempt_status(), Some(&AttemptStatus::new(1, RunStatus::Queued)));
     assert!(!first.is_final());
     assert_eq!(run.details().await.unwrap().status, RunStatus::Queued);
 }

@@ -74,7 +74,7 @@ async fn o1_attempts_and_workers_have_spans_and_events_with_their_ids(setup: Set
         &["event INFO", "worker is ready", &id],
         &["event INFO", "attempt failed", "attempt=1", "it broke", &run, &id, "task_id="],
         &["event INFO", "worker is shutting down", &id],
-        &["event INFO", "worker stopped", "1 completed, 1 failed attempt", &id],
+        &["event INFO", "worker stopped", "attempts: 1 completed, 1 failed", &id],
     ] {
         assert!(collected.has(expected), "{expected:?}");
     }

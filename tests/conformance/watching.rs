@@ -303,7 +303,7 @@ async fn s11_conditions_are_waited_for(setup: Setup) {
     let worker = setup.worker(&task).await;
     let run = setup.hatchet.run(&task, &ONE).start().await.unwrap();
     let change = run.until(RunStatus::Running).await.unwrap();
-    assert!(matches!(change, Some(Change::Run(change)) if change.state.status == RunStatus::Running));
+    assert!(matches!(change, Some(Change::Run(change)) if change.attempt_status.status == RunStatus::Running));
     let ended = run.until(Until::attempt(2).or(Until::ended()));
     let cancelled = async {
         tokio::time::sleep(SECOND).await;

@@ -145,5 +145,5 @@ async fn b11_shutdown_reports_all_attempts(setup: Setup) {
         ),
         (unfinished.id(), 1, false)
     );
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 1 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 0 failed, 1 cancelled, 1 unfinished");
 }

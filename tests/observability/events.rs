@@ -44,7 +44,7 @@ async fn o1_spans_and_events_have_names_and_ids() {
         &["event WARN", "heartbeat failed", &worker_id],
         &["event INFO", "worker reconnected", &worker_id, "after="],
         &["event INFO", "worker is shutting down", &worker_id],
-        &["event INFO", "worker stopped", &worker_id, "1 completed, 1 failed attempt"],
+        &["event INFO", "worker stopped", &worker_id, "attempts: 1 completed, 1 failed"],
     ] {
         assert!(collected.has(event), "{event:?}: {collected:#?}", collected = collected.texts());
     }
@@ -173,7 +173,7 @@ async fn more_units_than_a_static_rate_limit_has_are_logged() {
     };
     let worker = hatchet.worker("worker").register(&task("fits", 2)).register(&task("large", 3));
     worker.build().unwrap().start().await.unwrap().shutdown().await;
-    let text = "a rate limit has fewer units than are consumed at once";
+    let text = "a rate limit has fewer units than an attempt of a task consumes";
     let fields = ["event WARN", text, "task_name=\"large\"", "key=\"api\"", "units=3", "limit=2"];
     assert_eq!((collected.count(&fields), collected.count(&[text])), (1, 1), "{:#?}", collected.texts());
 }
@@ -290,7 +290,7 @@ async fn an_attempt_whose_span_cannot_be_made_has_failed() {
     let worker = hatchet.worker("worker").register(&task).build().unwrap().start().await.unwrap();
     let error = hatchet.run(&task, &()).result().await.unwrap_err();
     assert!(error.to_string().contains("as planned"), "{error}");
-    assert_eq!(worker.shutdown().await.to_string(), "0 completed, 1 failed attempt, 0 cancelled, 0 unfinished");
+    assert_eq!(worker.shutdown().await.to_string(), "attempts: 0 completed, 1 failed, 0 cancelled, 0 unfinished");
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,5 +307,5 @@ async fn a_batch_whose_span_cannot_be_made_has_failed() {
         results.iter().all(|result| result.as_ref().unwrap_err().to_string().contains("as planned")),
         "{results:?}"
     );
-    assert_eq!(worker.shutdown().await.to_string(), "0 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(worker.shutdown().await.to_string(), "attempts: 0 completed, 2 failed, 0 cancelled, 0 unfinished");
 }

@@ -30,17 +30,17 @@ impl Client {
     /// The stream covers runs that have not ended, and runs that are created from now on or [since a time](TagWatch::since). The changes of
     /// each run are in order, as in [`RunHandle::watch`](crate::RunHandle::watch).
     ///
-    /// The client subscribes to the events of the tag before it lists the runs, and lists them again whenever events may have been lost. The
-    /// engine does not confirm a subscription, so the runs are listed up to three times for each one: within a second, when the subscription
-    /// has probably begun; after its first message; and ten seconds later, because lists can lag. A run that no event has announced is found
-    /// in one of these lists.
+    /// The client subscribes to the run events of the tag before it lists the runs, and lists them again whenever run events may have been
+    /// lost. The engine does not confirm a subscription, so the runs are listed up to three times for each one: within a second, when the
+    /// subscription has usually begun; after its first message; and ten seconds later, because lists can lag. A run that no run event has
+    /// announced is found in one of these lists.
     ///
     /// A run is followed to its end; with [`follow_replays`](TagWatch::follow_replays), also after its end. Following a short run takes three
-    /// requests. If more runs are started than [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) allows, changes are late, and
-    /// [`followed_runs`](TagWatch::followed_runs) grows, up to [`max_runs`](TagWatch::max_runs).
+    /// requests. If more runs are started than [`watch_request_rate`](crate::config::ConfigBuilder::watch_request_rate) allows, changes are
+    /// late, and [`followed_runs`](TagWatch::followed_runs) grows, up to [`max_runs`](TagWatch::max_runs).
     ///
-    /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace are returned. Events
-    /// do not contain the workflow, so each run that an event announces is looked up first, with one request.
+    /// If the client has a [namespace](crate::config::ConfigBuilder::namespace), only runs of workflows in that namespace are returned. Run
+    /// events do not contain the workflow, so each run that a run event announces is looked up first, with one request.
     ///
     /// ```no_run
     /// # async fn example(hatchet: hatchet::Client) -> hatchet::Result<()> {

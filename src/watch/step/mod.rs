@@ -463,7 +463,7 @@ impl Progress {
         self.known = Some(state.clone());
         changes.push(Change::Run(RunChange {
             run_id: self.run,
-            state,
+            attempt_status: state,
             changed_at: details.finished_at(),
             error,
             outcome: Some(outcome.clone()),
@@ -486,15 +486,15 @@ impl Progress {
 
     fn set_run(
         &mut self,
-        state: AttemptStatus,
+        attempt_status: AttemptStatus,
         changed_at: Option<DateTime<Utc>>,
         error: Option<String>,
         changes: &mut Vec<Change>,
     ) -> Update {
-        let update = compare(self.run, self.known.as_ref(), &state);
+        let update = compare(self.run, self.known.as_ref(), &attempt_status);
         if update == Update::New {
-            self.known = Some(state.clone());
-            changes.push(Change::Run(RunChange { run_id: self.run, state, changed_at, error, outcome: None }));
+            self.known = Some(attempt_status.clone());
+            changes.push(Change::Run(RunChange { run_id: self.run, attempt_status, changed_at, error, outcome: None }));
         }
         self.ignored += u64::from(update == Update::Invalid);
         update
@@ -503,17 +503,17 @@ impl Progress {
     fn set_task(
         &mut self,
         task: &TaskDetails,
-        state: AttemptStatus,
+        attempt_status: AttemptStatus,
         changed_at: Option<DateTime<Utc>>,
         error: Option<String>,
         changes: &mut Vec<Change>,
     ) {
-        let update = compare(self.run, self.tasks.get(&task.id), &state);
+        let update = compare(self.run, self.tasks.get(&task.id), &attempt_status);
         self.ignored += u64::from(update == Update::Invalid);
         if update == Update::New {
-            self.tasks.insert(task.id, state.clone());
+            self.tasks.insert(task.id, attempt_status.clone());
             let (run_id, task_id, task_name) = (self.run, task.id, task.name.clone());
-            changes.push(Change::Task(TaskChange { run_id, task_id, task_name, state, changed_at, error }));
+            changes.push(Change::Task(TaskChange { run_id, task_id, task_name, attempt_status, changed_at, error }));
         }
     }
 }

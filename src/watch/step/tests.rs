@@ -63,7 +63,7 @@ fn texts(changes: &[Change]) -> Vec<String> {
     let end = |change: &Change| if change.is_final() { "!" } else { "" };
     changes
         .iter()
-        .map(|change| match change.state() {
+        .map(|change| match change.attempt_status() {
             Some(state) => format!("{}{state}{}", task(change), end(change)),
             None => change.to_string(),
         })
@@ -485,7 +485,7 @@ fn follow(world: &mut World) -> Vec<Change> {
 }
 
 fn states_of(changes: &[Change]) -> Vec<AttemptStatus> {
-    changes.iter().filter_map(Change::state).cloned().collect()
+    changes.iter().filter_map(Change::attempt_status).cloned().collect()
 }
 
 proptest! {

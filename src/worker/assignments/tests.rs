@@ -60,7 +60,7 @@ fn attempts_wait_for_a_slot_in_their_order() {
     assert_eq!(all.step(Event::Cancelled(key(3, 0))), []);
     assert_eq!(done(&mut all, key(2, 0), Reported::Failed), []);
     assert!(all.is_idle());
-    assert_eq!(all.into_report().to_string(), "1 completed, 1 failed attempt, 1 cancelled, 0 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 1 completed, 1 failed, 1 cancelled, 0 unfinished");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn an_attempt_that_only_a_message_of_unknown_type_names_is_unfinished() {
     assert_eq!((assigned(&mut all, 5, 0), assigned(&mut all, 6, 0)), (Vec::new(), Vec::new()));
     assert!(all.is_idle(), "a shutdown does not wait for them");
     let report = all.into_report();
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 4 cancelled, 1 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 0 failed, 4 cancelled, 1 unfinished");
     assert_eq!(report.unfinished_attempts[0].task_id, key(1, 0).task);
 }
 
@@ -109,7 +109,7 @@ fn an_attempt_that_is_delivered_again_does_not_run_again() {
     assert_eq!((assigned(&mut all, 2, 0), assigned(&mut all, 2, 0)), (Vec::new(), Vec::new()), "cancelled before");
     all.step(Event::StopAccepting);
     assert_eq!((assigned(&mut all, 3, 0), assigned(&mut all, 3, 0)), (Vec::new(), Vec::new()), "too late");
-    assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 1 cancelled, 1 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 1 completed, 0 failed, 1 cancelled, 1 unfinished");
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_newer_attempt_replaces_an_earlier_one() {
     assert_eq!(assigned(&mut all, 1, 1), [], "an older one that comes late");
     assert_eq!(all.step(Event::Ended(key(1, 0), End::Cancelled)), [Effect::Start(key(1, 2), ())]);
     done(&mut all, key(1, 2), Reported::Completed);
-    assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 2 cancelled, 0 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 1 completed, 0 failed, 2 cancelled, 0 unfinished");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn an_end_that_was_not_reported_is_withdrawn_if_the_engine_has_ended_the_attempt
     assert_eq!(all.counts(), (1, 0, 0));
     all.step(Event::Cancelled(key(2, 1)));
     assert_eq!(all.step(Event::Ended(key(2, 1), End::Finished)), [], "it was cancelled just before its end");
-    assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 2 cancelled, 0 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 1 completed, 0 failed, 2 cancelled, 0 unfinished");
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_batch_occupies_one_slot_until_its_last_attempt_has_ended() {
         done(&mut all, key(task, 0), Reported::Completed);
     }
     assert!(all.is_idle() && is_free(&all, 2));
-    assert_eq!(all.into_report().to_string(), "6 completed, 1 failed attempt, 0 cancelled, 0 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 6 completed, 1 failed, 0 cancelled, 0 unfinished");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn one_attempt_of_a_batch_is_cancelled_and_the_others_continue() {
     assert_eq!(all.step(Event::Cancelled(key(1, 7))), []);
     done(&mut all, key(1, 8), Reported::Completed);
     assert!(all.is_idle());
-    assert_eq!(all.into_report().to_string(), "2 completed, 0 failed attempts, 3 cancelled, 0 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 2 completed, 0 failed, 3 cancelled, 0 unfinished");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_batch_waits_for_earlier_attempts_of_its_tasks() {
     assert_eq!(all.step(Event::DropAll).len(), 2);
     assert_eq!(all.step(Event::Abandon), []);
     assert!(all.is_idle());
-    assert_eq!(all.into_report().to_string(), "1 completed, 0 failed attempts, 1 cancelled, 3 unfinished");
+    assert_eq!(all.into_report().to_string(), "attempts: 1 completed, 0 failed, 1 cancelled, 3 unfinished");
 }
 
 #[test]

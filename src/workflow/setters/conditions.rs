@@ -12,7 +12,7 @@ impl<I, O> Task<I, O> {
     /// wait forever: use [`skip_if`](Self::skip_if) for a task that may not be needed. The [schedule timeout](Self::schedule_timeout) does
     /// not apply to this wait.
     ///
-    /// On engines up to at least v0.104.7, a run whose task waits for a sleep or an event cannot be cancelled; the
+    /// In engine v0.104.7 and earlier, and possibly in later versions, a run whose task waits for a sleep or an event cannot be cancelled; the
     /// [report](crate::builder::CancelBuilder::send) then has [`Effect::NoEffect`](crate::model::Effect::NoEffect).
     ///
     /// Conditions are possible only in a [`Workflow`](crate::Workflow) with several tasks: the engine never creates the run of a single task

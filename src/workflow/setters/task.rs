@@ -106,7 +106,7 @@ impl<I, O> Task<I, O> {
     /// Sets how many slots of a type an attempt occupies, at least 1.
     ///
     /// An attempt is assigned only to a worker that has enough free slots of each requested type. A task that requests only types other
-    /// than `default` occupies no default slot. On engines up to v0.104.7, such a task also occupies one default slot.
+    /// than `default` occupies no default slot. In engine v0.104.7 and earlier, such a task also occupies one default slot.
     #[must_use]
     pub fn slot_request(self, name: impl Into<String>, slots: u32) -> Self {
         self.with_task_options(|options| {

@@ -148,8 +148,8 @@ async fn a_change_without_a_time_is_returned_and_those_after_it_are_still_compar
     let run: RunId = uuid::Uuid::from_u128(1).into();
     let at = |second| DateTime::from_timestamp(second, 0);
     let change = |changed_at| {
-        let state = AttemptStatus { attempt: 1, status: RunStatus::Running };
-        Change::Run(RunChange { run_id: run, state, changed_at, error: None, outcome: None })
+        let attempt_status = AttemptStatus { attempt: 1, status: RunStatus::Running };
+        Change::Run(RunChange { run_id: run, attempt_status, changed_at, error: None, outcome: None })
     };
     matching.since.insert(run, at(100).unwrap());
     let is_returned: Vec<_> =
