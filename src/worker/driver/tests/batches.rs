@@ -87,7 +87,7 @@ async fn each_attempt_of_a_batch_is_reported_once_and_counted_once() {
     let running = worker.start().await.unwrap();
     tokio::time::sleep(4 * SECOND).await;
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 1 failed attempt, 1 cancelled, 3 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 1 failed, 1 cancelled, 3 unfinished");
     // Only a failure needs the retry count: the engine would apply it to the next attempt if it was sent twice.
     let started = pb::StepActionEventType::StepEventTypeStarted as i32;
     let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
@@ -111,7 +111,7 @@ async fn a_batch_of_an_unknown_action_fails_and_names_it() {
     let (client, calls) = server(vec![(SECOND, action.encode_to_vec())], |_, _| None);
     let running = client.worker("worker").register(&task()).build().unwrap().start().await.unwrap();
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!(running.shutdown().await.to_string(), "0 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(running.shutdown().await.to_string(), "attempts: 0 completed, 2 failed, 0 cancelled, 0 unfinished");
     let failed = pb::StepActionEventType::StepEventTypeFailed as i32;
     let mut reports = calls.messages::<pb::BatchActionEvent>("SendBatchActionEvent").into_iter();
     let failures = reports.find(|batch| batch.event_type == failed).unwrap();
@@ -155,7 +155,7 @@ async fn completions_of_a_batch_do_not_wait_for_what_its_failures_need() {
     let running = client.worker("worker").register(&task).build().unwrap().start().await.unwrap();
     tokio::time::sleep(late + 60 * SECOND).await;
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 2 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 2 failed, 0 cancelled, 0 unfinished");
     let since = |call: &str| {
         let times = calls.times(call);
         times.into_iter().map(|at| at - calls.times("ListenV2")[0]).collect::<Vec<_>>()
@@ -256,7 +256,7 @@ async fn an_attempt_of_a_batch_that_another_worker_has_is_not_reported() {
     let running = client.worker("worker").register(&slow_batch_task(10)).build().unwrap().start().await.unwrap();
     tokio::time::sleep(15 * SECOND).await;
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 0 failed, 1 cancelled, 0 unfinished");
     assert_eq!(completions(&calls), [("03".to_owned(), None)]);
 }
 
@@ -273,7 +273,7 @@ async fn results_of_a_batch_that_waited_through_an_outage_name_their_attempts() 
         let running = client.worker("worker").register(&slow_batch_task(2)).build().unwrap().start().await.unwrap();
         tokio::time::sleep(15 * SECOND).await;
         let report = running.shutdown().await;
-        assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+        assert_eq!(report.to_string(), "attempts: 1 completed, 0 failed, 1 cancelled, 0 unfinished");
         // Without a retry count, the engine would apply the other one to the attempt of the other worker.
         assert_eq!(completions(&calls), [("03".to_owned(), Some(1))]);
     }

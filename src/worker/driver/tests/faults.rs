@@ -210,8 +210,8 @@ async fn an_integer_that_the_on_failure_task_would_get_rounded_is_rejected() {
 async fn a_result_whose_response_was_lost_with_the_stream_counts_once() {
     // The stream ends when the result has been sent. It is not accepted twice.
     for (status, expected) in [
-        ("COMPLETED", "1 completed, 0 failed attempts, 0 cancelled, 0 unfinished"),
-        ("CANCELLED", "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished"),
+        ("COMPLETED", "attempts: 1 completed, 0 failed, 0 cancelled, 0 unfinished"),
+        ("CANCELLED", "attempts: 0 completed, 0 failed, 1 cancelled, 0 unfinished"),
     ] {
         let first = vec![(SECOND, start(2)), (4 * SECOND, cancel(9))];
         let (client, calls) = server(Vec::new(), move |call, count| match call {
@@ -251,7 +251,7 @@ async fn an_attempt_that_ends_during_a_check_is_not_lost() {
         let report = running.shutdown().await.to_string();
         assert_eq!(
             report,
-            "2 completed, 0 failed attempts, 0 cancelled, 0 unfinished",
+            "attempts: 2 completed, 0 failed, 0 cancelled, 0 unfinished",
             "{:?}",
             calls.times("SendStepActionEvent")
         );
@@ -265,7 +265,7 @@ async fn an_attempt_that_is_assigned_again_after_its_end_does_not_run_again() {
     tokio::time::sleep(5 * SECOND).await;
     assert_eq!(completions(&calls).len(), 1, "the engine has accepted its result");
     tokio::time::sleep(15 * SECOND).await;
-    assert_eq!(running.shutdown().await.to_string(), "1 completed, 0 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(running.shutdown().await.to_string(), "attempts: 1 completed, 0 failed, 0 cancelled, 0 unfinished");
     assert_eq!(calls.count("SendStepActionEvent"), 2);
 }
 
@@ -338,6 +338,6 @@ async fn an_answer_from_before_the_stream_was_lost_does_not_count() {
     });
     let running = client.worker("worker").register(&slow(3)).build().unwrap().start().await.unwrap();
     tokio::time::sleep(20 * SECOND).await;
-    assert_eq!(running.shutdown().await.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(running.shutdown().await.to_string(), "attempts: 0 completed, 0 failed, 1 cancelled, 0 unfinished");
     assert!(completions(&calls).is_empty(), "{:?}", completions(&calls));
 }

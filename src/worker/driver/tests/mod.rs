@@ -203,7 +203,7 @@ async fn an_attempt_is_kept_when_the_engine_gives_the_worker_another_id() {
     let listening = calls.messages::<pb::WorkerListenRequest>("Heartbeat");
     assert_eq!(listening.last().unwrap().worker_id, OTHER);
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "2 completed, 0 failed attempts, 0 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 2 completed, 0 failed, 0 cancelled, 0 unfinished");
     // Each attempt belongs to the worker to which it was assigned.
     let reports = calls.messages::<pb::StepActionEvent>("SendStepActionEvent").into_iter();
     let reports: Vec<_> = reports.map(|report| (report.event_type, report.worker_id)).collect();
@@ -288,7 +288,7 @@ async fn after_an_outage_results_are_not_sent_before_their_attempts_were_checked
     let running = client.worker("worker").register(&slow).build().unwrap().start().await.unwrap();
     tokio::time::sleep(60 * SECOND).await;
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "1 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 1 completed, 0 failed, 1 cancelled, 0 unfinished");
     let completed = pb::StepActionEventType::StepEventTypeCompleted as i32;
     let ends = calls.messages::<pb::StepActionEvent>("SendStepActionEvent").into_iter();
     let ends: Vec<_> =
@@ -424,7 +424,7 @@ async fn a_check_of_ownership_that_fails_is_repeated() {
     }
     assert_eq!(calls.count("GET /api/v1/stable/workflow-runs/00000000-0000-4000-8001-000000000001"), 21);
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 0 completed, 0 failed, 1 cancelled, 0 unfinished");
 }
 
 #[tokio::test(start_paused = true)]

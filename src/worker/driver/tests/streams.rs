@@ -48,7 +48,7 @@ async fn a_cancellation_that_was_lost_with_a_hanging_stream_is_found_out() {
     // With the first heartbeat that the engine gets when it has had time to notice the new stream, and after the time that the function has.
     assert_eq!(Instant::now() - calls.times("ListenV2")[1], Duration::from_millis(680) + SECOND);
     let report = running.shutdown().await;
-    assert_eq!(report.to_string(), "0 completed, 0 failed attempts, 1 cancelled, 0 unfinished");
+    assert_eq!(report.to_string(), "attempts: 0 completed, 0 failed, 1 cancelled, 0 unfinished");
     assert_eq!(calls.count("SendStepActionEvent"), 1, "only the start is reported");
 }
 
