@@ -81,7 +81,7 @@
 //! | `INFO` | `attempt failed` |
 //! | `WARN` | `task panicked while it was dropped` |
 //! | `WARN` | `batch panicked while it was dropped` |
-//! | `ERROR` | `code around a task panicked` (a layer of `tracing`, for example; the attempt has failed). In a batch, such a panic fails the attempts like one of the function, without this event |
+//! | `ERROR` | `code around a task panicked` (a layer of `tracing`, for example; the attempt has failed). A panic in the span of a batch fails the attempts like one of the function, without this event |
 //! | `WARN` | `cancelled attempt still runs blocking code; it keeps its slot until its function returns` |
 //! | `WARN` | `an attempt starts a child run while all default slots of its worker are taken; it holds its slot while it waits` (once for each worker) |
 //! | `WARN` | `attempt was ended or reassigned by the engine` |

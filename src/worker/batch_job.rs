@@ -1,5 +1,6 @@
 //! The attempts of a batch, from assignment to report.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -42,6 +43,8 @@ pub(super) struct BatchEnds {
 
 /// Attempts of a batch that have failed.
 pub(super) struct Failed {
+    /// The id of the batch.
+    pub(super) batch: Arc<str>,
     pub(super) keys: Vec<Key>,
     pub(super) ends: BoxFuture<'static, Vec<JobEnd>>,
 }
@@ -67,6 +70,7 @@ impl BatchJob {
         if failed.is_empty() {
             return BatchEnds { ended, failed: None };
         }
+        let batch_id = batch.batch().into();
         let keys = failed.iter().map(|(attempt, _)| attempt.key).collect();
         let ends = Box::pin(async move {
             let reports = failed.into_iter().map(|(attempt, error)| {
@@ -80,7 +84,7 @@ impl BatchJob {
             add_retry_counts(&environment, batch.batch(), &mut ends).await;
             ends
         });
-        BatchEnds { ended, failed: Some(Failed { keys, ends }) }
+        BatchEnds { ended, failed: Some(Failed { batch: batch_id, keys, ends }) }
     }
 
     /// Runs the function until it ends, or until all attempts must stop. Returns the results of those that did not have to stop before.

@@ -120,3 +120,29 @@ pub(super) async fn retry_count_in_batch(rpc: &Rpc, task: TaskId, batch: &str) -
     let start = events.iter().find(|event| is_start(&event.kind) && event.message.contains(batch));
     Ok(start.and_then(|start| start.retry_count))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_not_a_failure_that_the_worker_has_reported() {
+        let kind = |status: &str, error: Option<&str>| {
+            let id = "00000000-0000-4000-8001-000000000001";
+            let task = json!({"taskExternalId": id, "status": status, "errorMessage": error});
+            kind_of_end(&serde_json::from_value(task).unwrap())
+        };
+        for (status, error, expected) in [
+            ("COMPLETED", None, Some(ReportKind::Completed)),
+            ("FAILED", Some("broken"), Some(ReportKind::Failed)),
+            ("FAILED", None, Some(ReportKind::Failed)),
+            ("FAILED", Some("Task exceeded timeout of 5s"), None),
+            ("CANCELLED", None, None),
+            ("RUNNING", None, None),
+        ] {
+            assert_eq!(kind(status, error), expected, "{status} {error:?}");
+        }
+    }
+}

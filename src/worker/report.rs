@@ -22,13 +22,15 @@ use crate::model::{RunId, TaskId};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerReport {
-    /// The number of attempts that completed and were reported to the engine.
+    /// The number of attempts that completed and were reported to the engine. If several results are reported in one call, the engine does not
+    /// say whether it knows all of the tasks.
     pub completed: u64,
     /// The number of attempts that failed and were reported to the engine. A run whose task failed twice and then completed counts
     /// twice here, and once in [`completed`](Self::completed).
     pub failed: u64,
     /// The number of attempts that were cancelled, timed out or replaced by another attempt, while they ran or before they started. The
-    /// engine ends them before it notifies the worker.
+    /// engine ends them before it notifies the worker. An attempt that has failed counts here if the response to its report was lost, and the
+    /// next attempt has begun.
     pub cancelled: u64,
     /// The number of attempts without a confirmed result: they did not end within the grace period or before a second signal, were assigned
     /// after the worker stopped accepting attempts, were assigned in a message that the worker does not understand, or the engine did not

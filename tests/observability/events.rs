@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use hatchet::embedded::{Engine, Fault};
 use hatchet::model::RateLimitWindow;
 use hatchet::workflow::{BatchItem, BatchOptions, RateLimit};
-use hatchet::{Context, Task, telemetry};
+use hatchet::{Context, Task, TaskError, telemetry};
 use tokio::time::{sleep, timeout};
 use tracing::Subscriber;
+use tracing::field::Field;
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context as LayerContext, SubscriberExt as _};
@@ -291,6 +292,36 @@ async fn an_attempt_whose_span_cannot_be_made_has_failed() {
     let error = hatchet.run(&task, &()).result().await.unwrap_err();
     assert!(error.to_string().contains("as planned"), "{error}");
     assert_eq!(worker.shutdown().await.to_string(), "attempts: 0 completed, 1 failed, 0 cancelled, 0 unfinished");
+}
+
+/// Panics when an attempt is logged as failed.
+struct PanickingOnFailure;
+
+impl<S: tracing::Subscriber> Layer<S> for PanickingOnFailure {
+    fn on_event(&self, event: &tracing::Event<'_>, _: LayerContext<'_, S>) {
+        let mut message = String::new();
+        event.record(&mut |field: &Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "message" {
+                message = format!("{value:?}");
+            }
+        });
+        assert!(message != "attempt failed", "as planned");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_whose_failure_cannot_be_logged_have_failed() {
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(PanickingOnFailure));
+    let engine = Engine::start().await.unwrap();
+    let hatchet = engine.client();
+    let batch: Task<(), ()> = Task::batch("batch", BatchOptions::new(2), async |items: Vec<BatchItem<()>>| {
+        Ok(items.iter().map(|_| Err(TaskError::new("broken"))).collect())
+    });
+    let worker = hatchet.worker("worker").register(&batch).build().unwrap().start().await.unwrap();
+    let results = hatchet.run_many(&batch, [(), ()]).results().await.unwrap();
+    let is_reported = |text: String| text.contains("the worker panicked") && text.contains("as planned");
+    assert!(results.iter().all(|result| is_reported(result.as_ref().unwrap_err().to_string())), "{results:?}");
+    assert_eq!(worker.shutdown().await.to_string(), "attempts: 0 completed, 2 failed, 0 cancelled, 0 unfinished");
 }
 
 #[tokio::test(start_paused = true)]

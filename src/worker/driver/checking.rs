@@ -91,7 +91,13 @@ impl WorkerDriver {
         self.earlier.checked(self.id, checked, is_again, &mut self.outbox);
         let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
         for ((key, batch), kind) in &checked.lost {
-            match kind.map_or(Confirmed::No, |kind| self.outbox.confirm(*key, kind)) {
+            let confirmed = match kind {
+                Some(kind) => self.outbox.confirm(*key, *kind),
+                // A failure may have been accepted, so that the next attempt is shown.
+                None if self.outbox.ended_in_flight(*key) => Confirmed::InFlight,
+                None => Confirmed::No,
+            };
+            match confirmed {
                 Confirmed::Removed => {
                     // It was accepted by a call whose response was lost.
                     self.earlier.resolved(key);

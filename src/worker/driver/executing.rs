@@ -128,31 +128,39 @@ impl WorkerDriver {
                     }
                 }
             }
-            // Panics of tasks are caught inside the job. This one comes from a layer of `tracing`, for example.
-            Err(error) => match self.jobs.remove(error.id()) {
-                Some(JobKeys::One(key)) if error.is_panic() => {
-                    tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "code around a task panicked");
-                    let (now, text) = (self.worker.client.clock().now(), format!("the worker panicked: {error}"));
-                    let report = Report::of_attempt(self.id, key.task, key.retry_count, ReportKind::Failed, now, text);
-                    self.on_attempt_ended(JobEnd { key, end: End::Finished, report: Some(report) });
+            Err(error) => {
+                let (batch, keys) = match self.jobs.remove(error.id()) {
+                    Some(JobKeys::One(key)) => (None, vec![key]),
+                    Some(JobKeys::Batch(batch, keys)) => (Some(batch), keys),
+                    None => return,
+                };
+                // A job that ends in this way has returned none of their ends.
+                for key in keys {
+                    if error.is_panic() {
+                        self.on_panicked(key, batch.as_deref(), &error);
+                    } else {
+                        self.on_attempt_ended(JobEnd { key, end: End::Dropped, report: None });
+                    }
                 }
-                Some(JobKeys::One(key)) => self.on_dropped(&[key]),
-                // Which attempts of a batch have ended is not known.
-                Some(JobKeys::Batch(keys)) => self.on_dropped(&keys),
-                None => {}
-            },
+            }
         }
+    }
+
+    /// Panics of tasks are caught inside the job. This one comes from a layer of `tracing`, for example.
+    fn on_panicked(&mut self, key: Key, batch: Option<&str>, error: &JoinError) {
+        tracing::error!(worker_id = %self.id, run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "code around a task panicked");
+        let (now, text) = (self.worker.client.clock().now(), format!("the worker panicked: {error}"));
+        let report = Report::of_attempt(self.id, key.task, key.retry_count, ReportKind::Failed, now, text);
+        let report = match batch {
+            Some(batch) => report.in_batch(batch),
+            None => report,
+        };
+        self.on_attempt_ended(JobEnd { key, end: End::Finished, report: Some(report) });
     }
 
     pub(super) fn stop_attempt(&mut self, key: &Key, cause: CancelCause) {
         self.checks.attempt_ended(key);
         self.jobs.stop(key, cause);
-    }
-
-    fn on_dropped(&mut self, keys: &[Key]) {
-        for key in keys {
-            self.on_attempt_ended(JobEnd { key: *key, end: End::Dropped, report: None });
-        }
     }
 
     fn on_attempt_ended(&mut self, JobEnd { key, end, report }: JobEnd) {

@@ -1,5 +1,7 @@
 //! The jobs of running attempts, and the ways to stop them.
 
+use std::sync::Arc;
+
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::super::attempt::JobEnd;
@@ -20,7 +22,8 @@ pub(super) struct Jobs {
 /// The attempts of a job.
 pub(super) enum JobKeys {
     One(Key),
-    Batch(Vec<Key>),
+    /// With the id of the batch.
+    Batch(Arc<str>, Vec<Key>),
 }
 
 /// The ends of the attempts of a job.
@@ -37,16 +40,17 @@ impl Jobs {
     }
 
     pub(super) fn start_batch(&mut self, keys: Vec<Key>, job: BatchJob) {
+        let batch = job.batch.batch().into();
         // Boxed, because the futures of all jobs are as large as the largest.
         let job = Box::pin(job.run());
         let id = self.tasks.spawn(async { JobEnds::Batch(job.await) }).id();
-        self.keys.insert(id, JobKeys::Batch(keys));
+        self.keys.insert(id, JobKeys::Batch(batch, keys));
     }
 
     /// Waits for the ends of attempts of a batch that need calls, as a job of their own.
-    pub(super) fn start_failed(&mut self, Failed { keys, ends }: Failed) {
+    pub(super) fn start_failed(&mut self, Failed { batch, keys, ends }: Failed) {
         let ends = async { JobEnds::Batch(BatchEnds { ended: ends.await, failed: None }) };
-        self.keys.insert(self.tasks.spawn(ends).id(), JobKeys::Batch(keys));
+        self.keys.insert(self.tasks.spawn(ends).id(), JobKeys::Batch(batch, keys));
     }
 
     /// Returns the next job that has ended, or `None` if there are no jobs. Cancel safe.
@@ -99,9 +103,12 @@ mod tests {
     async fn the_attempts_of_a_job_that_panicked_are_known_once() {
         let key = Key { run: Uuid::nil().into(), task: Uuid::nil().into(), retry_count: 0 };
         let mut jobs = Jobs::default();
-        jobs.start_failed(Failed { keys: vec![key], ends: Box::pin(async { panic!("as planned") }) });
+        let ends = Box::pin(async { panic!("as planned") });
+        jobs.start_failed(Failed { batch: "b".into(), keys: vec![key], ends });
         let error = jobs.next().await.unwrap().err().unwrap();
-        assert!(matches!(jobs.remove(error.id()), Some(JobKeys::Batch(keys)) if keys == [key]));
+        assert!(
+            matches!(jobs.remove(error.id()), Some(JobKeys::Batch(batch, keys)) if &*batch == "b" && keys == [key])
+        );
         assert!(jobs.remove(error.id()).is_none() && jobs.next().await.is_none());
     }
 

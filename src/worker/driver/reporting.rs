@@ -62,8 +62,7 @@ impl WorkerDriver {
     }
 
     fn on_resolved(&mut self, resolved: Vec<ResolvedReport>) {
-        for ResolvedReport { key, report, resolution } in resolved {
-            let is_earlier = self.earlier.contains(&key);
+        for ResolvedReport { key, report, resolution, is_recovered } in resolved {
             let reported = match resolution {
                 Resolution::Accepted => Reported::accepted(report.kind),
                 Resolution::Withdrawn => Reported::Withdrawn,
@@ -76,7 +75,7 @@ impl WorkerDriver {
                     } else {
                         report.into_failure(format!("the task's output could not be sent: {error}"))
                     };
-                    self.outbox.replace(key, replacement, is_earlier);
+                    self.outbox.replace(key, replacement, is_recovered);
                     continue;
                 }
                 Resolution::Rejected(error) => {
@@ -84,8 +83,11 @@ impl WorkerDriver {
                     Reported::Rejected
                 }
             };
-            self.earlier.resolved(&key);
-            self.step(Event::Reported(key, reported));
+            if is_recovered {
+                self.earlier.resolved(&key);
+            } else {
+                self.step(Event::Reported(key, reported));
+            }
         }
     }
 }

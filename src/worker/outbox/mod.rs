@@ -94,6 +94,8 @@ pub(super) struct ResolvedReport {
     pub(super) key: Key,
     pub(super) report: Report,
     pub(super) resolution: Resolution,
+    /// Whether it is from an earlier process. An attempt of this worker can have the same key.
+    pub(super) is_recovered: bool,
 }
 
 #[derive(Debug)]
@@ -513,9 +515,9 @@ impl Outbox {
             _ => true,
         };
         self.forget(&entry, is_final);
-        let Entry { key, report, .. } = entry;
+        let Entry { key, report, is_recovered, .. } = entry;
         if report.kind != ReportKind::Started {
-            return Some(ResolvedReport { key, report, resolution });
+            return Some(ResolvedReport { key, report, resolution, is_recovered });
         }
         if let Resolution::Rejected(error) = resolution {
             tracing::debug!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), %error, "failed to report the start of an attempt");

@@ -36,10 +36,7 @@ impl Outbox {
     /// Removes the result of an attempt that the engine has ended. Returns `false` if it is in flight, or not here: if the call fails, it is
     /// resolved as withdrawn.
     pub(in crate::worker) fn withdraw(&mut self, key: Key) -> bool {
-        if matches!(self.places.get(&key), Some(Place::Away)) {
-            self.shown_ends.insert(key, ShownEnd::Other);
-        }
-        self.remove_if(key, |_| true)
+        !self.ended_in_flight(key) && self.remove_if(key, |_| true)
     }
 
     /// Removes the result of an attempt that the engine shows with an end of this kind, if it is the worker's own: the response to its report
@@ -50,6 +47,16 @@ impl Outbox {
             return Confirmed::InFlight;
         }
         if self.remove_if(key, |entry| entry.report.kind == kind) { Confirmed::Removed } else { Confirmed::No }
+    }
+
+    /// The engine shows that an attempt has ended, and not how. Returns whether its result is in flight: then the response to the call counts,
+    /// and if there is none, it is resolved as withdrawn.
+    pub(in crate::worker) fn ended_in_flight(&mut self, key: Key) -> bool {
+        let is_in_flight = matches!(self.places.get(&key), Some(Place::Away));
+        if is_in_flight {
+            self.shown_ends.insert(key, ShownEnd::Other);
+        }
+        is_in_flight
     }
 
     /// Removes the result of an attempt if it is the one that is meant. Returns `false` if it is another one, in flight, or not here.

@@ -167,6 +167,21 @@ async fn an_end_that_the_engine_shows_is_accepted_wherever_its_report_is() {
     assert_eq!(outbox.count, 1);
 }
 
+/// After an accepted failure, the engine shows the next attempt.
+#[tokio::test(start_paused = true)]
+async fn the_response_counts_for_an_end_in_flight_that_the_engine_shows_as_another() {
+    for (result, is_accepted) in
+        [(CallResult::Accepted, true), (CallResult::Unavailable(error(ErrorKind::Unavailable)), false)]
+    {
+        let mut outbox = with(&[(1, Failed)]);
+        assert!(!outbox.ended_in_flight(key(1)), "it is not sent yet");
+        let call = outbox.next_call(Instant::now()).unwrap();
+        assert!(outbox.ended_in_flight(key(1)));
+        let [ResolvedReport { resolution, .. }] = &answer(&mut outbox, call, result)[..] else { panic!("one result") };
+        assert_eq!(matches!(resolution, Resolution::Accepted), is_accepted, "{resolution:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_not_in_flight_can_be_withdrawn() {
     let mut outbox = with(&[(1, Started), (1, Completed), (2, Completed)]);
