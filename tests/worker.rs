@@ -437,7 +437,7 @@ async fn a_context_describes_its_attempt() {
     let output: serde_json::Value = run.result().await.unwrap();
     let seen: Reported = serde_json::from_value(output["step"].clone()).unwrap();
     let Trigger::Event(trigger) = &seen.trigger else { panic!("{seen:?}") };
-    assert_eq!((trigger.event_id, trigger.key.as_deref()), (event.id(), Some("acme_order:created")));
+    assert_eq!((trigger.event_id, trigger.key.as_deref()), (event.id(), Some("order:created")));
     let trigger = seen.trigger.clone();
     check(seen, trigger).await;
     worker.shutdown().await;

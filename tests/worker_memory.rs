@@ -100,7 +100,7 @@ async fn a_slot_that_runs_an_attempt_needs_less_than_8_kib() {
     let each = each_slot(&hatchet).await - bare;
     eprintln!("bytes for each slot that runs an attempt: {each}, and {bare} in the engine");
     assert!((500..MAX_BYTES).contains(&each), "{each}");
-    drop(worker);
+    worker.shutdown_with_timeout(Duration::ZERO).await;
     engine.shutdown().await;
 }
 
@@ -143,6 +143,6 @@ async fn an_outage_of_an_hour_needs_no_more_memory_than_its_first_minutes() {
     for run in runs.into_iter().skip(1) {
         assert_eq!(run.unwrap().result().await.unwrap().len(), 1024);
     }
-    drop(worker);
+    worker.shutdown_with_timeout(Duration::ZERO).await;
     engine.shutdown().await;
 }

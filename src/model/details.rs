@@ -48,7 +48,7 @@ pub struct RunDetails {
     pub input: Option<Payload>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata that the engine and this crate added.
+    /// The metadata that the engine and this crate added. The key of an event has no namespace.
     pub engine_metadata: BTreeMap<String, Value>,
     /// When the run was created, by the engine's clock. `None` if the history does not contain the run yet.
     pub created_at: Option<DateTime<Utc>>,

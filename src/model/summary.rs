@@ -39,7 +39,7 @@ pub struct RunSummary {
     pub error: Option<String>,
     /// The user's metadata.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata that the engine and this crate added.
+    /// The metadata that the engine and this crate added. The key of an event has no namespace.
     pub engine_metadata: BTreeMap<String, Value>,
     /// When the run was created. The runs of one bulk call have the same creation time.
     pub created_at: DateTime<Utc>,
@@ -94,7 +94,7 @@ pub struct TaskSummary {
     pub error: Option<String>,
     /// The user's metadata of the run.
     pub metadata: BTreeMap<String, Value>,
-    /// The metadata that the engine and this crate added.
+    /// The metadata that the engine and this crate added. The key of an event has no namespace.
     pub engine_metadata: BTreeMap<String, Value>,
     /// When the task was created.
     pub created_at: DateTime<Utc>,

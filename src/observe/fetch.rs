@@ -319,10 +319,10 @@ pub(crate) fn if_found<T>(response: Result<T>) -> Result<Option<T>> {
 /// The details with the key of the event that started the run as it was pushed.
 fn without_namespace(mut details: RunDetails, namespace: Option<&str>) -> RunDetails {
     trigger::remove_namespace(&mut details.engine_metadata, namespace);
-    if let Trigger::Event(EventTrigger { key: Some(key), .. }) = &mut details.trigger
-        && let Some(own) = namespace.and_then(|namespace| key.strip_prefix(namespace))
+    if let Trigger::Event(EventTrigger { key: event, .. }) = &mut details.trigger
+        && let Some(own) = event.as_deref().zip(namespace).and_then(|(key, namespace)| key.strip_prefix(namespace))
     {
-        *key = own.to_owned();
+        *event = Some(own).filter(|own| !own.is_empty()).map(str::to_owned);
     }
     details
 }

@@ -104,8 +104,9 @@ impl Dispatcher {
     pub(crate) fn report_batch(
         &self,
         mut reports: Vec<&mut Report>,
+        at: DateTime<Utc>,
     ) -> impl Future<Output = Result<()>> + Send + use<'_> {
-        let batch = Report::batch(reports.iter_mut().map(|report| &mut **report));
+        let batch = Report::batch(reports.iter_mut().map(|report| &mut **report), at);
         let frame = self.unary.encode(&REPORT_BATCH, batch.encoded_len(), |message| batch.encode(message));
         Report::restore(reports.into_iter(), batch);
         self.unary.send(&REPORT_BATCH, frame).map_ok(drop)

@@ -347,12 +347,14 @@ impl Report {
 
     /// One message for reports of one worker and one kind. The strings are moved out of the reports; [`restore`](Self::restore) moves them
     /// back. The engine stores one time for all of them, and ignores the job and the action.
-    pub(in crate::rpc) fn batch<'a>(reports: impl Iterator<Item = &'a mut Self>) -> pb::BatchActionEvent {
-        let mut batch = pb::BatchActionEvent::default();
+    pub(in crate::rpc) fn batch<'a>(
+        reports: impl Iterator<Item = &'a mut Self>,
+        at: DateTime<Utc>,
+    ) -> pb::BatchActionEvent {
+        let mut batch = pb::BatchActionEvent { event_timestamp: Some(to_proto(at)), ..Default::default() };
         for Self { event, .. } in reports {
             batch.worker_id.clone_from(&event.worker_id);
             batch.action_id.clone_from(&event.action_id);
-            batch.event_timestamp = event.event_timestamp;
             batch.event_type = event.event_type;
             batch.items.push(pb::BatchActionEventItem {
                 task_run_external_id: std::mem::take(&mut event.task_run_external_id),
@@ -410,7 +412,7 @@ mod tests {
         let report = |text: &str| Report::new(worker, &action, ReportKind::Failed, DateTime::default(), text.into());
         let before = [report("a"), report("b").without_retry()];
         let mut reports = before.clone();
-        let batch = Report::batch(reports.iter_mut());
+        let batch = Report::batch(reports.iter_mut(), DateTime::default());
         assert_eq!((batch.worker_id.clone(), batch.event_type), (worker.to_string(), ReportKind::Failed.number()));
         let items =
             batch.items.iter().map(|item| (item.event_payload.as_str(), item.retry_count, item.should_not_retry));

@@ -89,12 +89,15 @@ impl WorkerDriver {
             tracing::warn!(worker_id = %self.id, "failed to check whether attempts belong to the worker; they are kept");
         }
         self.earlier.checked(self.id, checked, is_again, &mut self.outbox);
-        let held: HashSet<Held> = self.assignments.held().chain(self.assignments.unreported()).collect();
+        let unreported: HashSet<Held> = self.assignments.unreported().collect();
+        let held: HashSet<Held> = self.assignments.held().chain(unreported.iter().cloned()).collect();
         for ((key, batch), kind) in &checked.lost {
             let confirmed = match kind {
                 Some(kind) => self.outbox.confirm(*key, *kind),
-                // A failure may have been accepted, so that the next attempt is shown.
-                None if self.outbox.ended_in_flight(*key) => Confirmed::InFlight,
+                // A failure may have been accepted, so that the next attempt is shown. Another result can have the same key.
+                None if unreported.contains(&(*key, batch.clone())) && self.outbox.ended_in_flight(*key) => {
+                    Confirmed::InFlight
+                }
                 None => Confirmed::No,
             };
             match confirmed {
@@ -114,7 +117,7 @@ impl WorkerDriver {
             if is_earlier || is_held {
                 tracing::warn!(run_id = %key.run, task_id = %key.task, attempt = key.attempt(), worker_id = %self.id, "attempt was ended or reassigned by the engine");
             }
-            if is_earlier && self.outbox.withdraw(*key) {
+            if is_earlier && self.outbox.withdraw_recovered(*key) {
                 self.earlier.resolved(key);
             }
             if is_held {

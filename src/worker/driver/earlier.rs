@@ -83,7 +83,7 @@ impl EarlierResults {
         let is_meant = |key: &Key, is_guess: bool| {
             *key == ended || is_guess && key.task == ended.task && key.retry_count <= ended.retry_count
         };
-        self.in_outbox.retain(|key, is_guess| !(is_meant(key, *is_guess) && outbox.withdraw(*key)));
+        self.in_outbox.retain(|key, is_guess| !(is_meant(key, *is_guess) && outbox.withdraw_recovered(*key)));
     }
 }
 

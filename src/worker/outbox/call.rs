@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::collections::btree_map::OccupiedEntry;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Entry, Queue};
 use crate::error::{Error, ErrorKind};
@@ -23,6 +23,8 @@ const MAX_TIME_DIFFERENCE: TimeDelta = TimeDelta::milliseconds(100);
 pub(in crate::worker) struct Call {
     pub(in crate::worker) number: u64,
     pub(in crate::worker) entries: Vec<Entry>,
+    /// The time that the engine stores for all of them: that of the last one, so that no attempt starts before it is assigned.
+    pub(super) at: DateTime<Utc>,
 }
 
 /// The result of a call.
@@ -48,7 +50,10 @@ pub(in crate::worker) enum CallResult {
 pub(in crate::worker) async fn send(rpc: Rpc, mut call: Call) -> Sent {
     let sent = match &mut call.entries[..] {
         [entry] => rpc.dispatcher.report(&entry.report).await,
-        entries => rpc.dispatcher.report_batch(entries.iter_mut().map(|entry| &mut entry.report).collect()).await,
+        entries => {
+            let reports = entries.iter_mut().map(|entry| &mut entry.report).collect();
+            rpc.dispatcher.report_batch(reports, call.at).await
+        }
     };
     let result = sent.map_or_else(|error| CallResult::of(error, call.entries.len() > 1), |()| CallResult::Accepted);
     Sent { call, result }
@@ -106,10 +111,7 @@ pub(super) fn collect(queue: &mut Queue, can_share: bool) -> Vec<Entry> {
         keys.insert(entry.key.task);
         entries.push(entry);
     }
-    // The engine stores one time for all of them: no attempt starts before it is assigned.
-    let latest = entries.iter().map(|entry| entry.report.at).max().unwrap_or(at);
-    let at_once = |entry: Entry| Entry { report: entry.report.not_before(latest), ..entry };
-    entries.into_iter().map(at_once).collect()
+    entries
 }
 
 /// The worker of the reports of a call: all have the same.

@@ -35,10 +35,10 @@ pub(super) use writer::{JournalWriter, Recovered, Saved};
 const MAX_CALLS: usize = 2;
 /// Calls that take longer than this do not keep others from being sent.
 const SLOW_CALL: Duration = Duration::from_millis(250);
-/// The maximum number of calls in flight if some are slow, or if each report is sent alone.
+/// The maximum number of calls in flight if some are slow, or have one report each.
 const MAX_SLOW_CALLS: usize = 64;
-/// The number of calls in flight with a report that must not share one. The others do not wait for them.
-const MAX_CALLS_ALONE: usize = 16;
+/// The maximum number of calls in flight with results of an earlier process. The others do not wait for them.
+const MAX_RECOVERED_CALLS: usize = 16;
 /// For how long a report is sent again to which the engine responds with an internal error while it accepts others.
 const MAX_INTERNAL_ERRORS: Duration = Duration::from_secs(120);
 /// How long ago the engine has accepted another result if it accepts them now: longer than the pauses of a report.
@@ -76,7 +76,7 @@ pub(super) struct Entry {
 
 impl Entry {
     fn lane(&self) -> Lane {
-        Lane { kind: self.report.kind, is_alone: self.is_alone }
+        Lane { kind: self.report.kind, is_alone: self.is_alone, is_recovered: self.is_recovered }
     }
 }
 
@@ -167,6 +167,7 @@ pub(super) struct Outbox {
 struct Lane {
     kind: ReportKind,
     is_alone: bool,
+    is_recovered: bool,
 }
 
 #[derive(Debug)]
@@ -328,6 +329,12 @@ impl Outbox {
         }
     }
 
+    /// Whether the engine has not accepted all results.
+    #[cfg(test)]
+    pub(super) fn has_results(&self) -> bool {
+        self.count > 0
+    }
+
     /// Whether results may be sent by the next call.
     pub(super) fn has_ready_results(&self) -> bool {
         let is_ready = |(lane, queue): (&Lane, &Queue)| lane.kind != ReportKind::Started && !queue.is_empty();
@@ -361,15 +368,19 @@ impl Outbox {
             self.places.extend(entries.iter().map(|entry| (entry.key, Place::Away)));
         }
         self.in_flight.insert(self.calls, InFlight { lane, since: now });
-        Some(Call { number: self.calls, entries })
+        let at = entries.iter().map(|entry| entry.report.at).max().unwrap_or_default();
+        Some(Call { number: self.calls, entries, at })
     }
 
     fn may_send(&self, lane: Lane, now: Instant) -> bool {
         if self.in_flight.len() >= MAX_SLOW_CALLS {
             return false;
         }
+        if lane.is_recovered {
+            return self.in_flight.values().filter(|call| call.lane.is_recovered).count() < MAX_RECOVERED_CALLS;
+        }
         if lane.is_alone {
-            return self.in_flight.values().filter(|call| call.lane.is_alone).count() < MAX_CALLS_ALONE;
+            return true;
         }
         let is_recent = |call: &&InFlight| call.lane == lane && now < call.since + SLOW_CALL;
         !self.has_batches(now) || self.in_flight.values().filter(is_recent).count() < MAX_CALLS
@@ -398,7 +409,7 @@ impl Outbox {
 
     /// Records the result of a call. `jitter`: from 0 to 1.
     pub(super) fn sent(&mut self, now: Instant, sent: Sent, jitter: f64) -> Vec<ResolvedReport> {
-        let Sent { call: Call { number, entries }, result } = sent;
+        let Sent { call: Call { number, entries, at }, result } = sent;
         let call = self.in_flight.remove(&number);
         let since = call.as_ref().map_or(now, |call| call.since);
         let is_start = call.is_some_and(|call| call.lane.kind == ReportKind::Started);
@@ -410,8 +421,9 @@ impl Outbox {
                     self.accepted_at = Some(now);
                 }
                 let worker = call::worker_of(&entries);
-                let resolved =
-                    entries.into_iter().filter_map(|entry| self.resolve(entry, Resolution::Accepted)).collect();
+                let stored = |entry: Entry| Entry { report: entry.report.not_before(at), ..entry };
+                let resolve = |entry| self.resolve(stored(entry), Resolution::Accepted);
+                let resolved = entries.into_iter().filter_map(resolve).collect();
                 self.failures.accepted(now, worker);
                 resolved
             }

@@ -36,7 +36,12 @@ impl Outbox {
     /// Removes the result of an attempt that the engine has ended. Returns `false` if it is in flight, or not here: if the call fails, it is
     /// resolved as withdrawn.
     pub(in crate::worker) fn withdraw(&mut self, key: Key) -> bool {
-        !self.ended_in_flight(key) && self.remove_if(key, |_| true)
+        !self.ended_in_flight(key) && self.remove_if(key, |entry| !entry.is_recovered)
+    }
+
+    /// The same for the result of an attempt of an earlier process. An attempt of this one can have the same key.
+    pub(in crate::worker) fn withdraw_recovered(&mut self, key: Key) -> bool {
+        !self.ended_in_flight(key) && self.remove_if(key, |entry| entry.is_recovered)
     }
 
     /// Removes the result of an attempt that the engine shows with an end of this kind, if it is the worker's own: the response to its report

@@ -329,6 +329,59 @@ async fn a_lost_result_of_an_earlier_process_does_not_cancel_the_next_attempt() 
     assert_eq!(driver.assignments.counts(), (1, 0, 0));
 }
 
+/// The key of an attempt of a batch is a guess, so that two results can have the same.
+#[tokio::test(start_paused = true)]
+async fn a_lost_result_of_an_earlier_process_does_not_withdraw_that_of_this_one() {
+    let (client, _) = server(Vec::new(), |_, _| None);
+    let mut driver = driver(&client);
+    let (key, report) = earlier_result(1, 0);
+    let earlier = (key, report.batch.clone());
+    driver.earlier = EarlierResults::new(vec![(1, key, report)]);
+    driver.on_action(pb::AssignedAction::decode(&batch("next", &[1])[..]).unwrap().into());
+    driver.outbox.disable_journal();
+    driver.outbox.add(key, earlier_result(1, 0).1.in_batch("next"));
+    while let Some(call) = driver.outbox.next_call(Instant::now()) {
+        let is_result = call.entries.iter().any(|entry| entry.report.kind != ReportKind::Started);
+        if is_result {
+            // The check ends while the result is being sent, and the call fails.
+            driver.on_checked(&Checked { lost: [(earlier.clone(), None)].into(), ..Checked::default() });
+        }
+        let sent = if is_result {
+            let (client, _) = server(Vec::new(), |_, _| Some(Scripted::Status(14)));
+            outbox::send(client.rpc().clone(), call).await
+        } else {
+            outbox::send(client.rpc().clone(), call).await
+        };
+        driver.on_sent(sent);
+    }
+    assert!(driver.outbox.has_results(), "it is kept");
+}
+
+/// A failure is in flight while a check finds the next attempt: it counts as what the engine responds.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_a_check_overtakes_counts_as_failed() {
+    let (client, _) = server(Vec::new(), |_, _| None);
+    let mut driver = driver(&client);
+    driver.on_action(action(pb::ActionType::StartStepRun, 5, 0).into());
+    let ended = driver.jobs.next().await.unwrap();
+    driver.on_ended(ended);
+    let mut calls = Vec::new();
+    while let Some(call) = driver.outbox.next_call(Instant::now()) {
+        let is_failure = call.entries.iter().any(|entry| entry.report.kind == ReportKind::Failed);
+        if is_failure {
+            let key = call.entries[0].key;
+            driver.on_checked(&Checked { lost: [((key, None), None)].into(), ..Checked::default() });
+        }
+        calls.push(is_failure);
+        driver.on_sent(outbox::send(client.rpc().clone(), call).await);
+    }
+    assert_eq!(calls, [false, true]);
+    assert_eq!(
+        driver.assignments.into_report().to_string(),
+        "attempts: 0 completed, 1 failed, 0 cancelled, 0 unfinished"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn results_of_an_earlier_process_with_the_same_guessed_key_do_not_keep_a_check_running() {
     let (client, _) = server(Vec::new(), |_, _| None);
