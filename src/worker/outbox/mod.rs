@@ -8,6 +8,7 @@ mod doubt;
 mod failures;
 mod journal;
 mod removal;
+mod schedule;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -23,22 +24,14 @@ use crate::model::WorkerId;
 use crate::rpc::convert::{Report, ReportKind};
 use crate::transport::retry_delay;
 
-use call::collect;
 pub(super) use call::{Call, CallResult, Sent, send};
 pub(super) use doubt::Doubt;
 use failures::Failures;
 pub(super) use removal::Confirmed;
 use removal::ShownEnd;
+use schedule::{InFlight, Lane};
 pub(super) use writer::{JournalWriter, Recovered, Saved};
 
-/// The number of calls of one kind that are in flight at the same time, so that a report rarely waits for another.
-const MAX_CALLS: usize = 2;
-/// Calls that take longer than this do not keep others from being sent.
-const SLOW_CALL: Duration = Duration::from_millis(250);
-/// The maximum number of calls in flight if some are slow, or have one report each.
-const MAX_SLOW_CALLS: usize = 64;
-/// The maximum number of calls in flight with results of an earlier process. The others do not wait for them.
-const MAX_RECOVERED_CALLS: usize = 16;
 /// For how long a report is sent again to which the engine responds with an internal error while it accepts others.
 const MAX_INTERNAL_ERRORS: Duration = Duration::from_secs(120);
 /// How long ago the engine has accepted another result if it accepts them now: longer than the pauses of a report.
@@ -72,12 +65,6 @@ pub(super) struct Entry {
     is_recovered: bool,
     /// Whether the engine was asked if the attempt still belongs to the worker, after the last outage.
     is_checked: bool,
-}
-
-impl Entry {
-    fn lane(&self) -> Lane {
-        Lane { kind: self.report.kind, is_alone: self.is_alone, is_recovered: self.is_recovered }
-    }
 }
 
 /// What must be written to the journal.
@@ -160,20 +147,6 @@ pub(super) struct Outbox {
     failures: Failures,
     /// When the engine last accepted a result.
     accepted_at: Option<Instant>,
-}
-
-/// Reports of one kind that may share calls, or that may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Lane {
-    kind: ReportKind,
-    is_alone: bool,
-    is_recovered: bool,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    lane: Lane,
-    since: Instant,
 }
 
 type Queue = BTreeMap<u64, Entry>;
@@ -321,7 +294,7 @@ impl Outbox {
                 self.push(entry);
             }
             // The end of an attempt of an earlier process can have the same key. It does not wait.
-            (_, Some(end)) if end.is_none() => {
+            (_, Some(end)) if end.is_none() && !entry.is_recovered => {
                 self.places.insert(key, Place::Held);
                 *end = Some(entry);
             }
@@ -333,78 +306,6 @@ impl Outbox {
     #[cfg(test)]
     pub(super) fn has_results(&self) -> bool {
         self.count > 0
-    }
-
-    /// Whether results may be sent by the next call.
-    pub(super) fn has_ready_results(&self) -> bool {
-        let is_ready = |(lane, queue): (&Lane, &Queue)| lane.kind != ReportKind::Started && !queue.is_empty();
-        !self.delayed.is_empty() || self.ready.iter().any(is_ready)
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        let (count, bytes) = self.recovered;
-        self.count.saturating_sub(count) >= self.limits.reports || self.bytes.saturating_sub(bytes) >= self.limits.bytes
-    }
-
-    /// The next call to be made now.
-    pub(super) fn next_call(&mut self, now: Instant) -> Option<Call> {
-        while let Some(delayed) = self.delayed.first_entry().filter(|entry| entry.key().0 <= now) {
-            let entry = delayed.remove();
-            self.push(entry);
-        }
-        if let Some(outage) = self.outage {
-            // One call finds out whether the engine can be reached again.
-            if outage.until > now || !self.in_flight.is_empty() {
-                return None;
-            }
-        }
-        let first = |(lane, queue): (&Lane, &Queue)| Some((*queue.first_key_value()?.0, *lane));
-        let may_send = |(_, lane): &(u64, Lane)| self.may_send(*lane, now);
-        let (_, lane) = self.ready.iter().filter_map(first).filter(may_send).min()?;
-        let can_share = !lane.is_alone && self.has_batches(now);
-        let entries = collect(self.ready.get_mut(&lane)?, can_share);
-        self.calls += 1;
-        if lane.kind != ReportKind::Started {
-            self.places.extend(entries.iter().map(|entry| (entry.key, Place::Away)));
-        }
-        self.in_flight.insert(self.calls, InFlight { lane, since: now });
-        let at = entries.iter().map(|entry| entry.report.at).max().unwrap_or_default();
-        Some(Call { number: self.calls, entries, at })
-    }
-
-    fn may_send(&self, lane: Lane, now: Instant) -> bool {
-        if self.in_flight.len() >= MAX_SLOW_CALLS {
-            return false;
-        }
-        if lane.is_recovered {
-            return self.in_flight.values().filter(|call| call.lane.is_recovered).count() < MAX_RECOVERED_CALLS;
-        }
-        if lane.is_alone {
-            return true;
-        }
-        let is_recent = |call: &&InFlight| call.lane == lane && now < call.since + SLOW_CALL;
-        !self.has_batches(now) || self.in_flight.values().filter(is_recent).count() < MAX_CALLS
-    }
-
-    /// Whether the engine accepts several reports in one call, as far as is known, and may be sent them.
-    fn has_batches(&self, now: Instant) -> bool {
-        self.may_batch && self.no_batches_until.is_none_or(|until| until <= now)
-    }
-
-    /// When [`next_call`](Self::next_call) may return a call again, without anything having happened. It has returned `None` now.
-    pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        let waiting = |lane| self.ready.get(lane).is_some_and(|queue| !queue.is_empty());
-        let ready = match self.outage {
-            _ if self.ready.values().all(Queue::is_empty) => None,
-            Some(outage) => Some(outage.until).filter(|_| self.in_flight.is_empty()),
-            None if self.in_flight.len() >= MAX_SLOW_CALLS => None,
-            None => {
-                let calls = self.in_flight.values().filter(|call| !call.lane.is_alone && waiting(&call.lane));
-                calls.map(|call| call.since + SLOW_CALL).filter(|at| *at > now).min()
-            }
-        };
-        delayed.into_iter().chain(ready).min()
     }
 
     /// Records the result of a call. `jitter`: from 0 to 1.

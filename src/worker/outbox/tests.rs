@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::call::MAX_BATCH;
+use super::schedule::{MAX_SLOW_CALLS, SLOW_CALL};
 use super::*;
 use crate::error::ErrorKind;
 use crate::rpc::convert::Action;
