@@ -80,7 +80,7 @@ fn fetches(calls: &Calls) -> Vec<u128> {
 /// The stream, which announces something at these times after it was opened.
 fn announcing(call: &str, at: &[Duration]) -> Option<Scripted> {
     let messages = at.iter().map(|at| (*at, announcement())).collect();
-    (call == "SubscribeToWorkflowEvents").then(|| Scripted::Stream(messages, None))
+    (call == "SubscribeToWorkflowEvents").then_some(Scripted::Stream(messages, None))
 }
 
 #[tokio::test(start_paused = true)]
