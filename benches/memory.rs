@@ -16,6 +16,8 @@
     reason = "a command-line program, which exits on a failure"
 )]
 
+mod bare_worker;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -25,8 +27,8 @@ use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt as _};
 use hatchet::embedded::Engine;
 use hatchet::model::Window;
+use hatchet::raw::pb::SubscribeToWorkflowRunsRequest;
 use hatchet::raw::pb::dispatcher_client::DispatcherClient;
-use hatchet::raw::pb::{HeartbeatRequest, SubscribeToWorkflowRunsRequest, WorkerListenRequest, WorkerRegisterRequest};
 use hatchet::worker::RunningWorker;
 use hatchet::{Client, Context, RunHandle, RunStatus, Task};
 use peak_alloc::PeakAlloc;
@@ -142,8 +144,8 @@ async fn start(client: &Client, runs: usize) -> Vec<RunHandle<Output>> {
 
 /// Starts runs in batches and drops their handles, so that the memory for starting them is freed.
 async fn start_in_batches(client: &Client, runs: usize) {
-    for _ in 0..runs / BATCH {
-        drop(start(client, BATCH).await);
+    for started in (0..runs).step_by(BATCH) {
+        drop(start(client, BATCH.min(runs - started)).await);
     }
 }
 
@@ -328,33 +330,12 @@ async fn held(client: &Client, count: usize) -> Each {
 /// The memory for each running attempt of a worker over the stubs, which keeps nothing of it.
 async fn bare_slots(count: usize) -> Each {
     let (engine, client) = engine().await;
-    let mut dispatcher = DispatcherClient::new(client.raw_channel());
-    let registration = WorkerRegisterRequest {
-        worker_name: "bench".into(),
-        actions: vec!["noop:noop".into()],
-        slot_config: [("default".to_owned(), i32::try_from(count).unwrap())].into(),
-        ..Default::default()
-    };
-    let worker_id = dispatcher.register(registration).await.unwrap().into_inner().worker_id;
-    let listening = tokio::spawn({
-        let (mut dispatcher, worker_id) = (dispatcher.clone(), worker_id.clone());
-        async move {
-            let mut actions = dispatcher.listen_v2(WorkerListenRequest { worker_id }).await.unwrap().into_inner();
-            while let Some(action) = actions.message().await.unwrap() {
-                drop(action);
-            }
-        }
-    });
-    let beating = tokio::spawn(async move {
-        loop {
-            let request = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: None };
-            let pause = if dispatcher.heartbeat(request).await.is_ok() { 2000 } else { 1 };
-            sleep(Duration::from_millis(pause)).await;
-        }
+    let receiving = tokio::spawn({
+        let client = client.clone();
+        async move { bare_worker::receive(&client, "noop", count).await }
     });
     let each = held(&client, count).await;
-    listening.abort();
-    beating.abort();
+    receiving.abort();
     engine.shutdown().await;
     each
 }

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests may panic and print")]
 
+#[path = "../benches/bare_worker.rs"]
+mod bare_worker;
 mod support;
 
 use std::time::Duration;
 
 use hatchet::embedded::{Engine, Fault, Faults};
 use hatchet::model::Window;
-use hatchet::raw::pb::dispatcher_client::DispatcherClient;
-use hatchet::raw::pb::{HeartbeatRequest, WorkerListenRequest, WorkerRegisterRequest};
 use hatchet::{Client, Context, RunStatus, Task};
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
@@ -58,34 +58,9 @@ async fn each_slot(hatchet: &Client) -> usize {
 /// The memory of the engine for an attempt, whose worker only receives it.
 async fn bare_slot() -> usize {
     let (engine, hatchet) = engine().await;
-    let mut dispatcher = DispatcherClient::new(hatchet.raw_channel());
-    let registration = WorkerRegisterRequest {
-        worker_name: "worker".into(),
-        actions: vec!["endless:endless".into()],
-        slot_config: [("default".to_owned(), i32::try_from(SLOTS).unwrap())].into(),
-        ..Default::default()
-    };
-    let worker_id = dispatcher.register(registration).await.unwrap().into_inner().worker_id;
-    let listening = {
-        let (mut dispatcher, worker_id) = (dispatcher.clone(), worker_id.clone());
-        async move {
-            let mut actions = dispatcher.listen_v2(WorkerListenRequest { worker_id }).await.unwrap().into_inner();
-            while let Some(action) = actions.message().await.unwrap() {
-                drop(action);
-            }
-        }
-    };
-    let beating = async move {
-        loop {
-            let request = HeartbeatRequest { worker_id: worker_id.clone(), heartbeat_at: None };
-            drop(dispatcher.heartbeat(request).await);
-            sleep(2 * SECOND).await;
-        }
-    };
     let each = tokio::select! {
         each = each_slot(&hatchet) => each,
-        () = listening => unreachable!("the stream has ended"),
-        () = beating => unreachable!("it is endless"),
+        never = bare_worker::receive(&hatchet, "endless", SLOTS as usize) => match never {},
     };
     engine.shutdown().await;
     each
