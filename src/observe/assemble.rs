@@ -14,14 +14,15 @@ use crate::model::{Attempt, Outcome, Payload, RunDetails, RunStatus, TaskDetails
 use crate::rpc::convert::{Envelope, RestRun};
 
 /// The details, or `None` if the state of the run is not known yet.
-pub(super) fn details(view: &RunView<'_>, resolution: Resolution) -> Option<RunDetails> {
+pub(super) fn details(view: &RunView<'_>, resolution: Resolution, namespace: Option<&str>) -> Option<RunDetails> {
     let (status, outcome, conflicts) = match resolution {
         Resolution::Ended(outcome, conflicts) => (outcome.status(), Some(outcome), conflicts),
         Resolution::Running(status) => (status, None, Vec::new()),
         Resolution::Lagging => return None,
     };
     let tasks = view.tasks.iter().map(|task| task_details(view, task, &status, outcome.as_ref())).collect();
-    let (user, engine) = metadata::split(all_metadata(view.evidence));
+    let (user, mut engine) = metadata::split(all_metadata(view.evidence));
+    trigger::remove_namespace(&mut engine, namespace);
     let rest = view.evidence.rest.as_ref().map(|rest| &rest.run);
     Some(RunDetails {
         id: view.run,
@@ -145,14 +146,14 @@ mod tests {
         let mut evidence = evidence("RUNNING", "RUNNING", &[("STARTED", "")], &[]);
         evidence.grpc.as_mut().unwrap().input = None;
         evidence.rest.as_mut().unwrap().run.input = None;
-        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running)).unwrap();
+        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running), None).unwrap();
         assert_eq!(details.input, None);
     }
 
     #[test]
     fn a_running_run_has_no_outcome() {
         let evidence = evidence("RUNNING", "RUNNING", &[("STARTED", "")], &[]);
-        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running)).unwrap();
+        let details = details(&RunView::new(run(), &evidence), Resolution::Running(RunStatus::Running), None).unwrap();
         assert_eq!((details.status, details.outcome), (RunStatus::Running, None));
         assert_eq!((details.tasks[0].status.clone(), details.tasks[0].attempts.len()), (RunStatus::Running, 1));
     }

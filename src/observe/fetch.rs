@@ -15,7 +15,7 @@ use super::view::{RunView, TaskView};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind, Result};
 use crate::feed::{Gate, Permit, Question, creation_deadline, pass};
-use crate::model::{Attempt, EventTrigger, RunDetails, RunId, RunStatus, Trigger, trigger};
+use crate::model::{Attempt, RunDetails, RunId, RunStatus};
 use crate::rpc::convert::{GrpcRun, ListRow, RestRun};
 use crate::transport::Polling;
 
@@ -134,8 +134,8 @@ impl RunFetch {
             drop(permit.take());
             // Fetching has no effect, so an error does not mean that something was done.
             let error = match fetched.map_err(Error::without_side_effects) {
-                Ok(()) => match self.evaluate(polling.is_over(), &mut stability) {
-                    Some(result) => return result.map(|details| without_namespace(details, client.namespace())),
+                Ok(()) => match self.evaluate(client.namespace(), polling.is_over(), &mut stability) {
+                    Some(result) => return result,
                     None => None,
                 },
                 Err(error) if error.kind() == ErrorKind::RunNotFound && Instant::now() < created_by => {
@@ -157,10 +157,15 @@ impl RunFetch {
     }
 
     /// The result, or `None` if the run must be fetched again. There is always a result if `is_last`.
-    fn evaluate(&self, is_last: bool, stability: &mut Stability) -> Option<Result<RunDetails>> {
+    fn evaluate(
+        &self,
+        namespace: Option<&str>,
+        is_last: bool,
+        stability: &mut Stability,
+    ) -> Option<Result<RunDetails>> {
         let view = RunView::new(self.run, &self.evidence);
         if let Some(error) = &self.evidence.without_rest {
-            let details = resolve_from_grpc(&view).and_then(|resolution| details(&view, resolution));
+            let details = resolve_from_grpc(&view).and_then(|resolution| details(&view, resolution, namespace));
             return Some(details.ok_or_else(|| needs_rest(self.run, error).without_side_effects()));
         }
         // A run that gRPC has dropped does not change any more.
@@ -171,7 +176,7 @@ impl RunFetch {
             let text = format!("run {} has ended, but the server does not report its state yet; retry later", self.run);
             Error::new(ErrorKind::Server, text).without_side_effects()
         };
-        is_consistent.then(|| details(&view, resolution).ok_or_else(lagging))
+        is_consistent.then(|| details(&view, resolution, namespace).ok_or_else(lagging))
     }
 
     /// The task of a single-task run has the id of the run. The events of the tasks of a DAG run are part of the run.
@@ -314,17 +319,6 @@ pub(crate) fn if_found<T>(response: Result<T>) -> Result<Option<T>> {
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// The details with the key of the event that started the run as it was pushed.
-fn without_namespace(mut details: RunDetails, namespace: Option<&str>) -> RunDetails {
-    trigger::remove_namespace(&mut details.engine_metadata, namespace);
-    if let Trigger::Event(EventTrigger { key: event, .. }) = &mut details.trigger
-        && let Some(own) = event.as_deref().zip(namespace).and_then(|(key, namespace)| key.strip_prefix(namespace))
-    {
-        *event = Some(own).filter(|own| !own.is_empty()).map(str::to_owned);
-    }
-    details
 }
 
 /// The newest attempt of each task of a row, according to the events alone. Empty while REST does not have them.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::json::{add_key, add_parent, extend, meta, object, or_never, recorded, run_duration, timestamp};
+use super::json::{add_key, add_parent, add_times, extend, meta, object, or_never, recorded, run_duration, timestamp};
 use super::task;
 use crate::embedded::core::Core;
 use crate::embedded::core::store::{At, End, Run, State, Task, TaskEventKind};
@@ -119,15 +119,7 @@ pub(super) fn row(core: &Core, run: &Run, payloads: bool) -> Value {
         "workflowRunExternalId": run.id.to_string(),
         "workflowVersionId": run.version.id.to_string(),
     });
-    if let Some(started) = started {
-        extend(&mut row, json!({"startedAt": timestamp(started)}));
-    }
-    if let Some(finished) = finished {
-        extend(&mut row, json!({"finishedAt": timestamp(finished)}));
-    }
-    if started.is_some() && finished.is_some() {
-        extend(&mut row, json!({"duration": run_duration(started, finished)}));
-    }
+    add_times(&mut row, started, finished);
     add_key(&mut row, run.key());
     add_parent(&mut row, run);
     row

@@ -44,6 +44,19 @@ pub(super) fn recorded(core: &Core, run: &Run, at: Option<At>) -> Option<At> {
     at?.checked_add_signed(TimeDelta::microseconds(late))
 }
 
+/// Adds the times that a row of a task has. Unknown values are omitted.
+pub(super) fn add_times(row: &mut Value, started: Option<At>, finished: Option<At>) {
+    if let Some(started) = started {
+        extend(row, json!({"startedAt": timestamp(started)}));
+    }
+    if let Some(finished) = finished {
+        extend(row, json!({"finishedAt": timestamp(finished)}));
+    }
+    if started.is_some() && finished.is_some() {
+        extend(row, json!({"duration": run_duration(started, finished)}));
+    }
+}
+
 pub(super) fn run_duration(started: Option<At>, finished: Option<At>) -> i64 {
     match (started, finished) {
         (Some(started), Some(finished)) => finished.signed_duration_since(started).num_milliseconds(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::config;
-use super::json::{NEVER, add_key, add_parent, attempt_of, extend, meta, object, timestamp};
+use super::json::{NEVER, add_key, add_parent, add_times, attempt_of, extend, meta, object, timestamp};
 use crate::embedded::core::store::{At, End, LogLine, Run, State, Task, TaskEvent, TaskEventKind};
 use crate::embedded::core::{Core, RestStatus, stored_payload};
 
@@ -126,16 +126,7 @@ pub(super) fn summary(core: &Core, run: &Run, task: &Task) -> Value {
         "workflowRunExternalId": run.id.to_string(),
         "workflowVersionId": run.version.id.to_string(),
     });
-    // Unknown values are omitted.
-    if let Some(started) = started {
-        extend(&mut row, json!({"startedAt": timestamp(started)}));
-    }
-    if let Some(finished) = finished {
-        extend(&mut row, json!({"finishedAt": timestamp(finished)}));
-    }
-    if let (Some(started), Some(finished)) = (started, finished) {
-        extend(&mut row, json!({"duration": finished.signed_duration_since(started).num_milliseconds()}));
-    }
+    add_times(&mut row, started, finished);
     add_parent(&mut row, run);
     row
 }

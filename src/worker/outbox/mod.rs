@@ -225,10 +225,10 @@ impl Outbox {
         self.queue(entry);
     }
 
-    /// An entry of an earlier process. The engine may not know its task any longer, which it does not say about one of several reports.
+    /// Counts an entry as one of an earlier process.
     fn recovered(&mut self, entry: Entry) -> Entry {
         self.recovered = (self.recovered.0 + 1, self.recovered.1 + entry.report.size());
-        Entry { is_recovered: true, is_alone: true, ..entry }
+        Entry { is_recovered: true, ..entry }
     }
 
     fn entry(&mut self, key: Key, report: Report, saved_as: Option<u64>) -> Entry {
@@ -300,12 +300,6 @@ impl Outbox {
             }
             _ => self.push(entry),
         }
-    }
-
-    /// Whether the engine has not accepted all results.
-    #[cfg(test)]
-    pub(super) fn has_results(&self) -> bool {
-        self.count > 0
     }
 
     /// Records the result of a call. `jitter`: from 0 to 1.

@@ -47,8 +47,7 @@ impl Outbox {
     /// Removes the result of an attempt that the engine shows with an end of this kind, if it is the worker's own: the response to its report
     /// was lost, or is on the way.
     pub(in crate::worker) fn confirm(&mut self, key: Key, kind: ReportKind) -> Confirmed {
-        if matches!(self.places.get(&key), Some(Place::Away)) {
-            self.shown_ends.insert(key, ShownEnd::Reported(kind));
+        if self.note_in_flight(key, ShownEnd::Reported(kind)) {
             return Confirmed::InFlight;
         }
         if self.remove_if(key, |entry| entry.report.kind == kind) { Confirmed::Removed } else { Confirmed::No }
@@ -57,9 +56,14 @@ impl Outbox {
     /// The engine shows that an attempt has ended, and not how. Returns whether its result is in flight: then the response to the call counts,
     /// and if there is none, it is resolved as withdrawn.
     pub(in crate::worker) fn ended_in_flight(&mut self, key: Key) -> bool {
+        self.note_in_flight(key, ShownEnd::Other)
+    }
+
+    /// Notes what the engine shows of an attempt whose result is in flight. Returns whether it is.
+    fn note_in_flight(&mut self, key: Key, shown: ShownEnd) -> bool {
         let is_in_flight = matches!(self.places.get(&key), Some(Place::Away));
         if is_in_flight {
-            self.shown_ends.insert(key, ShownEnd::Other);
+            self.shown_ends.insert(key, shown);
         }
         is_in_flight
     }

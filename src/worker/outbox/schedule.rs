@@ -33,7 +33,9 @@ pub(super) struct InFlight {
 
 impl Entry {
     pub(super) fn lane(&self) -> Lane {
-        Lane { kind: self.report.kind, is_alone: self.is_alone, is_recovered: self.is_recovered }
+        // The engine may not know the task of an earlier process any longer, which it does not say about one of several reports.
+        let is_alone = self.is_alone || self.is_recovered;
+        Lane { kind: self.report.kind, is_alone, is_recovered: self.is_recovered }
     }
 }
 
