@@ -19,8 +19,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The code of `UNAVAILABLE`.
-const UNAVAILABLE: u16 = 14;
 /// More calls than a test makes.
 const PLANNED: usize = 1_000_000;
 const BULK_START: &str = "BulkTriggerWorkflow";
@@ -123,10 +121,7 @@ async fn check_results(runs: &[RunHandle<usize>]) {
 
 /// Makes all calls fail for some time, and cuts all streams.
 async fn outage(engine: &Engine, length: Duration) {
-    for call in Faults::calls() {
-        let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(UNAVAILABLE) };
-        engine.faults().inject_always(call, fault).unwrap();
-    }
+    support::reject_all_calls(engine);
     for stream in STREAMS {
         engine.faults().interrupt(stream).unwrap();
     }
@@ -185,8 +180,8 @@ fn fail_at_random(engine: &Engine, call: &str, percent: u8, rng: &mut Rng) {
         if successes > 0 {
             engine.faults().inject_times(call, Fault::Delay(Duration::ZERO), successes).unwrap();
         }
-        let rejected = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(UNAVAILABLE) };
-        let fault = if is_stream || rng.bool() { rejected } else { Fault::LoseResponse };
+        let is_rejected = is_stream || rng.bool();
+        let fault = if is_rejected { support::unavailable(call) } else { Fault::LoseResponse };
         engine.faults().inject(call, fault).unwrap();
     }
 }

@@ -8,7 +8,7 @@ mod support;
 
 use std::time::Duration;
 
-use hatchet::embedded::{Engine, Fault, Faults};
+use hatchet::embedded::Engine;
 use hatchet::model::Window;
 use hatchet::{Client, Context, RunStatus, Task};
 use peak_alloc::PeakAlloc;
@@ -103,10 +103,7 @@ async fn an_outage_of_an_hour_needs_no_more_memory_than_its_first_minutes() {
     let inputs = (0..RUNS).map(|number| Job { is_chatty: number == 0 });
     let runs = hatchet.run_many(&task, inputs).start().await.unwrap();
     sleep(5 * SECOND).await;
-    for call in Faults::calls() {
-        let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(14) };
-        engine.faults().inject_always(call, fault).unwrap();
-    }
+    support::reject_all_calls(&engine);
     sleep(300 * SECOND).await;
     let early = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();

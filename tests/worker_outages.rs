@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use hatchet::embedded::{Engine, Fault, Faults};
+use hatchet::embedded::{Engine, Fault};
 use hatchet::worker::WorkerState;
 use hatchet::{Client, Context, ErrorKind, Outcome, RunHandle, RunStatus, Task, TaskError};
 use tokio::time::{Instant, sleep};
@@ -210,10 +210,7 @@ async fn b9_a_worker_with_a_full_outbox_keeps_its_results_and_takes_no_more() {
 
 /// Calls of gRPC and of REST are rejected, and the worker's stream is lost.
 fn reject_everything(engine: &Engine) {
-    for call in Faults::calls() {
-        let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(UNAVAILABLE) };
-        engine.faults().inject_always(call, fault).unwrap();
-    }
+    support::reject_all_calls(engine);
     engine.faults().interrupt("ListenV2").unwrap();
 }
 

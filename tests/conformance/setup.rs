@@ -8,13 +8,14 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use hatchet::config::TlsStrategy;
-use hatchet::embedded::{Engine, Fault, Faults, Quirks};
+use hatchet::embedded::{Engine, Quirks};
 use hatchet::model::Window;
 use hatchet::worker::RunningWorker;
 use hatchet::workflow::Definition;
 use hatchet::{Client, Config, RunFilter, RunHandle, RunId, RunStatus};
 use tokio::runtime;
 
+use crate::support;
 use crate::support::proxy::{Mode, Proxy};
 
 /// The timeout of a test. An idle real engine may assign tasks up to 30 seconds late.
@@ -134,10 +135,7 @@ impl Unreliable<'_> {
     pub(crate) fn disconnect(&self) {
         match &self.connection {
             Connection::Embedded(engine) => {
-                for call in Faults::calls() {
-                    let fault = if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(14) };
-                    engine.faults().inject_always(call, fault).unwrap();
-                }
+                support::reject_all_calls(engine);
                 for stream in ["ListenV2", "SubscribeToWorkflowEvents", "SubscribeToWorkflowRuns"] {
                     engine.faults().interrupt(stream).unwrap();
                 }

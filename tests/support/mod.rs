@@ -7,7 +7,7 @@ pub(crate) mod proxy;
 use std::time::Duration;
 
 use hatchet::config::{ConfigBuilder, TlsStrategy};
-use hatchet::embedded::{Engine, Quirks};
+use hatchet::embedded::{Engine, Fault, Faults, Quirks};
 use hatchet::worker::RunningWorker;
 use hatchet::workflow::Definition;
 use hatchet::{Client, Config, Context, RunHandle, RunStatus, Task};
@@ -33,6 +33,18 @@ pub(crate) async fn engine_with_quirks() -> (Engine, Client) {
     let engine = Engine::builder().quirks(Quirks::all()).seed(7).start().await.unwrap();
     let hatchet = engine.client();
     (engine, hatchet)
+}
+
+/// The rejection of a call of gRPC or REST by a server that is unavailable.
+pub(crate) fn unavailable(call: &str) -> Fault {
+    if call.contains(' ') { Fault::RejectRest(503) } else { Fault::RejectGrpc(14) }
+}
+
+/// Rejects all calls until the faults are cleared. Open streams stay open.
+pub(crate) fn reject_all_calls(engine: &Engine) {
+    for call in Faults::calls() {
+        engine.faults().inject_always(call, unavailable(call)).unwrap();
+    }
 }
 
 /// Starts a worker for one task or workflow.
